@@ -1,0 +1,50 @@
+# Every target makes its own .venv with the first Python >= 3.11 that runs here; a second call installs nothing.
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test lint format clean
+
+# A name on PATH may be a shim that fails, or a Python without venv: the first that runs is taken.
+python = $(shell for p in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
+	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$p" && break; done)
+comma = ,
+pip = .venv/bin/python -m pip --disable-pip-version-check --no-input --quiet
+define install
+	@.venv/bin/python -m pip --version >/dev/null 2>&1 || { \
+		test -n "$(python)" || { echo "no Python 3.11 or newer with venv on PATH (Debian: python3-venv); name one: make PYTHON=..." >&2; exit 1; }; \
+		echo "making .venv with $(python)" && "$(python)" -m venv --clear .venv; }
+	@echo "installing into .venv"
+	@$(pip) install --constraint tests/constraints.txt --editable '.[$(1)]'
+endef
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /make \1|/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
+
+demo: .venv/.demo ## the main job on an embedded PostgreSQL, under traffic; ARGS="..." are handed on
+	@.venv/bin/online-migrate demo $(ARGS)
+
+test: .venv/.test lint ## every check and test; ALL=1: a missing server is a failure; ARGS="..." go to pytest
+	@ONLINE_MIGRATE_TEST_ALL=$(ALL) .venv/bin/python -m pytest $(ARGS)
+
+lint: .venv/.test ## ruff, mypy and the packages' order
+	@.venv/bin/ruff check --quiet
+	@.venv/bin/ruff format --check --quiet || { .venv/bin/ruff format --check; echo "make format puts it right" >&2; exit 1; }
+	@.venv/bin/mypy --no-error-summary
+	@.venv/bin/lint-imports --cache-dir .import_linter_cache >.venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
+	@echo "ruff, mypy and import-linter found nothing"
+
+format: .venv/.test ## put the code into shape
+	@.venv/bin/ruff check --quiet --fix-only
+	@.venv/bin/ruff format --quiet
+
+clean: ## remove .venv and all caches
+	rm -rf .venv .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist htmlcov
+	find src tests -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/.demo: pyproject.toml tests/constraints.txt
+	$(call install,demo)
+	@touch $@
+
+.venv/.test: pyproject.toml tests/constraints.txt
+	$(call install,demo$(comma)test)
+	@touch .venv/.demo $@

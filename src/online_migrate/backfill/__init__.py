@@ -1,0 +1,1 @@
+"""Moving many rows gently."""

@@ -1,0 +1,1 @@
+"""Health readings that can hold a backfill, one file each."""

@@ -1,0 +1,1 @@
+"""The legacy shop, its traffic, and the report."""

@@ -1,0 +1,1 @@
+"""What a database says about a plan."""

@@ -1,0 +1,1 @@
+"""Walks the stages and steps of a plan."""

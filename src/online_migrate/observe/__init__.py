@@ -1,0 +1,1 @@
+"""Listeners: metrics, logs, progress and pages, all drawn from one snapshot."""

