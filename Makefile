@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 python = $(shell for p in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$p" && break; done)
 comma = ,
-pip = .venv/bin/python -m pip --disable-pip-version-check --no-input --quiet
+pip = .venv/bin/python -m pip --disable-pip-version-check --no-input -qq
 define install
 	@.venv/bin/python -m pip --version >/dev/null 2>&1 || { \
 		test -n "$(python)" || { echo "no Python 3.11 or newer with venv on PATH (Debian: python3-venv); name one: make PYTHON=..." >&2; exit 1; }; \

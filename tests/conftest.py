@@ -14,10 +14,19 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.servers import ALL_VARIABLE, Choice, TestServer, choose_server, find_missing_servers, is_engine_there
+from tests.servers import (
+    ALL_VARIABLE,
+    Choice,
+    TestServer,
+    choose_server,
+    find_missing_servers,
+    is_engine_there,
+)
 
 SHOP_USERS: Final = 400
-MAY_LACK: Final = {"engine"}  # no container engine can run in CI; the choice of a server is tested without one
+MAY_LACK: Final = {
+    "engine"
+}  # no container engine can run in CI; the choice of a server is tested without one
 
 choice_key = pytest.StashKey[Choice]()
 missing_key = pytest.StashKey[dict[str, str]]()
@@ -38,7 +47,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out the tests whose server is missing; with ALL=1 they stay, and fail in pytest_runtest_setup."""
     missing = config.stash[missing_key]
     left_out = missing.keys() & MAY_LACK if is_all_asked_for() else missing.keys()
-    kept, without = [], []
+    kept: list[pytest.Item] = []
+    without: list[pytest.Item] = []
     for item in items:
         needs = [mark.name for mark in item.iter_markers() if mark.name in left_out]
         config.stash[not_run_key].update(needs)
@@ -67,7 +77,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"{spent:8.1f}  {folder}")
     for marker, number in config.stash[not_run_key].items():
         tests = "1 test" if number == 1 else f"{number} tests"
-        terminalreporter.write_line(f"NOT RUN: {tests} marked {marker}, for want of {config.stash[missing_key][marker]}")
+        terminalreporter.write_line(
+            f"NOT RUN: {tests} marked {marker}, for want of {config.stash[missing_key][marker]}"
+        )
 
 
 def is_all_asked_for() -> bool:

@@ -25,7 +25,9 @@ def test_a_dsn_from_the_environment_wins(server: TestServer) -> None:
 
 def test_a_dsn_that_fails_is_never_replaced_in_silence() -> None:
     """A wrong DSN is an error, not a quiet run on another server."""
-    choice = choose_server({DSN_VARIABLE: "host=127.0.0.1 port=1 dbname=nowhere"}, engine_answers=lambda: True)
+    choice = choose_server(
+        {DSN_VARIABLE: "host=127.0.0.1 port=1 dbname=nowhere"}, engine_answers=lambda: True
+    )
     with pytest.raises(psycopg.OperationalError), choice.start():
         pass
 
@@ -52,7 +54,9 @@ def test_testcontainers_gives_a_working_server() -> None:
         assert container.version.startswith("17.")
 
 
-def run_tests_that_need_prometheus(tmp_path: Path, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def run_tests_that_need_prometheus(
+    tmp_path: Path, environ: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
     """Run two made-up tests in a pytest of their own, with our conftest and no prometheus on PATH."""
     (tmp_path / "test_two.py").write_text(
         "import pytest\n@pytest.mark.prometheus\ndef test_with(): pass\ndef test_without(): pass\n"

@@ -37,7 +37,9 @@ def test_the_order_of_the_packages_holds() -> None:
         pytest.param("observe/wrong.py", "import click", id="click outside cli"),
         pytest.param("plan/wrong.py", "import psycopg", id="a plan that does I/O"),
         pytest.param("backfill/pacer.py", "import psycopg", id="a pacer that does I/O"),
-        pytest.param("operations/wrong.py", "import online_migrate.operations.other", id="operations of each other"),
+        pytest.param(
+            "operations/wrong.py", "import online_migrate.operations.other", id="operations of each other"
+        ),
     ],
 )
 def test_a_breach_of_the_order_is_found(tmp_path: Path, path: str, line: str) -> None:

@@ -104,7 +104,9 @@ def test_a_forgotten_server_ends_with_its_process() -> None:
 
 def test_a_wrong_setting_shows_the_servers_own_words() -> None:
     """Who cannot start a server reads why, and nothing is left behind."""
-    with pytest.raises(ServerUnavailable, match=r'(?s)invalid value for parameter "max_connections".*\Z') as caught:
+    with pytest.raises(
+        ServerUnavailable, match=r'(?s)invalid value for parameter "max_connections".*\Z'
+    ) as caught:
         start_server(settings={"max_connections": "many"})
     assert caught.value.remedy
 

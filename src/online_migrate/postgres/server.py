@@ -67,7 +67,9 @@ def find_bin_dir() -> Path:
 
 def read_version(bin_dir: Path) -> str:
     """The version of the binaries in ``bin_dir``, as in ``15.18``."""
-    printed = _run([str(bin_dir / "postgres"), "--version"], bin_dir=bin_dir, folder=Path("/"), as_nobody=False)
+    printed = _run(
+        [str(bin_dir / "postgres"), "--version"], bin_dir=bin_dir, folder=Path("/"), as_nobody=False
+    )
     found = re.search(r"\d+(?:\.\d+|beta\d+|rc\d+|devel)", printed)
     if not found:
         raise ServerUnavailable(f"{bin_dir / 'postgres'} says {printed!r}, no version", remedy=_INSTALL)
@@ -100,7 +102,7 @@ class Server:
             # cp, as nobody: the copy of a finished data folder belongs to nobody, and initdb's 1 to 3 s are spent once.
             copy = ["cp", "-Rp", str(installation.data), str(self.data)]
             _run(copy, bin_dir=self._bin_dir, folder=self._folder)
-            given = DEFAULT_SETTINGS | installation.preload | settings
+            given = {**DEFAULT_SETTINGS, **installation.preload, **settings}
             conf = "".join(f"{name} = {_quote_setting(value)}\n" for name, value in given.items())
             with (self.data / "postgresql.conf").open("a") as file:
                 file.write(conf)
@@ -157,7 +159,8 @@ class Server:
                 (self._folder / "log").unlink()
 
     def _start(self) -> None:
-        (self.data / "postmaster.pid").unlink(missing_ok=True)  # a SIGKILL leaves one; its process is ours and gone
+        # A SIGKILL leaves its pid file behind; the process was ours and is gone.
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
         # TCP only: a socket's path would have to be short.  The log is a file: a pipe would be held open by backends.
         command = [str(self._bin_dir / "postgres"), "-D", str(self.data), "-p", str(self.port)]
         command += ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
@@ -181,9 +184,13 @@ class Server:
         while not self._is_ready():
             ended = _wait(process, _POLL_SECONDS)
             if ended or monotonic() > deadline:
-                what = f"ended with {process.returncode}" if ended else f"was not ready in {_START_SECONDS:.0f} s"
+                what = (
+                    f"ended with {process.returncode}"
+                    if ended
+                    else f"was not ready in {_START_SECONDS:.0f} s"
+                )
                 raise ServerUnavailable(
-                    f"the throwaway PostgreSQL {self.version} of {self._bin_dir} {what}; its log ends:\n{self.log_tail()}",
+                    f"the throwaway server of {self._bin_dir} {what}; its log ends:\n{self.log_tail()}",
                     remedy="look at the log above; PG_BIN chooses other binaries",
                 )
 
@@ -223,9 +230,21 @@ class _Installation:
         self.version = read_version(bin_dir)
         self.data = self.folder / "data"
         # glob, not pg_config, which not every distribution of binaries brings
-        found = [p for lib in _library_dirs(bin_dir) for p in lib.glob("**/pg_stat_statements.*") if p.is_file()]
+        found = [
+            p for lib in _library_dirs(bin_dir) for p in lib.glob("**/pg_stat_statements.*") if p.is_file()
+        ]
         self.preload = {"shared_preload_libraries": "pg_stat_statements"} if found else {}
-        command = [str(self.bin_dir / "initdb"), "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
+        command = [
+            str(self.bin_dir / "initdb"),
+            "-D",
+            str(self.data),
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+        ]
         _run([*command, "--locale=C.UTF-8", "--no-sync"], bin_dir=self.bin_dir, folder=self.folder)
 
 
@@ -258,7 +277,7 @@ def _make_folder() -> Path:
     os.chown(folder, user, user)
     if not _can_reach(folder):  # TMPDIR below a folder of root's own
         folder.rmdir()
-        folder = Path(tempfile.mkdtemp(prefix="online-migrate-", dir="/tmp"))  # noqa: S108 - mkdtemp makes it ours
+        folder = Path(tempfile.mkdtemp(prefix="online-migrate-", dir="/tmp"))
         os.chown(folder, user, user)
     return folder
 
@@ -268,7 +287,9 @@ def _can_reach(path: Path) -> bool:
     if (user := _server_user()) is None:
         return True
     command = ["/bin/sh", "-c", 'test -r "$1" && test -x "$1"', "sh", str(path)]
-    return subprocess.run(command, cwd="/", user=user, group=user, extra_groups=[], check=False).returncode == 0
+    return (
+        subprocess.run(command, cwd="/", user=user, group=user, extra_groups=[], check=False).returncode == 0
+    )
 
 
 def _library_dirs(bin_dir: Path) -> list[Path]:
@@ -297,7 +318,9 @@ def _environment(bin_dir: Path) -> dict[str, str]:
     """Nothing of the caller's PG* variables or locale; the libraries of the binaries first."""
     libraries = ":".join(str(path) for path in _library_dirs(bin_dir))
     path = os.environ.get("PATH", os.defpath)
-    return {"PATH": path, "LC_ALL": "C.UTF-8", "TZ": "UTC"} | ({"LD_LIBRARY_PATH": libraries} if libraries else {})
+    return {"PATH": path, "LC_ALL": "C.UTF-8", "TZ": "UTC"} | (
+        {"LD_LIBRARY_PATH": libraries} if libraries else {}
+    )
 
 
 def _run(command: list[str], *, bin_dir: Path, folder: Path, as_nobody: bool = True) -> str:
