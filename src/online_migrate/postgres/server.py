@@ -76,24 +76,30 @@ def read_version(bin_dir: Path) -> str:
     return found[0]
 
 
-def start_server(*, settings: Mapping[str, str] | None = None, bin_dir: Path | None = None) -> Server:
+def start_server(
+    *,
+    settings: Mapping[str, str] | None = None,
+    bin_dir: Path | None = None,
+    parent: Path | None = None,
+) -> Server:
     """Start an empty server that is gone, its files too, after :meth:`Server.stop` or at the interpreter's exit.
 
-    ``settings`` are lines of postgresql.conf and win over :data:`DEFAULT_SETTINGS`.
+    ``settings`` are lines of postgresql.conf and win over :data:`DEFAULT_SETTINGS`.  The files are made below
+    ``parent``, else where temporary files go; tests name a folder in memory.
     """
-    installation = _prepare(bin_dir or find_bin_dir())
-    return Server(installation, settings or {})
+    parent = parent or Path(tempfile.gettempdir())
+    return Server(_prepare(bin_dir or find_bin_dir(), parent), settings or {}, parent)
 
 
 class Server:
     """A running throwaway server, and a context manager that stops it.  Only for one thread at a time."""
 
-    def __init__(self, installation: _Installation, settings: Mapping[str, str]) -> None:
+    def __init__(self, installation: _Installation, settings: Mapping[str, str], parent: Path) -> None:
         """Use :func:`start_server`."""
         self._bin_dir = installation.bin_dir
         self._owner = os.getpid()
         self._process: subprocess.Popen[bytes] | None = None
-        self._folder = _make_folder()
+        self._folder = _make_folder(parent)
         self.data = self._folder / "data"
         self.version = installation.version
         self.port = 0
@@ -221,10 +227,10 @@ class Server:
 class _Installation:
     """Binaries that the server's user can reach, and a data folder to copy; made once a process."""
 
-    def __init__(self, bin_dir: Path) -> None:
+    def __init__(self, bin_dir: Path, parent: Path) -> None:
         if not _is_bin_dir(bin_dir):
             raise ServerUnavailable(f"{bin_dir} holds no initdb and postgres", remedy=_INSTALL)
-        self.folder = _make_folder()
+        self.folder = _make_folder(parent)
         atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
         self.bin_dir = bin_dir if _can_reach(bin_dir / "postgres") else _copy_binaries(bin_dir, self.folder)
         self.version = read_version(bin_dir)
@@ -249,8 +255,8 @@ class _Installation:
 
 
 @functools.cache
-def _prepare(bin_dir: Path) -> _Installation:
-    return _Installation(bin_dir)
+def _prepare(bin_dir: Path, parent: Path) -> _Installation:
+    return _Installation(bin_dir, parent)
 
 
 def _is_bin_dir(path: Path) -> bool:
@@ -270,12 +276,12 @@ def _server_user() -> int | None:
     return _NOBODY if os.geteuid() == 0 else None
 
 
-def _make_folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="online-migrate-"))
+def _make_folder(parent: Path) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="online-migrate-", dir=parent))
     if (user := _server_user()) is None:
         return folder
     os.chown(folder, user, user)
-    if not _can_reach(folder):  # TMPDIR below a folder of root's own
+    if not _can_reach(folder):  # the parent is below a folder of root's own
         folder.rmdir()
         folder = Path(tempfile.mkdtemp(prefix="online-migrate-", dir="/tmp"))
         os.chown(folder, user, user)
