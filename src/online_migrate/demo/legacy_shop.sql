@@ -600,7 +600,6 @@ CREATE TABLE welcome_texts (
 CREATE TABLE ticket_messages (
     id SERIAL PRIMARY KEY,
     ticket_id INTEGER NOT NULL,
-    user_id INTEGER NOT NULL,
     message_text TEXT NOT NULL,
     is_from_admin BOOLEAN NOT NULL,
     has_media BOOLEAN NOT NULL,
@@ -713,9 +712,6 @@ ALTER TABLE support_audit_logs
     ADD FOREIGN KEY (actor_user_id) REFERENCES users ON DELETE SET NULL,
     ADD FOREIGN KEY (ticket_id) REFERENCES tickets ON DELETE SET NULL,
     ADD FOREIGN KEY (target_user_id) REFERENCES users ON DELETE SET NULL;
-ALTER TABLE ticket_messages
-    ADD FOREIGN KEY (ticket_id) REFERENCES tickets ON DELETE CASCADE,
-    ADD FOREIGN KEY (user_id) REFERENCES users ON DELETE CASCADE;
 ALTER TABLE user_promo_groups
     ADD FOREIGN KEY (user_id) REFERENCES users ON DELETE CASCADE,
     ADD FOREIGN KEY (promo_group_id) REFERENCES promo_groups ON DELETE CASCADE;
@@ -732,6 +728,7 @@ ALTER TABLE poll_answers
     ADD FOREIGN KEY (response_id) REFERENCES poll_responses ON DELETE CASCADE,
     ADD FOREIGN KEY (question_id) REFERENCES poll_questions ON DELETE CASCADE,
     ADD FOREIGN KEY (option_id) REFERENCES poll_options ON DELETE CASCADE;
+ALTER TABLE ticket_messages ADD FOREIGN KEY (ticket_id) REFERENCES tickets ON DELETE CASCADE;
 ALTER TABLE ticket_attachments ADD FOREIGN KEY (message_id) REFERENCES ticket_messages ON DELETE CASCADE;
 
 -- UNIQUE WITHOUT CONSTRAINT: what an ORM makes of 'unique and indexed'
@@ -802,7 +799,6 @@ CREATE INDEX ix_support_audit_logs_target_user_id ON support_audit_logs (target_
 CREATE INDEX ix_user_messages_created_by ON user_messages (created_by);
 CREATE INDEX ix_welcome_texts_created_by ON welcome_texts (created_by);
 CREATE INDEX ix_ticket_messages_ticket_id ON ticket_messages (ticket_id);
-CREATE INDEX ix_ticket_messages_user_id ON ticket_messages (user_id);
 CREATE INDEX ix_ticket_attachments_message_id ON ticket_attachments (message_id);
 CREATE INDEX ix_user_promo_groups_promo_group_id ON user_promo_groups (promo_group_id);
 CREATE INDEX ix_subscription_servers_server_squad_id ON subscription_servers (server_squad_id);
