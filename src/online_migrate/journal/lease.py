@@ -1,0 +1,180 @@
+"""One runner per database: the epoch, the heartbeat, the take-over.
+
+The fence has two halves: the epoch's row, asserted in every transaction that writes, and a session-level shared advisory
+lock on every session that works, concurrent builds included, by which a take-over finds what is still alive.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import threading
+import uuid
+from dataclasses import dataclass
+
+import psycopg
+
+from online_migrate.clock import Clock, Signal
+from online_migrate.errors import LeaseLost
+from online_migrate.journal.store import Fence
+from online_migrate.postgres.connection import Connection, Connector
+
+ADVISORY_KEY = (0x6F6D6967, 1)
+"""'omig', 1: the two-integer form, so that pg_locks shows classid and objid"""
+
+STALE_AFTER_S = 60
+"""a heartbeat older than this, by the server's clock, is a dead runner's"""
+BEAT_EVERY_S = 5.0
+GRACE_S = 8.0
+"""how long a start waits for the sessions of a runner that has just been killed: client_connection_check_interval is 2 s"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who holds the lease, as the journal says."""
+
+    who: str
+    plan: str
+    since: str
+    beat_age_s: float
+
+
+def whoami() -> str:
+    """user@host, process: for people."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{platform.node()}, process {os.getpid()}"
+
+
+def read_holder(connection: Connection) -> Holder | None:
+    """Who beat last."""
+    row = connection.execute(
+        "SELECT who, plan, to_char(since, 'YYYY-MM-DD HH24:MI:SS TZ'),"
+        " extract(epoch FROM clock_timestamp() - beat_at)::float8 FROM online_migrate.heartbeat"
+    ).fetchone()
+    return None if row is None else Holder(who=row[0], plan=row[1], since=row[2], beat_age_s=row[3])
+
+
+def read_sessions(connection: Connection) -> tuple[tuple[int, str], ...]:
+    """Sessions that hold our advisory lock in this database, but for this one: (pid, application_name)."""
+    rows = connection.execute(
+        """SELECT l.pid, coalesce(a.application_name, '?') FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
+            WHERE l.locktype = 'advisory' AND l.classid = %s AND l.objid = %s AND l.objsubid = 2 AND l.granted
+              AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.pid <> pg_backend_pid()""",
+        ADVISORY_KEY,
+    ).fetchall()
+    return tuple((int(r[0]), str(r[1])) for r in rows)
+
+
+class Lease:
+    """Held from :meth:`acquire` to :meth:`release`; beats in a thread of its own."""
+
+    def __init__(self, connector: Connector, clock: Clock, signal: Signal, plan: str) -> None:
+        self._connector = connector
+        self._clock = clock
+        self._signal = signal
+        self._plan = plan
+        self._holder = str(uuid.uuid4())
+        self._connection: Connection | None = None
+        self._thread: threading.Thread | None = None
+        self._over = Signal()
+        self.fence = Fence(epoch=-1, holder=self._holder)
+        self.lost: str = ""
+        """why the lease is lost, or empty"""
+
+    def acquire(self) -> Fence:
+        """Take the lease; raises :class:`LeaseLost` where a live runner has it, with who and since when.
+
+        A runner whose heartbeat is stale is fenced off: its sessions are ended first, then the epoch is raised.
+        """
+        connection = self._connector.open("lease")
+        self._connection = connection
+        deadline = self._clock.monotonic() + GRACE_S
+        while not self._try_exclusive(connection):
+            holder = read_holder(connection)
+            if holder is not None and holder.beat_age_s > STALE_AFTER_S:
+                self._end_sessions(connection)
+            elif self._clock.monotonic() > deadline or self._clock.wait(0.2, self._signal):
+                self.release()
+                raise LeaseLost(_held_by(holder), remedy="one runner per database: wait for it, or stop it with `online-migrate stop PLAN`")
+        row = connection.execute(
+            "UPDATE online_migrate.epoch SET epoch = epoch + 1, holder = %s RETURNING epoch", [self._holder]
+        ).fetchone()
+        assert row is not None  # noqa: S101  # schema.sql puts its one row there
+        self.fence = Fence(epoch=int(row[0]), holder=self._holder)
+        connection.execute(
+            """INSERT INTO online_migrate.heartbeat (holder, who, plan, since, beat_at)
+               VALUES (%(h)s, %(w)s, %(p)s, clock_timestamp(), clock_timestamp())
+               ON CONFLICT (only_row) DO UPDATE SET holder = excluded.holder, who = excluded.who, plan = excluded.plan,
+                   since = excluded.since, beat_at = excluded.beat_at""",
+            {"h": self._holder, "w": whoami(), "p": self._plan},
+        )
+        hold_shared(connection)
+        connection.execute("SELECT pg_advisory_unlock(%s, %s)", ADVISORY_KEY)
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._thread.start()
+        return self.fence
+
+    def release(self) -> None:
+        """Let go; safe to call twice."""
+        self._over.stop("released")
+        if self._thread is not None:
+            self._thread.join(timeout=BEAT_EVERY_S)
+        if self._connection is not None:
+            self._connection.close()
+
+    def _try_exclusive(self, connection: Connection) -> bool:
+        row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", ADVISORY_KEY).fetchone()
+        return bool(row and row[0])
+
+    def _end_sessions(self, connection: Connection) -> None:
+        for pid, _ in read_sessions(connection):
+            connection.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+
+    def _beat(self) -> None:
+        """Beat until released; a beat that fails reconnects, since the lease is the epoch's row, not this session."""
+        while not self._clock.wait(BEAT_EVERY_S, self._over):
+            try:
+                self._beat_once()
+            except (psycopg.Error, OSError):
+                self._reopen()
+            if self.lost:
+                self._signal.abort(self.lost)
+                return
+
+    def _beat_once(self) -> None:
+        assert self._connection is not None  # noqa: S101  # the thread starts after acquire
+        row = self._connection.execute(
+            "UPDATE online_migrate.heartbeat SET beat_at = clock_timestamp() WHERE holder = %s RETURNING 1", [self._holder]
+        ).fetchone()
+        if row is None:
+            self.lost = "another runner took the lease over"
+
+    def _reopen(self) -> None:
+        try:
+            connection = self._connector.open("lease")
+            hold_shared(connection)
+        except Exception:  # noqa: BLE001  # the server is away: the next beat tries again, the fence decides meanwhile
+            return
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = connection
+
+
+def hold_shared(connection: Connection) -> None:
+    """Mark a session as one that works for the runner.  Polled by try: a blocking call would hold a snapshot."""
+    row = connection.execute("SELECT pg_try_advisory_lock_shared(%s, %s)", ADVISORY_KEY).fetchone()
+    if not (row and row[0]):
+        raise LeaseLost("a take-over by another runner is under way", remedy="see who it is: online-migrate status PLAN")
+
+
+def _held_by(holder: Holder | None) -> str:
+    if holder is None:
+        return "another runner holds the lease of this database"
+    return (
+        f"another runner holds the lease of this database: {holder.who}, plan {holder.plan}, since {holder.since},"
+        f" last heartbeat {holder.beat_age_s:.0f} s ago"
+    )

@@ -1,0 +1,419 @@
+"""The journal: typed reads and writes of what was begun and how far it came; row ↔ record in one place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import resources
+
+import psycopg
+from psycopg import sql
+
+from online_migrate.errors import JournalVersion, LeaseLost, PreflightFailed
+from online_migrate.events import Event
+from online_migrate.plan.model import Plan, Step
+from online_migrate.postgres import sqlstate
+from online_migrate.postgres.connection import Connection
+
+VERSION = 1
+"""of schema.sql"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fence:
+    """Who we are: without this epoch and this holder in force nothing of ours may be written."""
+
+    epoch: int
+    holder: str
+
+    @property
+    def sql(self) -> sql.Composed:
+        """The statement that raises where another runner took over."""
+        return sql.SQL("SELECT online_migrate.fence({}, {}::uuid)").format(sql.Literal(self.epoch), sql.Literal(self.holder))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    run_id: int
+    plan: str
+    fingerprint: str
+    parts: Mapping[str, str]
+    state: str
+    """running, stopped, waiting (at a gate), failed or done"""
+    reason: str
+    started_at: datetime
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRecord:
+    stage: str
+    phase: str
+    state: str
+    reason: str
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    stage: str
+    step: str
+    table: str
+    state: str
+    """pending, running, done or failed"""
+    reason: str
+    started_at: datetime | None
+    ended_at: datetime | None
+    rows_done: int
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return (self.stage, self.step, self.table)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CursorRecord:
+    """How far a backfill has come: the next batch is stripe ``stripe`` of the slice that begins at page ``slice``."""
+
+    stage: str
+    step: str
+    table: str
+    column: str
+    value: str
+    """as an SQL expression"""
+    pass_name: str
+    relfilenode: int
+    pages_total: int
+    chunk_pages: int
+    stripes: int
+    chunk: int
+    """first page of the chunk"""
+    stripe: int
+    slice: int
+    rows_done: int
+    batches: int
+    moved_at: datetime
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return (self.stage, self.step, self.table)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalRecord:
+    stage: str
+    approved_by: str
+    note: str
+    approved_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryRecord:
+    at: datetime
+    event: str
+    stage: str
+    step: str
+    table: str
+    fields: Mapping[str, object]
+
+
+_CURSOR = """stage, step, table_name, column_name, value, pass_name, relfilenode, pages_total, chunk_pages, stripes,
+             chunk, stripe, slice, rows_done, batches, moved_at"""
+
+
+def read_version(connection: Connection) -> int | None:
+    """The version of the journal that is there, or None."""
+    row = connection.execute("SELECT to_regclass('online_migrate.version') IS NOT NULL").fetchone()
+    if row is None or not row[0]:
+        return None
+    row = connection.execute("SELECT version FROM online_migrate.version").fetchone()
+    return None if row is None else int(row[0])
+
+
+def ensure_readable(connection: Connection) -> bool:
+    """Is there a journal?  Raises :class:`JournalVersion` where it is of another version."""
+    version = read_version(connection)
+    if version is not None and version != VERSION:
+        raise JournalVersion(
+            f"the journal in schema online_migrate is of version {version}, this program writes version {VERSION}",
+            remedy="run the version of online-migrate that made it" if version > VERSION else "finish the run with the older program first",
+        )
+    return version is not None
+
+
+def ensure_schema(connection: Connection) -> None:
+    """Make the journal where there is none."""
+    if ensure_readable(connection):
+        return
+    text = resources.files("online_migrate.journal").joinpath("schema.sql").read_text(encoding="utf-8")
+    try:
+        with connection.transaction():
+            connection.execute(text)  # type: ignore[call-overload]  # our own file
+    except (psycopg.errors.DuplicateSchema, psycopg.errors.UniqueViolation):
+        if not ensure_readable(connection):
+            raise PreflightFailed(
+                "there is a schema online_migrate that is not our journal", remedy="rename or drop that schema, then run again"
+            ) from None
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise PreflightFailed(
+            f"no right to create the journal's schema: {error.diag.message_primary}",
+            remedy=f"GRANT CREATE ON DATABASE {connection.info.dbname} TO {connection.info.user}",
+        ) from error
+
+
+class Journal:
+    """Reads and writes on one connection.  Writes carry the fence; reads need none."""
+
+    def __init__(self, connection: Connection, fence: Fence | None = None) -> None:
+        self.connection = connection
+        self._fence = fence
+
+    def _write(self, query: str, params: Mapping[str, object] | None = None) -> list[tuple[object, ...]]:
+        """One fenced transaction."""
+        if self._fence is None:
+            raise LeaseLost("a journal without a lease is read only")
+        try:
+            with self.connection.transaction():
+                self.connection.execute(self._fence.sql)
+                cursor = self.connection.execute(query, params)  # type: ignore[call-overload]
+                return list(cursor.fetchall()) if cursor.description else []
+        except psycopg.Error as error:
+            if error.sqlstate == sqlstate.FENCE_LOST:
+                raise LeaseLost(str(error.diag.message_primary)) from error
+            raise
+
+    # runs
+
+    def read_run(self, plan: str) -> RunRecord | None:
+        """The newest run of the plan."""
+        row = self.connection.execute(
+            "SELECT run_id, plan, fingerprint, parts, state, reason, started_at, ended_at FROM online_migrate.run"
+            " WHERE plan = %s ORDER BY run_id DESC LIMIT 1",
+            [plan],
+        ).fetchone()
+        if row is None:
+            return None
+        return RunRecord(
+            run_id=row[0], plan=row[1], fingerprint=row[2], parts=row[3], state=row[4], reason=row[5], started_at=row[6], ended_at=row[7]
+        )
+
+    def begin_run(self, plan: Plan, sets: Mapping[str, Iterable[str]], steps: Iterable[Step]) -> int:
+        """Write the run with its frozen table sets, stages and steps, all or nothing; returns its id."""
+        stages = [[s.name, s.phase.value] for s in plan.stages]
+        rows = self._write(
+            """
+            WITH run AS (
+                INSERT INTO online_migrate.run (plan, fingerprint, parts, state)
+                VALUES (%(plan)s, %(fingerprint)s, %(parts)s, 'running') RETURNING run_id),
+            tables AS (
+                INSERT INTO online_migrate.frozen_table (run_id, set_name, position, table_name)
+                SELECT run_id, e ->> 0, n, e ->> 1 FROM run, jsonb_array_elements(%(tables)s::jsonb) WITH ORDINALITY x (e, n)),
+            stages AS (
+                INSERT INTO online_migrate.stage (run_id, position, stage, phase)
+                SELECT run_id, n, e ->> 0, e ->> 1 FROM run, jsonb_array_elements(%(stages)s::jsonb) WITH ORDINALITY x (e, n)),
+            steps AS (
+                INSERT INTO online_migrate.step (run_id, position, stage, step, table_name)
+                SELECT run_id, n, e ->> 0, e ->> 1, e ->> 2 FROM run, jsonb_array_elements(%(steps)s::jsonb) WITH ORDINALITY x (e, n))
+            SELECT run_id FROM run""",
+            {
+                "plan": plan.name,
+                "fingerprint": plan.fingerprint(),
+                "parts": json.dumps(plan.parts()),
+                "tables": json.dumps([[name, t] for name, tables in sets.items() for t in tables]),
+                "stages": json.dumps(stages),
+                "steps": json.dumps([list(s.key) for s in steps]),
+            },
+        )
+        return int(str(rows[0][0]))
+
+    def accept_plan(self, run_id: int, plan: Plan) -> None:
+        """Write the changed plan's fingerprint over the run's."""
+        self._write(
+            "UPDATE online_migrate.run SET fingerprint = %(f)s, parts = %(p)s WHERE run_id = %(r)s",
+            {"f": plan.fingerprint(), "p": json.dumps(plan.parts()), "r": run_id},
+        )
+
+    def replace_steps(self, run_id: int, plan: Plan, steps: Iterable[Step]) -> None:
+        """After a changed plan was accepted: keep what is there still, add what is new, in the new order."""
+        self._write(
+            """
+            WITH wanted AS (SELECT n, e ->> 0 AS stage, e ->> 1 AS step, e ->> 2 AS table_name
+                              FROM jsonb_array_elements(%(steps)s::jsonb) WITH ORDINALITY x (e, n)),
+            stages AS (
+                INSERT INTO online_migrate.stage (run_id, position, stage, phase)
+                SELECT %(run)s, n, e ->> 0, e ->> 1 FROM jsonb_array_elements(%(stages)s::jsonb) WITH ORDINALITY x (e, n)
+                ON CONFLICT (run_id, stage) DO UPDATE SET position = excluded.position, phase = excluded.phase)
+            INSERT INTO online_migrate.step (run_id, position, stage, step, table_name) SELECT %(run)s, n, stage, step, table_name FROM wanted
+            ON CONFLICT (run_id, stage, step, table_name) DO UPDATE SET position = excluded.position""",
+            {
+                "run": run_id,
+                "stages": json.dumps([[s.name, s.phase.value] for s in plan.stages]),
+                "steps": json.dumps([list(s.key) for s in steps]),
+            },
+        )
+
+    def set_run(self, run_id: int, state: str, reason: str = "") -> None:
+        self._write(
+            "UPDATE online_migrate.run SET state = %(s)s, reason = %(why)s,"
+            " ended_at = CASE WHEN %(s)s = 'running' THEN NULL ELSE clock_timestamp() END WHERE run_id = %(r)s",
+            {"s": state, "why": reason, "r": run_id},
+        )
+
+    def read_tables(self, run_id: int) -> dict[str, tuple[str, ...]]:
+        """The frozen table sets."""
+        sets: dict[str, tuple[str, ...]] = {}
+        for name, table in self.connection.execute(
+            "SELECT set_name, table_name FROM online_migrate.frozen_table WHERE run_id = %s ORDER BY position", [run_id]
+        ):
+            sets[name] = (*sets.get(name, ()), table)
+        return sets
+
+    # stages and steps
+
+    def read_stages(self, run_id: int) -> tuple[StageRecord, ...]:
+        rows = self.connection.execute(
+            "SELECT stage, phase, state, reason, started_at, ended_at FROM online_migrate.stage WHERE run_id = %s ORDER BY position", [run_id]
+        ).fetchall()
+        return tuple(
+            StageRecord(stage=r[0], phase=r[1], state=r[2], reason=r[3], started_at=r[4], ended_at=r[5]) for r in rows
+        )
+
+    def set_stage(self, run_id: int, stage: str, state: str, reason: str = "") -> None:
+        self._write(
+            """UPDATE online_migrate.stage SET state = %(s)s, reason = %(why)s,
+                      started_at = CASE WHEN %(s)s = 'running' THEN coalesce(started_at, clock_timestamp()) ELSE started_at END,
+                      ended_at = CASE WHEN %(s)s = 'done' THEN clock_timestamp() END
+                WHERE run_id = %(r)s AND stage = %(stage)s""",
+            {"s": state, "why": reason, "r": run_id, "stage": stage},
+        )
+
+    def read_steps(self, run_id: int) -> tuple[StepRecord, ...]:
+        rows = self.connection.execute(
+            "SELECT stage, step, table_name, state, reason, started_at, ended_at, rows_done FROM online_migrate.step"
+            " WHERE run_id = %s ORDER BY position",
+            [run_id],
+        ).fetchall()
+        return tuple(
+            StepRecord(stage=r[0], step=r[1], table=r[2], state=r[3], reason=r[4], started_at=r[5], ended_at=r[6], rows_done=r[7])
+            for r in rows
+        )
+
+    def set_step(self, run_id: int, key: tuple[str, str, str], state: str, *, reason: str = "", rows_done: int | None = None) -> None:
+        self._write(
+            """UPDATE online_migrate.step SET state = %(s)s, reason = %(why)s, rows_done = coalesce(%(rows)s, rows_done),
+                      started_at = CASE WHEN %(s)s = 'pending' THEN NULL ELSE coalesce(started_at, clock_timestamp()) END,
+                      ended_at = CASE WHEN %(s)s = 'done' THEN clock_timestamp() END
+                WHERE run_id = %(r)s AND stage = %(stage)s AND step = %(step)s AND table_name = %(table)s""",
+            {"s": state, "why": reason, "rows": rows_done, "r": run_id, "stage": key[0], "step": key[1], "table": key[2]},
+        )
+
+    # backfills
+
+    def read_cursor(self, run_id: int, key: tuple[str, str, str]) -> CursorRecord | None:
+        row = self.connection.execute(
+            f"SELECT {_CURSOR} FROM online_migrate.cursor WHERE run_id = %s AND stage = %s AND step = %s AND table_name = %s",  # noqa: S608
+            [run_id, *key],
+        ).fetchone()
+        return None if row is None else _cursor(row)
+
+    def read_cursors(self, run_id: int) -> tuple[CursorRecord, ...]:
+        rows = self.connection.execute(f"SELECT {_CURSOR} FROM online_migrate.cursor WHERE run_id = %s", [run_id]).fetchall()  # noqa: S608
+        return tuple(_cursor(r) for r in rows)
+
+    def write_cursor(self, run_id: int, cursor: CursorRecord) -> None:
+        """Begin a pass: the cursor at its start, rows counted so far kept."""
+        self._write(
+            """INSERT INTO online_migrate.cursor (run_id, stage, step, table_name, column_name, value, pass_name, relfilenode, pages_total,
+                                                  chunk_pages, stripes, chunk, stripe, slice, rows_done, batches, moved_at)
+               VALUES (%(run)s, %(stage)s, %(step)s, %(table)s, %(column)s, %(value)s, %(pass)s, %(node)s, %(pages)s,
+                       %(chunk_pages)s, %(stripes)s, %(chunk)s, %(stripe)s, %(slice)s, %(rows)s, %(batches)s, clock_timestamp())
+               ON CONFLICT (run_id, stage, step, table_name) DO UPDATE
+               SET pass_name = excluded.pass_name, relfilenode = excluded.relfilenode, pages_total = excluded.pages_total,
+                   chunk_pages = excluded.chunk_pages, stripes = excluded.stripes, chunk = excluded.chunk, stripe = excluded.stripe,
+                   slice = excluded.slice, rows_done = excluded.rows_done, batches = excluded.batches, moved_at = clock_timestamp()""",
+            {
+                "run": run_id,
+                "stage": cursor.stage,
+                "step": cursor.step,
+                "table": cursor.table,
+                "column": cursor.column,
+                "value": cursor.value,
+                "pass": cursor.pass_name,
+                "node": cursor.relfilenode,
+                "pages": cursor.pages_total,
+                "chunk_pages": cursor.chunk_pages,
+                "stripes": cursor.stripes,
+                "chunk": cursor.chunk,
+                "stripe": cursor.stripe,
+                "slice": cursor.slice,
+                "rows": cursor.rows_done,
+                "batches": cursor.batches,
+            },
+        )
+
+    # references, approvals, history
+
+    def read_references(self, run_id: int) -> dict[str, str]:
+        """What ``<master.id>`` and the like stand for."""
+        return dict(self.connection.execute("SELECT name, value FROM online_migrate.reference WHERE run_id = %s", [run_id]).fetchall())
+
+    def write_reference(self, run_id: int, name: str, value: str) -> None:
+        self._write(
+            "INSERT INTO online_migrate.reference (run_id, name, value) VALUES (%(r)s, %(n)s, %(v)s)"
+            " ON CONFLICT (run_id, name) DO UPDATE SET value = excluded.value",
+            {"r": run_id, "n": name, "v": value},
+        )
+
+    def read_approvals(self, plan: str, since: datetime | None = None) -> dict[str, ApprovalRecord]:
+        """The newest approval of each stage."""
+        rows = self.connection.execute(
+            "SELECT DISTINCT ON (stage) stage, approved_by, note, approved_at FROM online_migrate.approval"
+            " WHERE plan = %s AND (%s::timestamptz IS NULL OR approved_at >= %s) ORDER BY stage, approval_id DESC",
+            [plan, since, since],
+        ).fetchall()
+        return {r[0]: ApprovalRecord(stage=r[0], approved_by=r[1], note=r[2], approved_at=r[3]) for r in rows}
+
+    def append_history(self, run_id: int, event: Event) -> None:
+        """Keep an event.  Unfenced: what happened, happened, even to a runner that has just been fenced off."""
+        fields = {k: v for k, v in event.fields().items() if k not in ("stage", "step", "table")}
+        self.connection.execute(
+            "INSERT INTO online_migrate.history (run_id, event, stage, step, table_name, fields) VALUES (%s, %s, %s, %s, %s, %s)",
+            [run_id, event.name, event.stage, event.step, event.table, json.dumps(fields)],
+        )
+
+    def read_history(self, run_id: int, events: Iterable[str] | None = None) -> tuple[HistoryRecord, ...]:
+        rows = self.connection.execute(
+            "SELECT at, event, stage, step, table_name, fields FROM online_migrate.history"
+            " WHERE run_id = %s AND (%s::text[] IS NULL OR event = ANY (%s)) ORDER BY history_id",
+            [run_id, *([None if events is None else list(events)] * 2)],
+        ).fetchall()
+        return tuple(HistoryRecord(at=r[0], event=r[1], stage=r[2], step=r[3], table=r[4], fields=r[5]) for r in rows)
+
+    def read_newest_history(self, run_id: int, limit: int) -> tuple[HistoryRecord, ...]:
+        """The last ``limit`` events of the run, oldest first; costs the same however long the history is."""
+        rows = self.connection.execute(
+            "SELECT at, event, stage, step, table_name, fields FROM online_migrate.history"
+            " WHERE run_id = %s ORDER BY history_id DESC LIMIT %s",
+            [run_id, limit],
+        ).fetchall()
+        return tuple(
+            HistoryRecord(at=r[0], event=r[1], stage=r[2], step=r[3], table=r[4], fields=r[5]) for r in reversed(rows)
+        )
+
+
+def approve(connection: Connection, *, plan: str, stage: str, approved_by: str, note: str = "") -> None:
+    """Open a gate; needs no lease, so that anyone with the right to write the journal can."""
+    connection.execute(
+        "INSERT INTO online_migrate.approval (plan, stage, approved_by, note) VALUES (%s, %s, %s, %s)", [plan, stage, approved_by, note]
+    )
+
+
+def _cursor(row: tuple[object, ...]) -> CursorRecord:
+    names = (
+        "stage", "step", "table", "column", "value", "pass_name", "relfilenode", "pages_total", "chunk_pages", "stripes",
+        "chunk", "stripe", "slice", "rows_done", "batches", "moved_at",
+    )  # fmt: skip
+    return CursorRecord(**dict(zip(names, row, strict=True)))  # type: ignore[arg-type]

@@ -1,0 +1,28 @@
+"""From a plan and the tables of its sets to the list of steps; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from online_migrate.plan.model import OperationType, Plan, Step
+
+
+def expand(plan: Plan, tables: Mapping[str, Sequence[str]], operations: Mapping[str, OperationType]) -> tuple[Step, ...]:
+    """Every step in the order of the run: step-major, all tables of a set, then the next step.
+
+    ``tables`` gives the tables of each set; see :func:`listed_tables` for those that are known without a database.
+    """
+    steps: list[Step] = []
+    for stage in plan.stages:
+        for spec in stage.steps:
+            targets = operations[spec.operation].targets(spec.params)
+            if targets is None:
+                named = spec.params.tables  # type: ignore[attr-defined]  # targets() is None where there is one
+                targets = tuple(tables[named]) if isinstance(named, str) else tuple(named)
+            steps.extend(Step(stage=stage.name, spec=spec, table=table) for table in targets)
+    return tuple(steps)
+
+
+def listed_tables(plan: Plan) -> dict[str, tuple[str, ...]]:
+    """The tables of each set that stand in the plan itself."""
+    return {name: tuple(s.tables) for name, s in plan.table_sets.items()}

@@ -1,0 +1,214 @@
+"""What the user asked for: Plan → Stage → StepSpec, table sets and secrets.  Never touches a database."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from online_migrate.plan.units import Duration, Share, Size
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors, nothing is converted in silence, and a value never changes."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+
+
+class Phase(Enum):
+    """What a stage belongs to.  Through expand and backfill the release that runs today goes on working."""
+
+    EXPAND = "expand"
+    BACKFILL = "backfill"
+    CONTRACT = "contract"
+
+
+class Requires(Strict):
+    """What the plan needs of the server."""
+
+    postgres: str = Field(default=">=14.4", pattern=r"^>=\d+(\.\d+)?$")
+
+
+class SecretSource(Strict):
+    """Where a secret comes from: an environment variable, a file, or made anew and shown once."""
+
+    env: str | None = None
+    file: str | None = None
+    generate: Literal["urlsafe"] | None = None
+    length: int = Field(default=32, ge=16, le=1024, alias="bytes")
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> SecretSource:
+        if sum(s is not None for s in (self.env, self.file, self.generate)) != 1:
+            msg = "give exactly one of env, file, generate"
+            raise ValueError(msg)
+        return self
+
+
+class Also(Strict):
+    """Further tables of a set, known with the database only."""
+
+    referencing: str
+    """every table from which foreign keys lead to this one, at any distance"""
+
+
+class TableSet(Strict):
+    """Tables that a step is named over."""
+
+    tables: list[str] = Field(min_length=1)
+    also: Also | None = None
+    exclude: list[str] = []
+    """tables that ``also`` would find and that stay out"""
+
+
+class Gate(Strict):
+    """What must be true before a stage begins."""
+
+    approval: str = Field(min_length=1)
+    """what a person confirms by ``online-migrate approve``"""
+
+
+class Pace(Strict):
+    """How fast a backfill goes."""
+
+    batch_target: Duration = 0.05
+    """seconds that a batch should take"""
+    duty: Share = 0.5
+    """share of the time in which we work; the rest is pause"""
+    max_rows: int = Field(default=50_000, ge=1)
+    min_rows: int = Field(default=50, ge=1)
+
+
+class HoldWhen(Strict):
+    """Health readings that hold a backfill; one that is not named does not hold."""
+
+    standby_lag: Size | None = None
+    """bytes of WAL that the slowest streaming standby has yet to replay"""
+    wal_since_checkpoint: Share | None = None
+    """of max_wal_size"""
+    oldest_snapshot: Duration | None = None
+    """age of the oldest snapshot, which keeps dead rows from being pruned"""
+
+
+class LockRules(Strict):
+    """Bounds of every lock window."""
+
+    lock_wait: Duration = 1800.0
+    """waiting outside the queue for blockers to go"""
+    blocker_age: Duration = 0.2
+    """a transaction in the way for longer than this is waited for outside the queue"""
+    attempts: int = Field(default=60, ge=1)
+    hold_cap: Duration = 1.0
+    """no strong lock is held for longer"""
+    exposure: Duration = 30.0
+    """seconds, summed over a window's tries, in which the application could have stood behind us"""
+    long_statement: Duration = 86_400.0
+    """a concurrent build or a VALIDATE is cancelled and cleaned up after this"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSpec:
+    """One line of a stage: an operation over one table or over a set."""
+
+    operation: str
+    title: str
+    """names it within its stage: ``create_index idx_<table>_bot_id``"""
+    params: BaseModel
+    where: str
+    """file:line:column"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    name: str
+    phase: Phase
+    gate: Gate | None
+    pace: Pace
+    hold_when: HoldWhen
+    steps: tuple[StepSpec, ...]
+    where: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    name: str
+    requires: Requires
+    schema: str
+    secrets: Mapping[str, SecretSource]
+    table_sets: Mapping[str, TableSet]
+    locks: LockRules
+    stages: tuple[Stage, ...]
+    path: Path
+
+    def stage(self, name: str) -> Stage | None:
+        return next((s for s in self.stages if s.name == name), None)
+
+    def parts(self) -> dict[str, str]:
+        """Digests of what may not change while a run is open, by a name that tells people what it is.
+
+        Pace, throttlers, gates and lock rules are not among them: they may be changed in the middle of a night.
+        """
+        parts = {"requires": self.requires.postgres, "schema": self.schema}
+        parts |= {f"table set {n}": s.model_dump_json() for n, s in self.table_sets.items()}
+        parts |= {f"secret {n}": s.model_dump_json() for n, s in self.secrets.items()}
+        parts["order of the steps"] = json.dumps([[s.name, [t.title for t in s.steps]] for s in self.stages])
+        for stage in self.stages:
+            for spec in stage.steps:
+                parts[f"stage {stage.name}, step {spec.title}"] = f"{spec.operation} {spec.params.model_dump_json()}"
+        return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in parts.items()}
+
+    def fingerprint(self) -> str:
+        """One digest over :meth:`parts`."""
+        return hashlib.sha256(json.dumps(self.parts(), sort_keys=True).encode()).hexdigest()
+
+
+def changes_between(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, ...]:
+    """What differs between two plans' :meth:`Plan.parts`, for people."""
+    gone = [f"{n}: is gone" for n in before if n not in now]
+    new = [f"{n}: is new" for n in now if n not in before]
+    other = [f"{n}: differs" for n in now if n in before and before[n] != now[n]]
+    return tuple(gone + new + other)
+
+
+class OperationType(Protocol):
+    """What the loader has to know of a kind of step; ``operations`` provides it."""
+
+    name: str
+    phase: Phase
+    shorthand: str | None
+    """the parameter that a bare text stands for: ``create_tables: multi_tenant.sql``"""
+
+    @property
+    def Params(self) -> type[BaseModel]: ...  # noqa: N802  # a class
+
+    def title(self, params: BaseModel) -> str:
+        """The step's name within its stage."""
+
+    def load(self, params: BaseModel, folder: Path) -> BaseModel:
+        """Read the files that the parameters name, relative to the plan's folder; raises ValueError with the reason."""
+
+    def targets(self, params: BaseModel) -> tuple[str | None, ...] | None:
+        """The tables of the step where it names no set; None where ``tables`` names one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One operation on one table: what the journal keeps a row of."""
+
+    stage: str
+    spec: StepSpec
+    table: str | None
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """stage, step, table: unique within a plan; the journal's key."""
+        return (self.stage, self.spec.title, self.table or "")
+
+    def __str__(self) -> str:
+        return " / ".join(p for p in self.key if p)

@@ -1,0 +1,142 @@
+"""The only opener of connections: session settings, application_name, pooler detection.
+
+Every session of ours sets its timeouts, search_path, isolation level and keepalives, whatever the role or the database
+have as defaults: a role's statement_timeout or idle_session_timeout must not cut us off in the middle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.abc import Params, Query
+
+from online_migrate.errors import ConnectionFailed, OnlineMigrateError, PreflightFailed
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+OLDEST_SERVER = 140004
+"""14.4: 14.0 to 14.3 corrupt indexes that are built concurrently under heap-only pruning (release notes of 14.4)."""
+
+_KEEPALIVES = {"keepalives": "1", "keepalives_idle": "15", "keepalives_interval": "5", "keepalives_count": "3"}
+_SESSION = {
+    "statement_timeout": "0",
+    "lock_timeout": "5s",
+    "idle_in_transaction_session_timeout": "60s",
+    "idle_session_timeout": "0",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "session_replication_role": None,
+    "row_security": "off",
+    "synchronous_commit": "on",
+    "client_connection_check_interval": "2s",
+    "TimeZone": "UTC",
+    "jit": "off",
+}
+"""lock_timeout 5 s: nothing of ours ever waits for good, and what may wait longer says so in its own statement.
+client_connection_check_interval (from 14 on): a statement whose runner was killed ends by itself within 2 s."""
+
+
+class NoServer(ConnectionFailed):
+    """The server did not let us in."""
+
+
+def version_text(server_version: int) -> str:
+    """140004 → '14.4'."""
+    return f"{server_version // 10000}.{server_version % 10000}"
+
+
+def ensure_supported(server_version: int) -> None:
+    """Raise :class:`PreflightFailed` where the server is older than the oldest supported one."""
+    if server_version < OLDEST_SERVER:
+        raise PreflightFailed(
+            f"the server is PostgreSQL {version_text(server_version)}; 14.4 is the oldest supported one",
+            remedy="upgrade the server: before 14.4, CREATE INDEX CONCURRENTLY can leave a corrupt index",
+        )
+
+
+class _CountingCursor(psycopg.Cursor[tuple[Any, ...]]):
+    def execute(self, query: Query, params: Params | None = None, **kwargs: Any) -> _CountingCursor:
+        hook = getattr(self.connection, "on_statement", None)
+        if hook is not None:
+            hook()
+        super().execute(query, params, **kwargs)
+        return self
+
+
+class _CountedConnection(psycopg.Connection[tuple[Any, ...]]):
+    on_statement: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connector:
+    """Knows how to open a session of ours; ``dsn`` may be empty, then libpq's PG* variables say where.
+
+    ``on_statement`` is called before each statement (the demo's fault injection counts them).
+    """
+
+    dsn: str
+    schema: str = "public"
+    application: str = "online-migrate"
+    on_statement: Callable[[], None] | None = None
+
+    def open(self, purpose: str, *, settings: dict[str, str] | None = None) -> Connection:
+        """A new autocommit session with our settings.
+
+        ``purpose`` is part of application_name, which is cut at 63 bytes and is for people only.
+        Raises :class:`NoServer` with what the server said and what to do.
+        """
+        name = f"{self.application} {purpose}"[:63]
+        try:
+            connection = _CountedConnection.connect(
+                self.dsn,
+                autocommit=True,
+                application_name=name,
+                cursor_factory=_CountingCursor,
+                prepare_threshold=None,
+                connect_timeout=10,
+                **_KEEPALIVES,  # type: ignore[arg-type]  # libpq takes them as text
+            )
+        except psycopg.OperationalError as error:
+            raise NoServer(f"no connection to the database: {str(error).strip()}", remedy=_remedy(str(error))) from error
+        try:
+            self._settle(connection, settings or {})
+        except psycopg.Error as error:
+            connection.close()
+            raise NoServer(f"no usable session: {str(error).strip()}", remedy=_remedy(str(error))) from error
+        except OnlineMigrateError:
+            connection.close()
+            raise
+        connection.on_statement = self.on_statement
+        return connection
+
+    def _settle(self, connection: Connection, settings: dict[str, str]) -> None:
+        wanted = {k: v for k, v in (_SESSION | settings).items() if v is not None}
+        if connection.info.server_version >= 170000:
+            wanted.setdefault("transaction_timeout", "0")
+        wanted["search_path"] = sql.Identifier(self.schema).as_string(None)
+        assignments = sql.SQL("; ").join(
+            sql.SQL("SELECT set_config({}, {}, false)").format(sql.Literal(k), sql.Literal(v)) for k, v in wanted.items()
+        )
+        connection.execute(assignments)
+        row = connection.execute("SELECT pg_backend_pid()").fetchone()
+        assert row is not None  # noqa: S101  # a SELECT without FROM has one row
+        if row[0] != connection.info.backend_pid:
+            raise PreflightFailed(
+                "there is a connection pooler between us and the server: the session's process is "
+                f"{row[0]}, the pooler had said {connection.info.backend_pid}",
+                remedy="give a DSN that leads straight to PostgreSQL: advisory locks and settings are bound to a session",
+            )
+
+
+def _remedy(message: str) -> str:
+    if "password authentication failed" in message or "no password supplied" in message:
+        return "set PGPASSWORD, or a line in ~/.pgpass, for this user; then try again"
+    if "does not exist" in message:
+        return "check the name of the database and of the role in the DSN"
+    if "too many" in message or "remaining connection slots" in message:
+        return "at most 6 connections are needed: free some, or give the role superuser_reserved ones; then try again"
+    return "check host, port and that the server runs: --dsn, or ONLINE_MIGRATE_DSN, or libpq's PGHOST, PGPORT, PGUSER, PGDATABASE"

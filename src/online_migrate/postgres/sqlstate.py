@@ -1,0 +1,53 @@
+"""What an error of the server means for us: SQLSTATEs sorted in one place.
+
+Source: PostgreSQL manual, appendix A "PostgreSQL Error Codes".
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import psycopg
+
+FENCE_LOST = "OM006"
+"""Raised by the journal's fence(): another epoch is in force."""
+LOCK_MISMATCH = "OM004"
+"""Raised by the journal's compare_locks(): a lock that was not declared."""
+CURSOR_MOVED = "OM008"
+"""Raised by the journal's advance(): the cursor is not where we left it."""
+
+
+class Trouble(Enum):
+    """How to go on after an error."""
+
+    LOCK = "lock"
+    """55P03, 40P01, an uncalled-for 57014: roll back, pause, try again"""
+    LOST = "lost connection"
+    """the session is gone: reconnect, read epoch and cursor again"""
+    UNAVAILABLE = "server unavailable"
+    """starting, stopping, read-only, no connections left: wait and try again"""
+    FENCE = "fence"
+    """another runner took over: write nothing more"""
+    PROGRAM = "program"
+    """everything else: stop loudly"""
+
+
+_LOCK = {"55P03", "40P01", "57014"}
+_UNAVAILABLE = {"57P03", "53300", "25006"}
+_LOST = {"57P01", "57P02", "57P05", "25P03", "25P04"}
+
+
+def trouble_of(error: psycopg.Error) -> Trouble:
+    """Sort an error of psycopg."""
+    state = error.sqlstate
+    if state is None:
+        return Trouble.LOST if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) else Trouble.PROGRAM
+    if state == FENCE_LOST:
+        return Trouble.FENCE
+    if state in _LOCK:
+        return Trouble.LOCK
+    if state in _UNAVAILABLE:
+        return Trouble.UNAVAILABLE
+    if state in _LOST or state.startswith("08"):
+        return Trouble.LOST
+    return Trouble.PROGRAM
