@@ -4,6 +4,7 @@
 --   UNIQUE WITHOUT CONSTRAINT   ix_users_telegram_id, ix_promocodes_code, and more
 --   UNIQUE TWICE                promo_groups(name), two constraints of different names
 --   FOREIGN KEY TWICE           subscription_events.user_id
+--   NO FOREIGN KEY              ticket_messages.user_id holds keys of users all the same
 --   COMPOSITE KEY, NO id        user_promo_groups, subscription_servers
 --   UNIQUE THAT STAYS           subscriptions(user_id), referral codes, ids given out by payment providers
 --   NULLS IN A UNIQUE           users.referral_code, mulenpay_payments.mulen_payment_id, wata_payments.order_id
@@ -600,6 +601,7 @@ CREATE TABLE welcome_texts (
 CREATE TABLE ticket_messages (
     id SERIAL PRIMARY KEY,
     ticket_id INTEGER NOT NULL,
+    user_id INTEGER NOT NULL,  -- who wrote it; nobody made it a foreign key
     message_text TEXT NOT NULL,
     is_from_admin BOOLEAN NOT NULL,
     has_media BOOLEAN NOT NULL,
@@ -799,6 +801,7 @@ CREATE INDEX ix_support_audit_logs_target_user_id ON support_audit_logs (target_
 CREATE INDEX ix_user_messages_created_by ON user_messages (created_by);
 CREATE INDEX ix_welcome_texts_created_by ON welcome_texts (created_by);
 CREATE INDEX ix_ticket_messages_ticket_id ON ticket_messages (ticket_id);
+CREATE INDEX ix_ticket_messages_user_id ON ticket_messages (user_id);
 CREATE INDEX ix_ticket_attachments_message_id ON ticket_attachments (message_id);
 CREATE INDEX ix_user_promo_groups_promo_group_id ON user_promo_groups (promo_group_id);
 CREATE INDEX ix_subscription_servers_server_squad_id ON subscription_servers (server_squad_id);

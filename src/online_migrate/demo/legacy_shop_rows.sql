@@ -387,6 +387,7 @@ FROM fill.rolls('tickets', fill.users() / 4);
 
 INSERT INTO ticket_messages
 SELECT fill.hole(row_number() OVER (ORDER BY r, t.id)), t.id,
+       CASE r % 2 WHEN 0 THEN t.user_id ELSE 1 + t.id % 3 END,
        CASE r % 2 WHEN 0 THEN 'It does not work again, ' ELSE 'Please try another server, ' END
            || left(fill.hex('messages', t.id * 10 + r), 20),
        r % 2 = 1, r = 0 AND t.id % 3 = 0, t.created_at + interval '1 hour' * r
