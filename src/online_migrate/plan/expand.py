@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from online_migrate.plan.model import OperationType, Plan, Step
 
 
-def expand(plan: Plan, tables: Mapping[str, Sequence[str]], operations: Mapping[str, OperationType]) -> tuple[Step, ...]:
+def expand(
+    plan: Plan, tables: Mapping[str, Sequence[str]], operations: Mapping[str, OperationType]
+) -> tuple[Step, ...]:
     """Every step in the order of the run: step-major, all tables of a set, then the next step.
 
     ``tables`` gives the tables of each set; see :func:`listed_tables` for those that are known without a database.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Annotated, Final, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from online_migrate.plan.units import Duration, Share, Size
 
@@ -18,7 +19,32 @@ from online_migrate.plan.units import Duration, Share, Size
 class Strict(BaseModel):
     """Unknown keys are errors, nothing is converted in silence, and a value never changes."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, populate_by_name=True, use_attribute_docstrings=True
+    )
+
+
+def _word(pattern: str, example: str) -> tuple[AfterValidator, WithJsonSchema]:
+    def check(text: str) -> str:
+        if re.fullmatch(pattern, text) is None:
+            raise ValueError(f"expected the form {example}")
+        return text
+
+    return AfterValidator(check), WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
+
+
+def _check_relation(name: str) -> str:
+    if "." in name:
+        raise ValueError("name the table alone; its schema is the plan's key schema")
+    if not name.strip() or len(name.encode()) > 63:
+        raise ValueError("a name in PostgreSQL has 1 to 63 bytes")
+    return name
+
+
+Name = Annotated[str, *_word("[a-z][a-z0-9_]*", "of a small letter, then small letters, digits and _")]
+"""What a plan calls a stage, a set, a secret, or itself."""
+TableName = Annotated[str, AfterValidator(_check_relation), Field(json_schema_extra={"minLength": 1})]
+"""A table of the plan's schema, as PostgreSQL spells it, without quotes."""
 
 
 class Phase(Enum):
@@ -32,21 +58,29 @@ class Phase(Enum):
 class Requires(Strict):
     """What the plan needs of the server."""
 
-    postgres: str = Field(default=">=14.4", pattern=r"^>=\d+(\.\d+)?$")
+    postgres: Annotated[str, *_word(r">=[0-9]+(\.[0-9]+)?", ">=14.4")] = ">=14.4"
+    """the oldest version of the server"""
 
 
 class SecretSource(Strict):
     """Where a secret comes from: an environment variable, a file, or made anew and shown once."""
 
-    env: str | None = None
-    file: str | None = None
+    env: Annotated[str, *_word("[A-Za-z_][A-Za-z0-9_]*", "MY_TOKEN, a variable's name")] | None = None
+    """the environment variable that holds it"""
+    file: str | None = Field(default=None, min_length=1)
+    """the file that holds it"""
     generate: Literal["urlsafe"] | None = None
+    """made anew when its row is written, and shown once"""
     length: int = Field(default=32, ge=16, le=1024, alias="bytes")
+    """how many random bytes are made"""
 
     @model_validator(mode="after")
     def _has_one_source(self) -> SecretSource:
         if sum(s is not None for s in (self.env, self.file, self.generate)) != 1:
             msg = "give exactly one of env, file, generate"
+            raise ValueError(msg)
+        if self.generate is None and "length" in self.model_fields_set:
+            msg = "bytes says how many are made, so it belongs to generate"
             raise ValueError(msg)
         return self
 
@@ -54,17 +88,29 @@ class SecretSource(Strict):
 class Also(Strict):
     """Further tables of a set, known with the database only."""
 
-    referencing: str
+    referencing: TableName
     """every table from which foreign keys lead to this one, at any distance"""
 
 
 class TableSet(Strict):
     """Tables that a step is named over."""
 
-    tables: list[str] = Field(min_length=1)
+    tables: list[TableName] = Field(min_length=1)
+    """in the order in which each step visits them"""
     also: Also | None = None
-    exclude: list[str] = []
+    """further tables, found in the database; the first run fixes them"""
+    exclude: list[TableName] = []
     """tables that ``also`` would find and that stay out"""
+
+    @model_validator(mode="after")
+    def _names_each_table_once(self) -> TableSet:
+        if twice := sorted({t for t in self.tables if self.tables.count(t) > 1}):
+            raise ValueError(f"tables names {', '.join(twice)} twice")
+        if both := sorted(set(self.tables) & set(self.exclude)):
+            raise ValueError(f"{', '.join(both)}: both in tables and in exclude")
+        if self.exclude and self.also is None:
+            raise ValueError("exclude leaves out what also finds; here is no also")
+        return self
 
 
 class Gate(Strict):
@@ -78,18 +124,26 @@ class Pace(Strict):
     """How fast a backfill goes."""
 
     batch_target: Duration = 0.05
-    """seconds that a batch should take"""
+    """how long a batch should take"""
     duty: Share = 0.5
     """share of the time in which we work; the rest is pause"""
     max_rows: int = Field(default=50_000, ge=1)
+    """no batch has more rows"""
     min_rows: int = Field(default=50, ge=1)
+    """no batch has fewer, but for the last"""
+
+    @model_validator(mode="after")
+    def _has_room(self) -> Pace:
+        if self.min_rows > self.max_rows:
+            raise ValueError(f"min_rows {self.min_rows} is more than max_rows {self.max_rows}")
+        return self
 
 
 class HoldWhen(Strict):
     """Health readings that hold a backfill; one that is not named does not hold."""
 
     standby_lag: Size | None = None
-    """bytes of WAL that the slowest streaming standby has yet to replay"""
+    """WAL that the slowest streaming standby has yet to replay"""
     wal_since_checkpoint: Share | None = None
     """of max_wal_size"""
     oldest_snapshot: Duration | None = None
@@ -104,10 +158,11 @@ class LockRules(Strict):
     blocker_age: Duration = 0.2
     """a transaction in the way for longer than this is waited for outside the queue"""
     attempts: int = Field(default=60, ge=1)
+    """times that a lock is asked for before the run gives way"""
     hold_cap: Duration = 1.0
     """no strong lock is held for longer"""
     exposure: Duration = 30.0
-    """seconds, summed over a window's tries, in which the application could have stood behind us"""
+    """the time, summed over a window's tries, in which the application could have stood behind us"""
     long_statement: Duration = 86_400.0
     """a concurrent build or a VALIDATE is cancelled and cleaned up after this"""
 
@@ -135,6 +190,10 @@ class Stage:
     where: str
 
 
+ORDER: Final = "order of the steps"
+"""the part of a plan that says which step follows which"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     name: str
@@ -157,10 +216,11 @@ class Plan:
         parts = {"requires": self.requires.postgres, "schema": self.schema}
         parts |= {f"table set {n}": s.model_dump_json() for n, s in self.table_sets.items()}
         parts |= {f"secret {n}": s.model_dump_json() for n, s in self.secrets.items()}
-        parts["order of the steps"] = json.dumps([[s.name, [t.title for t in s.steps]] for s in self.stages])
+        parts[ORDER] = json.dumps([[s.name, [t.title for t in s.steps]] for s in self.stages])
         for stage in self.stages:
             for spec in stage.steps:
-                parts[f"stage {stage.name}, step {spec.title}"] = f"{spec.operation} {spec.params.model_dump_json()}"
+                params = json.dumps(spec.params.model_dump(mode="json"), sort_keys=True)
+                parts[f"stage {stage.name}, step {spec.title}"] = f"{spec.operation} {params}"
         return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in parts.items()}
 
     def fingerprint(self) -> str:
@@ -173,6 +233,9 @@ def changes_between(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[
     gone = [f"{n}: is gone" for n in before if n not in now]
     new = [f"{n}: is new" for n in now if n not in before]
     other = [f"{n}: differs" for n in now if n in before and before[n] != now[n]]
+    # which step follows which follows from what is gone and new
+    if any(change.startswith("stage ") for change in gone + new):
+        other = [change for change in other if not change.startswith(f"{ORDER}:")]
     return tuple(gone + new + other)
 
 
@@ -181,6 +244,8 @@ class OperationType(Protocol):
 
     name: str
     phase: Phase
+    summary: str
+    """one line for people; the JSON Schema's description"""
     shorthand: str | None
     """the parameter that a bare text stands for: ``create_tables: multi_tenant.sql``"""
 
@@ -191,7 +256,10 @@ class OperationType(Protocol):
         """The step's name within its stage."""
 
     def load(self, params: BaseModel, folder: Path) -> BaseModel:
-        """Read the files that the parameters name, relative to the plan's folder; raises ValueError with the reason."""
+        """Read the files that the parameters name, relative to the plan's folder; raises ValueError with the reason.
+
+        What was read becomes part of the result, of a subclass of Params for one: so the fingerprint sees it.
+        """
 
     def targets(self, params: BaseModel) -> tuple[str | None, ...] | None:
         """The tables of the step where it names no set; None where ``tables`` names one."""

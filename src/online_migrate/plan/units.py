@@ -3,46 +3,94 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Final
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
-_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_BYTES = {"B": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
-_NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z%]*)\s*")
+_SECONDS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES: Final = {
+    "B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40,
+}  # fmt: skip
+_NUMBER: Final = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([A-Za-z%]*)\s*")
+
+LONGEST: Final = 24 * 86_400.0
+"""seconds; PostgreSQL's timeouts are milliseconds in an int4, 24.8 days"""
 
 
-def _read(value: object, units: dict[str, float] | dict[str, int], example: str) -> float:
-    match = _NUMBER.fullmatch(value) if isinstance(value, str) else None
+def read_seconds(text: object) -> float:
+    """``500ms`` → 0.5; raises ValueError."""
+    return _read(text, _SECONDS, "500ms")
+
+
+def read_bytes(text: object) -> int:
+    """``64MiB`` → 67108864; raises ValueError."""
+    return int(_read(text, _BYTES, "64MiB"))
+
+
+def read_share(text: object) -> float:
+    """``80%`` → 0.8; raises ValueError."""
+    return _read(text, {"%": 0.01}, "80%")
+
+
+def write_seconds(seconds: float) -> str:
+    """0.5 → ``500ms``: in the largest unit that leaves a whole number."""
+    return _write(seconds, _SECONDS)
+
+
+def write_bytes(size: int) -> str:
+    """67108864 → ``64MiB``."""
+    return _write(size, _BYTES)
+
+
+def write_share(share: float) -> str:
+    """0.8 → ``80%``."""
+    return f"{share * 100:.12g}%"
+
+
+def _read(text: object, units: Mapping[str, float], example: str) -> float:
+    match = _NUMBER.fullmatch(text) if isinstance(text, str) else None
     if match is None or match[2] not in units:
-        msg = f"{value!r} is not of the form {example}; units: {', '.join(units)}"
-        raise ValueError(msg)
+        raise ValueError(f"expected the form {example}; units: {', '.join(units)}")
     return float(match[1]) * units[match[2]]
 
 
-def _seconds(value: object) -> float:
-    return _read(value, _SECONDS, "500ms")
+def _write(value: float, units: Mapping[str, float]) -> str:
+    by_size = sorted(units.items(), key=lambda unit: -unit[1])
+    for unit, factor in by_size:
+        number = value / factor
+        if number >= 1 and abs(number - round(number)) < 1e-9 * number:
+            return f"{round(number)}{unit}"
+    unit, factor = by_size[-1]
+    return f"{value / factor:.12f}".rstrip("0").rstrip(".") + unit
 
 
-def _bytes(value: object) -> int:
-    return int(_read(value, _BYTES, "64MiB"))
-
-
-def _share(value: object) -> float:
-    return _read(value, {"%": 0.01}, "80%")
-
-
-def _schema(pattern: str, example: str) -> dict[str, object]:
-    return {"type": "string", "pattern": pattern, "examples": [example]}
+def _schema(units: str, example: str) -> WithJsonSchema:
+    pattern = rf"^\s*[0-9]+(\.[0-9]+)?\s*({units})\s*$"
+    return WithJsonSchema({"type": "string", "pattern": pattern, "examples": [example]})
 
 
 Duration = Annotated[
-    float, BeforeValidator(_seconds), Field(gt=0, json_schema_extra=_schema(r"^\d+(\.\d+)?\s*(us|ms|s|min|h|d)$", "500ms"))
+    float,
+    BeforeValidator(read_seconds),
+    Field(gt=0, le=LONGEST),
+    PlainSerializer(write_seconds, return_type=str, when_used="json"),
+    _schema("|".join(_SECONDS), "500ms"),
 ]
 """Seconds."""
 Size = Annotated[
-    int, BeforeValidator(_bytes), Field(gt=0, json_schema_extra=_schema(r"^\d+(\.\d+)?\s*(B|kB|MB|GB|KiB|MiB|GiB|TiB)$", "64MiB"))
+    int,
+    BeforeValidator(read_bytes),
+    Field(gt=0, le=2**62),
+    PlainSerializer(write_bytes, return_type=str, when_used="json"),
+    _schema("|".join(_BYTES), "64MiB"),
 ]
 """Bytes."""
-Share = Annotated[float, BeforeValidator(_share), Field(gt=0, le=1, json_schema_extra=_schema(r"^\d+(\.\d+)?\s*%$", "50%"))]
+Share = Annotated[
+    float,
+    BeforeValidator(read_share),
+    Field(gt=0, le=1),
+    PlainSerializer(write_share, return_type=str, when_used="json"),
+    _schema("%", "50%"),
+]
 """A part of a whole, 0…1."""

@@ -1,0 +1,59 @@
+"""The plan file as people write it; pydantic checks it against these models, and the JSON Schema is made from them.
+
+Steps stay unread here: which keys one takes is its operation's to say.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from online_migrate.plan.model import (
+    Gate,
+    HoldWhen,
+    LockRules,
+    Name,
+    Pace,
+    Requires,
+    SecretSource,
+    Strict,
+    TableName,
+    TableSet,
+)
+
+
+class StageEntry(Strict):
+    """A part of the plan.  After each one the run can rest."""
+
+    stage: Name
+    """its name, once in a plan"""
+    phase: Literal["expand", "backfill", "contract"] | None = None
+    """what it belongs to; by default the latest among its operations"""
+    gate: Gate | None = None
+    """what must be true before it begins"""
+    pace: Pace = Field(default_factory=Pace)
+    """how fast its backfills go; may be changed while they run"""
+    hold_when: HoldWhen = Field(default_factory=HoldWhen)
+    """health readings that hold its backfills"""
+    steps: list[Any] = Field(min_length=1)
+    """one operation each, in this order: all tables of a set, then the next step"""
+
+
+class PlanFile(Strict):
+    """A migration for online-migrate: what to change, in which order, and what to wait for."""
+
+    plan: Name
+    """its name; runs, metrics and the journal carry it"""
+    requires: Requires = Field(default_factory=Requires)
+    """what the server must be"""
+    schema_: TableName = Field(default="public", alias="schema")
+    """where all its tables are"""
+    secrets: dict[Name, SecretSource] = Field(default_factory=dict)
+    """values that may not stand in a plan, by name: ``<secret.NAME>``"""
+    table_sets: dict[Name, TableSet] = Field(default_factory=dict)
+    """tables that steps are named over, by name"""
+    locks: LockRules = Field(default_factory=LockRules)
+    """bounds of every lock window"""
+    stages: list[StageEntry] = Field(min_length=1)
+    """in the order of the run"""

@@ -1,0 +1,218 @@
+"""From the text of a plan to its model; every mistake is told at once, with its line, its step and what was meant.
+
+A plan is data: its YAML runs nothing, and no file is read but those that its steps name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from online_migrate.errors import PlanError
+from online_migrate.plan.document import PlanFile, StageEntry
+from online_migrate.plan.mistakes import Mistakes, did_you_mean, keys_at, show
+from online_migrate.plan.model import OperationType, Phase, Plan, Stage, StepSpec
+from online_migrate.plan.references import check_references
+from online_migrate.plan.yaml_file import Document, Loc, read_document
+
+LARGEST_BYTES: Final = 10_000_000
+"""of a plan's text: three hundred tables are some ten thousand"""
+
+GIVE: Final = "give the path of a plan"
+_ORDER: Final = tuple(Phase)
+
+
+def load_file(path: Path, operations: Mapping[str, OperationType]) -> Plan:
+    """The plan in a file; raises :class:`PlanError`, for several mistakes :class:`PlanErrors`."""
+    return load(_read_text(path), operations, path=path)
+
+
+def load(text: str, operations: Mapping[str, OperationType], *, path: Path) -> Plan:
+    """The plan that a text holds; ``path`` is its name in messages, and files that it names are looked for beside it.
+
+    Raises :class:`PlanError`, for several mistakes :class:`PlanErrors`.
+    """
+    document = read_document(text, str(path))
+    mistakes = Mistakes(document)
+    if document.data is None:
+        remedy = "begin with the keys plan and stages; plans/multi_tenant.yaml is an example"
+        raise PlanError("the plan is empty", where=document.where(()), remedy=remedy)
+    file = mistakes.read(PlanFile, document.data, ())
+    steps = dict(_StepReader(document, operations, mistakes, path.parent).read_all())
+    _check_names(document.data, mistakes)
+    check_references(document.data, mistakes)
+    mistakes.raise_if_any()
+    assert isinstance(file, PlanFile)  # else there were mistakes
+    stages = []
+    for i, entry in enumerate(file.stages):
+        specs = tuple(steps["stages", i, "steps", j] for j in range(len(entry.steps)))
+        stages.append(_stage(entry, specs, operations, document.where(("stages", i))))
+    return Plan(
+        name=file.plan,
+        requires=file.requires,
+        schema=file.schema_,
+        secrets=file.secrets,
+        table_sets=file.table_sets,
+        locks=file.locks,
+        stages=tuple(stages),
+        path=path,
+    )
+
+
+def _read_text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_BYTES + 1)
+    except FileNotFoundError as error:
+        near = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+        message = f"there is no such file{did_you_mean(path.name, near)}"
+        raise PlanError(message, where=str(path), remedy=GIVE) from error
+    except OSError as error:
+        raise PlanError(f"cannot be read: {error.strerror}", where=str(path), remedy=GIVE) from error
+    if len(content) > LARGEST_BYTES:
+        raise PlanError(f"more than {LARGEST_BYTES:,} bytes: that is no plan", where=str(path), remedy=GIVE)
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise PlanError(
+            "this is not UTF-8 text", where=f"{path}:{line}", remedy="save it as UTF-8"
+        ) from error
+
+
+def _stage(
+    entry: StageEntry, specs: tuple[StepSpec, ...], operations: Mapping[str, OperationType], where: str
+) -> Stage:
+    latest = max((operations[s.operation].phase for s in specs), key=_ORDER.index)
+    return Stage(
+        name=entry.stage,
+        phase=latest if entry.phase is None else Phase(entry.phase),
+        gate=entry.gate,
+        pace=entry.pace,
+        hold_when=entry.hold_when,
+        steps=specs,
+        where=where,
+    )
+
+
+def _check_names(data: Any, mistakes: Mistakes) -> None:
+    """Stages are told from each other by their names."""
+    first: dict[str, int] = {}
+    for i, stage in enumerate(_list_at(data, "stages")):
+        name = stage.get("stage") if isinstance(stage, dict) else None
+        if isinstance(name, str) and first.setdefault(name, i) != i:
+            place = f"the {_ordinal(first[name])} stage"
+            mistakes.add(("stages", i, "stage"), f"{place} has this name too; give each stage its own")
+
+
+class _StepReader:
+    """Reads the steps of all stages, whatever else is wrong with the plan."""
+
+    def __init__(
+        self, document: Document, operations: Mapping[str, OperationType], mistakes: Mistakes, folder: Path
+    ) -> None:
+        self._data: Any = document.data
+        self._document = document
+        self._operations = operations
+        self._mistakes = mistakes
+        self._folder = folder
+        named = self._data.get("table_sets") if isinstance(self._data, dict) else None
+        self._sets = list(named) if isinstance(named, dict) else []
+
+    def read_all(self) -> Iterator[tuple[Loc, StepSpec]]:
+        """Each step that is right, by its place."""
+        for i, stage in enumerate(_list_at(self._data, "stages")):
+            titles: dict[str, int] = {}
+            for j, step in enumerate(_list_at(stage, "steps")):
+                loc: Loc = ("stages", i, "steps", j)
+                spec = self._read(step, loc)
+                if spec is None:
+                    continue
+                if (first := titles.setdefault(spec.title, j)) != j:
+                    text = f"step {first + 1} of this stage is '{spec.title}' too; the journal tells steps by that"
+                    self._mistakes.add(loc, text)
+                yield loc, spec
+
+    def _read(self, step: object, loc: Loc) -> StepSpec | None:
+        name = self._operation_name(step, loc)
+        if name is None:
+            return None
+        assert isinstance(step, dict)  # _operation_name found it to be one
+        operation = self._operations[name]
+        at = (*loc, name)
+        data = step[name]
+        if operation.shorthand is not None and not isinstance(data, dict | list | None):
+            data = {operation.shorthand: data}
+        if not isinstance(data, dict):
+            keys = ", ".join(keys_at(operation.Params.model_json_schema(), ()))
+            self._mistakes.add(at, f"expected a mapping of its parameters ({keys}), found {show(data)}")
+            return None
+        params = self._mistakes.read(operation.Params, data, at)
+        if params is None or not self._has_tables(operation, params, at):
+            return None
+        loaded = self._load(operation, params, at)
+        if loaded is None:
+            return None
+        return StepSpec(
+            operation=name, title=operation.title(loaded), params=loaded, where=self._document.where(loc)
+        )
+
+    def _operation_name(self, step: object, loc: Loc) -> str | None:
+        """The one operation of a step, or None and the mistake noted."""
+        known = list(self._operations)
+        if isinstance(step, str) and step in self._operations:
+            self._mistakes.add(loc, f"'{step}' needs its parameters: write `- {step}: {{…}}`")
+        elif not isinstance(step, dict) or not step:
+            self._mistakes.add(loc, f"a step is `- operation: {{parameters}}`, found {show(step)}")
+        elif len(step) > 1:
+            self._mistakes.add(loc, self._why_several(step))
+        elif (name := next(iter(step))) not in self._operations:
+            self._mistakes.add(
+                (*loc, name), f"unknown operation '{name}'{did_you_mean(name, known)}", of_key=True
+            )
+        else:
+            return str(name)
+        return None
+
+    def _why_several(self, step: dict[str, object]) -> str:
+        first, *others = step
+        if step[first] is None and first in self._operations and not set(others) & set(self._operations):
+            return (
+                f"indent {', '.join(others)} further: as written, they stand beside {first} and not within it"
+            )
+        return f"a step is one operation, found {', '.join(step)}; begin each with a dash of its own"
+
+    def _has_tables(self, operation: OperationType, params: BaseModel, at: Loc) -> bool:
+        """Whether the table set that the step names is there."""
+        named = getattr(params, "tables", None) if operation.targets(params) is None else None
+        if not isinstance(named, str) or named in self._sets:
+            return True
+        meant = did_you_mean(named, self._sets) or "; the plan has no table_sets"
+        hint = f" For the table of that name write `table: {named}`." if not self._sets else ""
+        self._mistakes.add((*at, "tables"), f"there is no table set '{named}'{meant}{hint}")
+        return False
+
+    def _load(self, operation: OperationType, params: BaseModel, at: Loc) -> BaseModel | None:
+        """The parameters with the files that they name read."""
+        try:
+            return operation.load(params, self._folder)
+        except PlanError as error:
+            self._mistakes.add_error(error)
+        except OSError as error:
+            self._mistakes.add(at, f"{error.filename} cannot be read: {error.strerror}")
+        except ValueError as error:
+            self._mistakes.add(at, str(error))
+        return None
+
+
+def _list_at(data: object, key: str) -> list[Any]:
+    entries = data.get(key) if isinstance(data, dict) else None
+    return entries if isinstance(entries, list) else []
+
+
+def _ordinal(i: int) -> str:
+    words = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth")
+    return words[i] if i < len(words) else f"{i + 1}th"

@@ -1,0 +1,190 @@
+"""What is wrong with a plan, as its author should read it: where, in which step, what was found, what was meant."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from online_migrate.errors import PlanError, PlanErrors
+from online_migrate.plan.yaml_file import Document, Loc
+
+REMEDY: Final = "correct the plan; `online-migrate explain` then shows what it would do, without a database"
+
+_EXPECTED: Final[Mapping[str, str]] = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing_size": "a smaller number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a mapping (key: value)",
+    "model_type": "a mapping (key: value)",
+    "dataclass_type": "a mapping (key: value)",
+}
+_LIMITS: Final[Mapping[str, tuple[str, str]]] = {
+    "greater_than": ("gt", "more than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+}
+_UNSHOWN: Final = ("secrets",)
+"""whoever writes a token here by mistake shall not find it in a log as well"""
+
+
+class Mistakes:
+    """All mistakes of one plan, told at once and in the order of its lines."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._errors: list[PlanError] = list(document.mistakes)
+
+    def add(self, loc: Loc, text: str, *, of_key: bool = False, remedy: str = REMEDY) -> None:
+        """A mistake at this place; the step and the key that it belongs to are put before it."""
+        where = self._document.where(loc, of_key=of_key)
+        subject = name_of(self._document.data, loc[:-1] if of_key else loc)
+        self._errors.append(PlanError(f"{subject}: {text}" if subject else text, where=where, remedy=remedy))
+
+    def add_error(self, error: PlanError) -> None:
+        """A mistake that knows its place, in a file that the plan names for one."""
+        self._errors.extend(error.errors if isinstance(error, PlanErrors) else [error])
+
+    def raise_if_any(self) -> None:
+        """All of them as :class:`PlanErrors`, a single one as itself."""
+        errors = sorted(self._errors, key=_by_place)
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            raise PlanErrors(errors)
+
+    def read(self, model: type[BaseModel], data: object, at: Loc) -> BaseModel | None:
+        """``data`` as the model, or None and its mistakes noted; ``at`` is where it stands in the document."""
+        try:  # as JSON: strict there, too, but a list may be a tuple, and a text an enum
+            return model.model_validate_json(json.dumps(data))
+        except ValidationError as error:
+            found = [(_real_loc(data, d), d) for d in error.errors(include_url=False)]
+        seen: dict[tuple[Loc, str], None] = {}
+        for loc, details in found:
+            deeper = any(len(other) > len(loc) and other[: len(loc)] == loc for other, _ in found)
+            if deeper and len(loc) < len(details["loc"]):
+                continue  # one branch of a union, and another came further
+            if details["type"] == "extra_forbidden":
+                valid = keys_at(model.model_json_schema(), loc[:-1])
+                seen[loc, f"#unknown key '{loc[-1]}'{did_you_mean(str(loc[-1]), valid)}"] = None
+            elif details["type"] == "missing":
+                seen[loc[:-1], f"the key {loc[-1]} is missing"] = None
+            else:
+                is_key = details["loc"][-1:] == ("[key]",)
+                seen[loc, "#" * is_key + explain(details, is_shown=(*at, *loc)[:1] != _UNSHOWN)] = None
+        for loc, text in seen:
+            self.add((*at, *loc), text.lstrip("#"), of_key=text.startswith("#"))
+        return None
+
+
+def explain(details: ErrorDetails, *, is_shown: bool = True) -> str:
+    """One error of pydantic in our words."""
+    kind, value, context = details["type"], details["input"], details.get("ctx", {})
+    found = show(value) if is_shown else "something else (not repeated here: it may be secret)"
+    if kind in _EXPECTED:
+        hint = "; put it in quotes" if kind == "string_type" and isinstance(value, int | float) else ""
+        return f"expected {_EXPECTED[kind]}, found {found}{hint}"
+    if kind in _LIMITS:
+        key, words = _LIMITS[kind]
+        return f"must be {words} {context.get(key)}, found {found}"
+    if kind in {"literal_error", "enum"}:
+        valid = [v.strip(" '") for v in str(context.get("expected")).replace(" or ", ", ").split(",")]
+        return f"found {found}{did_you_mean(str(value), valid)}"
+    if kind in {"too_short", "string_too_short"} and not value:
+        return "may not be empty"
+    if kind == "value_error":
+        reason = str(context.get("error", details["msg"]))
+        return reason if isinstance(value, dict) else f"{reason}; found {found}"
+    return f"{details['msg'].removeprefix('Assertion failed, ')}; found {found}"
+
+
+def did_you_mean(found: str, valid: Iterable[str]) -> str:
+    """``; did you mean 'owned'?``, or what there is to choose from."""
+    known = list(valid)
+    if close := get_close_matches(found[:64], known, n=1):
+        return f"; did you mean '{close[0]}'?"
+    return f"; valid: {', '.join(known)}" if known else ""
+
+
+def show(value: object) -> str:
+    """A value of a plan, short enough for a message."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return f"the number {value}"[:60]
+    if isinstance(value, str):
+        return f"'{value}'" if len(value) <= 60 else f"'{value[:57]}...'"
+    return "a list" if isinstance(value, list) else "a mapping"
+
+
+def name_of(data: Any, loc: Loc) -> str:
+    """``stage columns, step 1 (add_column), type``: what a place of the plan is called."""
+    parts: list[str] = []
+    if loc[:1] == ("stages",) and len(loc) > 1:
+        stage = data["stages"][loc[1]]
+        named = stage.get("stage") if isinstance(stage, dict) else None
+        parts.append(f"stage {named if isinstance(named, str) and named else int(loc[1]) + 1}")
+        loc = loc[2:]
+        if loc[:1] == ("steps",) and len(loc) > 1:
+            step = stage["steps"][loc[1]]
+            operation = next(iter(step), None) if isinstance(step, dict) and len(step) == 1 else None
+            parts.append(f"step {int(loc[1]) + 1}" + (f" ({operation})" if operation else ""))
+            loc = loc[3:] if loc[2:3] == (operation,) else loc[2:]
+    if names := [part for part in loc if isinstance(part, str)]:
+        parts.append(".".join(names))
+    return ", ".join(parts)
+
+
+def keys_at(schema: Mapping[str, Any], loc: Loc) -> list[str]:
+    """The keys that a model's JSON Schema allows at a place of its data."""
+    choices: list[Mapping[str, Any]] = [schema]
+    for part in (*loc, None):
+        choices = [c for choice in choices for c in _resolve(choice, schema)]
+        if isinstance(part, int):
+            choices = [c["items"] for c in choices if "items" in c]
+        elif part is not None:
+            choices = [
+                s for c in choices if (s := c.get("properties", {}).get(part, c.get("additionalProperties")))
+            ]
+    return list(dict.fromkeys(key for c in choices for key in c.get("properties", {})))
+
+
+def _resolve(schema: Mapping[str, Any], root: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The schema itself, or those that it refers to."""
+    if "$ref" in schema:
+        return _resolve(root["$defs"][schema["$ref"].rsplit("/", 1)[-1]], root)
+    if "anyOf" in schema:
+        return [s for choice in schema["anyOf"] for s in _resolve(choice, root)]
+    return [schema]
+
+
+def _real_loc(data: Any, details: ErrorDetails) -> Loc:
+    """The way to the error in the data: pydantic's without the names of a union's branches."""
+    way: list[str | int] = []
+    for part in details["loc"]:
+        is_there = (
+            part in data if isinstance(data, dict) else isinstance(data, list) and isinstance(part, int)
+        )
+        if is_there:
+            way.append(part)
+            data = data[part]
+    if details["type"] == "missing":
+        way.append(details["loc"][-1])
+    return tuple(way)
+
+
+def _by_place(error: PlanError) -> tuple[str, tuple[int, ...]]:
+    numbers = error.where.rsplit(":", 2)[1:]
+    return error.where.split(":")[0], tuple(int(n) for n in numbers if n.isdigit())

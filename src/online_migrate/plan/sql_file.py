@@ -1,0 +1,201 @@
+"""SQL files that a plan names: their statements with lines, what each makes, and queries with their expected answers.
+
+A thin adapter: PostgreSQL's own parser (libpg_query, through postgast) says where a statement ends and what it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+import postgast
+from postgast import find_nodes
+from postgast import pg_query_pb2 as ast
+
+from online_migrate.errors import PlanError
+
+NO_ROWS: Final = "(0 rows)"
+"""the expected answer of a query that finds nothing"""
+HOW: Final = (
+    f"write each row right above its query as `-- expect: value | value`, for no rows `-- expect: {NO_ROWS}`"
+)
+
+
+class SqlKind(Enum):
+    """What a statement makes, as far as a plan has to know."""
+
+    CREATE_TABLE = "create table"
+    CREATE_INDEX = "create index"
+    QUERY = "query"
+    """reads: SELECT, VALUES, TABLE, SHOW"""
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqlStatement:
+    """One statement of a file.  Names are as PostgreSQL folds them; ``schema`` is None where the text names none."""
+
+    text: str
+    """without the semicolon"""
+    line: int
+    kind: SqlKind
+    schema: str | None = None
+    table: str | None = None
+    """that is created, or that the index is on"""
+    index: str | None = None
+    """the index's name, if the text gives one"""
+    is_concurrent: bool = False
+    references: tuple[str, ...] = ()
+    """the tables that foreign keys of a new table point at, each once, itself not; ``schema.table`` where written so"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """A query and the answer that it must give, as texts; None is a null."""
+
+    title: str
+    sql: str
+    expected: tuple[tuple[str | None, ...], ...]
+    line: int
+
+
+def read_sql(folder: Path, name: str) -> tuple[str, Path]:
+    """The text of a file that a plan names, and its path; raises :class:`PlanError`."""
+    path = folder / name
+    try:
+        return path.read_bytes().decode(), path
+    except OSError as error:
+        remedy = f"files are looked for beside the plan, in {folder}"
+        raise PlanError(
+            f"the SQL file cannot be read: {error.strerror}", where=str(path), remedy=remedy
+        ) from error
+    except UnicodeDecodeError as error:
+        raise PlanError(
+            "the SQL file is not UTF-8 text", where=str(path), remedy="save it as UTF-8"
+        ) from error
+
+
+def split_sql(text: str, *, path: Path) -> tuple[SqlStatement, ...]:
+    """The statements of a text; raises :class:`PlanError` with the line where PostgreSQL could not read it."""
+    return tuple(_classify(raw, statement, line) for raw, statement, line, _ in _parse(text, path))
+
+
+def load_checks(text: str, *, path: Path) -> tuple[Check, ...]:
+    """Queries with their answers.  The comment right above a query is its title and its answer::
+
+        -- Every new table is there
+        -- expect: bots | 7
+        -- expect: bot_plans | NULL
+        SELECT …;
+
+    One ``expect`` a row, in order; ``|`` between columns; values as psql prints them (``t``, ``f``), NULL for a null,
+    ``(0 rows)`` for an answer without rows.  Raises :class:`PlanError` for a query without an answer, for a statement
+    that is no query, and for a text without queries.
+    """
+    checks = [_check(raw, sql, line, before, path) for raw, sql, line, before in _parse(text, path)]
+    if not checks:
+        raise PlanError("the file holds no query", where=str(path), remedy=HOW)
+    return tuple(checks)
+
+
+def _check(node: ast.Node, sql: str, line: int, before: str, path: Path) -> Check:
+    where = f"{path}:{line}"
+    if _classify(node, sql, line).kind is not SqlKind.QUERY:
+        remedy = "a file of checks only reads: what changes the database is a step of its own"
+        raise PlanError("this is no query", where=where, remedy=remedy)
+    words, answers = _comment_above(before)
+    if not answers:
+        raise PlanError("this query has no expected answer", where=where, remedy=HOW)
+    expected = () if answers == [NO_ROWS] else tuple(_row(answer) for answer in answers)
+    if len({len(row) for row in expected}) > 1:
+        raise PlanError("the expected rows differ in their number of columns", where=where, remedy=HOW)
+    return Check(title=" ".join(words) or f"query of line {line}", sql=sql, expected=expected, line=line)
+
+
+def _parse(text: str, path: Path) -> Iterator[tuple[ast.Node, str, int, str]]:
+    """Each statement: its tree, its text, its line, and what stands between it and the one before."""
+    if "\0" in text:
+        where = f"{path}:{text.count(chr(10), 0, text.index(chr(0))) + 1}"
+        raise PlanError("a zero byte stands in the SQL", where=where, remedy="save it as UTF-8 text")
+    try:
+        parsed = postgast.parse(text)
+    except postgast.PgQueryError as error:
+        before = text[: max(error.cursorpos - 1, 0)]
+        where = f"{path}:{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
+        message = f"PostgreSQL cannot read this: {error.message}"
+        raise PlanError(message, where=where, remedy="correct the SQL file") from error
+    content = text.encode()  # libpg_query counts bytes
+    end = 0
+    for statement in parsed.stmts:
+        start = statement.stmt_location
+        stop = start + statement.stmt_len if statement.stmt_len else len(content)
+        before = content[end:start].decode()
+        body = content[start:stop].decode()
+        blank = len(body) - len(body.lstrip())
+        line = content.count(b"\n", 0, start) + body.count("\n", 0, blank) + 1
+        yield statement.stmt, body.strip(), line, before
+        end = stop
+
+
+def _classify(node: ast.Node, text: str, line: int) -> SqlStatement:
+    which = node.WhichOneof("node")
+    if which == "create_stmt":
+        relation = node.create_stmt.relation
+        return SqlStatement(
+            text=text,
+            line=line,
+            kind=SqlKind.CREATE_TABLE,
+            schema=relation.schemaname or None,
+            table=relation.relname,
+            references=_references(node.create_stmt),
+        )
+    if which == "index_stmt":
+        index = node.index_stmt
+        return SqlStatement(
+            text=text,
+            line=line,
+            kind=SqlKind.CREATE_INDEX,
+            schema=index.relation.schemaname or None,
+            table=index.relation.relname,
+            index=index.idxname or None,
+            is_concurrent=index.concurrent,
+        )
+    kind = SqlKind.QUERY if which in {"select_stmt", "variable_show_stmt"} else SqlKind.OTHER
+    return SqlStatement(text=text, line=line, kind=kind)
+
+
+def _references(statement: ast.CreateStmt) -> tuple[str, ...]:
+    own = _name(statement.relation)
+    targets = [
+        _name(constraint.pktable)
+        for constraint in find_nodes(statement, ast.Constraint)
+        if constraint.contype == ast.CONSTR_FOREIGN
+    ]
+    return tuple(dict.fromkeys(t for t in targets if t != own))
+
+
+def _name(relation: ast.RangeVar) -> str:
+    return f"{relation.schemaname}.{relation.relname}" if relation.schemaname else relation.relname
+
+
+def _comment_above(between: str) -> tuple[list[str], list[str]]:
+    """The words and the answers of the comment lines right above a statement; an empty line ends them."""
+    words: list[str] = []
+    answers: list[str] = []
+    for line in reversed(between.rstrip(" ").removesuffix("\n").split("\n")):
+        comment = line.strip()
+        if not comment.startswith("--"):
+            break
+        comment = comment.removeprefix("--").strip()
+        if comment.startswith("expect:"):
+            answers.insert(0, comment.removeprefix("expect:").strip())
+        else:
+            words.insert(0, comment)
+    return words, answers
+
+
+def _row(answer: str) -> tuple[str | None, ...]:
+    return tuple(None if (value := cell.strip()) == "NULL" else value for cell in answer.split("|"))
