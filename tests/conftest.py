@@ -14,7 +14,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.servers import (
+from online_migrate.errors import ServerUnavailable
+from tests.servers import SHOP_USERS, (
     ALL_VARIABLE,
     Choice,
     TestServer,
@@ -23,7 +24,6 @@ from tests.servers import (
     is_engine_there,
 )
 
-SHOP_USERS: Final = 400
 MAY_LACK: Final = {
     "engine"
 }  # no container engine can run in CI; the choice of a server is tested without one
@@ -34,7 +34,10 @@ not_run_key = pytest.StashKey[Counter[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[choice_key] = choose_server(os.environ, engine_answers=is_engine_there)
+    try:
+        config.stash[choice_key] = choose_server(os.environ, engine_answers=is_engine_there)
+    except (psycopg.OperationalError, ServerUnavailable) as error:
+        raise pytest.UsageError(f"no server for the tests: {error}") from error
     config.stash[missing_key] = find_missing_servers()
     config.stash[not_run_key] = Counter()
 
@@ -148,9 +151,16 @@ def dropped_after(server: TestServer, name: str) -> Iterator[str]:
 
 
 def drop_database(server: TestServer, name: str) -> None:
-    with psycopg.connect(server.dsn_for(name), autocommit=True) as connection:
-        prepared = connection.execute("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()")
-        for (gid,) in prepared.fetchall():  # FORCE ends sessions, not prepared transactions
-            connection.execute(sql.SQL("ROLLBACK PREPARED {}").format(sql.Literal(gid)))
     with psycopg.connect(server.dsn, autocommit=True) as connection:
+        prepared = connection.execute(
+            "SELECT gid FROM pg_prepared_xacts WHERE database = %s", [name]
+        ).fetchall()
+        if prepared:  # FORCE ends sessions, not prepared transactions
+            roll_back(server.dsn_for(name), [gid for (gid,) in prepared])
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def roll_back(dsn: str, prepared: list[str]) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for gid in prepared:
+            connection.execute(sql.SQL("ROLLBACK PREPARED {}").format(sql.Literal(gid)))

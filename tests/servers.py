@@ -11,7 +11,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,6 +27,7 @@ from online_migrate.postgres.server import DEFAULT_SETTINGS, Server, find_bin_di
 DSN_VARIABLE: Final = "ONLINE_MIGRATE_TEST_DSN"
 ALL_VARIABLE: Final = "ONLINE_MIGRATE_TEST_ALL"
 IMAGE: Final = "postgres:17"
+SHOP_USERS: Final = 400
 
 # Most tests begin with a copy of the filled shop: 0.03 s in memory, 0.2 to 0.8 s on a virtual disk.
 MEMORY: Final = Path("/dev/shm")
@@ -65,7 +66,9 @@ class Choice:
 def choose_server(environ: Mapping[str, str], *, engine_answers: Callable[[], bool]) -> Choice:
     """Choose the tests' main server.  A DSN that is set is taken at its word: one that fails, fails the tests."""
     if dsn := environ.get(DSN_VARIABLE):
-        return Choice(name="environment", reason=f"{DSN_VARIABLE} is set", start=lambda: connect_to(dsn))
+        server = TestServer(dsn=dsn, version=ask_version(dsn))
+        reason = f"{DSN_VARIABLE} is set; PostgreSQL {server.version}"
+        return Choice(name="environment", reason=reason, start=lambda: nullcontext(server))
     if engine_answers():
         return Choice(name="testcontainers", reason=f"an engine answers, {IMAGE}", start=start_container)
     bin_dir = find_bin_dir()
@@ -103,12 +106,6 @@ def find_missing_servers() -> dict[str, str]:
     if not (shutil.which("prometheus") and shutil.which("promtool")):
         missing["prometheus"] = "prometheus and promtool on PATH (Debian: prometheus)"
     return missing
-
-
-@contextmanager
-def connect_to(dsn: str) -> Iterator[TestServer]:
-    """Use the server of a DSN, which must let us create databases."""
-    yield TestServer(dsn=dsn, version=ask_version(dsn))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.servers import ALL_VARIABLE, DSN_VARIABLE, TestServer, choose_server, start_container
+from tests.servers import ALL_VARIABLE, DSN_VARIABLE, SHOP_USERS, TestServer, choose_server, start_container
 
 ROOT = Path(__file__).parent.parent
 
@@ -19,17 +19,15 @@ def test_a_dsn_from_the_environment_wins(server: TestServer) -> None:
     """Whoever names a server gets that one, even where an engine answers."""
     choice = choose_server({DSN_VARIABLE: server.dsn}, engine_answers=lambda: True)
     assert choice.name == "environment"
+    assert server.version in str(choice)
     with choice.start() as chosen:
         assert (chosen.dsn, chosen.version) == (server.dsn, server.version)
 
 
 def test_a_dsn_that_fails_is_never_replaced_in_silence() -> None:
     """A wrong DSN is an error, not a quiet run on another server."""
-    choice = choose_server(
-        {DSN_VARIABLE: "host=127.0.0.1 port=1 dbname=nowhere"}, engine_answers=lambda: True
-    )
-    with pytest.raises(psycopg.OperationalError), choice.start():
-        pass
+    with pytest.raises(psycopg.OperationalError):
+        choose_server({DSN_VARIABLE: "host=127.0.0.1 port=1 dbname=nowhere"}, engine_answers=lambda: True)
 
 
 def test_an_engine_that_answers_comes_before_the_embedded_server() -> None:
@@ -92,3 +90,11 @@ def test_a_database_is_the_tests_own(database: str, server: TestServer) -> None:
         connection.execute("PREPARE TRANSACTION 'left behind'")
     assert database != server.dsn
     assert str(os.getpid()) in database
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_a_shop_is_filled_and_the_tests_own(shop: str, turn: int) -> None:
+    """What a test does to its shop, the next test's shop has not seen."""
+    with psycopg.connect(shop) as connection:
+        assert connection.execute("SELECT count(*) FROM users").fetchone() == (SHOP_USERS,), f"turn {turn}"
+        connection.execute("DROP TABLE users CASCADE")
