@@ -1,0 +1,108 @@
+"""How far a backfill is, how fast it goes and when it will be done: pure, from what the journal says.
+
+What cannot be known is None.  A time left is never made up: not for what stands still, not before there is a measure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from online_migrate.journal.store import CursorRecord, HistoryRecord
+
+SWEEP: Final = "sweep"
+"""the pass after the main pass, for rows that are left"""
+STALE_S: Final = 15.0
+"""a cursor that has not moved for longer goes at no known rate; a batch takes 50 ms, its pause not much more"""
+WINDOW_S: Final = 10.0
+"""the rate is measured over at least this, where there is as much: throughput is kept every 10 s"""
+SHORTEST_S: Final = 0.2
+"""less is no measure"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """How far a pass was at a time."""
+
+    at: datetime
+    rows_done: int
+    share_done: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How fast a pass goes; None where that is not known."""
+
+    rate: float | None
+    """rows per second"""
+    eta_s: float | None
+
+
+UNKNOWN: Final = Pace(rate=None, eta_s=None)
+
+
+def share_of(cursor: CursorRecord) -> float:
+    """Pages passed ÷ pages at the start, 0…1.
+
+    A chunk is walked once for each stripe, so a place in it counts the walks that are behind.  The sweep comes after
+    all pages were passed: its share is 1.
+    """
+    if cursor.pass_name == SWEEP or cursor.pages_total <= 0 or cursor.chunk >= cursor.pages_total:
+        return 1.0
+    length = max(1, min(cursor.chunk_pages, cursor.pages_total - cursor.chunk))
+    walk = min(1.0, max(0, cursor.slice - cursor.chunk) / length)
+    walks = (cursor.stripe + walk) / max(1, cursor.stripes)
+    return min(1.0, (cursor.chunk + min(1.0, walks) * length) / cursor.pages_total)
+
+
+def points_of(history: Iterable[HistoryRecord]) -> dict[tuple[str, str, str], tuple[Point, ...]]:
+    """The points of each step's current pass, oldest first."""
+    points: dict[tuple[str, str, str], tuple[Point, ...]] = {}
+    for record in history:
+        key = (record.stage, record.step, record.table)
+        if record.event == "backfill_started":
+            points[key] = (_start(record),)
+        elif record.event == "throughput":
+            points[key] = (*points.get(key, ()), _sum(record))
+    return points
+
+
+def pace_of(cursor: CursorRecord, points: tuple[Point, ...], now: datetime) -> Pace:
+    """The pace between a point some seconds back and where the cursor is now."""
+    since = _base(cursor, points)
+    if since is None or (now - cursor.moved_at).total_seconds() > STALE_S:
+        return UNKNOWN
+    seconds = (cursor.moved_at - since.at).total_seconds()
+    if seconds < SHORTEST_S or cursor.rows_done < since.rows_done:
+        return UNKNOWN
+    rate = (cursor.rows_done - since.rows_done) / seconds
+    if cursor.pass_name == SWEEP:
+        return Pace(rate=rate, eta_s=None)
+    share = share_of(cursor)
+    moved = share - since.share_done
+    return Pace(rate=rate, eta_s=(1 - share) / moved * seconds if moved > 0 else None)
+
+
+def _base(cursor: CursorRecord, points: tuple[Point, ...]) -> Point | None:
+    """The newest point that lies a window back, else the oldest."""
+    far = [p for p in points if (cursor.moved_at - p.at).total_seconds() >= WINDOW_S]
+    return far[-1] if far else next(iter(points), None)
+
+
+def _start(record: HistoryRecord) -> Point:
+    pages = _number(record, "pages_total")
+    share = _number(record, "pages_done") / pages if pages else 0.0
+    return Point(at=record.at, rows_done=int(_number(record, "rows_done")), share_done=share)
+
+
+def _sum(record: HistoryRecord) -> Point:
+    return Point(
+        at=record.at, rows_done=int(_number(record, "rows_done")), share_done=_number(record, "share_done")
+    )
+
+
+def _number(record: HistoryRecord, field: str) -> float:
+    value = record.fields.get(field, 0)
+    return float(value) if isinstance(value, int | float) else 0.0

@@ -1,0 +1,200 @@
+"""Keeps the events worth keeping in the journal, from a thread of its own: the runner never waits for it.
+
+Batches and what happens as often are summed: a record a table every ten seconds.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from dataclasses import replace
+from typing import Final
+
+import psycopg
+
+from online_migrate.clock import Clock, SystemClock
+from online_migrate.errors import OnlineMigrateError
+from online_migrate.events import (
+    BatchDone,
+    BlockersSeen,
+    Event,
+    LongStatement,
+    Reading,
+    RunEnded,
+    RunStarted,
+    StepEnded,
+    StepFailed,
+    Throughput,
+)
+from online_migrate.journal.store import Journal
+from online_migrate.postgres.connection import Connection, Connector
+
+SUM_S: Final = 10.0
+"""batches of a table are summed over this"""
+KEPT: Final = 20_000
+"""events that wait for a server that is away; older ones are let go then"""
+RETRY_S: Final = 2.0
+"""between tries to reach a server that is away"""
+CLOSE_S: Final = 5.0
+"""how long close() waits for what is left to be written"""
+
+Key = tuple[str, str, str]
+
+
+class Summary:
+    """Which events are kept, and the sums of the others.  Pure: ``now`` is handed in."""
+
+    def __init__(self) -> None:
+        self._sums: dict[Key, Throughput] = {}
+        self._since: dict[Key, float] = {}
+        self._last: dict[tuple[str, ...], object] = {}
+
+    def take(self, event: Event, now: float) -> list[Event]:
+        """What is to be kept on account of ``event``, in order."""
+        if isinstance(event, BatchDone):
+            self._add(event, now)
+            return self.due(now)
+        if isinstance(event, Throughput | LongStatement) or not self._is_news(event):
+            return []
+        if isinstance(event, StepEnded | StepFailed):
+            return [*self._close((event.stage, event.step, event.table)), event]
+        if isinstance(event, RunEnded):
+            return [*self.rest(), event]
+        return [event]
+
+    def due(self, now: float) -> list[Event]:
+        """Sums whose time is over."""
+        over = [key for key, since in self._since.items() if now - since >= SUM_S]
+        return [event for key in over for event in self._close(key)]
+
+    def rest(self) -> list[Event]:
+        """All the sums that are left."""
+        return [event for key in list(self._sums) for event in self._close(key)]
+
+    def _add(self, event: BatchDone, now: float) -> None:
+        key = (event.stage, event.step, event.table)
+        self._since.setdefault(key, now)
+        before = self._sums.get(key)
+        self._sums[key] = Throughput(
+            stage=event.stage,
+            step=event.step,
+            table=event.table,
+            rows=event.rows + (before.rows if before else 0),
+            batches=1 + (before.batches if before else 0),
+            pages=event.pages + (before.pages if before else 0),
+            worked_s=event.seconds + (before.worked_s if before else 0.0),
+            paused_s=event.pause_s + (before.paused_s if before else 0.0),
+            rows_done=event.rows_done,
+            share_done=event.share_done,
+            skipped_locked=int(event.skipped_locked) + (before.skipped_locked if before else 0),
+        )
+
+    def _close(self, key: Key) -> list[Event]:
+        self._since.pop(key, None)
+        event = self._sums.pop(key, None)
+        return [] if event is None else [event]
+
+    def _is_news(self, event: Event) -> bool:
+        """A reading is news when it begins or ceases to hold us, blockers when they are others than before."""
+        key: tuple[str, ...]
+        seen: object
+        if isinstance(event, Reading):
+            key, seen = (event.name, event.throttler), event.utilisation >= 1
+        elif isinstance(event, BlockersSeen):
+            key, seen = (event.name, event.stage, event.step, event.table), event.blockers
+        else:
+            return True
+        is_news = self._last.get(key) != seen
+        self._last[key] = seen
+        return is_news
+
+
+class HistorySink:
+    """Writes to the journal on a connection of its own; neither blocks nor raises.
+
+    The connection is opened in the thread, and again after it was lost.  Events wait until :class:`RunStarted` says
+    which run it is, unless ``run_id`` is given.
+    """
+
+    def __init__(
+        self, connector: Connector, *, run_id: int | None = None, clock: Clock | None = None
+    ) -> None:
+        self.dropped = 0
+        """events that were let go, because the server was away for long"""
+        self._connector = replace(connector, on_statement=None)  # not among the runner's statements
+        self._run_id = run_id
+        self._clock = clock or SystemClock()
+        self._queue: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._summary = Summary()
+        self._kept: deque[Event] = deque(maxlen=KEPT)
+        self._connection: Connection | None = None
+        self._try_at = 0.0
+        self._thread = threading.Thread(target=self._keep, name="history", daemon=True)
+        self._thread.start()
+
+    def emit(self, event: Event) -> None:
+        """Hand the event to the thread."""
+        self._queue.put(event)
+
+    def close(self) -> None:
+        """Write what is left, for a few seconds at most; safe to call twice."""
+        self._queue.put(None)
+        self._thread.join(timeout=CLOSE_S)
+
+    def _keep(self) -> None:
+        is_open = True
+        while is_open:
+            is_open = self._take()
+            if not is_open:
+                self._append(self._summary.rest())
+                self._try_at = 0.0
+            self._write()
+        if self._connection is not None:
+            self._connection.close()
+
+    def _take(self) -> bool:
+        """Take what is there, waiting for a second at most; False when it is over."""
+        try:
+            event = self._queue.get(timeout=1.0)
+            while event is not None:
+                if isinstance(event, RunStarted):
+                    self._run_id = event.run_id
+                self._append(self._summary.take(event, self._clock.monotonic()))
+                event = self._queue.get_nowait()
+        except queue.Empty:
+            self._append(self._summary.due(self._clock.monotonic()))
+            return True
+        return False
+
+    def _append(self, events: list[Event]) -> None:
+        for event in events:
+            self.dropped += len(self._kept) == KEPT
+            self._kept.append(event)
+
+    def _write(self) -> None:
+        """Write what is kept; an event leaves only when it was written."""
+        if self._run_id is None or not self._kept or self._clock.monotonic() < self._try_at:
+            return
+        try:
+            if self._connection is None:
+                self._connection = self._connector.open("history", settings={"synchronous_commit": "off"})
+            while self._kept:
+                self._append_one(Journal(self._connection), self._run_id, self._kept[0])
+                self._kept.popleft()
+        except (psycopg.OperationalError, psycopg.InterfaceError, OnlineMigrateError, OSError):
+            self._lose()
+
+    def _append_one(self, journal: Journal, run_id: int, event: Event) -> None:
+        try:
+            journal.append_history(run_id, event)
+        except (psycopg.OperationalError, psycopg.InterfaceError):
+            raise
+        except (psycopg.Error, TypeError, ValueError):  # this event cannot be kept; the next ones can
+            self.dropped += 1
+
+    def _lose(self) -> None:
+        self._try_at = self._clock.monotonic() + RETRY_S
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()

@@ -1,0 +1,211 @@
+"""One frozen picture of a run, read from the journal: what the terminal, the metrics and every page draw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from online_migrate.journal.lease import STALE_AFTER_S, Holder, read_holder, read_sessions
+from online_migrate.journal.store import (
+    CursorRecord,
+    HistoryRecord,
+    Journal,
+    RunRecord,
+    StageRecord,
+    StepRecord,
+    ensure_readable,
+)
+from online_migrate.observe.estimates import SWEEP, UNKNOWN, Point, pace_of, points_of, share_of
+from online_migrate.observe.views import Key, Snapshot, StageView, StepView, WaitView
+from online_migrate.observe.words import seconds_text
+from online_migrate.plan.model import Phase
+from online_migrate.postgres.connection import Connection
+
+__all__ = ["Snapshot", "StageView", "StepView", "WaitView", "find_waits", "read_snapshot", "to_json"]
+
+HISTORY: Final = 500
+"""events that are looked at, from the newest: an hour of throughput of one table, and some"""
+
+
+def read_snapshot(connection: Connection, plan: str) -> Snapshot | None:
+    """The newest run of ``plan``, read in one snapshot of the database; None where it never ran.
+
+    Raises :class:`JournalVersion` where the journal is another version's.
+    """
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        if not ensure_readable(connection):
+            return None
+        journal = Journal(connection)
+        run = journal.read_run(plan)
+        return None if run is None else _read(connection, journal, run)
+
+
+def _read(connection: Connection, journal: Journal, run: RunRecord) -> Snapshot:
+    now = _read_clock(connection)
+    holder = read_holder(connection)
+    ours = holder if holder is not None and holder.plan == run.plan else None
+    is_live = ours is not None and ours.beat_age_s < STALE_AFTER_S and bool(read_sessions(connection))
+    history = journal.read_newest_history(run.run_id, HISTORY)
+    steps = journal.read_steps(run.run_id)
+    waits = find_waits(history) if run.state == "running" and is_live else ()
+    facts = _Facts(
+        now=now,
+        is_live=is_live and run.state == "running",
+        cursors={c.key: c for c in journal.read_cursors(run.run_id)},
+        points=points_of(history),
+        waits={w.key: w for w in waits},
+        expected=_read_expected(connection, {s.table for s in steps if s.table}),
+    )
+    stages = tuple(_stage(stage, steps, facts) for stage in journal.read_stages(run.run_id))
+    return Snapshot(
+        plan=run.plan,
+        state=run.state,
+        reason=_reason(run, ours, waits, is_live=is_live),
+        run_id=run.run_id,
+        started_at=run.started_at,
+        ended_at=run.ended_at,
+        read_at=now,
+        holder=ours,
+        is_live=is_live,
+        stages=stages,
+        waits=waits,
+        history=history,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Facts:
+    """What is read once and used for every step."""
+
+    now: datetime
+    is_live: bool
+    cursors: Mapping[Key, CursorRecord]
+    points: Mapping[Key, tuple[Point, ...]]
+    waits: Mapping[Key, WaitView]
+    expected: Mapping[str, int]
+
+
+def _stage(stage: StageRecord, steps: Iterable[StepRecord], facts: _Facts) -> StageView:
+    views = tuple(_step(step, stage, facts) for step in steps if step.stage == stage.stage)
+    return StageView(
+        stage=stage.stage, phase=stage.phase, state=stage.state, reason=stage.reason, steps=views
+    )
+
+
+def _step(step: StepRecord, stage: StageRecord, facts: _Facts) -> StepView:
+    cursor = facts.cursors.get(step.key)
+    wait = facts.waits.get(step.key)
+    is_backfill = cursor is not None or stage.phase == Phase.BACKFILL.value
+    rows = max(step.rows_done, cursor.rows_done if cursor else 0)
+    moves = cursor is not None and step.state == "running" and facts.is_live and wait is None
+    pace = pace_of(cursor, facts.points.get(step.key, ()), facts.now) if cursor and moves else UNKNOWN
+    end = step.ended_at or (facts.now if step.state == "running" else None)
+    return StepView(
+        stage=step.stage,
+        step=step.step,
+        table=step.table,
+        state=step.state,
+        rows_done=rows,
+        rows_expected=rows
+        if step.state == "done"
+        else facts.expected.get(step.table)
+        if is_backfill
+        else None,
+        share_done=_share(step, cursor, is_backfill=is_backfill),
+        rate=pace.rate,
+        eta_s=pace.eta_s,
+        seconds=None if step.started_at is None or end is None else (end - step.started_at).total_seconds(),
+        reason=step.reason or (wait.reason if wait else "") or _pass_note(step, cursor),
+    )
+
+
+def _share(step: StepRecord, cursor: CursorRecord | None, *, is_backfill: bool) -> float | None:
+    if step.state == "done":
+        return 1.0
+    if cursor is not None:
+        return share_of(cursor)
+    return 0.0 if is_backfill else None
+
+
+def _pass_note(step: StepRecord, cursor: CursorRecord | None) -> str:
+    if step.state == "running" and cursor is not None and cursor.pass_name == SWEEP:
+        return "all pages were passed; sweeping up rows that are left"
+    return ""
+
+
+def _reason(run: RunRecord, holder: Holder | None, waits: Sequence[WaitView], *, is_live: bool) -> str:
+    if run.reason or run.state != "running":
+        return run.reason
+    if is_live:
+        return next((w.reason for w in waits), "")
+    beat = f", last heartbeat {seconds_text(holder.beat_age_s)} ago by {holder.who}" if holder else ""
+    return f"no runner is at work{beat}; the same `online-migrate run` goes on"
+
+
+def find_waits(history: Iterable[HistoryRecord]) -> tuple[WaitView, ...]:
+    """Waits that began and have not ended; what an earlier runner waited for is over."""
+    waits: dict[tuple[Key, str], WaitView] = {}
+    for record in history:
+        key = (record.stage, record.step, record.table)
+        kind = str(record.fields.get("kind", ""))
+        if record.event in {"run_started", "run_ended"}:
+            waits.clear()
+        elif record.event in {"step_ended", "step_failed"}:
+            waits = {k: w for k, w in waits.items() if k[0] != key}
+        elif record.event == "wait_started":
+            reason = str(record.fields.get("reason", ""))
+            waits[key, kind] = WaitView(
+                kind=kind, reason=reason, since=record.at, stage=key[0], step=key[1], table=key[2]
+            )
+        elif record.event == "wait_ended":
+            waits.pop((key, kind), None)
+    return tuple(waits.values())
+
+
+def _read_clock(connection: Connection) -> datetime:
+    row = connection.execute("SELECT clock_timestamp()").fetchone()
+    assert row is not None
+    now: datetime = row[0]
+    return now
+
+
+def _read_expected(connection: Connection, tables: Iterable[str]) -> dict[str, int]:
+    """Rows by the planner's estimate; a table that was never analysed has none (reltuples is -1 since release 14)."""
+    rows = connection.execute(
+        "SELECT relname, reltuples::bigint FROM pg_class"
+        " WHERE relname = ANY (%s) AND pg_table_is_visible(oid) AND relkind IN ('r', 'p') AND reltuples >= 0",
+        [list(tables)],
+    ).fetchall()
+    return {str(name): int(estimate) for name, estimate in rows}
+
+
+def to_json(snapshot: Snapshot) -> dict[str, Any]:
+    """What ``status --json`` prints; a step without a table has ``null`` there, and so has what is not known."""
+    return {
+        "plan": snapshot.plan,
+        "state": snapshot.state,
+        "stages": [
+            {
+                "stage": stage.stage,
+                "phase": stage.phase,
+                "state": stage.state,
+                "steps": [_step_json(step) for step in stage.steps],
+            }
+            for stage in snapshot.stages
+        ],
+    }
+
+
+def _step_json(step: StepView) -> dict[str, Any]:
+    return {
+        "step": step.step,
+        "table": step.table or None,
+        "state": step.state,
+        "rows_done": step.rows_done,
+        "share_done": step.share_done,
+        "eta_s": step.eta_s,
+        "reason": step.reason,
+    }

@@ -1,0 +1,71 @@
+"""Reads a snapshot every second and hands it to those who draw it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import psycopg
+
+from online_migrate.clock import Clock, Signal, SystemClock
+from online_migrate.errors import OnlineMigrateError
+from online_migrate.observe.snapshot import read_snapshot
+from online_migrate.observe.views import Snapshot
+from online_migrate.postgres.connection import Connection, Connector
+
+CLOSE_S = 5.0
+"""how long close() waits for a reading that is under way"""
+
+
+class SnapshotWatch:
+    """A thread with a connection of its own, open from :meth:`start` to :meth:`close`.
+
+    While the server is away the listeners hear nothing: they go on showing what was last known.
+    """
+
+    def __init__(
+        self,
+        connector: Connector,
+        plan: str,
+        listeners: Iterable[Callable[[Snapshot], None]],
+        *,
+        every_s: float = 1.0,
+        clock: Clock | None = None,
+    ) -> None:
+        self._connector = replace(connector, on_statement=None)  # not among the runner's statements
+        self._plan = plan
+        self._listeners = tuple(listeners)
+        self._every_s = every_s
+        self._clock = clock or SystemClock()
+        self._over = Signal()
+        self._connection: Connection | None = None
+        self._thread = threading.Thread(target=self._watch, name="snapshot", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Read and show the end, then let go; safe to call twice, and without a start."""
+        self._over.stop("closed")
+        if self._thread.is_alive():
+            self._thread.join(timeout=CLOSE_S)
+
+    def _watch(self) -> None:
+        is_over = False
+        while not is_over:
+            is_over = self._clock.wait(self._every_s, self._over)
+            self._look()
+        if self._connection is not None:
+            self._connection.close()
+
+    def _look(self) -> None:
+        try:
+            if self._connection is None or self._connection.closed:
+                self._connection = self._connector.open("snapshot")
+            snapshot = read_snapshot(self._connection, self._plan)
+        except (psycopg.Error, OnlineMigrateError, OSError):
+            return
+        if snapshot is not None:
+            for listener in self._listeners:
+                listener(snapshot)

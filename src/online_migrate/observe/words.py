@@ -1,0 +1,156 @@
+"""Figures and events in words: one sentence a kind of event, for logs, terminal and pages alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+Fields = Mapping[str, Any]
+
+
+def seconds_text(seconds: float | None) -> str:
+    """Seconds for people: ``45 ms``, ``3.2 s``, ``2 min 05 s``, ``3 h 07 min``; ``n/a`` where they are unknown."""
+    if seconds is None:
+        return "n/a"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    if whole < 86_400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600:02} h"
+
+
+def count_text(count: float | None) -> str:
+    """A count with its thousands apart: ``96,000``; ``?`` where it is unknown."""
+    return "?" if count is None else f"{count:,.0f}"
+
+
+def short_count(count: float | None) -> str:
+    """A count in at most five places: ``950``, ``96k``, ``1.2M``; ``?`` where it is unknown."""
+    if count is None:
+        return "?"
+    for limit, divisor, unit in ((9_950, 1, ""), (999_500, 1e3, "k"), (999_500_000, 1e6, "M")):
+        if count < limit:
+            figure = count / divisor
+            return f"{figure:.1f}{unit}" if unit and figure < 9.95 else f"{figure:.0f}{unit}"
+    return f"{count / 1e9:.1f}G"
+
+
+def share_text(share: float | None) -> str:
+    """A share as whole per cent, never rounded up to 100 before it is all: ``45 %``."""
+    return "" if share is None else f"{int(share * 100)} %"
+
+
+def place_text(stage: str, step: str, table: str) -> str:
+    """Where something happened: ``backfill / backfill bot_id / users``."""
+    return " / ".join(part for part in (stage, step, table) if part)
+
+
+def describe(event: str, fields: Fields) -> str:
+    """One sentence on an event of that name (:attr:`Event.name`) with these facts; its place is not repeated."""
+    words = _SENTENCES.get(event)
+    return event.replace("_", " ") if words is None else words(fields)
+
+
+def _run_started(f: Fields) -> str:
+    begun = "goes on" if f.get("resumed") else "begins"
+    return f"plan {f.get('plan', '?')} {begun}: {f.get('steps_done', 0)} of {f.get('steps_total', '?')} steps are done"
+
+
+def _backfill_started(f: Fields) -> str:
+    begun = "goes on" if f.get("pages_done") or f.get("rows_done") else "begins"
+    return (
+        f"{f.get('pass_name', '')} pass {begun} at page {count_text(f.get('pages_done', 0))} of"
+        f" {count_text(f.get('pages_total'))}, about {count_text(f.get('rows_expected'))} rows: {f.get('why', '')}"
+    )
+
+
+def _batch_done(f: Fields) -> str:
+    left = f.get("eta_s")
+    return (
+        f"{share_text(f.get('share_done', 0))}, {count_text(f.get('rows_done'))} rows;"
+        f" last batch {count_text(f.get('rows'))} rows in {seconds_text(f.get('seconds'))},"
+        f" pause {seconds_text(f.get('pause_s'))};"
+        f" {'time left unknown' if left is None else seconds_text(left) + ' left'}"
+    )
+
+
+def _throughput(f: Fields) -> str:
+    return (
+        f"{share_text(f.get('share_done', 0))}, {count_text(f.get('rows_done'))} rows;"
+        f" {count_text(f.get('rows'))} of them in {count_text(f.get('batches'))} batches"
+        f" of {seconds_text(f.get('worked_s'))}"
+    )
+
+
+def _lock_given_way(f: Fields) -> str:
+    return (
+        f"gave way: {f.get('lock', '?')} on {f.get('relation', '?')} not had in {seconds_text(f.get('waited_s'))},"
+        f" attempt {f.get('attempt', '?')}, {f.get('why', '')}; next in {seconds_text(f.get('pause_s'))}"
+        f"{_in_the_way(f)}"
+    )
+
+
+def _lock_held(f: Fields) -> str:
+    attempts = f.get("attempts", 1)
+    return (
+        f"{f.get('lock', '?')} on {f.get('relation', '?')} held for {seconds_text(f.get('held_s'))},"
+        f" waited for {seconds_text(f.get('waited_s'))}" + (f", attempt {attempts}" if attempts != 1 else "")
+    )
+
+
+def _long_statement(f: Fields) -> str:
+    waits = f.get("waits_for") or ()
+    share = share_text(f.get("share_done"))
+    doing = f"{f.get('statement', '')}: {f.get('phase', '')}" + (f", {share}" if share else "")
+    return f"{doing}, for {seconds_text(f.get('seconds'))}" + (
+        f"; waits for {', '.join(waits)}" if waits else ""
+    )
+
+
+def _in_the_way(f: Fields) -> str:
+    blockers = f.get("blockers") or ()
+    return f"; in the way: {', '.join(blockers)}" if blockers else ""
+
+
+_SENTENCES: Final[Mapping[str, Callable[[Fields], str]]] = {
+    "run_started": _run_started,
+    "run_ended": lambda f: (
+        f"run ended: {f.get('outcome')}, exit code {f.get('exit_code')}, after {seconds_text(f.get('seconds'))}"
+    ),
+    "stage_started": lambda f: f"stage begins ({f.get('phase', '')})",
+    "stage_ended": lambda f: f"stage done in {seconds_text(f.get('seconds'))}",
+    "gate_waiting": lambda f: f"waits at its gate for approval: {f.get('approval', '')}",
+    "gate_approved": lambda f: f"gate approved by {f.get('approved_by', '?')}",
+    "step_started": lambda f: "goes on" if f.get("resumed") else "begins",
+    "step_ended": lambda f: (
+        f"{f.get('outcome')} in {seconds_text(f.get('seconds'))}"
+        + (f", {count_text(f['rows'])} rows" if f.get("rows") else "")
+    ),
+    "step_failed": lambda f: f"failed: {f.get('error', '')}",
+    "backfill_started": _backfill_started,
+    "batch_done": _batch_done,
+    "throughput": _throughput,
+    "late_rows": lambda f: (
+        f"{'at least ' if f.get('more') else ''}{count_text(f.get('rows'))} rows came late"
+    ),
+    "wait_started": lambda f: f"waits ({f.get('kind', '')}): {f.get('reason', '')}",
+    "wait_ended": lambda f: f"goes on after {seconds_text(f.get('seconds'))} ({f.get('kind', '')})",
+    "reading": lambda f: f"{f.get('throttler', '')} at {f.get('utilisation', 0):.2f}: {f.get('reason', '')}",
+    "blockers_seen": lambda f: f"waits for {f.get('waiting_for', '')}{_in_the_way(f)}",
+    "lock_given_way": _lock_given_way,
+    "lock_held": _lock_held,
+    "long_statement": _long_statement,
+    "retried": lambda f: (
+        f"tries again in {seconds_text(f.get('pause_s'))} (attempt {f.get('attempt')}): {f.get('error', '')}"
+    ),
+    "reconnected": lambda f: f"connected again after {seconds_text(f.get('seconds'))}",
+    "secret_shown": lambda f: f"secret {f.get('secret', '')}: {f.get('where', '')}",
+    "note": lambda f: str(f.get("message", "")),
+}
