@@ -15,8 +15,9 @@ import pytest
 from psycopg import sql
 
 from online_migrate.errors import ServerUnavailable
-from tests.servers import SHOP_USERS, (
+from tests.servers import (
     ALL_VARIABLE,
+    SHOP_USERS,
     Choice,
     TestServer,
     choose_server,
