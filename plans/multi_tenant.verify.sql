@@ -81,8 +81,10 @@ AND table_name IN (
     'zarinpal_payments')
 ORDER BY table_name;
 
--- Nowhere may bot_id be missing: not in the tables that were found by their foreign keys either, nor in those that
--- information_schema keeps from this role.
+-- The query above, for every other table: those too that were found by their foreign keys, and those that
+-- information_schema does not show to this role.
+
+-- No table lets bot_id be missing.
 -- expect: (0 rows)
 SELECT c.relname AS table_name, a.attname AS column_name
 FROM pg_attribute a

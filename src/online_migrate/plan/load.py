@@ -104,8 +104,8 @@ def _check_names(data: Any, mistakes: Mistakes) -> None:
     for i, stage in enumerate(_list_at(data, "stages")):
         name = stage.get("stage") if isinstance(stage, dict) else None
         if isinstance(name, str) and first.setdefault(name, i) != i:
-            place = f"the {_ordinal(first[name])} stage"
-            mistakes.add(("stages", i, "stage"), f"{place} has this name too; give each stage its own")
+            text = f"stage {first[name] + 1} of the plan has this name too; give each its own"
+            mistakes.add(("stages", i, "stage"), text, of_key=True)
 
 
 class _StepReader:
@@ -200,9 +200,9 @@ class _StepReader:
         try:
             return operation.load(params, self._folder)
         except PlanError as error:
-            self._mistakes.add_error(error)
+            self._mistakes.add_error(error, at)
         except OSError as error:
-            self._mistakes.add(at, f"{error.filename} cannot be read: {error.strerror}")
+            self._mistakes.add(at, f"the file {error.filename} cannot be read: {error.strerror}")
         except ValueError as error:
             self._mistakes.add(at, str(error))
         return None
@@ -211,8 +211,3 @@ class _StepReader:
 def _list_at(data: object, key: str) -> list[Any]:
     entries = data.get(key) if isinstance(data, dict) else None
     return entries if isinstance(entries, list) else []
-
-
-def _ordinal(i: int) -> str:
-    words = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth")
-    return words[i] if i < len(words) else f"{i + 1}th"

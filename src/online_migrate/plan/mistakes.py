@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Final
 
@@ -44,16 +45,22 @@ class Mistakes:
     def __init__(self, document: Document) -> None:
         self._document = document
         self._errors: list[PlanError] = list(document.mistakes)
+        self._unread = {e.where for e in document.mistakes}
 
     def add(self, loc: Loc, text: str, *, of_key: bool = False, remedy: str = REMEDY) -> None:
         """A mistake at this place; the step and the key that it belongs to are put before it."""
         where = self._document.where(loc, of_key=of_key)
+        if where in self._unread:
+            return  # what stands there could not be read, and that was said
         subject = name_of(self._document.data, loc[:-1] if of_key else loc)
         self._errors.append(PlanError(f"{subject}: {text}" if subject else text, where=where, remedy=remedy))
 
-    def add_error(self, error: PlanError) -> None:
-        """A mistake that knows its place, in a file that the plan names for one."""
-        self._errors.extend(error.errors if isinstance(error, PlanErrors) else [error])
+    def add_error(self, error: PlanError, loc: Loc) -> None:
+        """A mistake in a file that the step at this place names: it knows its own line."""
+        step = f"named by {name_of(self._document.data, loc)}, {self._document.where(loc)}"
+        for each in error.errors if isinstance(error, PlanErrors) else [error]:
+            message = each.message.removeprefix(f"{each.where}: ")
+            self._errors.append(PlanError(f"{message} ({step})", where=each.where, remedy=each.remedy))
 
     def raise_if_any(self) -> None:
         """All of them as :class:`PlanErrors`, a single one as itself."""
@@ -68,32 +75,34 @@ class Mistakes:
         try:  # as JSON: strict there, too, but a list may be a tuple, and a text an enum
             return model.model_validate_json(json.dumps(data))
         except ValidationError as error:
-            found = [(_real_loc(data, d), d) for d in error.errors(include_url=False)]
-        seen: dict[tuple[Loc, str], None] = {}
-        for loc, details in found:
-            deeper = any(len(other) > len(loc) and other[: len(loc)] == loc for other, _ in found)
-            if deeper and len(loc) < len(details["loc"]):
-                continue  # one branch of a union, and another came further
-            if details["type"] == "extra_forbidden":
-                valid = keys_at(model.model_json_schema(), loc[:-1])
-                seen[loc, f"#unknown key '{loc[-1]}'{did_you_mean(str(loc[-1]), valid)}"] = None
-            elif details["type"] == "missing":
-                seen[loc[:-1], f"the key {loc[-1]} is missing"] = None
-            else:
-                is_key = details["loc"][-1:] == ("[key]",)
-                seen[loc, "#" * is_key + explain(details, is_shown=(*at, *loc)[:1] != _UNSHOWN)] = None
-        for loc, text in seen:
-            self.add((*at, *loc), text.lstrip("#"), of_key=text.startswith("#"))
+            found = _by_loc(error, data)
+        schema = model.model_json_schema()
+        unknown = {loc for loc, all_of_it in found.items() if all_of_it[0]["type"] == "extra_forbidden"}
+        meant: set[Loc] = set()
+        for loc in unknown:
+            valid = keys_at(schema, loc[:-1])
+            name = str(loc[-1])
+            meant |= {(*loc[:-1], key) for key in get_close_matches(name[:64], valid, n=1)}
+            self.add((*at, *loc), f"unknown key '{name}'{did_you_mean(name, valid)}", of_key=True)
+        for loc, all_of_it in found.items():
+            if all_of_it[0]["type"] == "missing":
+                if loc not in meant:
+                    self.add((*at, *loc[:-1]), f"the key {loc[-1]} is missing")
+            elif loc not in unknown:
+                is_key = all_of_it[0]["loc"][-1:] == ("[key]",)
+                text = explain(all_of_it, is_shown=(*at, *loc)[:1] != _UNSHOWN)
+                self.add((*at, *loc), text, of_key=is_key)
         return None
 
 
-def explain(details: ErrorDetails, *, is_shown: bool = True) -> str:
-    """One error of pydantic in our words."""
-    kind, value, context = details["type"], details["input"], details.get("ctx", {})
+def explain(errors: Sequence[ErrorDetails], *, is_shown: bool = True) -> str:
+    """What pydantic has to say of one value, in our words; of several branches of a union all that was expected."""
+    kind, value, context = errors[0]["type"], errors[0]["input"], errors[0].get("ctx", {})
     found = show(value) if is_shown else "something else (not repeated here: it may be secret)"
-    if kind in _EXPECTED:
-        hint = "; put it in quotes" if kind == "string_type" and isinstance(value, int | float) else ""
-        return f"expected {_EXPECTED[kind]}, found {found}{hint}"
+    expected = list(dict.fromkeys(_EXPECTED[e["type"]] for e in errors if e["type"] in _EXPECTED))
+    if expected:
+        hint = "; put it in quotes" if "text" in expected and isinstance(value, int | float) else ""
+        return f"expected {' or '.join(expected)}, found {found}{hint}"
     if kind in _LIMITS:
         key, words = _LIMITS[kind]
         return f"must be {words} {context.get(key)}, found {found}"
@@ -102,10 +111,8 @@ def explain(details: ErrorDetails, *, is_shown: bool = True) -> str:
         return f"found {found}{did_you_mean(str(value), valid)}"
     if kind in {"too_short", "string_too_short"} and not value:
         return "may not be empty"
-    if kind == "value_error":
-        reason = str(context.get("error", details["msg"]))
-        return reason if isinstance(value, dict) else f"{reason}; found {found}"
-    return f"{details['msg'].removeprefix('Assertion failed, ')}; found {found}"
+    reason = str(context.get("error", errors[0]["msg"]))
+    return reason if isinstance(value, dict) else f"{reason}; found {found}"
 
 
 def did_you_mean(found: str, valid: Iterable[str]) -> str:
@@ -155,10 +162,15 @@ def keys_at(schema: Mapping[str, Any], loc: Loc) -> list[str]:
         if isinstance(part, int):
             choices = [c["items"] for c in choices if "items" in c]
         elif part is not None:
-            choices = [
-                s for c in choices if (s := c.get("properties", {}).get(part, c.get("additionalProperties")))
-            ]
+            choices = [found for c in choices for found in _below(c, part)]
     return list(dict.fromkeys(key for c in choices for key in c.get("properties", {})))
+
+
+def _below(schema: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    if key in schema.get("properties", {}):
+        return [schema["properties"][key]]
+    others = [*schema.get("patternProperties", {}).values(), schema.get("additionalProperties")]
+    return [other for other in others if isinstance(other, dict)]
 
 
 def _resolve(schema: Mapping[str, Any], root: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -168,6 +180,18 @@ def _resolve(schema: Mapping[str, Any], root: Mapping[str, Any]) -> list[Mapping
     if "anyOf" in schema:
         return [s for choice in schema["anyOf"] for s in _resolve(choice, root)]
     return [schema]
+
+
+def _by_loc(error: ValidationError, data: object) -> dict[Loc, list[ErrorDetails]]:
+    """The errors by their place in the data; where one branch of a union came further than others, only its errors."""
+    found: dict[Loc, list[ErrorDetails]] = {}
+    for details in error.errors(include_url=False):
+        found.setdefault(_real_loc(data, details), []).append(details)
+    for loc in list(found):
+        is_deeper = any(len(other) > len(loc) and other[: len(loc)] == loc for other in found)
+        if is_deeper and len(loc) < len(found[loc][0]["loc"]):
+            del found[loc]
+    return found
 
 
 def _real_loc(data: Any, details: ErrorDetails) -> Loc:
@@ -186,5 +210,5 @@ def _real_loc(data: Any, details: ErrorDetails) -> Loc:
 
 
 def _by_place(error: PlanError) -> tuple[str, tuple[int, ...]]:
-    numbers = error.where.rsplit(":", 2)[1:]
-    return error.where.split(":")[0], tuple(int(n) for n in numbers if n.isdigit())
+    name, *numbers = re.split(r":(?=\d+(?::\d+)?$)", error.where)
+    return name, tuple(int(n) for n in numbers)

@@ -24,10 +24,10 @@ class Strict(BaseModel):
     )
 
 
-def _word(pattern: str, example: str) -> tuple[AfterValidator, WithJsonSchema]:
+def _word(pattern: str, expected: str) -> tuple[AfterValidator, WithJsonSchema]:
     def check(text: str) -> str:
         if re.fullmatch(pattern, text) is None:
-            raise ValueError(f"expected the form {example}")
+            raise ValueError(f"expected {expected}")
         return text
 
     return AfterValidator(check), WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
@@ -41,7 +41,7 @@ def _check_relation(name: str) -> str:
     return name
 
 
-Name = Annotated[str, *_word("[a-z][a-z0-9_]*", "of a small letter, then small letters, digits and _")]
+Name = Annotated[str, *_word("[a-z][a-z0-9_]*", "a small letter, then small letters, digits and _")]
 """What a plan calls a stage, a set, a secret, or itself."""
 TableName = Annotated[str, AfterValidator(_check_relation), Field(json_schema_extra={"minLength": 1})]
 """A table of the plan's schema, as PostgreSQL spells it, without quotes."""
@@ -58,14 +58,14 @@ class Phase(Enum):
 class Requires(Strict):
     """What the plan needs of the server."""
 
-    postgres: Annotated[str, *_word(r">=[0-9]+(\.[0-9]+)?", ">=14.4")] = ">=14.4"
+    postgres: Annotated[str, *_word(r">=[0-9]+(\.[0-9]+)?", "the form >=14.4")] = ">=14.4"
     """the oldest version of the server"""
 
 
 class SecretSource(Strict):
     """Where a secret comes from: an environment variable, a file, or made anew and shown once."""
 
-    env: Annotated[str, *_word("[A-Za-z_][A-Za-z0-9_]*", "MY_TOKEN, a variable's name")] | None = None
+    env: Annotated[str, *_word("[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")] | None = None
     """the environment variable that holds it"""
     file: str | None = Field(default=None, min_length=1)
     """the file that holds it"""
@@ -127,9 +127,9 @@ class Pace(Strict):
     """how long a batch should take"""
     duty: Share = 0.5
     """share of the time in which we work; the rest is pause"""
-    max_rows: int = Field(default=50_000, ge=1)
+    max_rows: int = Field(default=50_000, ge=1, le=10_000_000)
     """no batch has more rows"""
-    min_rows: int = Field(default=50, ge=1)
+    min_rows: int = Field(default=50, ge=1, le=10_000_000)
     """no batch has fewer, but for the last"""
 
     @model_validator(mode="after")
@@ -157,7 +157,7 @@ class LockRules(Strict):
     """waiting outside the queue for blockers to go"""
     blocker_age: Duration = 0.2
     """a transaction in the way for longer than this is waited for outside the queue"""
-    attempts: int = Field(default=60, ge=1)
+    attempts: int = Field(default=60, ge=1, le=10_000)
     """times that a lock is asked for before the run gives way"""
     hold_cap: Duration = 1.0
     """no strong lock is held for longer"""
@@ -242,12 +242,19 @@ def changes_between(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[
 class OperationType(Protocol):
     """What the loader has to know of a kind of step; ``operations`` provides it."""
 
-    name: str
-    phase: Phase
-    summary: str
-    """one line for people; the JSON Schema's description"""
-    shorthand: str | None
-    """the parameter that a bare text stands for: ``create_tables: multi_tenant.sql``"""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def phase(self) -> Phase: ...
+
+    @property
+    def summary(self) -> str:
+        """One line for people; the JSON Schema's description."""
+
+    @property
+    def shorthand(self) -> str | None:
+        """The parameter that a bare text stands for: ``create_tables: multi_tenant.sql``."""
 
     @property
     def Params(self) -> type[BaseModel]: ...  # noqa: N802  # a class

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
 from typing import Final
@@ -63,19 +64,17 @@ class Check:
 
 
 def read_sql(folder: Path, name: str) -> tuple[str, Path]:
-    """The text of a file that a plan names, and its path; raises :class:`PlanError`."""
+    """The text of a file that a plan names, and its path; raises ValueError."""
     path = folder / name
     try:
         return path.read_bytes().decode(), path
     except OSError as error:
-        remedy = f"files are looked for beside the plan, in {folder}"
-        raise PlanError(
-            f"the SQL file cannot be read: {error.strerror}", where=str(path), remedy=remedy
-        ) from error
+        near = sorted(p.name for p in path.parent.glob("*.sql")) if path.parent.is_dir() else []
+        close = get_close_matches(path.name, near, n=1)
+        meant = f"; did you mean '{close[0]}'?" if close else "; it is looked for beside the plan"
+        raise ValueError(f"the file {name} cannot be read: {error.strerror}{meant}") from error
     except UnicodeDecodeError as error:
-        raise PlanError(
-            "the SQL file is not UTF-8 text", where=str(path), remedy="save it as UTF-8"
-        ) from error
+        raise ValueError(f"the file {name} is not UTF-8 text; save it as UTF-8") from error
 
 
 def split_sql(text: str, *, path: Path) -> tuple[SqlStatement, ...]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Final
 
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 _SECONDS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES: Final = {
@@ -20,17 +20,17 @@ LONGEST: Final = 24 * 86_400.0
 
 def read_seconds(text: object) -> float:
     """``500ms`` → 0.5; raises ValueError."""
-    return _read(text, _SECONDS, "500ms")
+    return _between(_read(text, _SECONDS, "500ms"), 1e-6, LONGEST, "1us to 24d")
 
 
 def read_bytes(text: object) -> int:
     """``64MiB`` → 67108864; raises ValueError."""
-    return int(_read(text, _BYTES, "64MiB"))
+    return int(_between(_read(text, _BYTES, "64MiB"), 1, 2.0**60, "1B to 1048576TiB"))
 
 
 def read_share(text: object) -> float:
     """``80%`` → 0.8; raises ValueError."""
-    return _read(text, {"%": 0.01}, "80%")
+    return _between(_read(text, {"%": 0.01}, "80%"), 1e-6, 1.0, "0.0001% to 100%")
 
 
 def write_seconds(seconds: float) -> str:
@@ -55,6 +55,12 @@ def _read(text: object, units: Mapping[str, float], example: str) -> float:
     return float(match[1]) * units[match[2]]
 
 
+def _between(value: float, least: float, most: float, words: str) -> float:
+    if not least * (1 - 1e-9) <= value <= most * (1 + 1e-9):
+        raise ValueError(f"must be from {words}")
+    return min(value, most)
+
+
 def _write(value: float, units: Mapping[str, float]) -> str:
     by_size = sorted(units.items(), key=lambda unit: -unit[1])
     for unit, factor in by_size:
@@ -73,7 +79,6 @@ def _schema(units: str, example: str) -> WithJsonSchema:
 Duration = Annotated[
     float,
     BeforeValidator(read_seconds),
-    Field(gt=0, le=LONGEST),
     PlainSerializer(write_seconds, return_type=str, when_used="json"),
     _schema("|".join(_SECONDS), "500ms"),
 ]
@@ -81,7 +86,6 @@ Duration = Annotated[
 Size = Annotated[
     int,
     BeforeValidator(read_bytes),
-    Field(gt=0, le=2**62),
     PlainSerializer(write_bytes, return_type=str, when_used="json"),
     _schema("|".join(_BYTES), "64MiB"),
 ]
@@ -89,7 +93,6 @@ Size = Annotated[
 Share = Annotated[
     float,
     BeforeValidator(read_share),
-    Field(gt=0, le=1),
     PlainSerializer(write_share, return_type=str, when_used="json"),
     _schema("%", "50%"),
 ]

@@ -57,11 +57,12 @@ def read_document(text: str, name: str) -> Document:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        message = f"this is not valid YAML: {error.problem or error.context}"
+        begun = f" ({error.context}, line {error.context_mark.line + 1})" if error.context_mark else ""
+        message = f"this is not valid YAML: {error.problem or error.context}{begun}"
         raise PlanError(message, where=where, remedy=REMEDY) from error
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        message = f"this is not valid YAML: the character {error.character!r} may not stand in it"
+        message = f"this is not valid YAML: the character U+{_code(error.character):04X} may not stand in it"
         raise PlanError(message, where=f"{name}:{line}", remedy=REMEDY) from error
     except PlanError:
         raise
@@ -124,7 +125,7 @@ class _Reader:
         text: str = node.value
         read = _SCALARS.get(str(node.tag))
         if read is None:
-            self._note(f"a plan has no tags; found {node.tag}", node)
+            self._note(f"a plan has no tags; found {str(node.tag).replace(_TAG, '!!')}", node)
         elif not _is_text(text):
             self._note("a character that PostgreSQL cannot keep in a text (\\0 or half of a pair)", node)
         else:
@@ -140,6 +141,10 @@ class _Reader:
     def _at(self, node: Node) -> str:
         line, column = _place(node)
         return f"{self.name}:{line}:{column}"
+
+
+def _code(character: int | str) -> int:
+    return character if isinstance(character, int) else ord(character)
 
 
 def _place(node: Node) -> tuple[int, int]:
