@@ -1,0 +1,190 @@
+"""Several throttlers as one, failing closed."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from online_migrate.backfill.throttlers.base import OUR_PIDS, AgedReading, Reading, Throttle, bounded
+from online_migrate.clock import Signal
+from online_migrate.journal.lease import hold_shared
+from online_migrate.postgres.connection import Connection, Connector
+
+
+class StillClock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float, signal: Signal) -> bool:
+        self.now += seconds
+        return signal.is_stopping
+
+
+class Gauge:
+    """A throttler that says what a test sets; None is an error."""
+
+    def __init__(self, name: str, utilisation: float | None = 0.0) -> None:
+        self.name = name
+        self.utilisation = utilisation
+        self.asked = 0
+
+    def read(self, connection: Connection) -> Reading:
+        self.asked += 1
+        if self.utilisation is None:
+            connection.execute("SELECT 1/0")
+            raise AssertionError
+        return Reading(name=self.name, utilisation=self.utilisation, reason=f"{self.name} says so")
+
+    def blind(self, connection: Connection) -> str | None:  # noqa: ARG002  # as the protocol has it
+        return None
+
+
+@pytest.fixture
+def clock() -> StillClock:
+    return StillClock()
+
+
+def worst_of(throttle: Throttle) -> AgedReading:
+    worst = throttle.worst()
+    assert worst is not None
+    return worst
+
+
+def test_the_worst_decides(connection: Connection, clock: StillClock) -> None:
+    """One that is red holds, however healthy the others are, and its name and reason are what people see."""
+    low, high = Gauge("low", 0.1), Gauge("high", 0.7)
+    throttle = Throttle([low, high], clock)
+    throttle.read(connection)
+    assert (worst_of(throttle).name, throttle.is_red) == ("high", False)
+    low.utilisation = 1.0
+    clock.now += 1
+    throttle.read(connection)
+    assert (worst_of(throttle).name, worst_of(throttle).reason, throttle.is_red) == (
+        "low",
+        "low says so",
+        True,
+    )
+
+
+def test_red_decides_before_high(connection: Connection, clock: StillClock) -> None:
+    """One that was red and is not green again yet holds, although another stands higher."""
+    was_red, high = Gauge("was_red", 1.5), Gauge("high", 0.99)
+    throttle = Throttle([was_red, high], clock, every_s=0)
+    throttle.read(connection)
+    was_red.utilisation = 0.95
+    throttle.read(connection)
+    assert (worst_of(throttle).name, throttle.is_red) == ("was_red", True)
+    was_red.utilisation = 0.89
+    throttle.read(connection)
+    assert (worst_of(throttle).name, throttle.is_red) == ("high", False)
+
+
+def test_nothing_to_watch_never_holds(connection: Connection, clock: StillClock) -> None:
+    """A plan that names no reading runs unheld."""
+    throttle = Throttle([], clock)
+    assert throttle.read(connection) == ()
+    assert throttle.worst() is None
+    assert not throttle.is_red
+
+
+def test_it_holds_before_the_first_answer(connection: Connection, clock: StillClock) -> None:
+    """Nothing known is red, not green: at the start, and where the first question fails."""
+    throttle = Throttle([Gauge("gauge", None)], clock)
+    assert throttle.is_red
+    reading = throttle.read(connection)[0]
+    assert reading.is_red
+    assert reading.reason == "gauge has not answered for 0 ms: division by zero"
+
+
+def test_one_that_falls_silent_is_red_after_a_while(connection: Connection, clock: StillClock) -> None:
+    """A blip keeps the last reading; from 15 s on it is red with the error, and green again with the next answer."""
+    gauge = Gauge("gauge", 0.2)
+    throttle = Throttle([gauge], clock)
+    throttle.read(connection)
+    gauge.utilisation = None
+    clock.now += 14
+    blip = throttle.read(connection)[0]
+    assert (blip.utilisation, blip.age_s, blip.is_red) == (0.2, 14.0, False)
+    clock.now += 3
+    silent = throttle.read(connection)[0]
+    assert silent.is_red
+    assert silent.utilisation >= 1
+    assert silent.reason == "gauge has not answered for 17 s: division by zero"
+    gauge.utilisation = 0.2
+    clock.now += 1
+    assert not throttle.read(connection)[0].is_red
+
+
+def test_one_that_was_red_stays_red_while_silent(connection: Connection, clock: StillClock) -> None:
+    """An error is no reason to go on."""
+    gauge = Gauge("gauge", 2.0)
+    throttle = Throttle([gauge], clock)
+    throttle.read(connection)
+    gauge.utilisation = None
+    for _ in range(20):
+        clock.now += 1
+        throttle.read(connection)
+        assert throttle.is_red
+        assert worst_of(throttle).utilisation == 2.0
+
+
+def test_readings_grow_old_while_nobody_asks(connection: Connection, clock: StillClock) -> None:
+    """A worker that hangs does not go on with what was true a minute ago."""
+    throttle = Throttle([Gauge("gauge", 0.2)], clock)
+    throttle.read(connection)
+    clock.now += 60
+    assert throttle.is_red
+    assert worst_of(throttle).reason == "gauge has not answered for 60 s: it was not asked again"
+
+
+def test_each_is_asked_at_most_once_a_second(connection: Connection, clock: StillClock) -> None:
+    """Batches of 50 ms do not turn into twenty questions a second; a failing one is asked as often, no more."""
+    good, bad = Gauge("good"), Gauge("bad", None)
+    throttle = Throttle([good, bad], clock)
+    for _ in range(20):
+        throttle.read(connection)
+        clock.now += 0.1
+    assert (good.asked, bad.asked) == (2, 2)
+
+
+def test_a_lost_connection_is_no_answer(database: str, clock: StillClock) -> None:
+    """The session may be ended under us: that is red, never an exception out of the throttle, and never green."""
+    throttle = Throttle([Gauge("gauge", None)], clock)
+    connection = Connector(dsn=database).open("test")
+    connection.close()
+    assert throttle.read(connection)[0].is_red
+
+
+def test_an_error_leaves_the_session_usable(connection: Connection, clock: StillClock) -> None:
+    """One throttler's error does not take the next one's answer away."""
+    throttle = Throttle([Gauge("bad", None), Gauge("good", 0.1)], clock)
+    bad, good = throttle.read(connection)
+    assert (bad.is_red, good.is_red) == (True, False)
+    assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+
+
+def test_a_reading_is_bounded_and_read_only(connection: Connection) -> None:
+    """A question that hangs ends by itself, one that writes is refused, and the session's settings are as before."""
+    with pytest.raises(psycopg.errors.QueryCanceled), bounded(connection, 0.05):
+        connection.execute("SELECT pg_sleep(5)")
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction), bounded(connection, 1):
+        connection.execute("CREATE TABLE written (a int)")
+    row = connection.execute("SHOW statement_timeout").fetchone()
+    assert row == ("0",)
+
+
+def test_our_own_sessions_are_known_by_their_lock(database: str, connection: Connection) -> None:
+    """Who holds our advisory lock in this database, and the session that asks, are ours; a name proves nothing."""
+    with (
+        Connector(dsn=database).open("worker") as worker,
+        Connector(dsn=database).open("stranger") as stranger,
+    ):
+        hold_shared(worker)
+        found = {r[0] for r in connection.execute(f"SELECT * FROM {OUR_PIDS} AS ours".encode()).fetchall()}
+        assert found == {worker.info.backend_pid, connection.info.backend_pid}
+        assert stranger.info.backend_pid not in found

@@ -1,0 +1,54 @@
+"""The throttler that waits for the checkpointer."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from online_migrate.backfill.throttlers.base import Throttle
+from online_migrate.backfill.throttlers.wal_since_checkpoint import WalSinceCheckpoint
+from online_migrate.clock import SystemClock
+from online_migrate.postgres.connection import Connection, Connector
+from tests.backfill.throttlers.standby import run, write_wal
+
+
+def test_wal_holds_us_until_the_next_checkpoint(connection: Connection) -> None:
+    """A hundredth of max_wal_size written is red at a limit of a hundredth; a checkpoint makes it green again."""
+    throttle = Throttle([WalSinceCheckpoint(limit_share=0.01)], SystemClock(), every_s=0)
+    connection.execute("CHECKPOINT")
+    assert not throttle.read(connection)[0].is_red
+    write_wal(connection, 11 * 1024**2)
+    reading = throttle.read(connection)[0]
+    assert reading.is_red
+    assert reading.reason.startswith("11 MiB of WAL since the last checkpoint ")
+    assert "(limit 10 MiB, 1% of max_wal_size 1 GiB)" in reading.reason
+    connection.execute("CHECKPOINT")
+    assert not throttle.read(connection)[0].is_red
+
+
+def test_a_share_below_what_starts_a_checkpoint_says_so(connection: Connection) -> None:
+    """Held at 1 % no WAL of ours would ever start the checkpoint that frees us: the reason says when one comes."""
+    connection.execute("CHECKPOINT")
+    write_wal(connection, 11 * 1024**2)
+    reason = WalSinceCheckpoint(limit_share=0.01).read(connection).reason
+    assert reason.endswith(
+        "the next one begins by itself at 539 MiB or 5 min after the last: give a larger share, or run CHECKPOINT"
+    )
+    assert "begins by itself" not in WalSinceCheckpoint(limit_share=0.8).read(connection).reason
+    connection.execute("CHECKPOINT")
+
+
+def test_every_role_sees_it_unless_the_right_was_taken_away(database: str, connection: Connection) -> None:
+    """A plain role needs no grant; where somebody revoked it, check says which grant is missing."""
+    throttler = WalSinceCheckpoint(limit_share=0.8)
+    run(database, "CREATE ROLE no_sight LOGIN")
+    try:
+        with Connector(dsn=psycopg.conninfo.make_conninfo(database, user="no_sight")).open("test") as plain:
+            assert throttler.blind(plain) is None
+            assert throttler.read(plain).utilisation >= 0
+            connection.execute("REVOKE EXECUTE ON FUNCTION pg_control_checkpoint() FROM PUBLIC")
+            assert throttler.blind(plain) == "GRANT EXECUTE ON FUNCTION pg_control_checkpoint() TO no_sight"
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                throttler.read(plain)
+    finally:
+        run(database, "DROP ROLE no_sight")
