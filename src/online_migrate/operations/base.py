@@ -140,7 +140,6 @@ class Context:
     """where DDL and batches run"""
     watch: Connection
     """where we look at others while ``work`` is busy"""
-    reopen: Callable[[], None]
     journal: Journal
     run_id: int
     fence: Fence
@@ -199,6 +198,8 @@ class Operation(ABC, Generic[P]):
     shorthand: ClassVar[str | None] = None
     summary: ClassVar[str]
     """one line for people"""
+    is_verified_at_once: ClassVar[bool] = True
+    """verify() after execute(): for all whose verify is a look at the catalog; a scan has just been made by those that scan"""
 
     Params: ClassVar[type[Strict]]
 

@@ -1,0 +1,91 @@
+"""Where a backfill is and what comes next: chunk, stripe, slice.  Pure.
+
+A chunk is a range of pages that is walked ``stripes`` times; each walk takes every k-th row; a batch is one stripe of one
+slice.  See docs/backfill.md for why: a page is visited again only after the whole chunk was walked, by then its dead rows
+can be pruned, and the next stripe's new rows fit into the page (heap-only tuples).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from psycopg import sql
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walk:
+    """The shape of a pass; it does not change while the pass lasts."""
+
+    pages_total: int
+    chunk_pages: int
+    stripes: int
+
+    def chunk_end(self, chunk: int) -> int:
+        """The first page after the chunk.  The last chunk takes a small rest along, so that no way back is short."""
+        end = chunk + self.chunk_pages
+        return self.pages_total if self.pages_total - end < self.chunk_pages // 2 else end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """The next batch: stripe ``stripe`` of the slice that begins at page ``slice`` of the chunk that begins at ``chunk``."""
+
+    chunk: int = 0
+    stripe: int = 0
+    slice: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """The pages of one batch, and where to go on after it."""
+
+    first_page: int
+    end_page: int
+    stripe: int
+    stripes: int
+    then: Position
+
+    @property
+    def pages(self) -> int:
+        return self.end_page - self.first_page
+
+    @property
+    def condition(self) -> sql.Composed:
+        """Which rows: a TID range, and every k-th line pointer; the last stripe takes what is left.
+
+        tidsend() gives the block in four bytes and the line pointer in two; its low byte is enough to spread rows.
+        """
+        rows = sql.SQL("ctid >= {} AND ctid < {}").format(
+            sql.Literal(f"({self.first_page},0)"), sql.Literal(f"({self.end_page},0)")
+        )
+        if self.stripe == self.stripes - 1:
+            return rows
+        return sql.SQL("{} AND get_byte(tidsend(ctid), 5) % {} = {}").format(
+            rows, sql.Literal(self.stripes), sql.Literal(self.stripe)
+        )
+
+
+def next_slice(walk: Walk, position: Position, pages: int) -> Slice | None:
+    """The next batch of at most ``pages`` pages, or None at the end of the pass."""
+    if position.chunk >= walk.pages_total:
+        return None
+    chunk_end = walk.chunk_end(position.chunk)
+    end = min(position.slice + max(pages, 1), chunk_end)
+    if end < chunk_end:
+        then = Position(chunk=position.chunk, stripe=position.stripe, slice=end)
+    elif position.stripe + 1 < walk.stripes:
+        then = Position(chunk=position.chunk, stripe=position.stripe + 1, slice=position.chunk)
+    else:
+        then = Position(chunk=chunk_end, stripe=0, slice=chunk_end)
+    return Slice(
+        first_page=position.slice, end_page=end, stripe=position.stripe, stripes=walk.stripes, then=then
+    )
+
+
+def share_done(walk: Walk, position: Position) -> float:
+    """0…1: pages passed ÷ pages at the start; a page of k stripes is passed when it was visited k times."""
+    if walk.pages_total == 0 or position.chunk >= walk.pages_total:
+        return 1.0
+    length = walk.chunk_end(position.chunk) - position.chunk
+    walked = (position.stripe + (position.slice - position.chunk) / length) / walk.stripes
+    return float((position.chunk + walked * length) / walk.pages_total)

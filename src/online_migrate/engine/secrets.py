@@ -1,0 +1,46 @@
+"""Where the plan's secrets come from; their values go nowhere but into bind parameters."""
+
+from __future__ import annotations
+
+import secrets as randomness
+from collections.abc import Mapping
+from pathlib import Path
+
+from online_migrate.errors import SecretMissing
+from online_migrate.plan.model import SecretSource
+
+
+class Secrets:
+    """Reads secrets when they are asked for; a generated one is the same for the life of this object."""
+
+    def __init__(self, sources: Mapping[str, SecretSource], environ: Mapping[str, str]) -> None:
+        self._sources = sources
+        self._environ = environ
+        self._made: dict[str, str] = {}
+
+    def missing(self) -> tuple[str, ...]:
+        """What is not set, in words that name the variable or the file and never a value."""
+        found = []
+        for name, source in self._sources.items():
+            if source.env is not None and not self._environ.get(source.env):
+                found.append(f"secret {name}: environment variable {source.env} is not set")
+            if source.file is not None and not _is_readable(Path(source.file)):
+                found.append(f"secret {name}: file {source.file} is not there, empty, or not readable")
+        return tuple(found)
+
+    def value(self, name: str) -> str:
+        """Raises :class:`SecretMissing` with the name."""
+        source = self._sources[name]
+        if source.generate is not None:
+            return self._made.setdefault(name, randomness.token_urlsafe(source.length))
+        missing = [m for m in self.missing() if m.startswith(f"secret {name}:")]
+        if missing:
+            raise SecretMissing(missing[0], remedy="set it, then run the same command again")
+        return self._environ[source.env] if source.env is not None else Path(str(source.file)).read_text(encoding="utf-8").strip()
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        return bool(path.read_text(encoding="utf-8").strip())
+    except (OSError, UnicodeDecodeError):
+        return False

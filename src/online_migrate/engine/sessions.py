@@ -1,0 +1,91 @@
+"""The runner's connections: opened together, each marked by the advisory lock, opened again after a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import psycopg
+import tenacity
+
+from online_migrate.clock import Signal
+from online_migrate.errors import ConnectionFailed, Interrupted
+from online_migrate.events import Reconnected, Retried
+from online_migrate.journal.lease import hold_shared
+from online_migrate.postgres.connection import Connection, Connector
+
+RECONNECT_FOR_S = 900.0
+"""15 minutes: a failover with its checks, or a restart behind a long recovery"""
+LONGEST_PAUSE_S = 10.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Sessions:
+    """``work`` runs DDL and batches, ``watch`` looks at others meanwhile, ``journal`` writes the journal."""
+
+    connector: Connector
+    signal: Signal
+    emit: Callable[..., None]
+    monotonic: Callable[[], float]
+    work: Connection = field(init=False)
+    watch: Connection = field(init=False)
+    journal: Connection = field(init=False)
+    _old: list[tuple[int, object]] = field(default_factory=list)
+
+    def open(self) -> None:
+        """Open all three; the old sessions of ours, if any, are ended first: a commit of theirs may still be under way."""
+        self.journal = self._open("journal")
+        self._end_old()
+        self.work = self._open("work")
+        self.watch = self._open("watch")
+        self._old = [self._identity(c) for c in (self.journal, self.work, self.watch)]
+
+    def close(self) -> None:
+        for name in ("work", "watch", "journal"):
+            connection = getattr(self, name, None)
+            if connection is not None:
+                connection.close()
+
+    def reopen(self) -> None:
+        """After a lost connection: try for 15 minutes, then raise :class:`ConnectionFailed`, resumable."""
+        began = self.monotonic()
+        self.close()
+
+        def say(state: tenacity.RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            self.emit(Retried, kind="connection", attempt=state.attempt_number, error=str(error), pause_s=state.upcoming_sleep)
+
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type((ConnectionFailed, psycopg.Error)),
+            stop=tenacity.stop_after_delay(RECONNECT_FOR_S) | tenacity.stop_when_event_set(self.signal.event),
+            wait=tenacity.wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE_S),
+            sleep=tenacity.sleep_using_event(self.signal.event),
+            before_sleep=say,
+            reraise=True,
+        )
+        try:
+            retrying(self.open)
+        except (ConnectionFailed, psycopg.Error) as error:
+            if self.signal.is_stopping:
+                raise Interrupted(f"stopped while the connection was lost: {self.signal.reason}") from error
+            raise ConnectionFailed(
+                f"connection lost and not regained in {RECONNECT_FOR_S / 60:.0f} minutes: {error}",
+                remedy="when the server is back, run the same command again: it goes on where it stopped",
+            ) from error
+        self.emit(Reconnected, seconds=self.monotonic() - began)
+
+    def _open(self, purpose: str) -> Connection:
+        connection = self.connector.open(purpose)
+        hold_shared(connection)
+        return connection
+
+    def _identity(self, connection: Connection) -> tuple[int, object]:
+        row = connection.execute("SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()").fetchone()
+        return (connection.info.backend_pid, None if row is None else row[1])
+
+    def _end_old(self) -> None:
+        for pid, started in self._old:
+            self.journal.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid = %s AND backend_start = %s", [pid, started]
+            )
+        self._old = []

@@ -1,0 +1,172 @@
+"""create_index: CREATE INDEX CONCURRENTLY, watched; an invalid leftover of ours is dropped and built again."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import psycopg
+from psycopg import sql
+from pydantic import Field
+
+from online_migrate.errors import Conflict, LockNotHad, VerificationFailed
+from online_migrate.operations.base import Context, Finding, Kind, Operation, Place, Severity, State, Statement, TableParams
+from online_migrate.operations.steps import need, run_long
+from online_migrate.plan.model import Phase
+from online_migrate.postgres.catalog import IndexInfo
+from online_migrate.postgres.connection import Connection
+from online_migrate.postgres.locks import LockMode
+
+MANUAL = "https://www.postgresql.org/docs/current/sql-createindex.html#SQL-CREATEINDEX-CONCURRENTLY"
+NAME_BYTES = 63
+EXAMPLES = 5
+
+
+class CreateIndexParams(TableParams):
+    """An index, built while the application writes."""
+
+    name: str
+    columns: list[str] = Field(min_length=1)
+    unique: bool = False
+
+
+class CreateIndex(Operation[CreateIndexParams]):
+    """SHARE UPDATE EXCLUSIVE for as long as the build takes; waits for every older snapshot in the database."""
+
+    name = "create_index"
+    phase = Phase.EXPAND
+    summary = "build an index CONCURRENTLY"
+    Params: ClassVar[type[CreateIndexParams]] = CreateIndexParams
+
+    def title(self, params: CreateIndexParams) -> str:
+        return f"create_index {params.name}"
+
+    def statements(self, place: Place, params: CreateIndexParams) -> tuple[Statement, ...]:
+        create = sql.SQL("CREATE {}INDEX CONCURRENTLY {} ON {} ({})").format(
+            sql.SQL("UNIQUE " if params.unique else ""),
+            sql.Identifier(place.fill(params.name)),
+            place.sql_table,
+            sql.SQL(", ").join(map(sql.Identifier, params.columns)),
+        )
+        locks = (need(place.schema, place.table, LockMode.SHARE_UPDATE_EXCLUSIVE, is_long=True),)
+        return (Statement(sql=create, kind=Kind.LONG, locks=locks),)
+
+    def preflight(self, place: Place, params: CreateIndexParams) -> list[Finding]:
+        name = place.fill(params.name)
+        findings = []
+        if len(name.encode()) > NAME_BYTES:
+            fact = f"index name {name!r} is longer than {NAME_BYTES} bytes; PostgreSQL would cut it"
+            findings.append(Finding(severity=Severity.STOP, code="name_too_long", fact=fact, remedy="give a shorter name", manual=MANUAL))
+        if self.state(place, params) is State.CONFLICT:
+            found = read_index(place.known.connection, place.schema, name)
+            fact = f"{name} is there already with another definition: {found[1] if found else 'not an index'}"
+            findings.append(
+                Finding(severity=Severity.STOP, code="index_conflict", fact=fact, remedy="rename or drop it, or change the plan's name", manual=MANUAL)
+            )
+        if params.unique:
+            findings += self._above_backfill(place, params) + self._duplicates(place, params)
+        return findings
+
+    def _above_backfill(self, place: Place, params: CreateIndexParams) -> list[Finding]:
+        """A unique index on the column that a later backfill fills makes every update of it a key update."""
+        keys = [s.key for s in place.all_steps]
+        for step in place.all_steps[keys.index(place.step.key) + 1 :]:
+            column = getattr(step.spec.params, "column", None)
+            if step.spec.operation == "backfill" and step.table == place.table and column in params.columns:
+                fact = (
+                    f"unique index {place.fill(params.name)} holds {column}, which stage {step.stage} backfills later:"
+                    " every update would be a key update, which child inserts and the batches wait for"
+                )
+                remedy = f"move stage {place.step.stage} below {step.stage}"
+                return [Finding(severity=Severity.STOP, code="unique_above_backfill", fact=fact, remedy=remedy)]
+        return []
+
+    def _duplicates(self, place: Place, params: CreateIndexParams) -> list[Finding]:
+        """Rows that would keep the unique from being built; looked for only where no unique keeps them out already."""
+        table = place.known.table(place.table)
+        if table is None or place.fill(params.name) in {i.name for i in table.indexes if i.is_valid}:
+            return []
+        there = [c for c in params.columns if c in table.columns]
+        kept_out = any(i.is_unique and i.is_valid and not i.has_predicate and set(i.columns) <= set(there) for i in table.indexes)
+        if kept_out or not there:
+            return []
+        examples = read_duplicates(place.known.connection, place, there)
+        if not examples:
+            return []
+        fact = f"duplicates in {place.table} ({', '.join(there)}) keep {place.fill(params.name)} from being built: {'; '.join(examples)}"
+        return [Finding(severity=Severity.STOP, code="duplicates", fact=fact, remedy="merge or delete these rows", manual=MANUAL)]
+
+    def state(self, place: Place, params: CreateIndexParams) -> State:
+        name = place.fill(params.name)
+        found = read_index(place.known.connection, place.schema, name)
+        if found is None:
+            return State.ABSENT
+        table = place.known.table(place.table)
+        index = None if table is None else table.index(name)
+        if index is None or not _is_as_planned(index, params):
+            return State.CONFLICT
+        return State.DONE if index.is_valid else State.PARTIAL
+
+    def execute(self, context: Context, params: CreateIndexParams) -> int:
+        name = context.place.fill(params.name)
+        if read_index(context.work, context.place.schema, name) is not None:
+            self._drop_leftover(context, name)
+        try:
+            run_long(context, self.statements(context.place, params)[0].sql)
+        except psycopg.errors.UniqueViolation as error:
+            self._drop_leftover(context, name)
+            examples = "; ".join(read_duplicates(context.work, context.place, params.columns))
+            raise VerificationFailed(
+                f"duplicates in {context.place.table} ({', '.join(params.columns)}) keep {name} from being built: {examples}",
+                remedy="merge or delete these rows, then run the same command again",
+            ) from error
+        except LockNotHad:
+            self._drop_leftover(context, name)
+            raise
+        return 0
+
+    def _drop_leftover(self, context: Context, name: str) -> None:
+        """An index left invalid is ours to drop, unless somebody else is building it just now."""
+        row = context.work.execute(
+            """SELECT x.indisvalid, (SELECT p.pid FROM pg_stat_progress_create_index p WHERE p.index_relid = x.indexrelid AND p.pid <> pg_backend_pid())
+                 FROM pg_index x WHERE x.indexrelid = to_regclass(%s)""",
+            [sql.Identifier(context.place.schema, name).as_string(None)],
+        ).fetchone()
+        if row is None or row[0]:
+            return
+        if row[1] is not None:
+            raise Conflict(f"index {name} is being built by another session, pid {row[1]}", remedy="wait for it, or end it, then run again")
+        drop = sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(context.place.schema, name))
+        run_long(context, drop)
+
+    def verify(self, place: Place, params: CreateIndexParams) -> list[Finding]:
+        if self.state(place, params) is State.DONE:
+            return []
+        fact = f"index {place.fill(params.name)} on {place.table} is gone, invalid, or another"
+        return [Finding(severity=Severity.STOP, code="index_gone", fact=fact, remedy="find out who dropped it; build it again", manual=MANUAL)]
+
+
+def read_index(connection: Connection, schema: str, name: str) -> tuple[int, str] | None:
+    """The relation of that name, whatever it is: (oid, definition)."""
+    row = connection.execute(
+        """SELECT c.oid::int8, CASE WHEN c.relkind IN ('i', 'I') THEN pg_get_indexdef(c.oid) ELSE 'a relation of kind ' || c.relkind::text END
+             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s""",
+        [schema, name],
+    ).fetchone()
+    return None if row is None else (int(row[0]), str(row[1]))
+
+
+def read_duplicates(connection: Connection, place: Place, columns: list[str]) -> list[str]:
+    """Some keys that stand more than once; NULLs are no duplicates."""
+    keys = sql.SQL(", ").join(map(sql.Identifier, columns))
+    not_null = sql.SQL(" AND ").join(sql.SQL("{} IS NOT NULL").format(sql.Identifier(c)) for c in columns)
+    rows = connection.execute(
+        sql.SQL("SELECT count(*), {keys} FROM {table} WHERE {not_null} GROUP BY {keys} HAVING count(*) > 1 LIMIT {n}").format(
+            keys=keys, table=place.sql_table, not_null=not_null, n=sql.Literal(EXAMPLES)
+        )
+    ).fetchall()
+    return [f"({', '.join(map(str, r[1:]))}) {r[0]} times" for r in rows]
+
+
+def _is_as_planned(index: IndexInfo, params: CreateIndexParams) -> bool:
+    plain = index.method == "btree" and not index.has_predicate and not index.included
+    return plain and index.columns == tuple(params.columns) and index.is_unique == params.unique

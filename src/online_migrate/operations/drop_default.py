@@ -1,0 +1,52 @@
+"""drop_default: from here on a statement that forgets the column fails, instead of writing the default's owner."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from psycopg import sql
+
+from online_migrate.operations.base import Context, Finding, Kind, Operation, Place, Severity, State, Statement, TableParams
+from online_migrate.operations.steps import need, run_window
+from online_migrate.plan.model import Phase
+from online_migrate.postgres.locks import LockMode
+
+
+class DropDefaultParams(TableParams):
+    """The column whose default goes."""
+
+    column: str
+
+
+class DropDefault(Operation[DropDefaultParams]):
+    """ALTER COLUMN … DROP DEFAULT: ACCESS EXCLUSIVE, instant."""
+
+    name = "drop_default"
+    phase = Phase.CONTRACT
+    summary = "take a column's default away"
+    Params: ClassVar[type[DropDefaultParams]] = DropDefaultParams
+
+    def title(self, params: DropDefaultParams) -> str:
+        return f"drop_default {params.column}"
+
+    def statements(self, place: Place, params: DropDefaultParams) -> tuple[Statement, ...]:
+        alter = sql.SQL("ALTER TABLE {} ALTER COLUMN {} DROP DEFAULT").format(place.sql_table, sql.Identifier(params.column))
+        return (Statement(sql=alter, kind=Kind.WINDOW, locks=(need(place.schema, place.table, LockMode.ACCESS_EXCLUSIVE),)),)
+
+    def preflight(self, place: Place, params: DropDefaultParams) -> list[Finding]:  # noqa: ARG002
+        return []
+
+    def state(self, place: Place, params: DropDefaultParams) -> State:
+        table = place.known.table(place.table)
+        column = None if table is None else table.columns.get(params.column)
+        return State.DONE if column is not None and column.default is None else State.ABSENT
+
+    def execute(self, context: Context, params: DropDefaultParams) -> int:
+        run_window(context, self.statements(context.place, params))
+        return 0
+
+    def verify(self, place: Place, params: DropDefaultParams) -> list[Finding]:
+        if self.state(place, params) is State.DONE:
+            return []
+        fact = f"{place.table}.{params.column} has a default again, or is gone"
+        return [Finding(severity=Severity.STOP, code="default_back", fact=fact, remedy="ALTER COLUMN … DROP DEFAULT, and find out who set it")]

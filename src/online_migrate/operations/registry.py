@@ -1,0 +1,37 @@
+"""The explicit list of operations: a new kind of step is a file and a line here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from online_migrate.operations.add_column import AddColumn
+from online_migrate.operations.add_foreign_key import AddForeignKey
+from online_migrate.operations.analyze import Analyze
+from online_migrate.operations.backfill import Backfill
+from online_migrate.operations.base import Operation
+from online_migrate.operations.create_index import CreateIndex
+from online_migrate.operations.create_tables import CreateTables
+from online_migrate.operations.drop_default import DropDefault
+from online_migrate.operations.ensure_row import EnsureRow
+from online_migrate.operations.set_not_null import SetNotNull
+from online_migrate.operations.swap_unique import SwapUnique
+from online_migrate.operations.verify_owner import VerifyOwner
+from online_migrate.operations.verify_sql import VerifySql
+
+OPERATIONS: dict[str, Operation[Any]] = {
+    operation.name: operation
+    for operation in (
+        CreateTables(),
+        EnsureRow(),
+        AddColumn(),
+        Backfill(),
+        CreateIndex(),
+        AddForeignKey(),
+        SetNotNull(),
+        DropDefault(),
+        VerifyOwner(),
+        SwapUnique(),
+        Analyze(),
+        VerifySql(),
+    )
+}

@@ -1,0 +1,148 @@
+"""set_not_null: proven first, then CHECK NOT VALID, VALIDATE, SET NOT NULL: no scan under a strong lock."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import psycopg
+from psycopg import sql
+
+from online_migrate.backfill.worker import Backfill as Work
+from online_migrate.backfill.worker import Bench
+from online_migrate.errors import VerificationFailed
+from online_migrate.events import LateRows
+from online_migrate.journal.store import CursorRecord
+from online_migrate.operations.base import Context, Finding, Kind, Operation, Place, Severity, State, Statement, TableParams
+from online_migrate.operations.steps import need, run_long, run_window
+from online_migrate.plan.model import Phase
+from online_migrate.postgres.locks import LockMode
+
+MANUAL = "https://www.postgresql.org/docs/current/sql-altertable.html"
+ROUNDS = 5
+"""times that a NULL written between proof and check is mended before it is said that somebody keeps writing them"""
+
+
+class SetNotNullParams(TableParams):
+    """The column that every row has a value in."""
+
+    column: str
+
+
+class SetNotNull(Operation[SetNotNullParams]):
+    """ACCESS EXCLUSIVE twice, instant; between them SHARE UPDATE EXCLUSIVE for one scan.
+
+    A CHECK … NOT VALID binds every later UPDATE, also of an old row that is still NULL (23514): it is added only when one
+    statement in one snapshot has found none, and taken away at once when VALIDATE finds one all the same.
+    """
+
+    name = "set_not_null"
+    phase = Phase.CONTRACT
+    summary = "make a column NOT NULL without a scan under a strong lock"
+    Params: ClassVar[type[SetNotNullParams]] = SetNotNullParams
+
+    def title(self, params: SetNotNullParams) -> str:
+        return f"set_not_null {params.column}"
+
+    def statements(self, place: Place, params: SetNotNullParams) -> tuple[Statement, ...]:
+        table, column, check = place.sql_table, sql.Identifier(params.column), sql.Identifier(check_name(params.column))
+        strong = (need(place.schema, place.table, LockMode.ACCESS_EXCLUSIVE),)
+        scan = (need(place.schema, place.table, LockMode.SHARE_UPDATE_EXCLUSIVE, is_long=True),)
+        add = sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} CHECK ({} IS NOT NULL) NOT VALID").format(table, check, column)
+        validate = sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(table, check)
+        set_ = sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET NOT NULL").format(table, column)
+        return (
+            Statement(sql=self._proof(place, params), kind=Kind.READ, note="the proof: one statement, one snapshot, no row"),
+            Statement(sql=add, kind=Kind.WINDOW, locks=strong, group=1),
+            Statement(sql=validate, kind=Kind.LONG, locks=scan, group=2),
+            Statement(sql=set_, kind=Kind.WINDOW, locks=strong, group=3),
+            Statement(sql=self._drop(place, params), kind=Kind.WINDOW, locks=strong, group=3),
+        )
+
+    def preflight(self, place: Place, params: SetNotNullParams) -> list[Finding]:  # noqa: ARG002
+        return []
+
+    def state(self, place: Place, params: SetNotNullParams) -> State:
+        table = place.known.table(place.table)
+        column = None if table is None else table.columns.get(params.column)
+        if table is None or column is None:
+            return State.ABSENT
+        has_check = any(c.name == check_name(params.column) for c in table.constraints)
+        if column.is_not_null:
+            return State.PARTIAL if has_check else State.DONE
+        return State.PARTIAL if has_check else State.ABSENT
+
+    def execute(self, context: Context, params: SetNotNullParams) -> int:
+        _, add, validate, set_, drop = self.statements(context.place, params)
+        for _ in range(ROUNDS):
+            if not self._has_check(context, params):
+                self._prove(context, params)
+                run_window(context, [add])
+            try:
+                run_long(context, validate.sql)
+            except psycopg.errors.CheckViolation:
+                run_window(context, [drop])
+            else:
+                run_window(context, [set_, drop])
+                return 0
+        raise VerificationFailed(
+            f"{context.place.table}: NULLs keep being written into {params.column}",
+            remedy="find the statement that writes NULL explicitly; the step before has taken its check away; then run the same command again",
+        )
+
+    def _prove(self, context: Context, params: SetNotNullParams) -> None:
+        """No row without a value, or mended by the backfill's own sweep where the plan has one for the column."""
+        found = context.work.execute(self._proof(context.place, params)).fetchall()
+        if not found:
+            return
+        context.emit(LateRows, rows=len(found), more=False)
+        cursor = self._cursor_of_backfill(context, params)
+        if cursor is None:
+            raise VerificationFailed(
+                f"{context.place.table} has rows without {params.column}, e.g. at ctid {found[0][0]}, and the plan backfills them nowhere",
+                remedy="give these rows a value, then run the same command again",
+            )
+        Work(_bench(context, cursor), table=context.place.table, column=params.column, value=cursor.value).run()
+
+    def _cursor_of_backfill(self, context: Context, params: SetNotNullParams) -> CursorRecord | None:
+        cursors = context.journal.read_cursors(context.run_id)
+        return next((c for c in cursors if c.table == context.place.table and c.column == params.column), None)
+
+    def _has_check(self, context: Context, params: SetNotNullParams) -> bool:
+        table = context.fresh_catalog().table(context.place.table)
+        return table is not None and any(c.name == check_name(params.column) for c in table.constraints)
+
+    def verify(self, place: Place, params: SetNotNullParams) -> list[Finding]:
+        if self.state(place, params) is State.DONE:
+            return []
+        fact = f"{place.table}.{params.column} is not NOT NULL, or its helper check is left"
+        return [Finding(severity=Severity.STOP, code="nullable", fact=fact, remedy="find out who changed it; run again", manual=MANUAL)]
+
+    def _proof(self, place: Place, params: SetNotNullParams) -> sql.Composed:
+        return sql.SQL("SELECT ctid::text FROM ONLY {} WHERE {} IS NULL LIMIT 1").format(place.sql_table, sql.Identifier(params.column))
+
+    def _drop(self, place: Place, params: SetNotNullParams) -> sql.Composed:
+        return sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(place.sql_table, sql.Identifier(check_name(params.column)))
+
+
+def check_name(column: str) -> str:
+    """The helper check's name, unique within its table and within 63 bytes."""
+    return f"online_migrate_{column}"[:54] + "_not_null"
+
+
+def _bench(context: Context, cursor: CursorRecord) -> Bench:
+    return Bench(
+        work=context.work,
+        watch=context.watch,
+        journal=context.journal,
+        run_id=context.run_id,
+        key=cursor.key,
+        schema=context.place.schema,
+        fence=context.fence,
+        pace=context.pace,
+        hold_when=context.hold_when,
+        locks=context.locks,
+        emit=context.emit,
+        clock=context.clock,
+        signal=context.signal,
+        is_stop_asked=context.is_stop_asked,
+    )

@@ -1,0 +1,78 @@
+"""How operations run their statements: a lock window, a long statement, a fenced write.  One way each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import psycopg
+from psycopg import sql
+
+from online_migrate.errors import LeaseLost
+from online_migrate.operations.base import Context, Statement
+from online_migrate.postgres.lock_window import LockWindow, WindowRules
+from online_migrate.postgres.locks import LockMode, LockNeed
+from online_migrate.postgres.long_statement import run_long_statement
+from online_migrate.postgres.sqlstate import FENCE_LOST
+
+
+def run_window(context: Context, statements: Sequence[Statement]) -> None:
+    """All the statements in one lock window, under the union of what they declare."""
+    needs = strongest(n for s in statements for n in s.locks)
+    rules = context.locks
+    window = LockWindow(
+        work=context.work,
+        watch=context.watch,
+        rules=WindowRules(
+            lock_wait_s=rules.lock_wait,
+            blocker_age_s=rules.blocker_age,
+            attempts=rules.attempts,
+            hold_cap_s=rules.hold_cap,
+            exposure_s=rules.exposure,
+        ),
+        fence=context.fence.sql,
+        clock=context.clock,
+        signal=context.signal,
+        emit=context.emit,
+    )
+    try:
+        window.run(needs, [s.sql for s in statements])
+    except psycopg.Error as error:
+        _raise_if_fenced(error)
+        raise
+
+
+def run_long(context: Context, statement: sql.Composable) -> None:
+    """One statement that may take long, watched."""
+    try:
+        run_long_statement(
+            statement,
+            work=context.work,
+            watch=context.watch,
+            fence=context.fence.sql,
+            limit_s=context.locks.long_statement,
+            clock=context.clock,
+            signal=context.signal,
+            emit=context.emit,
+        )
+    except psycopg.Error as error:
+        _raise_if_fenced(error)
+        raise
+
+
+def strongest(needs: Iterable[LockNeed]) -> tuple[LockNeed, ...]:
+    """One need a relation: the strongest."""
+    found: dict[tuple[str, str], LockNeed] = {}
+    for need in needs:
+        known = found.get((need.schema, need.name))
+        if known is None or known.mode < need.mode:
+            found[need.schema, need.name] = need
+    return tuple(found.values())
+
+
+def need(schema: str, name: str, mode: LockMode, *, is_long: bool = False) -> LockNeed:
+    return LockNeed(schema=schema, name=name, mode=mode, is_long=is_long)
+
+
+def _raise_if_fenced(error: psycopg.Error) -> None:
+    if error.sqlstate == FENCE_LOST:
+        raise LeaseLost(str(error.diag.message_primary), remedy="see who it is: online-migrate status PLAN") from error

@@ -1,0 +1,80 @@
+"""verify_owner: no row without its owner, and child and parent have the same one along every foreign key of the set."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from psycopg import sql
+
+from online_migrate.errors import VerificationFailed
+from online_migrate.operations.base import Context, Finding, Kind, Operation, Place, Severity, State, Statement, TableParams
+from online_migrate.plan.model import Phase
+from online_migrate.postgres.catalog import Catalog, ConstraintInfo
+
+
+class VerifyOwnerParams(TableParams):
+    """The column that says who owns a row."""
+
+    column: str
+
+
+class VerifyOwner(Operation[VerifyOwnerParams]):
+    """Reads only; each statement stops at the first rows that it finds."""
+
+    name = "verify_owner"
+    phase = Phase.CONTRACT
+    is_verified_at_once = False
+    summary = "prove that every row has an owner, and the same as its parents"
+    Params: ClassVar[type[VerifyOwnerParams]] = VerifyOwnerParams
+
+    def title(self, params: VerifyOwnerParams) -> str:
+        return f"verify_owner {params.column}"
+
+    def statements(self, place: Place, params: VerifyOwnerParams) -> tuple[Statement, ...]:
+        column = sql.Identifier(params.column)
+        nulls = sql.SQL("SELECT ctid::text FROM {} WHERE {} IS NULL LIMIT 3").format(place.sql_table, column)
+        found = [Statement(sql=nulls, kind=Kind.READ, note="no row without an owner")]
+        for key in self._keys(place, params):
+            found.append(Statement(sql=self._strangers(place, key, column), kind=Kind.READ, note=f"as {key.ref_table}, along {key.name}"))
+        return tuple(found)
+
+    def _strangers(self, place: Place, key: ConstraintInfo, column: sql.Identifier) -> sql.Composed:
+        join = sql.SQL(" AND ").join(
+            sql.SQL("child.{} = parent.{}").format(sql.Identifier(c), sql.Identifier(p)) for c, p in zip(key.columns, key.ref_columns, strict=True)
+        )
+        return sql.SQL("SELECT child.ctid::text FROM {} child JOIN {} parent ON {} WHERE child.{} IS DISTINCT FROM parent.{} LIMIT 3").format(
+            place.sql_table, sql.Identifier(place.schema, str(key.ref_table)), join, column, column
+        )
+
+    def _keys(self, place: Place, params: VerifyOwnerParams) -> tuple[ConstraintInfo, ...]:
+        """The table's foreign keys to tables of the same set."""
+        table = None if place.catalog is None else place.known.table(place.table)
+        members = {s.table for s in place.all_steps if s.spec is place.step.spec}
+        if table is None:
+            return ()
+        return tuple(k for k in table.foreign_keys if k.ref_table in members and k.ref_schema == place.schema and params.column not in k.columns)
+
+    def preflight(self, place: Place, params: VerifyOwnerParams) -> list[Finding]:  # noqa: ARG002
+        return []
+
+    def state(self, place: Place, params: VerifyOwnerParams) -> State:  # noqa: ARG002
+        return State.ABSENT
+
+    def execute(self, context: Context, params: VerifyOwnerParams) -> int:
+        findings = self._look(context.place, context.fresh_catalog(), params)
+        if findings:
+            raise VerificationFailed("\n".join(f.fact for f in findings), remedy=findings[0].remedy)
+        return 0
+
+    def verify(self, place: Place, params: VerifyOwnerParams) -> list[Finding]:
+        return self._look(place, place.known, params)
+
+    def _look(self, place: Place, catalog: Catalog, params: VerifyOwnerParams) -> list[Finding]:
+        findings = []
+        for statement in self.statements(place, params):
+            rows = catalog.connection.execute(statement.sql).fetchall()
+            if rows:
+                fact = f"{place.table}.{params.column}: not as promised ({statement.note}), e.g. at ctid {', '.join(r[0] for r in rows)}"
+                remedy = "these rows have another owner than their parent, or none: mend them, then run the same command again"
+                findings.append(Finding(severity=Severity.STOP, code="owner", fact=fact, remedy=remedy))
+        return findings
