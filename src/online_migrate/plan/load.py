@@ -151,10 +151,8 @@ class _StepReader:
             self._mistakes.add(at, f"expected a mapping of its parameters ({keys}), found {show(data)}")
             return None
         params = self._mistakes.read(operation.Params, data, at)
-        if params is None or not self._has_tables(operation, params, at):
-            return None
-        loaded = self._load(operation, params, at)
-        if loaded is None:
+        loaded = self._load(operation, params, at) if params is not None else None
+        if loaded is None or not self._has_tables(operation, loaded, at):
             return None
         return StepSpec(
             operation=name, title=operation.title(loaded), params=loaded, where=self._document.where(loc)

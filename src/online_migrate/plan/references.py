@@ -31,6 +31,8 @@ def check_references(data: Any, mistakes: Mistakes) -> None:
         name = _id_of(step)
         if name in {"secret", "table"}:
             mistakes.add(loc, f"the id '{name}' is taken: <{name}> means something else already")
+        elif name is not None and not _NAME.fullmatch(name):
+            mistakes.add(loc, f"the id '{name}' cannot be referred to; use small letters, digits and _")
         elif name in known:
             mistakes.add(
                 loc, f"a step above has the id '{name}' too: nobody could say which row <{name}.id> is"

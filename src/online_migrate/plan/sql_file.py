@@ -51,6 +51,8 @@ class SqlStatement:
     is_concurrent: bool = False
     references: tuple[str, ...] = ()
     """the tables that foreign keys of a new table point at, each once, itself not; ``schema.table`` where written so"""
+    serial_columns: tuple[str, ...] = ()
+    """columns of a new table that get a sequence of their own"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +152,7 @@ def _classify(node: ast.Node, text: str, line: int) -> SqlStatement:
             schema=relation.schemaname or None,
             table=relation.relname,
             references=_references(node.create_stmt),
+            serial_columns=_serial_columns(node.create_stmt),
         )
     if which == "index_stmt":
         index = node.index_stmt
@@ -174,6 +177,15 @@ def _references(statement: ast.CreateStmt) -> tuple[str, ...]:
         if constraint.contype == ast.CONSTR_FOREIGN
     ]
     return tuple(dict.fromkeys(t for t in targets if t != own))
+
+
+def _serial_columns(statement: ast.CreateStmt) -> tuple[str, ...]:
+    """serial and its kin are no types: the parser leaves their names as they are written."""
+    return tuple(
+        column.colname
+        for column in find_nodes(statement, ast.ColumnDef)
+        if column.type_name.names and column.type_name.names[-1].string.sval in {"serial", "bigserial", "smallserial", "serial4", "serial8", "serial2"}
+    )
 
 
 def _name(relation: ast.RangeVar) -> str:
