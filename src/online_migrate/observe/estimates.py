@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from online_migrate.backfill.chunks import Position, Walk, share_done
 from online_migrate.journal.store import CursorRecord, HistoryRecord
 
 SWEEP: Final = "sweep"
@@ -44,17 +45,11 @@ UNKNOWN: Final = Pace(rate=None, eta_s=None)
 
 
 def share_of(cursor: CursorRecord) -> float:
-    """Pages passed ÷ pages at the start, 0…1.
-
-    A chunk is walked once for each stripe, so a place in it counts the walks that are behind.  The sweep comes after
-    all pages were passed: its share is 1.
-    """
-    if cursor.pass_name == SWEEP or cursor.pages_total <= 0 or cursor.chunk >= cursor.pages_total:
+    """Pages passed ÷ pages at the start, 0…1.  The sweep comes after all pages were passed: its share is 1."""
+    if cursor.pass_name == SWEEP:
         return 1.0
-    length = max(1, min(cursor.chunk_pages, cursor.pages_total - cursor.chunk))
-    walk = min(1.0, max(0, cursor.slice - cursor.chunk) / length)
-    walks = (cursor.stripe + walk) / max(1, cursor.stripes)
-    return min(1.0, (cursor.chunk + min(1.0, walks) * length) / cursor.pages_total)
+    walk = Walk(pages_total=cursor.pages_total, chunk_pages=cursor.chunk_pages, stripes=cursor.stripes)
+    return share_done(walk, Position(chunk=cursor.chunk, stripe=cursor.stripe, slice=cursor.slice))
 
 
 def points_of(history: Iterable[HistoryRecord]) -> dict[tuple[str, str, str], tuple[Point, ...]]:

@@ -143,12 +143,11 @@ class HistorySink:
         self._thread.join(timeout=CLOSE_S)
 
     def _keep(self) -> None:
-        is_open = True
-        while is_open:
-            is_open = self._take()
-            if not is_open:
-                self._append(self._summary.rest())
-                self._try_at = 0.0
+        while self._take():
+            self._write()
+        self._append(self._summary.rest())
+        for _ in range(2):  # the first may find that the connection is gone
+            self._try_at = 0.0
             self._write()
         if self._connection is not None:
             self._connection.close()

@@ -301,7 +301,7 @@ class _Backfill:
     def _batch_done(self, event: e.BatchDone) -> None:
         self._own[_table(event)] = True
         self._done.set(_table(event), event.rows_done)
-        self._share.set(_table(event), event.share_done)
+        self._share.raise_to(_table(event), event.share_done)  # a sweep walks all pages again
         self._eta.set(_table(event), event.eta_s)
         self._rows.add(_table(event), event.rows)
         self._batches.add(_table(event), 1)

@@ -55,7 +55,7 @@ def place_text(stage: str, step: str, table: str) -> str:
 def describe(event: str, fields: Fields) -> str:
     """One sentence on an event of that name (:attr:`Event.name`) with these facts; its place is not repeated."""
     words = _SENTENCES.get(event)
-    return event.replace("_", " ") if words is None else words(fields)
+    return (words(fields) if words else "") or event.replace("_", " ")
 
 
 def _run_started(f: Fields) -> str:

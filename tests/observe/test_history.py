@@ -1,0 +1,146 @@
+"""The keeper of events: what it keeps, and that nobody waits for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from online_migrate import events as e
+from online_migrate.journal.store import HistoryRecord
+from online_migrate.observe.history import KEPT, SUM_S, HistorySink, Summary
+from online_migrate.postgres.connection import Connector
+from tests.observe.made_runs import MadeRun, batch, begun_run, whole_run
+
+
+@pytest.fixture
+def run(database: str) -> Iterator[MadeRun]:
+    with begun_run(database) as made:
+        yield made
+
+
+def run_started(run: MadeRun) -> e.RunStarted:
+    return e.RunStarted(plan="shop", run_id=run.run_id, resumed=False, steps_total=7, steps_done=0)
+
+
+def kept(run: MadeRun) -> tuple[HistoryRecord, ...]:
+    return run.journal.read_history(run.run_id)
+
+
+def test_what_happened_is_in_the_journal_after_close(run: MadeRun) -> None:
+    """A report can be made from the journal alone: every event but the many small ones, in order."""
+    sink = HistorySink(run.connector)
+    sink.emit(run_started(run))
+    for event in list(whole_run())[1:]:
+        sink.emit(event)
+    sink.close()
+    names = [record.event for record in kept(run)]
+    expected = [event.name for event in whole_run() if not isinstance(event, e.BatchDone | e.LongStatement)]
+    expected.insert(expected.index("step_ended", expected.index("backfill_started")), "throughput")
+    assert names == expected
+    assert sink.dropped == 0
+    held = next(r for r in kept(run) if r.event == "lock_held")
+    assert (held.stage, held.step, held.table) == ("columns", "add_column bot_id", "users")
+    assert held.fields["held_s"] == pytest.approx(0.004)
+
+
+def test_batches_are_summed_by_table_and_time() -> None:
+    """Ten minutes at twenty batches a second are sixty records a table, and no row is lost in them."""
+    summary = Summary()
+    records: list[e.Event] = []
+    for tick in range(12_000):
+        for table in ("users", "orders"):
+            records += summary.take(batch(table, rows_done=(tick + 1) * 500), tick / 20)
+    records += summary.rest()
+    sums = [r for r in records if isinstance(r, e.Throughput)]
+    assert len(sums) == len(records) <= 2 * 600 / SUM_S + 2
+    users = [r for r in sums if r.table == "users"]
+    assert sum(r.rows for r in users) == 12_000 * 500
+    assert sum(r.batches for r in users) == 12_000
+    assert users[-1].rows_done == 12_000 * 500
+
+
+def test_a_step_that_ends_takes_its_sum_along() -> None:
+    """The last seconds of a table stand before its end, not after it."""
+    summary = Summary()
+    summary.take(batch(), 0)
+    ended = e.StepEnded(stage="fill", step="backfill bot_id", table="users", outcome="done", seconds=1)
+    assert [event.name for event in summary.take(ended, 1)] == ["throughput", "step_ended"]
+
+
+def test_only_readings_and_blockers_that_change_something_are_kept() -> None:
+    """A throttler that is read every second fills no table; that it turned red is news."""
+    summary = Summary()
+
+    def reading(utilisation: float) -> int:
+        event = e.Reading(throttler="wal", utilisation=utilisation, reason="", age_s=0)
+        return len(summary.take(event, 0))
+
+    assert [reading(u) for u in (0.1, 0.2, 1.1, 1.5, 0.9)] == [1, 0, 1, 0, 1]
+    seen = [e.BlockersSeen(waiting_for="users", blockers=(b,)) for b in ("a", "a", "b")]
+    assert [len(summary.take(event, 0)) for event in seen] == [1, 0, 1]
+
+
+def test_nobody_waits_for_a_server_that_is_away(run: MadeRun) -> None:
+    """The runner hands an event over in microseconds, whatever the server does."""
+    sink = HistorySink(Connector(dsn="host=127.0.0.1 port=1 dbname=x"))
+    began = time.monotonic()
+    for _ in range(1_000):
+        sink.emit(run_started(run))
+    assert time.monotonic() - began < 0.5
+    sink.close()
+
+
+def test_a_lost_connection_loses_no_event(run: MadeRun) -> None:
+    """What was not written is written when the server is there again."""
+    sink = HistorySink(run.connector)
+    sink.emit(run_started(run))
+    sink.emit(e.Note(message="before"))
+    wait_until(lambda: len(kept(run)) == 2)
+    with psycopg.connect(run.connector.dsn, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name LIKE '%history%'"
+        )
+    sink.emit(e.Note(message="after"))
+    sink.close()
+    assert [r.fields.get("message") for r in kept(run)] == [None, "before", "after"]
+
+
+def wait_until(condition: object, seconds: float = 5.0) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_an_event_that_cannot_be_kept_does_not_stop_the_others(run: MadeRun) -> None:
+    """One event with a byte that PostgreSQL refuses must not bar the rest."""
+    sink = HistorySink(run.connector, run_id=run.run_id)
+    sink.emit(e.Note(message="nul \0 byte"))
+    sink.emit(e.Note(message="fine"))
+    sink.close()
+    assert [r.fields["message"] for r in kept(run)] == ["fine"]
+    assert sink.dropped == 1
+
+
+def test_memory_is_bounded(run: MadeRun) -> None:
+    """A server that is away for a day does not fill our memory; what was let go is counted."""
+    sink = HistorySink(run.connector)
+    sink._append([e.Note(message="x")] * (KEPT + 5))
+    assert sink.dropped == 5
+    sink.close()
+
+
+def test_the_keeper_is_not_among_the_runners_statements(run: MadeRun) -> None:
+    """Fault injection counts the runner's statements; a thread beside it would make the count a matter of luck."""
+    calls: list[int] = []
+    counted = Connector(dsn=run.connector.dsn, on_statement=lambda: calls.append(1))
+    sink = HistorySink(counted, run_id=run.run_id)
+    sink.emit(e.Note(message="x"))
+    sink.close()
+    assert [r.fields["message"] for r in kept(run)] == ["x"]
+    assert calls == []

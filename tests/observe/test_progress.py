@@ -1,0 +1,145 @@
+"""A run on the terminal, and in lines."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from online_migrate.demo.shop import BRIEF_TABLES, FURTHER_TABLES
+from online_migrate.journal.lease import Holder
+from online_migrate.observe.progress import LiveView, render, status_line
+from online_migrate.observe.views import Snapshot, WaitView
+from tests.observe.made_runs import BACKFILL, NOON, make_snapshot
+from tests.observe.test_logs import FixedClock
+
+ALL = BRIEF_TABLES + FURTHER_TABLES
+
+
+def draw(snapshot: Snapshot, width: int = 100, height: int = 60) -> str:
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, height=height, force_terminal=True, color_system=None)
+    console.print(render(snapshot))
+    return stream.getvalue()
+
+
+def test_the_picture() -> None:
+    """Where it is, how far, how fast, how long: what a person looks for stands where they look."""
+    assert draw(make_snapshot(), width=80) == (
+        "shop  running  3 of 7 steps  2 min 05 s\n"
+        "1 tables ✓  2 columns ✓  3 fill ▶  4 swap ·\n"
+        "             1  2  3 fill                         4 \n"
+        "users           ✓  ━━━━──────  45 % 96k/s 3.0 s   · \n"
+        "orders          ✓  ·                              · \n"
+        "(no table)   ✓                                      \n"
+    )
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+def test_37_tables_fit_a_terminal(width: int) -> None:
+    """No line is broken or cut, and every table is there by its name."""
+    shown = draw(make_snapshot(ALL), width=width)
+    lines = shown.splitlines()
+    assert max(map(len, lines)) <= width
+    assert len(lines) == 37 + 1 + 3
+    assert all(table in shown for table in ALL)
+    assert "━━━━──────  45 % 96k/s 3.0 s" in shown
+
+
+def test_a_low_terminal_shows_what_matters() -> None:
+    """With 24 lines the table that runs is seen, and how many others there are."""
+    shown = draw(make_snapshot(ALL), width=80, height=24)
+    assert len(shown.splitlines()) <= 24
+    assert "━━━━" in shown
+    assert "more tables" in shown
+
+
+def test_why_it_waits_is_at_the_top() -> None:
+    """The first question at night is answered in the first lines."""
+    wait = WaitView(
+        kind="blocker", reason="pid 12 (app) has been in a transaction for 4 s", since=NOON,
+        stage=BACKFILL[0], step=BACKFILL[1], table=BACKFILL[2],
+    )  # fmt: skip
+    lines = draw(make_snapshot(reason=wait.reason, waits=(wait,)), width=120).splitlines()
+    assert lines[2] == (
+        "⏸ fill / backfill bot_id / users, for 2 min 05 s: pid 12 (app) has been in a transaction for 4 s"
+    )
+
+
+def test_a_gate_says_what_is_asked() -> None:
+    """A person who has to approve reads here what they promise."""
+    snapshot = make_snapshot()
+    gate = replace(snapshot.stages[-1], state="waiting", reason="the new release is live")
+    shown = draw(replace(snapshot, state="waiting", stages=(*snapshot.stages[:-1], gate)))
+    assert "⏸ gate of swap: the new release is live" in shown
+
+
+def test_a_dead_runner_is_not_drawn_as_running() -> None:
+    """After a crash the picture says that nobody is at work."""
+    holder = Holder(who="ada@host, process 1", plan="shop", since="", beat_age_s=75)
+    snapshot = make_snapshot(
+        is_live=False, holder=holder, reason="no runner is at work, last heartbeat 1 min 15 s ago"
+    )
+    assert draw(snapshot).startswith("shop  no runner  ")
+    assert "no runner" in status_line(snapshot)
+
+
+def test_a_failed_step_says_why_in_its_cell() -> None:
+    """Which table, and what the server said."""
+    snapshot = make_snapshot()
+    fill = snapshot.stages[2]
+    failed = replace(fill.steps[0], state="failed", reason="duplicate key")
+    stages = (
+        *snapshot.stages[:2],
+        replace(fill, state="failed", steps=(failed, *fill.steps[1:])),
+        snapshot.stages[3],
+    )
+    assert "✗ duplicate key" in draw(replace(snapshot, state="failed", stages=stages))
+    assert "users failed: duplicate key" in status_line(replace(snapshot, stages=stages))
+
+
+def test_names_are_text_and_no_markup() -> None:
+    """A table called [red] is a table called [red]."""
+    assert "[red]x[/red]" in draw(make_snapshot(("[red]x[/red]",)))
+
+
+def test_one_line_tells_the_same() -> None:
+    """Without a terminal a line has where, how far, how fast, how long."""
+    assert status_line(make_snapshot()) == (
+        "shop: running; 3 of 7 steps; stage fill (3 of 4); backfill bot_id users 45 %, 45,000 of about 100,000 rows,"
+        " 96,000 rows/s, time left 3.0 s"
+    )
+
+
+def test_lines_come_on_change_and_once_a_second() -> None:
+    """A log that someone reads tomorrow does not say the same thing a thousand times; its last line is the end."""
+    stream, clock = io.StringIO(), FixedClock()
+    view = LiveView(Console(file=stream, width=80), clock=clock)
+    snapshot = make_snapshot()
+    for tick in range(40):
+        clock.now = 100 + tick / 10
+        view.update(replace(snapshot, reason=f"change {tick // 5}"))
+    for _ in range(40):
+        clock.now += 1
+        view.update(replace(snapshot, reason="change 7"))
+    view.update(replace(snapshot, state="done", reason=""))
+    view.close()
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 6
+    assert lines[-1].startswith("shop: done")
+
+
+def test_on_a_terminal_the_table_stays_in_place() -> None:
+    """The live table is drawn over itself, and lines of others go above it."""
+    stream = io.StringIO()
+    view = LiveView(Console(file=stream, force_terminal=True, width=80, height=40))
+    view.update(make_snapshot())
+    view.stream.write("a line of the log\n")
+    view.update(make_snapshot(state="done"))
+    view.close()
+    view.close()
+    shown = stream.getvalue()
+    assert "\x1b[1A" in shown  # the cursor goes up: redrawn, not scrolled
+    assert shown.index("a line of the log") < shown.rindex("orders")
