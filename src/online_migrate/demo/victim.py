@@ -1,0 +1,38 @@
+"""What kills a runner for ``online-migrate demo --interrupt``: it counts statements from the beginning of a stage on.
+
+SIGKILL from within, before a statement is sent: nothing is cleaned up, as after a power cut of the runner's host.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from online_migrate.demo.operate import KILL_VARIABLE, Kill
+from online_migrate.events import Event, StageStarted
+
+
+class Executioner:
+    """A sink that hears a stage begin, and a hook that is called before every statement."""
+
+    @classmethod
+    def from_environment(cls) -> Executioner:
+        """What :class:`~online_migrate.demo.operate.Operator` asked for; raises KeyError where it did not."""
+        return cls(Kill.parse(os.environ[KILL_VARIABLE]))
+
+    def __init__(self, kill: Kill) -> None:
+        self._kill = kill
+        self._left: int | None = None
+
+    def emit(self, event: Event) -> None:
+        """Begin to count where the stage begins."""
+        if isinstance(event, StageStarted) and event.stage == self._kill.stage:
+            self._left = self._kill.statements
+
+    def on_statement(self) -> None:
+        """Count; kill this process when the number is reached."""
+        if self._left is None:
+            return
+        if self._left <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self._left -= 1
