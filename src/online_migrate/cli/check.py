@@ -1,0 +1,54 @@
+"""online-migrate check."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import click
+
+from online_migrate.cli.common import connector_of, dsn_option, echo_findings, plan_argument, read_plan
+from online_migrate.engine.check import check, is_stopping, survey
+from online_migrate.engine.secrets import Secrets
+from online_migrate.errors import PreflightFailed
+from online_migrate.operations.base import Finding, Severity
+from online_migrate.postgres.connection import ensure_supported
+
+
+@click.command("check")
+@plan_argument
+@dsn_option
+@click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def check_command(plan: Path, dsn: str, format_: str) -> None:
+    """Say everything that is wrong, risky or open about PLAN on this database.  Reads only.
+
+    \b
+    stop  the run would not begin         ask   only you can answer it
+    warn  it runs, but know this          info  good to know
+    """
+    read = read_plan(plan)
+    with connector_of(read, dsn).open("check") as connection:
+        ensure_supported(connection.info.server_version)
+        seen = survey(read, connection)
+        findings = check(seen, missing_secrets=Secrets(read.secrets, os.environ).missing())
+    if format_ == "json":
+        click.echo(json.dumps([_json(f) for f in findings], indent=2))
+    else:
+        echo_findings(findings)
+        counts = {s: sum(f.severity is s for f in findings) for s in Severity}
+        click.echo(f"{len(seen.steps)} steps; " + ", ".join(f"{n} {s.value}" for s, n in counts.items()))
+    if is_stopping(findings):
+        raise PreflightFailed("the run would not begin", remedy="mend what is marked stop, then check again")
+
+
+def _json(finding: Finding) -> dict[str, str]:
+    return {
+        "severity": finding.severity.value,
+        "code": finding.code,
+        "fact": finding.fact,
+        "remedy": finding.remedy,
+        "step": finding.step,
+        "table": finding.table,
+        "manual": finding.manual,
+    }

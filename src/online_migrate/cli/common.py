@@ -1,0 +1,62 @@
+"""What every command shares: the plan argument, the connection, errors as text."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from online_migrate.clock import SystemClock
+from online_migrate.errors import OnlineMigrateError
+from online_migrate.operations.base import Finding, Severity
+from online_migrate.operations.registry import OPERATIONS
+from online_migrate.plan.load import load_file
+from online_migrate.plan.model import Plan
+from online_migrate.postgres.connection import Connector
+
+CLOCK = SystemClock()
+_F = TypeVar("_F", bound=Callable[..., Any])
+_MARKS = {Severity.STOP: ("✗ stop", "red"), Severity.WARN: ("! warn", "yellow"), Severity.ASK: ("? ask ", "cyan"), Severity.INFO: ("· info", None)}
+
+plan_argument = click.argument("plan", type=click.Path(path_type=Path), metavar="PLAN")
+
+
+def dsn_option(command: _F) -> _F:
+    """``--dsn``, with the environment behind it."""
+    return click.option(
+        "--dsn", envvar="ONLINE_MIGRATE_DSN", default="", show_envvar=True, help="Where the database is: a libpq connection string or URI."
+    )(command)
+
+
+def has_database(dsn: str) -> bool:
+    """Was a database named, by DSN or by libpq's variables?"""
+    return bool(dsn) or any(os.environ.get(v) for v in ("PGHOST", "PGDATABASE", "PGSERVICE", "PGPORT"))
+
+
+def read_plan(path: Path) -> Plan:
+    return load_file(path, OPERATIONS)
+
+
+def connector_of(plan: Plan, dsn: str) -> Connector:
+    return Connector(dsn=dsn, schema=plan.schema)
+
+
+def echo_error(error: OnlineMigrateError) -> None:
+    """What was found, where, and what to do next."""
+    click.secho(f"error: {error.message}", err=True, fg="red" if error.exit_code not in (75, 130) else "yellow")
+    if error.remedy:
+        click.echo(f"next:  {error.remedy}", err=True)
+
+
+def echo_findings(findings: Iterable[Finding], *, err: bool = False) -> None:
+    for finding in findings:
+        mark, colour = _MARKS[finding.severity]
+        where = f"  [{finding.step}{f' on {finding.table}' if finding.table else ''}]" if finding.step else ""
+        click.echo(f"{click.style(mark, fg=colour)}  {finding.fact}{where}", err=err)
+        if finding.remedy:
+            click.echo(f"        → {finding.remedy}", err=err)
+        if finding.manual:
+            click.echo(f"          {finding.manual}", err=err)

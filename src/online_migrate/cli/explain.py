@@ -1,0 +1,121 @@
+"""online-migrate explain."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import click
+
+from online_migrate.cli.common import connector_of, dsn_option, has_database, plan_argument, read_plan
+from online_migrate.engine.check import survey
+from online_migrate.engine.explain import ExplainedStep, Explanation, explain
+from online_migrate.operations.base import Kind, Statement
+from online_migrate.postgres.connection import ensure_supported
+from online_migrate.postgres.locks import LockNeed
+
+_HOW = {
+    Kind.WINDOW: "lock window, instant",
+    Kind.LONG: "long, watched, hinders no statement of the application",
+    Kind.BATCH: "in batches",
+    Kind.WRITE: "a short transaction",
+    Kind.READ: "reads",
+}
+
+
+@click.command("explain")
+@plan_argument
+@dsn_option
+@click.option("--format", "format_", type=click.Choice(["text", "json", "sql"]), default="text", show_default=True)
+@click.option("--stage", "only", help="Only this stage.")
+def explain_command(plan: Path, dsn: str, format_: str, only: str | None) -> None:
+    """Print every step of PLAN: its SQL, its locks, instant or long; with a database its rows and bytes.
+
+    Works without a database, too: then for the tables that stand in the plan.
+    """
+    read = read_plan(plan)
+    if has_database(dsn):
+        with connector_of(read, dsn).open("explain") as connection:
+            ensure_supported(connection.info.server_version)
+            explanation = explain(read, survey(read, connection))
+    else:
+        explanation = explain(read, None)
+    steps = [s for s in explanation.steps if only in (None, s.stage)]
+    if format_ == "json":
+        click.echo(json.dumps([_json(s) for s in steps], indent=2))
+    else:
+        lines = _sql_lines(steps) if format_ == "sql" else _text_lines(explanation, steps)
+        click.echo("\n".join(lines))
+
+
+def _text_lines(explanation: Explanation, steps: list[ExplainedStep]) -> Iterator[str]:
+    yield f"plan {explanation.plan.name}: {len(explanation.plan.stages)} stages, {len(steps)} steps"
+    if not explanation.has_database:
+        yield "without a database: rows, bytes and what is there already are not known"
+    for name, root in explanation.open_sets.items():
+        yield f"set {name}: further tables that reference {root} are known with a database (--dsn)"
+    for stage_name, in_stage in groupby(steps, key=lambda s: s.stage):
+        stage = explanation.plan.stage(stage_name)
+        gate = f", gate: {stage.gate.approval}" if stage is not None and stage.gate is not None else ""
+        members = list(in_stage)
+        yield ""
+        yield f"stage {stage_name} ({members[0].phase}{gate})"
+        for title, same in groupby(members, key=lambda s: s.step):
+            yield f"  {title}"
+            for step in same:
+                yield from _step_lines(step)
+
+
+def _step_lines(step: ExplainedStep) -> Iterator[str]:
+    size = "" if step.rows is None or step.bytes is None else f", some {step.rows:,} rows, {_size(step.bytes)}"
+    yield f"    {step.table or '(the database)'}: {'instant' if step.is_instant else 'long'}{size}{', done' if step.is_done else ''}"
+    for statement in step.statements:
+        how = _HOW[statement.kind] + (f": {statement.note}" if statement.note else "")
+        yield f"      -- {how}"
+        yield from (f"      {line}" for line in f"{statement.text};".splitlines())
+    for need in step.locks:
+        yield f"      lock: {_lock(need)}"
+
+
+def _lock(need: LockNeed) -> str:
+    how = "for a scan" if need.is_long else "instant"
+    return f"{need.mode.sql} on {need.relation}, {how}; waits behind it: {need.mode.waits_behind}"
+
+
+def _sql_lines(steps: list[ExplainedStep]) -> Iterator[str]:
+    for step in steps:
+        yield f"-- {step.stage} / {step.step} / {step.table}"
+        yield from (f"{s.text};" for s in step.statements)
+
+
+def _json(step: ExplainedStep) -> dict[str, Any]:
+    return {
+        "stage": step.stage,
+        "phase": step.phase,
+        "step": step.step,
+        "operation": step.operation,
+        "table": step.table,
+        "instant": step.is_instant,
+        "done": step.is_done,
+        "rows": step.rows,
+        "bytes": step.bytes,
+        "statements": [_statement_json(s) for s in step.statements],
+        "locks": [
+            {"relation": n.relation, "lock": n.mode.sql, "instant": not n.is_long, "waits_behind": n.mode.waits_behind} for n in step.locks
+        ],
+    }
+
+
+def _statement_json(statement: Statement) -> dict[str, str]:
+    return {"sql": statement.text, "kind": statement.kind.value, "note": statement.note}
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TB"

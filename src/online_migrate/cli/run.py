@@ -1,0 +1,183 @@
+"""online-migrate run."""
+
+from __future__ import annotations
+
+import os
+import signal as os_signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import click
+from rich.console import Console
+
+from online_migrate.cli.common import CLOCK, connector_of, dsn_option, echo_findings, plan_argument, read_plan
+from online_migrate.clock import Signal
+from online_migrate.engine.runner import Options, Runner
+from online_migrate.engine.secrets import Secrets
+from online_migrate.errors import UsageError
+from online_migrate.events import Event, SecretShown, Sink, Sinks
+from online_migrate.observe.history import HistorySink
+from online_migrate.observe.logs import LogSink
+from online_migrate.observe.metrics import MetricsSink
+from online_migrate.observe.progress import LiveView
+from online_migrate.observe.watch import SnapshotWatch
+from online_migrate.observe.web import MetricsServer
+from online_migrate.operations.base import Finding, Severity
+from online_migrate.plan.model import Plan
+from online_migrate.postgres.connection import Connector
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wiring:
+    """How a run is watched."""
+
+    log_format: str = "console"
+    log_level: str = "info"
+    metrics_address: tuple[str, int] | None = None
+    on_statement: Callable[[], None] | None = None
+    """called before each statement; the demo's fault injection counts them"""
+    sinks: Sequence[Sink] = ()
+
+
+@click.command("run")
+@plan_argument
+@dsn_option
+@click.option("--through", metavar="STAGE", help="Stop after this stage.")
+@click.option("--approve", metavar="STAGE", multiple=True, help="Open this stage's gate; may be given several times.")
+@click.option("--accept-changed-plan", is_flag=True, help="Go on with a plan that is not the one the run began with.")
+@click.option("--metrics-port", type=click.IntRange(0, 65535), help="Serve /metrics here; 0 takes a free port.")
+@click.option("--metrics-host", default="127.0.0.1", show_default=True, help="Address for --metrics-port.")
+@click.option("--log-format", type=click.Choice(["console", "json"]), default="console", show_default=True)
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True)
+def run_command(
+    plan: Path,
+    dsn: str,
+    through: str | None,
+    approve: tuple[str, ...],
+    accept_changed_plan: bool,
+    metrics_port: int | None,
+    metrics_host: str,
+    log_format: str,
+    log_level: str,
+) -> None:
+    """Carry PLAN out.  The same command goes on after any stop, crash or lost connection.
+
+    Ctrl-C once: finish the batch, keep the state, exit 130.  Twice: cancel the statement that runs.
+
+    \b
+    online-migrate run plans/multi_tenant.yaml --through backfill --metrics-port 9187
+    """
+    address = None if metrics_port is None else (metrics_host, metrics_port)
+    wiring = Wiring(log_format=log_format, log_level=log_level, metrics_address=address)
+    options = Options(through=through, approve=approve, accept_changed_plan=accept_changed_plan)
+    run_plan(read_plan(plan), dsn, options, wiring)
+
+
+def run_plan(plan: Plan, dsn: str, options: Options, wiring: Wiring) -> None:
+    """Wire a run and carry it out; raises what the runner raises."""
+    connector = Connector(dsn=dsn, schema=plan.schema, on_statement=wiring.on_statement)
+    signal = Signal()
+    with ExitStack() as stack:
+        sinks, stream = _listeners(plan, connector_of(plan, dsn), wiring, stack)
+        runner = Runner(
+            plan=plan,
+            connector=connector,
+            clock=CLOCK,
+            signal=signal,
+            sink=sinks,
+            secrets=Secrets(plan.secrets, os.environ),
+            show_secret=lambda name, value: _show_secret(plan, name, value, sinks),
+            options=options,
+            on_findings=lambda findings: _say_findings(findings, stream),
+        )
+        stack.enter_context(_stoppable(signal))
+        runner.run()
+
+
+def _listeners(plan: Plan, connector: Connector, wiring: Wiring, stack: ExitStack) -> tuple[Sinks, Console]:
+    """Log, journal's history, metrics and, on a terminal, the live table."""
+    console = Console(stderr=True)
+    is_live = console.is_terminal and wiring.log_format == "console" and wiring.log_level == "info"
+    history = HistorySink(connector)
+    stack.callback(history.close)
+    sinks: list[Sink] = [*wiring.sinks, history]
+    watchers = []
+    if is_live:
+        view = LiveView(console)
+        stack.callback(view.close)
+        watchers.append(view.update)
+        sinks.append(LogSink(plan=plan.name, fmt="console", stream=view.stream, level="warning", colour=True))
+    else:
+        sinks.append(LogSink(plan=plan.name, fmt=wiring.log_format, stream=sys.stderr, level=wiring.log_level, colour=sys.stderr.isatty()))  # type: ignore[arg-type]
+    if wiring.metrics_address is not None:
+        metrics = MetricsSink(plan=plan.name)
+        host, port = wiring.metrics_address
+        server = MetricsServer(metrics.registry, host=host, port=port)
+        click.echo(f"metrics: {server.start()}/metrics", err=True)
+        stack.callback(server.stop)
+        sinks.append(metrics)
+        watchers.append(metrics.update)
+    if watchers:
+        watch = SnapshotWatch(connector, plan.name, watchers)
+        watch.start()
+        stack.callback(watch.close)
+    return Sinks(sinks), console
+
+
+def _say_findings(findings: list[Finding], console: Console) -> None:
+    """Warnings and questions; what stops the run is its error."""
+    shown = [f for f in findings if f.severity in (Severity.WARN, Severity.ASK)]
+    if console.is_terminal or shown:
+        echo_findings(shown, err=True)
+
+
+@contextmanager
+def _stoppable(signal: Signal) -> Iterator[None]:
+    """First signal: stop after the batch.  Second: cancel the statement; psycopg does so on KeyboardInterrupt."""
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        name = os_signal.Signals(number).name
+        if signal.is_stopping:
+            signal.abort(name)
+            raise KeyboardInterrupt
+        signal.stop(name)
+        click.echo(f"{name}: stopping after the current batch or statement; once more cancels it", err=True)
+
+    before = {n: os_signal.signal(n, on_signal) for n in (os_signal.SIGINT, os_signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            os_signal.signal(number, handler)
+
+
+def _show_secret(plan: Plan, name: str, value: str, sink: Sinks) -> str:
+    """On the terminal; without one into a file that only we may read, before its row commits."""
+    if sys.stdout.isatty():
+        click.echo(f"\n{name} (shown once, only its SHA-256 is kept): {value}\n")
+        where = "the terminal"
+    else:
+        path = _free_path(Path(f"{plan.name}.{name}.secret"))
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except OSError as error:
+            raise UsageError(f"secret {name} cannot be written to {path}: {error.strerror}", remedy="run in a folder where you may write") from error
+        with os.fdopen(descriptor, "w") as file:
+            file.write(value + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        where = str(path.resolve())
+        click.echo(f"{name}: written once to {where} (mode 0600); only its SHA-256 is kept in the database")
+    event: Event = SecretShown(secret=name, where=where)
+    sink.emit(event)
+    return where
+
+
+def _free_path(path: Path) -> Path:
+    """A name that is not taken: an older token may be in use."""
+    candidates = (path, *(path.with_suffix(f".{n}.secret") for n in range(1, 1000)))
+    return next(p for p in candidates if not p.exists())

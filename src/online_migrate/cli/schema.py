@@ -1,0 +1,20 @@
+"""online-migrate schema."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from online_migrate.operations.registry import OPERATIONS
+from online_migrate.plan.json_schema import json_schema
+
+
+@click.command("schema")
+def schema_command() -> None:
+    """Print the JSON Schema of plan files, for editors.
+
+    \b
+    First line of a plan:  # yaml-language-server: $schema=docs/plan.schema.json
+    """
+    click.echo(json.dumps(json_schema(OPERATIONS), indent=2, ensure_ascii=False))

@@ -1,0 +1,37 @@
+"""online-migrate stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from online_migrate.cli.common import CLOCK, connector_of, dsn_option, plan_argument, read_plan
+from online_migrate.clock import Signal
+from online_migrate.control import request_stop
+from online_migrate.errors import UsageError
+from online_migrate.journal.lease import read_holder, read_sessions, whoami
+from online_migrate.journal.store import ensure_readable
+
+WAIT_S = 30.0
+
+
+@click.command("stop")
+@plan_argument
+@dsn_option
+def stop_command(plan: Path, dsn: str) -> None:
+    """Ask the runner of PLAN, wherever it is, to stop after its current batch or statement; its state is kept."""
+    read = read_plan(plan)
+    with connector_of(read, dsn).open("stop") as connection:
+        holder = read_holder(connection) if ensure_readable(connection) else None
+        if holder is None or holder.plan != read.name or not read_sessions(connection):
+            raise UsageError(f"no runner of plan {read.name} is at work in this database", remedy=f"see how far it is: online-migrate status {plan}")
+        request_stop(connection, plan=read.name, by_whom=whoami())
+        click.echo(f"asked {holder.who} to stop after its current batch or statement")
+        deadline = CLOCK.monotonic() + WAIT_S
+        while read_sessions(connection) and CLOCK.monotonic() < deadline:
+            CLOCK.wait(0.2, Signal())
+        if read_sessions(connection):
+            click.echo(f"it is still at its statement after {WAIT_S:.0f} s and will stop when that is over: online-migrate status {plan}")
+        else:
+            click.echo(f"stopped; go on with: online-migrate run {plan}")

@@ -1,0 +1,32 @@
+"""verify: what the finished steps promise, read from the world again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from online_migrate.engine.check import survey
+from online_migrate.errors import UsageError
+from online_migrate.operations.base import Finding
+from online_migrate.operations.registry import OPERATIONS
+from online_migrate.plan.model import Plan
+from online_migrate.postgres.connection import Connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    verified: int
+    open: int
+    findings: tuple[Finding, ...]
+
+
+def verify(plan: Plan, connection: Connection) -> Verified:
+    """Every step that the journal has as done; the others are counted as open."""
+    seen = survey(plan, connection)
+    if seen.run_id is None:
+        raise UsageError(f"there is no run of plan {plan.name} in this database", remedy=f"begin one: online-migrate run {plan.path}")
+    findings: list[Finding] = []
+    done = [s for s in seen.steps if s.key in seen.done]
+    for step in done:
+        found = OPERATIONS[step.spec.operation].verify(seen.place(step), step.spec.params)
+        findings += [replace(f, step=f"{step.stage}: {step.spec.title}", table=step.table or "") for f in found]
+    return Verified(verified=len(done), open=len(seen.steps) - len(done), findings=tuple(findings))
