@@ -10,7 +10,9 @@ from online_migrate.postgres.connection import Connection
 
 def request_stop(connection: Connection, *, plan: str, by_whom: str) -> None:
     """Ask the runner of ``plan`` to stop after its current batch."""
-    connection.execute("INSERT INTO online_migrate.request (plan, kind, by_whom) VALUES (%s, 'stop', %s)", [plan, by_whom])
+    connection.execute(
+        "INSERT INTO online_migrate.request (plan, kind, by_whom) VALUES (%s, 'stop', %s)", [plan, by_whom]
+    )
 
 
 def take_stop(connection: Connection, *, plan: str) -> str | None:

@@ -56,7 +56,10 @@ class PlanErrors(PlanError):
     """All the mistakes of one plan, told at once."""
 
     def __init__(self, errors: list[PlanError]) -> None:
-        super().__init__("\n".join(e.message for e in errors), remedy="\n".join(dict.fromkeys(e.remedy for e in errors if e.remedy)))
+        super().__init__(
+            "\n".join(e.message for e in errors),
+            remedy="\n".join(dict.fromkeys(e.remedy for e in errors if e.remedy)),
+        )
         self.errors = errors
 
 
@@ -64,7 +67,9 @@ class PlanChanged(UsageError):
     """The plan is not the one that the run began with; ``changes`` says what differs."""
 
     def __init__(self, changes: tuple[str, ...], *, remedy: str) -> None:
-        super().__init__("the plan changed since the run began:\n" + "\n".join(f"  - {c}" for c in changes), remedy=remedy)
+        super().__init__(
+            "the plan changed since the run began:\n" + "\n".join(f"  - {c}" for c in changes), remedy=remedy
+        )
         self.changes = changes
 
 

@@ -45,7 +45,7 @@ HOLD_LOOK_S = 0.5
 Key = tuple[str, str, str]
 
 
-class _TableRewritten(Exception):  # noqa: N818  # a turn of the pass, not an error that anyone meets
+class _TableRewritten(Exception):  # a turn of the pass, not an error that anyone meets
     """The relfilenode changed: rows have moved to other TIDs."""
 
 
@@ -205,7 +205,7 @@ class Backfill:
             rows = sql.SQL(
                 "ctid = ANY (ARRAY(SELECT ctid FROM ONLY {table} WHERE {rows} AND {column} IS NULL FOR NO KEY UPDATE SKIP LOCKED))"
             ).format(table=self._sql_table, rows=rows, column=self._column)
-        return update_statement(self._sql_table, self._column, sql.SQL(self._value), rows)  # type: ignore[arg-type]
+        return update_statement(self._sql_table, self._column, sql.SQL(self._value), rows)
 
     def _commit(self, cursor: CursorRecord, then: Position, rows: int) -> None:
         stage, step, table = self._bench.key
@@ -277,6 +277,7 @@ class Backfill:
     def _settle(self, cursor: CursorRecord) -> int:
         """Sweep until the proof finds nothing."""
         deadline = self._bench.clock.monotonic() + self._bench.locks.lock_wait
+        late: tuple[str, ...] = ()
         for _ in range(LATE_ROUNDS):
             late = self.prove()
             if not late:
@@ -398,7 +399,9 @@ class Backfill:
             return
         self._health_read_at = now
         for r in self._throttle.read(self._bench.watch):
-            self._bench.emit(Reading, throttler=r.name, utilisation=r.utilisation, reason=r.reason, age_s=r.age_s)
+            self._bench.emit(
+                Reading, throttler=r.name, utilisation=r.utilisation, reason=r.reason, age_s=r.age_s
+            )
 
     def _ensure_going(self) -> None:
         if self._bench.signal.is_stopping or self._bench.is_stop_asked():

@@ -49,7 +49,7 @@ class _Group(click.Group):
 @click.group(cls=_Group, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(online_migrate.__version__, prog_name="online-migrate")
 def main() -> None:
-    """Change the schema and the rows of a live PostgreSQL database, in stages that can be stopped and resumed anywhere.
+    r"""Change the schema and the rows of a live PostgreSQL database, in stages that can be stopped and resumed anywhere.
 
     \b
     A night with it:

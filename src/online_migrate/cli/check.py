@@ -21,7 +21,7 @@ from online_migrate.postgres.connection import ensure_supported
 @dsn_option
 @click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def check_command(plan: Path, dsn: str, format_: str) -> None:
-    """Say everything that is wrong, risky or open about PLAN on this database.  Reads only.
+    r"""Say everything that is wrong, risky or open about PLAN on this database.  Reads only.
 
     \b
     stop  the run would not begin         ask   only you can answer it

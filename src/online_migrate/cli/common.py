@@ -19,7 +19,12 @@ from online_migrate.postgres.connection import Connector
 
 CLOCK = SystemClock()
 _F = TypeVar("_F", bound=Callable[..., Any])
-_MARKS = {Severity.STOP: ("✗ stop", "red"), Severity.WARN: ("! warn", "yellow"), Severity.ASK: ("? ask ", "cyan"), Severity.INFO: ("· info", None)}
+_MARKS = {
+    Severity.STOP: ("✗ stop", "red"),
+    Severity.WARN: ("! warn", "yellow"),
+    Severity.ASK: ("? ask ", "cyan"),
+    Severity.INFO: ("· info", None),
+}
 
 plan_argument = click.argument("plan", type=click.Path(path_type=Path), metavar="PLAN")
 
@@ -27,7 +32,11 @@ plan_argument = click.argument("plan", type=click.Path(path_type=Path), metavar=
 def dsn_option(command: _F) -> _F:
     """``--dsn``, with the environment behind it."""
     return click.option(
-        "--dsn", envvar="ONLINE_MIGRATE_DSN", default="", show_envvar=True, help="Where the database is: a libpq connection string or URI."
+        "--dsn",
+        envvar="ONLINE_MIGRATE_DSN",
+        default="",
+        show_envvar=True,
+        help="Where the database is: a libpq connection string or URI.",
     )(command)
 
 
@@ -37,21 +46,26 @@ def has_database(dsn: str) -> bool:
 
 
 def read_plan(path: Path) -> Plan:
+    """The plan in a file, with every operation known."""
     return load_file(path, OPERATIONS)
 
 
 def connector_of(plan: Plan, dsn: str) -> Connector:
+    """Opens sessions in the plan's schema."""
     return Connector(dsn=dsn, schema=plan.schema)
 
 
 def echo_error(error: OnlineMigrateError) -> None:
     """What was found, where, and what to do next."""
-    click.secho(f"error: {error.message}", err=True, fg="red" if error.exit_code not in (75, 130) else "yellow")
+    click.secho(
+        f"error: {error.message}", err=True, fg="red" if error.exit_code not in (75, 130) else "yellow"
+    )
     if error.remedy:
         click.echo(f"next:  {error.remedy}", err=True)
 
 
 def echo_findings(findings: Iterable[Finding], *, err: bool = False) -> None:
+    """A line a finding, its remedy below it."""
     for finding in findings:
         mark, colour = _MARKS[finding.severity]
         where = f"  [{finding.step}{f' on {finding.table}' if finding.table else ''}]" if finding.step else ""

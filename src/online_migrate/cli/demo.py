@@ -16,13 +16,29 @@ from online_migrate.postgres.connection import Connection, Connector
 
 
 @click.command("demo")
-@click.option("--users", type=click.IntRange(20), default=20_000, show_default=True, help="Size of the shop; 20,000 users are some 400,000 rows.")
-@click.option("--interrupt", is_flag=True, help="Kill the runner with SIGKILL once in every stage, and resume it.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Draws the shop, the traffic and the kills.")
+@click.option(
+    "--users",
+    type=click.IntRange(20),
+    default=20_000,
+    show_default=True,
+    help="Size of the shop; 20,000 users are some 400,000 rows.",
+)
+@click.option(
+    "--interrupt", is_flag=True, help="Kill the runner with SIGKILL once in every stage, and resume it."
+)
+@click.option(
+    "--seed", type=int, default=1, show_default=True, help="Draws the shop, the traffic and the kills."
+)
 @click.option("--plan", type=click.Path(path_type=Path), help="Another plan than plans/multi_tenant.yaml.")
-@click.option("--report", type=click.Path(path_type=Path), default=Path("demo-report.json"), show_default=True, help="Where the report goes.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    default=Path("demo-report.json"),
+    show_default=True,
+    help="Where the report goes.",
+)
 def demo_command(users: int, interrupt: bool, seed: int, plan: Path | None, report: Path) -> None:
-    """Show the main job on a throwaway PostgreSQL: a filled shop becomes multi-tenant while its application works.
+    r"""Show the main job on a throwaway PostgreSQL: a filled shop becomes multi-tenant while its application works.
 
     Needs no server: one is started on 127.0.0.1 and removed at the end.
 
@@ -40,7 +56,9 @@ def demo_command(users: int, interrupt: bool, seed: int, plan: Path | None, repo
         click.echo(line)
     click.echo(f"report: {report}")
     if not result.ok:
-        raise VerificationFailed("the demo is not as it should be", remedy=f"see failures and checks in {report}")
+        raise VerificationFailed(
+            "the demo is not as it should be", remedy=f"see failures and checks in {report}"
+        )
 
 
 class _Screen:

@@ -29,7 +29,9 @@ _HOW = {
 @click.command("explain")
 @plan_argument
 @dsn_option
-@click.option("--format", "format_", type=click.Choice(["text", "json", "sql"]), default="text", show_default=True)
+@click.option(
+    "--format", "format_", type=click.Choice(["text", "json", "sql"]), default="text", show_default=True
+)
 @click.option("--stage", "only", help="Only this stage.")
 def explain_command(plan: Path, dsn: str, format_: str, only: str | None) -> None:
     """Print every step of PLAN: its SQL, its locks, instant or long; with a database its rows and bytes.
@@ -70,7 +72,9 @@ def _text_lines(explanation: Explanation, steps: list[ExplainedStep]) -> Iterato
 
 
 def _step_lines(step: ExplainedStep) -> Iterator[str]:
-    size = "" if step.rows is None or step.bytes is None else f", some {step.rows:,} rows, {_size(step.bytes)}"
+    size = (
+        "" if step.rows is None or step.bytes is None else f", some {step.rows:,} rows, {_size(step.bytes)}"
+    )
     yield f"    {step.table or '(the database)'}: {'instant' if step.is_instant else 'long'}{size}{', done' if step.is_done else ''}"
     for statement in step.statements:
         how = _HOW[statement.kind] + (f": {statement.note}" if statement.note else "")
@@ -104,7 +108,13 @@ def _json(step: ExplainedStep) -> dict[str, Any]:
         "bytes": step.bytes,
         "statements": [_statement_json(s) for s in step.statements],
         "locks": [
-            {"relation": n.relation, "lock": n.mode.sql, "instant": not n.is_long, "waits_behind": n.mode.waits_behind} for n in step.locks
+            {
+                "relation": n.relation,
+                "lock": n.mode.sql,
+                "instant": not n.is_long,
+                "waits_behind": n.mode.waits_behind,
+            }
+            for n in step.locks
         ],
     }
 

@@ -21,7 +21,7 @@ from online_migrate.engine.secrets import Secrets
 from online_migrate.errors import UsageError
 from online_migrate.events import Event, SecretShown, Sink, Sinks
 from online_migrate.observe.history import HistorySink
-from online_migrate.observe.logs import LogSink
+from online_migrate.observe.logs import Format, LogSink
 from online_migrate.observe.metrics import MetricsSink
 from online_migrate.observe.progress import LiveView
 from online_migrate.observe.watch import SnapshotWatch
@@ -35,7 +35,7 @@ from online_migrate.postgres.connection import Connector
 class Wiring:
     """How a run is watched."""
 
-    log_format: str = "console"
+    log_format: Format = "console"
     log_level: str = "info"
     metrics_address: tuple[str, int] | None = None
     on_statement: Callable[[], None] | None = None
@@ -47,12 +47,20 @@ class Wiring:
 @plan_argument
 @dsn_option
 @click.option("--through", metavar="STAGE", help="Stop after this stage.")
-@click.option("--approve", metavar="STAGE", multiple=True, help="Open this stage's gate; may be given several times.")
-@click.option("--accept-changed-plan", is_flag=True, help="Go on with a plan that is not the one the run began with.")
-@click.option("--metrics-port", type=click.IntRange(0, 65535), help="Serve /metrics here; 0 takes a free port.")
+@click.option(
+    "--approve", metavar="STAGE", multiple=True, help="Open this stage's gate; may be given several times."
+)
+@click.option(
+    "--accept-changed-plan", is_flag=True, help="Go on with a plan that is not the one the run began with."
+)
+@click.option(
+    "--metrics-port", type=click.IntRange(0, 65535), help="Serve /metrics here; 0 takes a free port."
+)
 @click.option("--metrics-host", default="127.0.0.1", show_default=True, help="Address for --metrics-port.")
 @click.option("--log-format", type=click.Choice(["console", "json"]), default="console", show_default=True)
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True)
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+)
 def run_command(
     plan: Path,
     dsn: str,
@@ -61,10 +69,10 @@ def run_command(
     accept_changed_plan: bool,
     metrics_port: int | None,
     metrics_host: str,
-    log_format: str,
+    log_format: Format,
     log_level: str,
 ) -> None:
-    """Carry PLAN out.  The same command goes on after any stop, crash or lost connection.
+    r"""Carry PLAN out.  The same command goes on after any stop, crash or lost connection.
 
     Ctrl-C once: finish the batch, keep the state, exit 130.  Twice: cancel the statement that runs.
 
@@ -112,7 +120,15 @@ def _listeners(plan: Plan, connector: Connector, wiring: Wiring, stack: ExitStac
         watchers.append(view.update)
         sinks.append(LogSink(plan=plan.name, fmt="console", stream=view.stream, level="warning", colour=True))
     else:
-        sinks.append(LogSink(plan=plan.name, fmt=wiring.log_format, stream=sys.stderr, level=wiring.log_level, colour=sys.stderr.isatty()))  # type: ignore[arg-type]
+        sinks.append(
+            LogSink(
+                plan=plan.name,
+                fmt=wiring.log_format,
+                stream=sys.stderr,
+                level=wiring.log_level,
+                colour=sys.stderr.isatty(),
+            )
+        )
     if wiring.metrics_address is not None:
         metrics = MetricsSink(plan=plan.name)
         host, port = wiring.metrics_address
@@ -165,7 +181,10 @@ def _show_secret(plan: Plan, name: str, value: str, sink: Sinks) -> str:
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except OSError as error:
-            raise UsageError(f"secret {name} cannot be written to {path}: {error.strerror}", remedy="run in a folder where you may write") from error
+            raise UsageError(
+                f"secret {name} cannot be written to {path}: {error.strerror}",
+                remedy="run in a folder where you may write",
+            ) from error
         with os.fdopen(descriptor, "w") as file:
             file.write(value + "\n")
             file.flush()

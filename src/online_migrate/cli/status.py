@@ -41,7 +41,10 @@ def status_command(plan: Path, dsn: str, as_json: bool, watch: bool) -> None:
 def _snapshot(plan: Plan, connection: Connection) -> Snapshot:
     snapshot = read_snapshot(connection, plan.name) if ensure_readable(connection) else None
     if snapshot is None:
-        raise UsageError(f"there is no run of plan {plan.name} in this database", remedy=f"begin one: online-migrate run {plan.path}")
+        raise UsageError(
+            f"there is no run of plan {plan.name} in this database",
+            remedy=f"begin one: online-migrate run {plan.path}",
+        )
     return snapshot
 
 

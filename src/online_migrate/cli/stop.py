@@ -25,13 +25,18 @@ def stop_command(plan: Path, dsn: str) -> None:
     with connector_of(read, dsn).open("stop") as connection:
         holder = read_holder(connection) if ensure_readable(connection) else None
         if holder is None or holder.plan != read.name or not read_sessions(connection):
-            raise UsageError(f"no runner of plan {read.name} is at work in this database", remedy=f"see how far it is: online-migrate status {plan}")
+            raise UsageError(
+                f"no runner of plan {read.name} is at work in this database",
+                remedy=f"see how far it is: online-migrate status {plan}",
+            )
         request_stop(connection, plan=read.name, by_whom=whoami())
         click.echo(f"asked {holder.who} to stop after its current batch or statement")
         deadline = CLOCK.monotonic() + WAIT_S
         while read_sessions(connection) and CLOCK.monotonic() < deadline:
             CLOCK.wait(0.2, Signal())
         if read_sessions(connection):
-            click.echo(f"it is still at its statement after {WAIT_S:.0f} s and will stop when that is over: online-migrate status {plan}")
+            click.echo(
+                f"it is still at its statement after {WAIT_S:.0f} s and will stop when that is over: online-migrate status {plan}"
+            )
         else:
             click.echo(f"stopped; go on with: online-migrate run {plan}")

@@ -20,6 +20,10 @@ def verify_command(plan: Path, dsn: str) -> None:
     with connector_of(read, dsn).open("verify") as connection:
         result = verify(read, connection)
     echo_findings(result.findings)
-    click.echo(f"{result.verified} steps verified, {result.open} not done yet, {len(result.findings)} not as promised")
+    click.echo(
+        f"{result.verified} steps verified, {result.open} not done yet, {len(result.findings)} not as promised"
+    )
     if result.findings:
-        raise VerificationFailed("the database is not what the plan's finished steps promise", remedy="see each finding")
+        raise VerificationFailed(
+            "the database is not what the plan's finished steps promise", remedy="see each finding"
+        )

@@ -22,7 +22,9 @@ def tables_referencing(root: str, foreign_keys: Iterable[ConstraintInfo], schema
     return tuple(found)
 
 
-def tables_hanging_on(members: Iterable[str], foreign_keys: Iterable[ConstraintInfo], schema: str) -> dict[str, tuple[str, ...]]:
+def tables_hanging_on(
+    members: Iterable[str], foreign_keys: Iterable[ConstraintInfo], schema: str
+) -> dict[str, tuple[str, ...]]:
     """Tables outside of a set with a foreign key into it: a question to the operator.  Table → the parents."""
     inside = set(members)
     found: dict[str, set[str]] = {}

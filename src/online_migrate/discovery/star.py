@@ -1,5 +1,6 @@
 """Code that a new column breaks: functions and triggers with ``*``, prepared ``SELECT *``; and roles whose isolation level
-makes our batches their errors."""
+makes our batches their errors.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +44,9 @@ def read_star_functions(connection: Connection, tables: Iterable[str]) -> tuple[
 def read_star_statements(connection: Connection, tables: Iterable[str]) -> tuple[StarCode, ...]:
     """``SELECT *`` and ``RETURNING *`` of the application in pg_stat_statements, where that is there."""
     try:
-        row = connection.execute("SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'pg_stat_statements'").fetchone()
+        row = connection.execute(
+            "SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'pg_stat_statements'"
+        ).fetchone()
         if row is None:
             return ()
         rows = connection.execute(

@@ -58,7 +58,11 @@ def survey(plan: Plan, connection: Connection) -> Survey:
     sets = now
     if journal is not None and run is not None:
         sets = now | journal.read_tables(run.run_id)
-    found = {name: tuple(t for t in tables if t not in plan.table_sets[name].tables) for name, tables in sets.items() if name in plan.table_sets}
+    found = {
+        name: tuple(t for t in tables if t not in plan.table_sets[name].tables)
+        for name, tables in sets.items()
+        if name in plan.table_sets
+    }
     run_id = None if run is None else run.run_id
     references = {} if journal is None or run_id is None else journal.read_references(run_id)
     records = () if journal is None or run_id is None else journal.read_steps(run_id)
@@ -78,7 +82,13 @@ def survey(plan: Plan, connection: Connection) -> Survey:
 def resolve_sets(plan: Plan, foreign_keys: Iterable[ConstraintInfo]) -> dict[str, tuple[str, ...]]:
     """Each set with what its `also` finds."""
     keys = tuple(foreign_keys)
-    made = {t for stage in plan.stages for s in stage.steps if s.operation == "create_tables" for t in OPERATIONS[s.operation].targets(s.params) or ()}
+    made = {
+        t
+        for stage in plan.stages
+        for s in stage.steps
+        if s.operation == "create_tables"
+        for t in OPERATIONS[s.operation].targets(s.params) or ()
+    }
     sets = {}
     for name, table_set in plan.table_sets.items():
         further: tuple[str, ...] = ()
@@ -103,7 +113,9 @@ def check(seen: Survey, *, missing_secrets: Iterable[str] = ()) -> list[Finding]
         if step.key not in seen.done and step.table not in blocked:
             operation = OPERATIONS[step.spec.operation]
             found = operation.preflight(seen.place(step), step.spec.params)
-            findings += [replace(f, step=f"{step.stage}: {step.spec.title}", table=step.table or "") for f in found]
+            findings += [
+                replace(f, step=f"{step.stage}: {step.spec.title}", table=step.table or "") for f in found
+            ]
     order = list(Severity)
     return sorted(_unique(findings), key=lambda f: order.index(f.severity))
 
@@ -118,11 +130,21 @@ def _server(seen: Survey) -> Iterator[Finding]:
     major, _, minor = wanted.partition(".")
     if version < int(major) * 10000 + int(minor or 0):
         fact = f"the server is PostgreSQL {version_text(version)}, the plan requires {seen.plan.requires.postgres}"
-        yield Finding(severity=_S.STOP, code="server_version", fact=fact, remedy="upgrade the server, or change `requires`")
+        yield Finding(
+            severity=_S.STOP,
+            code="server_version",
+            fact=fact,
+            remedy="upgrade the server, or change `requires`",
+        )
     standbys = seen.catalog.connection.execute("SELECT count(*) FROM pg_stat_replication").fetchone()
     if standbys and standbys[0]:
         fact = f"{standbys[0]} standbys replay our ACCESS EXCLUSIVE locks: a reader there stands behind one until max_standby_streaming_delay ends"
-        yield Finding(severity=_S.WARN, code="standbys", fact=fact, remedy="see that no long query runs on a standby, or lower max_standby_streaming_delay")
+        yield Finding(
+            severity=_S.WARN,
+            code="standbys",
+            fact=fact,
+            remedy="see that no long query runs on a standby, or lower max_standby_streaming_delay",
+        )
 
 
 def _rights(seen: Survey) -> Iterator[Finding]:
@@ -132,17 +154,27 @@ def _rights(seen: Survey) -> Iterator[Finding]:
         " quote_ident(current_user), quote_ident(current_database()), has_schema_privilege(%s, 'CREATE')",
         [seen.plan.schema],
     ).fetchone()
-    assert row is not None  # noqa: S101  # a SELECT without FROM has one row
+    assert row is not None  # a SELECT without FROM has one row
     sees, may_create, user, database, may_make_tables = row
     if not sees:
         fact = f"{user} does not see other sessions: who is in the way of a lock, and how old snapshots are"
         yield Finding(severity=_S.STOP, code="blind", fact=fact, remedy=f"GRANT pg_read_all_stats TO {user}")
     if seen.journal is None and not may_create:
         fact = f"{user} may not create the journal's schema online_migrate in {database}"
-        yield Finding(severity=_S.STOP, code="journal_right", fact=fact, remedy=f"GRANT CREATE ON DATABASE {database} TO {user}")
+        yield Finding(
+            severity=_S.STOP,
+            code="journal_right",
+            fact=fact,
+            remedy=f"GRANT CREATE ON DATABASE {database} TO {user}",
+        )
     if not may_make_tables:
         fact = f"{user} may not create tables and indexes in schema {seen.plan.schema}"
-        yield Finding(severity=_S.STOP, code="schema_right", fact=fact, remedy=f"GRANT CREATE ON SCHEMA {seen.plan.schema} TO {user}")
+        yield Finding(
+            severity=_S.STOP,
+            code="schema_right",
+            fact=fact,
+            remedy=f"GRANT CREATE ON SCHEMA {seen.plan.schema} TO {user}",
+        )
     tables = sorted({s.table for s in seen.steps if s.table is not None})
     owners = {t.owner: t for n in tables if (t := seen.catalog.table(n)) is not None}
     for owner, example in owners.items():
@@ -154,7 +186,12 @@ def _rights(seen: Survey) -> Iterator[Finding]:
 
 def _secrets(missing: Iterable[str]) -> Iterator[Finding]:
     for text in missing:
-        yield Finding(severity=_S.STOP, code="secret_missing", fact=text, remedy="set it in the environment of `run`; it stands in no plan")
+        yield Finding(
+            severity=_S.STOP,
+            code="secret_missing",
+            fact=text,
+            remedy="set it in the environment of `run`; it stands in no plan",
+        )
 
 
 def _made(seen: Survey) -> set[str]:
@@ -173,7 +210,11 @@ def _missing_tables(seen: Survey) -> Iterator[Finding]:
         if name in {t for tables in seen.sets.values() for t in tables} and seen.run_id is not None:
             remedy = "it was there when the run began: restore it, or take it out of the plan and run with --accept-changed-plan"
         yield Finding(
-            severity=_S.STOP, code="unknown_table", fact=f"table {seen.plan.schema}.{name} is not there", remedy=remedy, table=name
+            severity=_S.STOP,
+            code="unknown_table",
+            fact=f"table {seen.plan.schema}.{name} is not there",
+            remedy=remedy,
+            table=name,
         )
 
 
@@ -189,12 +230,18 @@ def _missing_columns(seen: Survey) -> Iterator[Finding]:
         if step.spec.operation == "add_column":
             added.setdefault(step.table, set()).add(str(column))
             continue
-        named = [*([column] if column else []), *getattr(params, "columns", []), *getattr(params, "from_", [])]
+        named = [
+            *([column] if column else []),
+            *getattr(params, "columns", []),
+            *getattr(params, "from_", []),
+        ]
         for name in named:
             if name not in table.columns and name not in added.get(step.table, set()):
                 fact = f"{table.name} has no column {name}"
                 remedy = f"correct {step.spec.where}{_did_you_mean(name, list(table.columns))}"
-                yield Finding(severity=_S.STOP, code="unknown_column", fact=fact, remedy=remedy, table=table.name)
+                yield Finding(
+                    severity=_S.STOP, code="unknown_column", fact=fact, remedy=remedy, table=table.name
+                )
 
 
 def _did_you_mean(name: str, names: list[str]) -> str:
@@ -210,22 +257,38 @@ def _tables(seen: Survey) -> Iterator[Finding]:
         found = seen.found.get(name, ())
         if table_set.also is not None and found:
             fact = f"set {name}: {len(found)} more tables reach {table_set.also.referencing} by foreign keys: {', '.join(found)}"
-            yield Finding(severity=_S.INFO, code="also_found", fact=fact, remedy="they are part of the set; `exclude` leaves one out")
+            yield Finding(
+                severity=_S.INFO,
+                code="also_found",
+                fact=fact,
+                remedy="they are part of the set; `exclude` leaves one out",
+            )
         for table, parents in tables_hanging_on(seen.sets[name], keys, seen.plan.schema).items():
             if table in made or table in table_set.exclude:
                 continue
             fact = f"set {name}: {table} hangs on {', '.join(parents)} by a foreign key but is not in the set"
-            yield Finding(severity=_S.ASK, code="hangs_on", fact=fact, remedy="does it belong to the set? then list it under `tables`")
+            yield Finding(
+                severity=_S.ASK,
+                code="hangs_on",
+                fact=fact,
+                remedy="does it belong to the set? then list it under `tables`",
+            )
         later = sorted(set(resolve_sets(seen.plan, keys)[name]) - set(seen.sets[name]))
         if later:
             fact = f"set {name}: {', '.join(later)} came after the run had fixed the set, and is not in it"
-            yield Finding(severity=_S.ASK, code="late_table", fact=fact, remedy="after this run, run a plan over it")
+            yield Finding(
+                severity=_S.ASK, code="late_table", fact=fact, remedy="after this run, run a plan over it"
+            )
         yield from _global_uniques(seen, seen.sets[name])
 
 
 def _global_uniques(seen: Survey, tables: Iterable[str]) -> Iterator[Finding]:
     """Uniques that no swap_unique replaces: are they meant to be global?"""
-    swapped = {(s.table, frozenset(s.spec.params.from_)) for s in seen.steps if isinstance(s.spec.params, SwapUniqueParams)}
+    swapped = {
+        (s.table, frozenset(s.spec.params.from_))
+        for s in seen.steps
+        if isinstance(s.spec.params, SwapUniqueParams)
+    }
     owners = {s.spec.params.column for s in seen.steps if isinstance(s.spec.params, AddColumnParams)}
     lines: dict[str, None] = {}
     for name in tables if swapped else ():
@@ -235,7 +298,12 @@ def _global_uniques(seen: Survey, tables: Iterable[str]) -> Iterator[Finding]:
                 lines[f"{name}({', '.join(columns)})"] = None
     if lines:
         fact = f"uniques that stay global, so that two owners cannot share a value: {', '.join(lines)}"
-        yield Finding(severity=_S.ASK, code="global_uniques", fact=fact, remedy="is each meant so? else build one per owner and swap it")
+        yield Finding(
+            severity=_S.ASK,
+            code="global_uniques",
+            fact=fact,
+            remedy="is each meant so? else build one per owner and swap it",
+        )
 
 
 def _open_uniques(table: TableInfo, owners: set[str], members: set[str]) -> Iterator[tuple[str, ...]]:
@@ -250,20 +318,40 @@ def _open_uniques(table: TableInfo, owners: set[str], members: set[str]) -> Iter
 
 def _code(seen: Survey) -> Iterator[Finding]:
     """Code that a new column breaks."""
-    adding = sorted({s.table for s in seen.steps if s.spec.operation == "add_column" and s.table and s.key not in seen.done})
+    adding = sorted(
+        {
+            s.table
+            for s in seen.steps
+            if s.spec.operation == "add_column" and s.table and s.key not in seen.done
+        }
+    )
     if not adding:
         return
     connection = seen.catalog.connection
     for code in (*read_star_functions(connection, adding), *read_star_statements(connection, adding)):
-        fact = f"{code.kind} {code.name} reads or writes every column" + (f" of {', '.join(code.tables)}" if code.tables else "")
-        yield Finding(severity=_S.WARN, code="star", fact=fact, remedy="name the columns: a new one changes what `*` means")
+        fact = f"{code.kind} {code.name} reads or writes every column" + (
+            f" of {', '.join(code.tables)}" if code.tables else ""
+        )
+        yield Finding(
+            severity=_S.WARN,
+            code="star",
+            fact=fact,
+            remedy="name the columns: a new one changes what `*` means",
+        )
     fact = f"a prepared SELECT * on {len(adding)} tables fails once per session with 0A000 after ADD COLUMN, until it is prepared anew"
-    yield Finding(severity=_S.WARN, code="prepared_star", fact=fact, remedy="name the columns in the application's statements; we cannot see them from here")
+    yield Finding(
+        severity=_S.WARN,
+        code="prepared_star",
+        fact=fact,
+        remedy="name the columns in the application's statements; we cannot see them from here",
+    )
     for setting in read_isolation_settings(connection):
         fact = f"{setting}: its transactions get 40001 from rows that a batch has updated"
-        yield Finding(severity=_S.WARN, code="isolation", fact=fact, remedy="see that the application retries on 40001")
+        yield Finding(
+            severity=_S.WARN, code="isolation", fact=fact, remedy="see that the application retries on 40001"
+        )
 
 
 def is_stopping(findings: Iterable[Finding]) -> bool:
+    """Does one of them keep a run from beginning?"""
     return any(f.severity is Severity.STOP for f in findings)
-

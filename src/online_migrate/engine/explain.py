@@ -45,7 +45,9 @@ def explain(plan: Plan, seen: Survey | None) -> Explanation:
     return Explanation(
         plan=plan,
         has_database=seen is not None,
-        open_sets={n: s.also.referencing for n, s in plan.table_sets.items() if s.also is not None and seen is None},
+        open_sets={
+            n: s.also.referencing for n, s in plan.table_sets.items() if s.also is not None and seen is None
+        },
         steps=tuple(_explain_step(plan, step, steps, seen) for step in steps),
     )
 

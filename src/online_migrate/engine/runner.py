@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from typing import Any
 
 import psycopg
 
@@ -13,7 +14,15 @@ from online_migrate.engine.check import Survey, check, is_stopping, survey
 from online_migrate.engine.secrets import Secrets
 from online_migrate.engine.sessions import Sessions
 from online_migrate.engine.transitions import Action, decide_action
-from online_migrate.errors import Conflict, GateClosed, Interrupted, LeaseLost, OnlineMigrateError, PlanChanged, PreflightFailed
+from online_migrate.errors import (
+    Conflict,
+    GateClosed,
+    Interrupted,
+    LeaseLost,
+    OnlineMigrateError,
+    PlanChanged,
+    PreflightFailed,
+)
 from online_migrate.events import (
     Event,
     GateApproved,
@@ -55,7 +64,8 @@ class Options:
 @dataclass(slots=True, kw_only=True)
 class Runner:
     """One run of one plan on one database.  :meth:`run` returns when done, or where it was asked to stop; else it raises
-    an :class:`OnlineMigrateError` whose exit code says why, with the state kept."""
+    an :class:`OnlineMigrateError` whose exit code says why, with the state kept.
+    """
 
     plan: Plan
     connector: Connector
@@ -76,7 +86,9 @@ class Runner:
     def run(self) -> None:
         began = self.clock.monotonic()
         self._ensure_stages_named()
-        self._sessions = Sessions(connector=self.connector, signal=self.signal, emit=self._emit, monotonic=self.clock.monotonic)
+        self._sessions = Sessions(
+            connector=self.connector, signal=self.signal, emit=self._emit, monotonic=self.clock.monotonic
+        )
         self._lease = Lease(self.connector, self.clock, self.signal, self.plan.name)
         code = 1
         try:
@@ -90,7 +102,12 @@ class Runner:
             code = error.exit_code
             raise
         finally:
-            self._emit(RunEnded, outcome=_WORD.get(code, "failed"), exit_code=code, seconds=self.clock.monotonic() - began)
+            self._emit(
+                RunEnded,
+                outcome=_WORD.get(code, "failed"),
+                exit_code=code,
+                seconds=self.clock.monotonic() - began,
+            )
             self._sessions.close()
             self._lease.release()
 
@@ -124,7 +141,10 @@ class Runner:
             stops = [f for f in findings if f.severity is Severity.STOP]
             kind = Conflict if any("conflict" in f.code for f in stops) else PreflightFailed
             facts = "\n".join(f"  - {f.fact}\n    → {f.remedy}" for f in stops)
-            raise kind(f"the database is not ready for the plan; nothing was run:\n{facts}", remedy="mend each, then run the same command again")
+            raise kind(
+                f"the database is not ready for the plan; nothing was run:\n{facts}",
+                remedy="mend each, then run the same command again",
+            )
 
     def _missing_secrets(self, seen: Survey) -> tuple[str, ...]:
         """Secrets matter only until the rows that hold them are there."""
@@ -151,7 +171,13 @@ class Runner:
             journal.set_run(run.run_id, "running")
         take_stop(self._sessions.journal, plan=self.plan.name)
         for stage in self.options.approve:
-            approve(self._sessions.journal, plan=self.plan.name, stage=stage, approved_by=whoami(), note="run --approve")
+            approve(
+                self._sessions.journal,
+                plan=self.plan.name,
+                stage=stage,
+                approved_by=whoami(),
+                note="run --approve",
+            )
         records = journal.read_steps(self._run_id)
         self.on_begun(self._run_id)
         self._emit(
@@ -194,13 +220,17 @@ class Runner:
         self._emit(StageEnded, stage=stage.name, seconds=self.clock.monotonic() - began)
 
     def _has_open_steps(self, stage: Stage) -> bool:
-        return any(r.stage == stage.name and r.state != "done" for r in self._journal.read_steps(self._run_id))
+        return any(
+            r.stage == stage.name and r.state != "done" for r in self._journal.read_steps(self._run_id)
+        )
 
     def _pass_gate(self, stage: Stage, *, is_begun: bool) -> None:
         if stage.gate is None or is_begun:
             return
         run = self._journal.read_run(self.plan.name)
-        given = self._journal.read_approvals(self.plan.name, None if run is None else run.started_at).get(stage.name)
+        given = self._journal.read_approvals(self.plan.name, None if run is None else run.started_at).get(
+            stage.name
+        )
         if given is None:
             self._journal.set_stage(self._run_id, stage.name, "waiting", stage.gate.approval)
             self._emit(GateWaiting, stage=stage.name, approval=stage.gate.approval)
@@ -233,14 +263,19 @@ class Runner:
         self._ensure_table(step, place)
         action = decide_action(record.state, operation.state(place, step.spec.params))
         if action is Action.STOP:
-            facts = "; ".join(f.fact for f in operation.preflight(place, step.spec.params)) or f"{step}: another definition is there"
+            facts = (
+                "; ".join(f.fact for f in operation.preflight(place, step.spec.params))
+                or f"{step}: another definition is there"
+            )
             raise Conflict(facts, remedy="mend it, then run the same command again")
         if action is Action.ADOPT:
             self._finish(step, "adopted", began=self.clock.monotonic(), rows=record.rows_done)
         else:
             self._execute(stage, step, operation, place, is_resumed=action is Action.RESUME)
 
-    def _execute(self, stage: Stage, step: Step, operation: Operation, place: Place, *, is_resumed: bool) -> None:  # type: ignore[type-arg]
+    def _execute(
+        self, stage: Stage, step: Step, operation: Operation[Any], place: Place, *, is_resumed: bool
+    ) -> None:
         began = self.clock.monotonic()
         self._journal.set_step(self._run_id, step.key, "running")
         self._emit_step(StepStarted, step, resumed=is_resumed)
@@ -248,7 +283,9 @@ class Runner:
         fresh = self._place(step, place.all_steps)
         left = operation.verify(fresh, step.spec.params) if operation.is_verified_at_once else []
         if left:
-            raise OnlineMigrateError(f"{step} was executed, but: {'; '.join(f.fact for f in left)}", remedy=left[0].remedy)
+            raise OnlineMigrateError(
+                f"{step} was executed, but: {'; '.join(f.fact for f in left)}", remedy=left[0].remedy
+            )
         self._finish(step, "done", began=began, rows=rows)
 
     def _finish(self, step: Step, outcome: str, *, began: float, rows: int) -> None:
@@ -331,10 +368,17 @@ class Runner:
         if trouble_of(error) is Trouble.FENCE:
             return LeaseLost(message)
         if isinstance(error, psycopg.errors.InsufficientPrivilege):
-            return PreflightFailed(message, remedy="give the role that right, then run the same command again")
+            return PreflightFailed(
+                message, remedy="give the role that right, then run the same command again"
+            )
         if isinstance(error, psycopg.errors.UndefinedTable):
-            return PreflightFailed(message, remedy="the table vanished: restore it, or take it out of the plan and run with --accept-changed-plan")
-        return OnlineMigrateError(message, remedy="the state is kept; mend the cause, then run the same command again")
+            return PreflightFailed(
+                message,
+                remedy="the table vanished: restore it, or take it out of the plan and run with --accept-changed-plan",
+            )
+        return OnlineMigrateError(
+            message, remedy="the state is kept; mend the cause, then run the same command again"
+        )
 
     def _keep(self, error: BaseException) -> None:
         """Write down why we ended; whoever fenced us off, or a server that is gone, makes that impossible."""
@@ -363,9 +407,9 @@ class Runner:
     def _how_to_go_on(self) -> str:
         return f"the state is kept: online-migrate run {self.plan.path} goes on from here"
 
-    def _emit(self, event_type: type[Event], **fields: object) -> None:
-        self.sink.emit(event_type(**fields))  # type: ignore[arg-type]
+    def _emit(self, event_type: type[Event], **fields: Any) -> None:
+        self.sink.emit(event_type(**fields))
 
-    def _emit_step(self, event_type: type[Event], step: Step, **fields: object) -> None:
+    def _emit_step(self, event_type: type[Event], step: Step, **fields: Any) -> None:
         stage, title, table = step.key
-        self.sink.emit(event_type(stage=stage, step=title, table=table, **fields))  # type: ignore[arg-type]
+        self.sink.emit(event_type(stage=stage, step=title, table=table, **fields))

@@ -36,7 +36,11 @@ class Secrets:
         missing = [m for m in self.missing() if m.startswith(f"secret {name}:")]
         if missing:
             raise SecretMissing(missing[0], remedy="set it, then run the same command again")
-        return self._environ[source.env] if source.env is not None else Path(str(source.file)).read_text(encoding="utf-8").strip()
+        return (
+            self._environ[source.env]
+            if source.env is not None
+            else Path(str(source.file)).read_text(encoding="utf-8").strip()
+        )
 
 
 def _is_readable(path: Path) -> bool:

@@ -53,7 +53,13 @@ class Sessions:
 
         def say(state: tenacity.RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
-            self.emit(Retried, kind="connection", attempt=state.attempt_number, error=str(error), pause_s=state.upcoming_sleep)
+            self.emit(
+                Retried,
+                kind="connection",
+                attempt=state.attempt_number,
+                error=str(error),
+                pause_s=state.upcoming_sleep,
+            )
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((ConnectionFailed, psycopg.Error)),
@@ -80,12 +86,15 @@ class Sessions:
         return connection
 
     def _identity(self, connection: Connection) -> tuple[int, object]:
-        row = connection.execute("SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()").fetchone()
+        row = connection.execute(
+            "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+        ).fetchone()
         return (connection.info.backend_pid, None if row is None else row[1])
 
     def _end_old(self) -> None:
         for pid, started in self._old:
             self.journal.execute(
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid = %s AND backend_start = %s", [pid, started]
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid = %s AND backend_start = %s",
+                [pid, started],
             )
         self._old = []

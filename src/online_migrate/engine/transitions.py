@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from online_migrate.operations.base import State
+from online_migrate.operations.state import State
 
 
 class Action(Enum):
@@ -22,7 +22,10 @@ _A = Action
 TRANSITIONS: dict[tuple[str, State], Action] = {
     # Never begun by us.
     ("pending", State.ABSENT): _A.EXECUTE,
-    ("pending", State.PARTIAL): _A.RESUME,  # a leftover, ours from an earlier run or somebody's: execute() converges
+    (
+        "pending",
+        State.PARTIAL,
+    ): _A.RESUME,  # a leftover, ours from an earlier run or somebody's: execute() converges
     ("pending", State.DONE): _A.ADOPT,
     ("pending", State.CONFLICT): _A.STOP,
     # Begun; then the runner ended in the middle.

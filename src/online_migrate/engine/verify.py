@@ -23,10 +23,15 @@ def verify(plan: Plan, connection: Connection) -> Verified:
     """Every step that the journal has as done; the others are counted as open."""
     seen = survey(plan, connection)
     if seen.run_id is None:
-        raise UsageError(f"there is no run of plan {plan.name} in this database", remedy=f"begin one: online-migrate run {plan.path}")
+        raise UsageError(
+            f"there is no run of plan {plan.name} in this database",
+            remedy=f"begin one: online-migrate run {plan.path}",
+        )
     findings: list[Finding] = []
     done = [s for s in seen.steps if s.key in seen.done]
     for step in done:
         found = OPERATIONS[step.spec.operation].verify(seen.place(step), step.spec.params)
-        findings += [replace(f, step=f"{step.stage}: {step.spec.title}", table=step.table or "") for f in found]
+        findings += [
+            replace(f, step=f"{step.stage}: {step.spec.title}", table=step.table or "") for f in found
+        ]
     return Verified(verified=len(done), open=len(seen.steps) - len(done), findings=tuple(findings))

@@ -99,11 +99,14 @@ class Lease:
                 self._end_sessions(connection)
             elif self._clock.monotonic() > deadline or self._clock.wait(0.2, self._signal):
                 self.release()
-                raise LeaseLost(_held_by(holder), remedy="one runner per database: wait for it, or stop it with `online-migrate stop PLAN`")
+                raise LeaseLost(
+                    _held_by(holder),
+                    remedy="one runner per database: wait for it, or stop it with `online-migrate stop PLAN`",
+                )
         row = connection.execute(
             "UPDATE online_migrate.epoch SET epoch = epoch + 1, holder = %s RETURNING epoch", [self._holder]
         ).fetchone()
-        assert row is not None  # noqa: S101  # schema.sql puts its one row there
+        assert row is not None  # schema.sql puts its one row there
         self.fence = Fence(epoch=int(row[0]), holder=self._holder)
         connection.execute(
             """INSERT INTO online_migrate.heartbeat (holder, who, plan, since, beat_at)
@@ -146,9 +149,10 @@ class Lease:
                 return
 
     def _beat_once(self) -> None:
-        assert self._connection is not None  # noqa: S101  # the thread starts after acquire
+        assert self._connection is not None  # the thread starts after acquire
         row = self._connection.execute(
-            "UPDATE online_migrate.heartbeat SET beat_at = clock_timestamp() WHERE holder = %s RETURNING 1", [self._holder]
+            "UPDATE online_migrate.heartbeat SET beat_at = clock_timestamp() WHERE holder = %s RETURNING 1",
+            [self._holder],
         ).fetchone()
         if row is None:
             self.lost = "another runner took the lease over"
@@ -168,7 +172,9 @@ def hold_shared(connection: Connection) -> None:
     """Mark a session as one that works for the runner.  Polled by try: a blocking call would hold a snapshot."""
     row = connection.execute("SELECT pg_try_advisory_lock_shared(%s, %s)", ADVISORY_KEY).fetchone()
     if not (row and row[0]):
-        raise LeaseLost("a take-over by another runner is under way", remedy="see who it is: online-migrate status PLAN")
+        raise LeaseLost(
+            "a take-over by another runner is under way", remedy="see who it is: online-migrate status PLAN"
+        )
 
 
 def _held_by(holder: Holder | None) -> str:

@@ -31,7 +31,9 @@ class Fence:
     @property
     def sql(self) -> sql.Composed:
         """The statement that raises where another runner took over."""
-        return sql.SQL("SELECT online_migrate.fence({}, {}::uuid)").format(sql.Literal(self.epoch), sql.Literal(self.holder))
+        return sql.SQL("SELECT online_migrate.fence({}, {}::uuid)").format(
+            sql.Literal(self.epoch), sql.Literal(self.holder)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +141,9 @@ def ensure_readable(connection: Connection) -> bool:
     if version is not None and version != VERSION:
         raise JournalVersion(
             f"the journal in schema online_migrate is of version {version}, this program writes version {VERSION}",
-            remedy="run the version of online-migrate that made it" if version > VERSION else "finish the run with the older program first",
+            remedy="run the version of online-migrate that made it"
+            if version > VERSION
+            else "finish the run with the older program first",
         )
     return version is not None
 
@@ -151,11 +155,12 @@ def ensure_schema(connection: Connection) -> None:
     text = resources.files("online_migrate.journal").joinpath("schema.sql").read_text(encoding="utf-8")
     try:
         with connection.transaction():
-            connection.execute(text)  # type: ignore[call-overload]  # our own file
+            connection.execute(text)
     except (psycopg.errors.DuplicateSchema, psycopg.errors.UniqueViolation):
         if not ensure_readable(connection):
             raise PreflightFailed(
-                "there is a schema online_migrate that is not our journal", remedy="rename or drop that schema, then run again"
+                "there is a schema online_migrate that is not our journal",
+                remedy="rename or drop that schema, then run again",
             ) from None
     except psycopg.errors.InsufficientPrivilege as error:
         raise PreflightFailed(
@@ -178,7 +183,7 @@ class Journal:
         try:
             with self.connection.transaction():
                 self.connection.execute(self._fence.sql)
-                cursor = self.connection.execute(query, params)  # type: ignore[call-overload]
+                cursor = self.connection.execute(query, params)
                 return list(cursor.fetchall()) if cursor.description else []
         except psycopg.Error as error:
             if error.sqlstate == sqlstate.FENCE_LOST:
@@ -197,7 +202,14 @@ class Journal:
         if row is None:
             return None
         return RunRecord(
-            run_id=row[0], plan=row[1], fingerprint=row[2], parts=row[3], state=row[4], reason=row[5], started_at=row[6], ended_at=row[7]
+            run_id=row[0],
+            plan=row[1],
+            fingerprint=row[2],
+            parts=row[3],
+            state=row[4],
+            reason=row[5],
+            started_at=row[6],
+            ended_at=row[7],
         )
 
     def begin_run(self, plan: Plan, sets: Mapping[str, Iterable[str]], steps: Iterable[Step]) -> int:
@@ -266,7 +278,8 @@ class Journal:
         """The frozen table sets."""
         sets: dict[str, tuple[str, ...]] = {}
         for name, table in self.connection.execute(
-            "SELECT set_name, table_name FROM online_migrate.frozen_table WHERE run_id = %s ORDER BY position", [run_id]
+            "SELECT set_name, table_name FROM online_migrate.frozen_table WHERE run_id = %s ORDER BY position",
+            [run_id],
         ):
             sets[name] = (*sets.get(name, ()), table)
         return sets
@@ -275,10 +288,12 @@ class Journal:
 
     def read_stages(self, run_id: int) -> tuple[StageRecord, ...]:
         rows = self.connection.execute(
-            "SELECT stage, phase, state, reason, started_at, ended_at FROM online_migrate.stage WHERE run_id = %s ORDER BY position", [run_id]
+            "SELECT stage, phase, state, reason, started_at, ended_at FROM online_migrate.stage WHERE run_id = %s ORDER BY position",
+            [run_id],
         ).fetchall()
         return tuple(
-            StageRecord(stage=r[0], phase=r[1], state=r[2], reason=r[3], started_at=r[4], ended_at=r[5]) for r in rows
+            StageRecord(stage=r[0], phase=r[1], state=r[2], reason=r[3], started_at=r[4], ended_at=r[5])
+            for r in rows
         )
 
     def set_stage(self, run_id: int, stage: str, state: str, reason: str = "") -> None:
@@ -297,17 +312,42 @@ class Journal:
             [run_id],
         ).fetchall()
         return tuple(
-            StepRecord(stage=r[0], step=r[1], table=r[2], state=r[3], reason=r[4], started_at=r[5], ended_at=r[6], rows_done=r[7])
+            StepRecord(
+                stage=r[0],
+                step=r[1],
+                table=r[2],
+                state=r[3],
+                reason=r[4],
+                started_at=r[5],
+                ended_at=r[6],
+                rows_done=r[7],
+            )
             for r in rows
         )
 
-    def set_step(self, run_id: int, key: tuple[str, str, str], state: str, *, reason: str = "", rows_done: int | None = None) -> None:
+    def set_step(
+        self,
+        run_id: int,
+        key: tuple[str, str, str],
+        state: str,
+        *,
+        reason: str = "",
+        rows_done: int | None = None,
+    ) -> None:
         self._write(
             """UPDATE online_migrate.step SET state = %(s)s, reason = %(why)s, rows_done = coalesce(%(rows)s, rows_done),
                       started_at = CASE WHEN %(s)s = 'pending' THEN NULL ELSE coalesce(started_at, clock_timestamp()) END,
                       ended_at = CASE WHEN %(s)s = 'done' THEN clock_timestamp() END
                 WHERE run_id = %(r)s AND stage = %(stage)s AND step = %(step)s AND table_name = %(table)s""",
-            {"s": state, "why": reason, "rows": rows_done, "r": run_id, "stage": key[0], "step": key[1], "table": key[2]},
+            {
+                "s": state,
+                "why": reason,
+                "rows": rows_done,
+                "r": run_id,
+                "stage": key[0],
+                "step": key[1],
+                "table": key[2],
+            },
         )
 
     # backfills
@@ -320,7 +360,10 @@ class Journal:
         return None if row is None else _cursor(row)
 
     def read_cursors(self, run_id: int) -> tuple[CursorRecord, ...]:
-        rows = self.connection.execute(f"SELECT {_CURSOR} FROM online_migrate.cursor WHERE run_id = %s", [run_id]).fetchall()  # noqa: S608
+        rows = self.connection.execute(
+            f"SELECT {_CURSOR} FROM online_migrate.cursor WHERE run_id = %s",  # noqa: S608  # our own columns
+            [run_id],
+        ).fetchall()
         return tuple(_cursor(r) for r in rows)
 
     def write_cursor(self, run_id: int, cursor: CursorRecord) -> None:
@@ -358,7 +401,11 @@ class Journal:
 
     def read_references(self, run_id: int) -> dict[str, str]:
         """What ``<master.id>`` and the like stand for."""
-        return dict(self.connection.execute("SELECT name, value FROM online_migrate.reference WHERE run_id = %s", [run_id]).fetchall())
+        return dict(
+            self.connection.execute(
+                "SELECT name, value FROM online_migrate.reference WHERE run_id = %s", [run_id]
+            ).fetchall()
+        )
 
     def write_reference(self, run_id: int, name: str, value: str) -> None:
         self._write(
@@ -390,7 +437,9 @@ class Journal:
             " WHERE run_id = %s AND (%s::text[] IS NULL OR event = ANY (%s)) ORDER BY history_id",
             [run_id, *([None if events is None else list(events)] * 2)],
         ).fetchall()
-        return tuple(HistoryRecord(at=r[0], event=r[1], stage=r[2], step=r[3], table=r[4], fields=r[5]) for r in rows)
+        return tuple(
+            HistoryRecord(at=r[0], event=r[1], stage=r[2], step=r[3], table=r[4], fields=r[5]) for r in rows
+        )
 
     def read_newest_history(self, run_id: int, limit: int) -> tuple[HistoryRecord, ...]:
         """The last ``limit`` events of the run, oldest first; costs the same however long the history is."""
@@ -400,14 +449,16 @@ class Journal:
             [run_id, limit],
         ).fetchall()
         return tuple(
-            HistoryRecord(at=r[0], event=r[1], stage=r[2], step=r[3], table=r[4], fields=r[5]) for r in reversed(rows)
+            HistoryRecord(at=r[0], event=r[1], stage=r[2], step=r[3], table=r[4], fields=r[5])
+            for r in reversed(rows)
         )
 
 
 def approve(connection: Connection, *, plan: str, stage: str, approved_by: str, note: str = "") -> None:
     """Open a gate; needs no lease, so that anyone with the right to write the journal can."""
     connection.execute(
-        "INSERT INTO online_migrate.approval (plan, stage, approved_by, note) VALUES (%s, %s, %s, %s)", [plan, stage, approved_by, note]
+        "INSERT INTO online_migrate.approval (plan, stage, approved_by, note) VALUES (%s, %s, %s, %s)",
+        [plan, stage, approved_by, note],
     )
 
 

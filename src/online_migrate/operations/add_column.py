@@ -8,7 +8,17 @@ from typing import ClassVar
 from psycopg import sql
 from pydantic import Field
 
-from online_migrate.operations.base import Context, Finding, Kind, Operation, Place, Severity, State, Statement, TableParams
+from online_migrate.operations.base import (
+    Context,
+    Finding,
+    Kind,
+    Operation,
+    Place,
+    Severity,
+    State,
+    Statement,
+    TableParams,
+)
 from online_migrate.operations.steps import need, run_window
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.catalog import ColumnInfo
@@ -41,11 +51,19 @@ class AddColumn(Operation[AddColumnParams]):
     def statements(self, place: Place, params: AddColumnParams) -> tuple[Statement, ...]:
         column, changes = sql.Identifier(params.column), []
         if place.catalog is None or self._column(place, params) is None:
-            changes.append(sql.SQL("ADD COLUMN {} {}").format(column, sql.SQL(params.type)))  # type: ignore[arg-type]  # by the pattern above
+            changes.append(sql.SQL("ADD COLUMN {} {}").format(column, sql.SQL(params.type)))
         if params.new_rows is not None:
-            changes.append(sql.SQL("ALTER COLUMN {} SET DEFAULT {}").format(column, place.value(params.new_rows)))
+            changes.append(
+                sql.SQL("ALTER COLUMN {} SET DEFAULT {}").format(column, place.value(params.new_rows))
+            )
         alter = sql.SQL("ALTER TABLE {} {}").format(place.sql_table, sql.SQL(", ").join(changes))
-        return (Statement(sql=alter, kind=Kind.WINDOW, locks=(need(place.schema, place.table, LockMode.ACCESS_EXCLUSIVE),)),)
+        return (
+            Statement(
+                sql=alter,
+                kind=Kind.WINDOW,
+                locks=(need(place.schema, place.table, LockMode.ACCESS_EXCLUSIVE),),
+            ),
+        )
 
     def preflight(self, place: Place, params: AddColumnParams) -> list[Finding]:
         column = self._column(place, params)
@@ -81,8 +99,17 @@ class AddColumn(Operation[AddColumnParams]):
         column = self._column(place, params)
         if column is not None and column.type == read_type(place.known.connection, params.type):
             return []
-        fact = f"{place.table}.{params.column} is {'gone' if column is None else column.type}, not {params.type}"
-        return [Finding(severity=Severity.STOP, code="column_gone", fact=fact, remedy="someone changed it: find out who, then run again")]
+        fact = (
+            f"{place.table}.{params.column} is {'gone' if column is None else column.type}, not {params.type}"
+        )
+        return [
+            Finding(
+                severity=Severity.STOP,
+                code="column_gone",
+                fact=fact,
+                remedy="someone changed it: find out who, then run again",
+            )
+        ]
 
     def _column(self, place: Place, params: AddColumnParams) -> ColumnInfo | None:
         table = place.known.table(place.table)
@@ -91,10 +118,12 @@ class AddColumn(Operation[AddColumnParams]):
 
 def read_type(connection: Connection, name: str) -> str:
     """A type's name as format_type() spells it: ``int`` → ``integer``."""
-    result = connection.execute(sql.SQL("SELECT NULL::{}").format(sql.SQL(name))).pgresult  # type: ignore[arg-type]  # by the pattern above
+    result = connection.execute(sql.SQL("SELECT NULL::{}").format(sql.SQL(name))).pgresult
     if result is None:
         return name
-    row = connection.execute("SELECT format_type(%s::oid, %s::int)", [result.ftype(0), result.fmod(0)]).fetchone()
+    row = connection.execute(
+        "SELECT format_type(%s::oid, %s::int)", [result.ftype(0), result.fmod(0)]
+    ).fetchone()
     return name if row is None else str(row[0])
 
 

@@ -9,7 +9,17 @@ from psycopg import sql
 from pydantic import Field
 
 from online_migrate.errors import VerificationFailed
-from online_migrate.operations.base import Context, Finding, Kind, Operation, Place, Severity, State, Statement, TableParams
+from online_migrate.operations.base import (
+    Context,
+    Finding,
+    Kind,
+    Operation,
+    Place,
+    Severity,
+    State,
+    Statement,
+    TableParams,
+)
 from online_migrate.operations.steps import need, run_long, run_window
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.catalog import ConstraintInfo
@@ -50,7 +60,9 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
 
     def statements(self, place: Place, params: AddForeignKeyParams) -> tuple[Statement, ...]:
         name = sql.Identifier(self._name(place, params))
-        add = sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}) ON DELETE {} NOT VALID").format(
+        add = sql.SQL(
+            "ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}) ON DELETE {} NOT VALID"
+        ).format(
             place.sql_table,
             name,
             sql.Identifier(params.column),
@@ -59,7 +71,9 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
             sql.SQL(params.on_delete.upper()),
         )
         validate = sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(place.sql_table, name)
-        strong = tuple(need(place.schema, t, LockMode.SHARE_ROW_EXCLUSIVE) for t in (params.parent, place.table))
+        strong = tuple(
+            need(place.schema, t, LockMode.SHARE_ROW_EXCLUSIVE) for t in (params.parent, place.table)
+        )
         scan = (
             need(place.schema, place.table, LockMode.SHARE_UPDATE_EXCLUSIVE, is_long=True),
             need(place.schema, params.parent, LockMode.ROW_SHARE, is_long=True),
@@ -74,14 +88,35 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
         name = self._name(place, params)
         findings = []
         if len(name.encode()) > 63:
-            findings.append(Finding(severity=Severity.STOP, code="name_too_long", fact=f"{name!r} is longer than 63 bytes", remedy="give `name`"))
+            findings.append(
+                Finding(
+                    severity=Severity.STOP,
+                    code="name_too_long",
+                    fact=f"{name!r} is longer than 63 bytes",
+                    remedy="give `name`",
+                )
+            )
         if table is not None and table.kind == "p" and place.known.connection.info.server_version < 180000:
             fact = f"{place.table} is partitioned: a NOT VALID foreign key on it needs PostgreSQL 18"
-            findings.append(Finding(severity=Severity.STOP, code="partitioned", fact=fact, remedy="name its partitions instead", manual=MANUAL))
+            findings.append(
+                Finding(
+                    severity=Severity.STOP,
+                    code="partitioned",
+                    fact=fact,
+                    remedy="name its partitions instead",
+                    manual=MANUAL,
+                )
+            )
         if self.state(place, params) is State.CONFLICT:
             fact = f"{place.table} has another foreign key on {params.column}, or another constraint named {name}"
             findings.append(
-                Finding(severity=Severity.STOP, code="foreign_key_conflict", fact=fact, remedy="drop it, or change the plan", manual=MANUAL)
+                Finding(
+                    severity=Severity.STOP,
+                    code="foreign_key_conflict",
+                    fact=fact,
+                    remedy="drop it, or change the plan",
+                    manual=MANUAL,
+                )
             )
         return findings
 
@@ -93,7 +128,9 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
         if same:
             return State.DONE if any(c.is_valid for c in same) else State.PARTIAL
         taken = any(c.name == self._name(place, params) for c in table.constraints)
-        other = any(c.columns == (params.column,) and c.ref_table == params.parent for c in table.foreign_keys)
+        other = any(
+            c.columns == (params.column,) and c.ref_table == params.parent for c in table.foreign_keys
+        )
         return State.CONFLICT if taken or other else State.ABSENT
 
     def execute(self, context: Context, params: AddForeignKeyParams) -> int:
@@ -113,7 +150,15 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
         if self.state(place, params) is State.DONE:
             return []
         fact = f"the foreign key of {place.table}.{params.column} to {params.references} is gone or not valid"
-        return [Finding(severity=Severity.STOP, code="foreign_key_gone", fact=fact, remedy="add it again and validate it", manual=MANUAL)]
+        return [
+            Finding(
+                severity=Severity.STOP,
+                code="foreign_key_gone",
+                fact=fact,
+                remedy="add it again and validate it",
+                manual=MANUAL,
+            )
+        ]
 
     def _name(self, place: Place, params: AddForeignKeyParams) -> str:
         return place.fill(params.name).replace("<column>", params.column)

@@ -6,7 +6,16 @@ from typing import ClassVar
 
 from psycopg import sql
 
-from online_migrate.operations.base import Context, Finding, Kind, Operation, Place, State, Statement, TableParams
+from online_migrate.operations.base import (
+    Context,
+    Finding,
+    Kind,
+    Operation,
+    Place,
+    State,
+    Statement,
+    TableParams,
+)
 from online_migrate.operations.steps import need, run_long
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.locks import LockMode

@@ -15,21 +15,11 @@ from pydantic import model_validator
 from online_migrate.clock import Clock, Signal
 from online_migrate.events import Event, Sink
 from online_migrate.journal.store import Fence, Journal
+from online_migrate.operations.state import State
 from online_migrate.plan.model import HoldWhen, LockRules, Pace, Phase, Plan, Step, Strict
 from online_migrate.postgres.catalog import Catalog
-from online_migrate.postgres.connection import Connection
+from online_migrate.postgres.connection import Connection, Sql
 from online_migrate.postgres.locks import LockNeed
-
-
-class State(Enum):
-    """What the catalog says of a step, by definition and not by name."""
-
-    ABSENT = "absent"
-    PARTIAL = "partial"
-    """begun, or in its way: execute() goes on from here"""
-    DONE = "done"
-    CONFLICT = "conflict"
-    """something of that name is there with another definition: nothing may be run"""
 
 
 class Severity(Enum):
@@ -74,7 +64,7 @@ class Kind(Enum):
 class Statement:
     """One statement as it is run and as explain prints it.  ``group`` numbers the windows of a step: one transaction each."""
 
-    sql: sql.Composable
+    sql: Sql
     kind: Kind
     locks: tuple[LockNeed, ...] = ()
     group: int = 0
@@ -106,7 +96,7 @@ class Place:
 
     @property
     def table(self) -> str:
-        assert self.step.table is not None  # noqa: S101  # only operations over tables ask
+        assert self.step.table is not None  # only operations over tables ask
         return self.step.table
 
     @property
@@ -116,7 +106,7 @@ class Place:
     @property
     def known(self) -> Catalog:
         """The catalog, for those parts of the contract that have one."""
-        assert self.catalog is not None  # noqa: S101  # the engine always gives one
+        assert self.catalog is not None  # the engine always gives one
         return self.catalog
 
     def fill(self, text: str) -> str:
@@ -127,7 +117,7 @@ class Place:
         """A plan's value as SQL: a literal, or what a reference stands for, or the reference itself where it is not known yet."""
         if isinstance(text, str) and text.startswith("<") and text.endswith(">"):
             known = self.references.get(text[1:-1])
-            return sql.SQL(text) if known is None else sql.SQL(known)  # type: ignore[arg-type]  # written by us as a literal
+            return sql.SQL(text) if known is None else sql.SQL(known)
         return sql.Literal(text)
 
 
@@ -203,7 +193,7 @@ class Operation(ABC, Generic[P]):
 
     Params: ClassVar[type[Strict]]
 
-    def title(self, params: P) -> str:
+    def title(self, params: P) -> str:  # noqa: ARG002  # others name more than the operation
         """Names the step within its stage."""
         return self.name
 
@@ -245,3 +235,16 @@ class Operation(ABC, Generic[P]):
     @abstractmethod
     def verify(self, place: Place, params: P) -> list[Finding]:
         """Read the world again, not our memory: what is not as promised."""
+
+
+__all__ = [
+    "Context",
+    "Finding",
+    "Kind",
+    "Operation",
+    "Place",
+    "Severity",
+    "State",
+    "Statement",
+    "TableParams",
+]

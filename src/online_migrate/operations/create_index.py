@@ -9,7 +9,17 @@ from psycopg import sql
 from pydantic import Field
 
 from online_migrate.errors import Conflict, LockNotHad, VerificationFailed
-from online_migrate.operations.base import Context, Finding, Kind, Operation, Place, Severity, State, Statement, TableParams
+from online_migrate.operations.base import (
+    Context,
+    Finding,
+    Kind,
+    Operation,
+    Place,
+    Severity,
+    State,
+    Statement,
+    TableParams,
+)
 from online_migrate.operations.steps import need, run_long
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.catalog import IndexInfo
@@ -55,12 +65,26 @@ class CreateIndex(Operation[CreateIndexParams]):
         findings = []
         if len(name.encode()) > NAME_BYTES:
             fact = f"index name {name!r} is longer than {NAME_BYTES} bytes; PostgreSQL would cut it"
-            findings.append(Finding(severity=Severity.STOP, code="name_too_long", fact=fact, remedy="give a shorter name", manual=MANUAL))
+            findings.append(
+                Finding(
+                    severity=Severity.STOP,
+                    code="name_too_long",
+                    fact=fact,
+                    remedy="give a shorter name",
+                    manual=MANUAL,
+                )
+            )
         if self.state(place, params) is State.CONFLICT:
             found = read_index(place.known.connection, place.schema, name)
             fact = f"{name} is there already with another definition: {found[1] if found else 'not an index'}"
             findings.append(
-                Finding(severity=Severity.STOP, code="index_conflict", fact=fact, remedy="rename or drop it, or change the plan's name", manual=MANUAL)
+                Finding(
+                    severity=Severity.STOP,
+                    code="index_conflict",
+                    fact=fact,
+                    remedy="rename or drop it, or change the plan's name",
+                    manual=MANUAL,
+                )
             )
         if params.unique:
             findings += self._above_backfill(place, params) + self._duplicates(place, params)
@@ -77,7 +101,9 @@ class CreateIndex(Operation[CreateIndexParams]):
                     " every update would be a key update, which child inserts and the batches wait for"
                 )
                 remedy = f"move stage {place.step.stage} below {step.stage}"
-                return [Finding(severity=Severity.STOP, code="unique_above_backfill", fact=fact, remedy=remedy)]
+                return [
+                    Finding(severity=Severity.STOP, code="unique_above_backfill", fact=fact, remedy=remedy)
+                ]
         return []
 
     def _duplicates(self, place: Place, params: CreateIndexParams) -> list[Finding]:
@@ -86,14 +112,25 @@ class CreateIndex(Operation[CreateIndexParams]):
         if table is None or place.fill(params.name) in {i.name for i in table.indexes if i.is_valid}:
             return []
         there = [c for c in params.columns if c in table.columns]
-        kept_out = any(i.is_unique and i.is_valid and not i.has_predicate and set(i.columns) <= set(there) for i in table.indexes)
+        kept_out = any(
+            i.is_unique and i.is_valid and not i.has_predicate and set(i.columns) <= set(there)
+            for i in table.indexes
+        )
         if kept_out or not there:
             return []
         examples = read_duplicates(place.known.connection, place, there)
         if not examples:
             return []
         fact = f"duplicates in {place.table} ({', '.join(there)}) keep {place.fill(params.name)} from being built: {'; '.join(examples)}"
-        return [Finding(severity=Severity.STOP, code="duplicates", fact=fact, remedy="merge or delete these rows", manual=MANUAL)]
+        return [
+            Finding(
+                severity=Severity.STOP,
+                code="duplicates",
+                fact=fact,
+                remedy="merge or delete these rows",
+                manual=MANUAL,
+            )
+        ]
 
     def state(self, place: Place, params: CreateIndexParams) -> State:
         name = place.fill(params.name)
@@ -127,22 +164,36 @@ class CreateIndex(Operation[CreateIndexParams]):
     def _drop_leftover(self, context: Context, name: str) -> None:
         """An index left invalid is ours to drop, unless somebody else is building it just now."""
         row = context.work.execute(
-            """SELECT x.indisvalid, (SELECT p.pid FROM pg_stat_progress_create_index p WHERE p.index_relid = x.indexrelid AND p.pid <> pg_backend_pid())
+            """SELECT x.indisvalid, (SELECT p.pid FROM pg_stat_progress_create_index p
+                                    WHERE p.index_relid = x.indexrelid AND p.pid <> pg_backend_pid())
                  FROM pg_index x WHERE x.indexrelid = to_regclass(%s)""",
             [sql.Identifier(context.place.schema, name).as_string(None)],
         ).fetchone()
         if row is None or row[0]:
             return
         if row[1] is not None:
-            raise Conflict(f"index {name} is being built by another session, pid {row[1]}", remedy="wait for it, or end it, then run again")
-        drop = sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(context.place.schema, name))
+            raise Conflict(
+                f"index {name} is being built by another session, pid {row[1]}",
+                remedy="wait for it, or end it, then run again",
+            )
+        drop = sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(
+            sql.Identifier(context.place.schema, name)
+        )
         run_long(context, drop)
 
     def verify(self, place: Place, params: CreateIndexParams) -> list[Finding]:
         if self.state(place, params) is State.DONE:
             return []
         fact = f"index {place.fill(params.name)} on {place.table} is gone, invalid, or another"
-        return [Finding(severity=Severity.STOP, code="index_gone", fact=fact, remedy="find out who dropped it; build it again", manual=MANUAL)]
+        return [
+            Finding(
+                severity=Severity.STOP,
+                code="index_gone",
+                fact=fact,
+                remedy="find out who dropped it; build it again",
+                manual=MANUAL,
+            )
+        ]
 
 
 def read_index(connection: Connection, schema: str, name: str) -> tuple[int, str] | None:
@@ -160,9 +211,9 @@ def read_duplicates(connection: Connection, place: Place, columns: list[str]) ->
     keys = sql.SQL(", ").join(map(sql.Identifier, columns))
     not_null = sql.SQL(" AND ").join(sql.SQL("{} IS NOT NULL").format(sql.Identifier(c)) for c in columns)
     rows = connection.execute(
-        sql.SQL("SELECT count(*), {keys} FROM {table} WHERE {not_null} GROUP BY {keys} HAVING count(*) > 1 LIMIT {n}").format(
-            keys=keys, table=place.sql_table, not_null=not_null, n=sql.Literal(EXAMPLES)
-        )
+        sql.SQL(
+            "SELECT count(*), {keys} FROM {table} WHERE {not_null} GROUP BY {keys} HAVING count(*) > 1 LIMIT {n}"
+        ).format(keys=keys, table=place.sql_table, not_null=not_null, n=sql.Literal(EXAMPLES))
     ).fetchall()
     return [f"({', '.join(map(str, r[1:]))}) {r[0]} times" for r in rows]
 

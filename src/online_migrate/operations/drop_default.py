@@ -6,7 +6,17 @@ from typing import ClassVar
 
 from psycopg import sql
 
-from online_migrate.operations.base import Context, Finding, Kind, Operation, Place, Severity, State, Statement, TableParams
+from online_migrate.operations.base import (
+    Context,
+    Finding,
+    Kind,
+    Operation,
+    Place,
+    Severity,
+    State,
+    Statement,
+    TableParams,
+)
 from online_migrate.operations.steps import need, run_window
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.locks import LockMode
@@ -30,8 +40,16 @@ class DropDefault(Operation[DropDefaultParams]):
         return f"drop_default {params.column}"
 
     def statements(self, place: Place, params: DropDefaultParams) -> tuple[Statement, ...]:
-        alter = sql.SQL("ALTER TABLE {} ALTER COLUMN {} DROP DEFAULT").format(place.sql_table, sql.Identifier(params.column))
-        return (Statement(sql=alter, kind=Kind.WINDOW, locks=(need(place.schema, place.table, LockMode.ACCESS_EXCLUSIVE),)),)
+        alter = sql.SQL("ALTER TABLE {} ALTER COLUMN {} DROP DEFAULT").format(
+            place.sql_table, sql.Identifier(params.column)
+        )
+        return (
+            Statement(
+                sql=alter,
+                kind=Kind.WINDOW,
+                locks=(need(place.schema, place.table, LockMode.ACCESS_EXCLUSIVE),),
+            ),
+        )
 
     def preflight(self, place: Place, params: DropDefaultParams) -> list[Finding]:  # noqa: ARG002
         return []
@@ -49,4 +67,11 @@ class DropDefault(Operation[DropDefaultParams]):
         if self.state(place, params) is State.DONE:
             return []
         fact = f"{place.table}.{params.column} has a default again, or is gone"
-        return [Finding(severity=Severity.STOP, code="default_back", fact=fact, remedy="ALTER COLUMN … DROP DEFAULT, and find out who set it")]
+        return [
+            Finding(
+                severity=Severity.STOP,
+                code="default_back",
+                fact=fact,
+                remedy="ALTER COLUMN … DROP DEFAULT, and find out who set it",
+            )
+        ]

@@ -10,7 +10,16 @@ from psycopg import sql
 from pydantic import Field
 
 from online_migrate.errors import LeaseLost, VerificationFailed
-from online_migrate.operations.base import Context, Finding, Kind, Operation, Place, Severity, State, Statement
+from online_migrate.operations.base import (
+    Context,
+    Finding,
+    Kind,
+    Operation,
+    Place,
+    Severity,
+    State,
+    Statement,
+)
 from online_migrate.plan.model import Phase, Strict
 from online_migrate.postgres.sqlstate import FENCE_LOST
 
@@ -50,12 +59,16 @@ class EnsureRow(Operation[EnsureRowParams]):
             sql.SQL(", ").join(sql.SQL("${}").format(sql.Literal(n)) for n in range(1, len(columns) + 1)),
         )
         return (
-            Statement(sql=self._select(place, params, keys=list(params.where)), kind=Kind.READ, note="is it there?"),
+            Statement(
+                sql=self._select(place, params, keys=list(params.where)), kind=Kind.READ, note="is it there?"
+            ),
             Statement(sql=insert, kind=Kind.WRITE, note="values are bind parameters", group=1),
         )
 
     def _select(self, place: Place, params: EnsureRowParams, *, keys: list[str]) -> sql.Composed:
-        condition = sql.SQL(" AND ").join(sql.SQL("{} = {}").format(sql.Identifier(c), place.value(v)) for c, v in params.where.items())
+        condition = sql.SQL(" AND ").join(
+            sql.SQL("{} = {}").format(sql.Identifier(c), place.value(v)) for c, v in params.where.items()
+        )
         return sql.SQL("SELECT {} FROM {} WHERE {} LIMIT 2").format(
             sql.SQL(", ").join(map(sql.Identifier, keys)), place.sql_table, condition
         )
@@ -65,13 +78,27 @@ class EnsureRow(Operation[EnsureRowParams]):
         if table is None:
             return []
         findings = [
-            Finding(severity=Severity.STOP, code="column_missing", fact=f"{params.table} has no column {column}", remedy="correct the plan")
+            Finding(
+                severity=Severity.STOP,
+                code="column_missing",
+                fact=f"{params.table} has no column {column}",
+                remedy="correct the plan",
+            )
             for column in [*params.where, *params.values]
             if column not in table.columns
         ]
         if not findings and self.state(place, params) is State.CONFLICT:
-            fact = f"more than one row of {params.table} is what <{params.id}> should stand for: {params.where}"
-            findings.append(Finding(severity=Severity.STOP, code="row_ambiguous", fact=fact, remedy="leave one of them, or say more in `where`"))
+            fact = (
+                f"more than one row of {params.table} is what <{params.id}> should stand for: {params.where}"
+            )
+            findings.append(
+                Finding(
+                    severity=Severity.STOP,
+                    code="row_ambiguous",
+                    fact=fact,
+                    remedy="leave one of them, or say more in `where`",
+                )
+            )
         return findings
 
     def state(self, place: Place, params: EnsureRowParams) -> State:
@@ -102,7 +129,8 @@ class EnsureRow(Operation[EnsureRowParams]):
                 raise
             # The server's DETAIL may quote the row, secrets included: it goes nowhere.
             raise VerificationFailed(
-                f"the row <{params.id}> of {params.table} was refused: {error.diag.message_primary}", remedy="see its constraints; then run again"
+                f"the row <{params.id}> of {params.table} was refused: {error.diag.message_primary}",
+                remedy="see its constraints; then run again",
             ) from None
         return 0 if found else 1
 
@@ -117,7 +145,7 @@ class EnsureRow(Operation[EnsureRowParams]):
             sql.SQL(", ").join(map(sql.Identifier, keys)),
         )
         row = context.work.execute(insert, bound).fetchone()
-        assert row is not None  # noqa: S101  # INSERT … RETURNING of one row
+        assert row is not None  # INSERT … RETURNING of one row
         for name, value in shown.items():
             context.show_secret(name, value)  # before the commit: a token whose row did not commit is void
         return row
@@ -133,7 +161,9 @@ class EnsureRow(Operation[EnsureRowParams]):
         if context.place.plan.secrets[name].generate is not None:
             shown[name] = secret
         digest = hashlib.sha256(secret.encode()).hexdigest()
-        return {"masked": f"sha256:{digest[:MASKED_DIGITS]}", "sha256": digest}.get(form[0] if form else "", secret)
+        return {"masked": f"sha256:{digest[:MASKED_DIGITS]}", "sha256": digest}.get(
+            form[0] if form else "", secret
+        )
 
     def _remember(self, context: Context, name: str, value: object) -> None:
         literal = sql.Literal(value).as_string(None)
@@ -147,7 +177,10 @@ class EnsureRow(Operation[EnsureRowParams]):
         table = context.fresh_catalog().table(context.place.table)
         primary = None if table is None else next((c for c in table.constraints if c.kind == "p"), None)
         if primary is None:
-            raise VerificationFailed(f"table {context.place.table} is gone or has no primary key", remedy="a row is referred to by its key: give it one")
+            raise VerificationFailed(
+                f"table {context.place.table} is gone or has no primary key",
+                remedy="a row is referred to by its key: give it one",
+            )
         return list(primary.columns)
 
     def verify(self, place: Place, params: EnsureRowParams) -> list[Finding]:

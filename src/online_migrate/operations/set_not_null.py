@@ -12,7 +12,17 @@ from online_migrate.backfill.worker import Bench
 from online_migrate.errors import VerificationFailed
 from online_migrate.events import LateRows
 from online_migrate.journal.store import CursorRecord
-from online_migrate.operations.base import Context, Finding, Kind, Operation, Place, Severity, State, Statement, TableParams
+from online_migrate.operations.base import (
+    Context,
+    Finding,
+    Kind,
+    Operation,
+    Place,
+    Severity,
+    State,
+    Statement,
+    TableParams,
+)
 from online_migrate.operations.steps import need, run_long, run_window
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.locks import LockMode
@@ -44,14 +54,24 @@ class SetNotNull(Operation[SetNotNullParams]):
         return f"set_not_null {params.column}"
 
     def statements(self, place: Place, params: SetNotNullParams) -> tuple[Statement, ...]:
-        table, column, check = place.sql_table, sql.Identifier(params.column), sql.Identifier(check_name(params.column))
+        table, column, check = (
+            place.sql_table,
+            sql.Identifier(params.column),
+            sql.Identifier(check_name(params.column)),
+        )
         strong = (need(place.schema, place.table, LockMode.ACCESS_EXCLUSIVE),)
         scan = (need(place.schema, place.table, LockMode.SHARE_UPDATE_EXCLUSIVE, is_long=True),)
-        add = sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} CHECK ({} IS NOT NULL) NOT VALID").format(table, check, column)
+        add = sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} CHECK ({} IS NOT NULL) NOT VALID").format(
+            table, check, column
+        )
         validate = sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(table, check)
         set_ = sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET NOT NULL").format(table, column)
         return (
-            Statement(sql=self._proof(place, params), kind=Kind.READ, note="the proof: one statement, one snapshot, no row"),
+            Statement(
+                sql=self._proof(place, params),
+                kind=Kind.READ,
+                note="the proof: one statement, one snapshot, no row",
+            ),
             Statement(sql=add, kind=Kind.WINDOW, locks=strong, group=1),
             Statement(sql=validate, kind=Kind.LONG, locks=scan, group=2),
             Statement(sql=set_, kind=Kind.WINDOW, locks=strong, group=3),
@@ -101,11 +121,15 @@ class SetNotNull(Operation[SetNotNullParams]):
                 f"{context.place.table} has rows without {params.column}, e.g. at ctid {found[0][0]}, and the plan backfills them nowhere",
                 remedy="give these rows a value, then run the same command again",
             )
-        Work(_bench(context, cursor), table=context.place.table, column=params.column, value=cursor.value).run()
+        Work(
+            _bench(context, cursor), table=context.place.table, column=params.column, value=cursor.value
+        ).run()
 
     def _cursor_of_backfill(self, context: Context, params: SetNotNullParams) -> CursorRecord | None:
         cursors = context.journal.read_cursors(context.run_id)
-        return next((c for c in cursors if c.table == context.place.table and c.column == params.column), None)
+        return next(
+            (c for c in cursors if c.table == context.place.table and c.column == params.column), None
+        )
 
     def _has_check(self, context: Context, params: SetNotNullParams) -> bool:
         table = context.fresh_catalog().table(context.place.table)
@@ -115,13 +139,25 @@ class SetNotNull(Operation[SetNotNullParams]):
         if self.state(place, params) is State.DONE:
             return []
         fact = f"{place.table}.{params.column} is not NOT NULL, or its helper check is left"
-        return [Finding(severity=Severity.STOP, code="nullable", fact=fact, remedy="find out who changed it; run again", manual=MANUAL)]
+        return [
+            Finding(
+                severity=Severity.STOP,
+                code="nullable",
+                fact=fact,
+                remedy="find out who changed it; run again",
+                manual=MANUAL,
+            )
+        ]
 
     def _proof(self, place: Place, params: SetNotNullParams) -> sql.Composed:
-        return sql.SQL("SELECT ctid::text FROM ONLY {} WHERE {} IS NULL LIMIT 1").format(place.sql_table, sql.Identifier(params.column))
+        return sql.SQL("SELECT ctid::text FROM ONLY {} WHERE {} IS NULL LIMIT 1").format(
+            place.sql_table, sql.Identifier(params.column)
+        )
 
     def _drop(self, place: Place, params: SetNotNullParams) -> sql.Composed:
-        return sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(place.sql_table, sql.Identifier(check_name(params.column)))
+        return sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(
+            place.sql_table, sql.Identifier(check_name(params.column))
+        )
 
 
 def check_name(column: str) -> str:

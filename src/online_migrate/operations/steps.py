@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import psycopg
-from psycopg import sql
 
 from online_migrate.errors import LeaseLost
 from online_migrate.operations.base import Context, Statement
+from online_migrate.postgres.connection import Sql
 from online_migrate.postgres.lock_window import LockWindow, WindowRules
 from online_migrate.postgres.locks import LockMode, LockNeed
 from online_migrate.postgres.long_statement import run_long_statement
@@ -41,7 +41,7 @@ def run_window(context: Context, statements: Sequence[Statement]) -> None:
         raise
 
 
-def run_long(context: Context, statement: sql.Composable) -> None:
+def run_long(context: Context, statement: Sql) -> None:
     """One statement that may take long, watched."""
     try:
         run_long_statement(
@@ -70,9 +70,12 @@ def strongest(needs: Iterable[LockNeed]) -> tuple[LockNeed, ...]:
 
 
 def need(schema: str, name: str, mode: LockMode, *, is_long: bool = False) -> LockNeed:
+    """Short for :class:`LockNeed`."""
     return LockNeed(schema=schema, name=name, mode=mode, is_long=is_long)
 
 
 def _raise_if_fenced(error: psycopg.Error) -> None:
     if error.sqlstate == FENCE_LOST:
-        raise LeaseLost(str(error.diag.message_primary), remedy="see who it is: online-migrate status PLAN") from error
+        raise LeaseLost(
+            str(error.diag.message_primary), remedy="see who it is: online-migrate status PLAN"
+        ) from error

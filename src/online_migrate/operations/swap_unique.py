@@ -8,7 +8,16 @@ from psycopg import sql
 from pydantic import Field
 
 from online_migrate.errors import VerificationFailed
-from online_migrate.operations.base import Context, Finding, Kind, Operation, Place, Severity, State, Statement
+from online_migrate.operations.base import (
+    Context,
+    Finding,
+    Kind,
+    Operation,
+    Place,
+    Severity,
+    State,
+    Statement,
+)
 from online_migrate.operations.steps import need, run_window
 from online_migrate.plan.model import Phase, Strict
 from online_migrate.postgres.catalog import ConstraintInfo, IndexInfo, TableInfo
@@ -43,16 +52,18 @@ class SwapUnique(Operation[SwapUniqueParams]):
     def statements(self, place: Place, params: SwapUniqueParams) -> tuple[Statement, ...]:
         table = None if place.catalog is None else place.known.table(place.table)
         if table is None:
-            note = sql.SQL("-- drops every unique on exactly ({}) of {}, as the catalog then has them").format(
-                sql.SQL(", ").join(map(sql.Identifier, params.from_)), place.sql_table
-            )
+            note = sql.SQL(
+                "-- drops every unique on exactly ({}) of {}, as the catalog then has them"
+            ).format(sql.SQL(", ").join(map(sql.Identifier, params.from_)), place.sql_table)
             locks = (need(place.schema, place.table, LockMode.ACCESS_EXCLUSIVE),)
             return (Statement(sql=note, kind=Kind.WINDOW, locks=locks),)
         return tuple(self._drop(place, table, index) for index in self._old(table, params))
 
     def _drop(self, place: Place, table: TableInfo, index: IndexInfo) -> Statement:
         if index.constraint is not None:
-            drop = sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(place.sql_table, sql.Identifier(index.constraint))
+            drop = sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(
+                place.sql_table, sql.Identifier(index.constraint)
+            )
         else:
             drop = sql.SQL("DROP INDEX {}").format(sql.Identifier(table.schema, index.name))
         locks = tuple(need(place.schema, n, LockMode.ACCESS_EXCLUSIVE) for n in (table.name, index.name))
@@ -66,24 +77,41 @@ class SwapUnique(Operation[SwapUniqueParams]):
         if table is None:
             return []
         old = self._old(table, params)
-        findings = [self._in_the_way(place, key, old) for key in place.known.referencing(table) if key.index_oid in {i.oid for i in old}]
+        findings = [
+            self._in_the_way(place, key, old)
+            for key in place.known.referencing(table)
+            if key.index_oid in {i.oid for i in old}
+        ]
         primary = [c for c in table.constraints if c.kind == "p" and c.index_oid in {i.oid for i in old}]
         if primary:
             fact = f"the primary key of {place.table} is on exactly ({', '.join(params.from_)})"
-            findings.append(Finding(severity=Severity.STOP, code="primary_key", fact=fact, remedy="a primary key is not swapped: change the plan"))
+            findings.append(
+                Finding(
+                    severity=Severity.STOP,
+                    code="primary_key",
+                    fact=fact,
+                    remedy="a primary key is not swapped: change the plan",
+                )
+            )
         return findings
 
     def _in_the_way(self, place: Place, key: ConstraintInfo, old: tuple[IndexInfo, ...]) -> Finding:
         index = next(i.name for i in old if i.oid == key.index_oid)
         fact = f"foreign key {key.name} of {key.table} hangs on {index}, the unique of {place.table} that is to be dropped"
         remedy = f"let {key.table} refer to the primary key, or drop that foreign key; then check again"
-        return Finding(severity=Severity.STOP, code="foreign_key_on_unique", fact=fact, remedy=remedy, manual=MANUAL)
+        return Finding(
+            severity=Severity.STOP, code="foreign_key_on_unique", fact=fact, remedy=remedy, manual=MANUAL
+        )
 
     def state(self, place: Place, params: SwapUniqueParams) -> State:
         table = place.known.table(place.table)
         if table is None:
             return State.ABSENT
-        return State.DONE if not self._old(table, params) and self._new_problem(table, params) is None else State.ABSENT
+        return (
+            State.DONE
+            if not self._old(table, params) and self._new_problem(table, params) is None
+            else State.ABSENT
+        )
 
     def _new_problem(self, table: TableInfo, params: SwapUniqueParams) -> str | None:
         """Why the new unique does not yet keep duplicates out (postgres-facts 15)."""
@@ -94,14 +122,21 @@ class SwapUnique(Operation[SwapUniqueParams]):
             return f"unique index {params.to} is not valid"
         nullable = [str(c) for c in index.columns if c is None or not table.columns[c].is_not_null]
         if nullable and not index.nulls_not_distinct and set(nullable) - set(params.from_):
-            return f"{', '.join(nullable)} of {params.to} can be NULL, so that it does not keep duplicates out"
+            return (
+                f"{', '.join(nullable)} of {params.to} can be NULL, so that it does not keep duplicates out"
+            )
         return None
 
     def execute(self, context: Context, params: SwapUniqueParams) -> int:
         table = context.fresh_catalog().table(context.place.table)
-        problem = f"table {context.place.table} is gone" if table is None else self._new_problem(table, params)
+        problem = (
+            f"table {context.place.table} is gone" if table is None else self._new_problem(table, params)
+        )
         if problem is not None:
-            raise VerificationFailed(f"the old unique stays: {problem}", remedy="build it and set its columns NOT NULL first, then run again")
+            raise VerificationFailed(
+                f"the old unique stays: {problem}",
+                remedy="build it and set its columns NOT NULL first, then run again",
+            )
         statements = self.statements(context.place, params)
         if statements:
             run_window(context, statements)

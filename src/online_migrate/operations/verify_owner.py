@@ -7,7 +7,17 @@ from typing import ClassVar
 from psycopg import sql
 
 from online_migrate.errors import VerificationFailed
-from online_migrate.operations.base import Context, Finding, Kind, Operation, Place, Severity, State, Statement, TableParams
+from online_migrate.operations.base import (
+    Context,
+    Finding,
+    Kind,
+    Operation,
+    Place,
+    Severity,
+    State,
+    Statement,
+    TableParams,
+)
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.catalog import Catalog, ConstraintInfo
 
@@ -34,17 +44,24 @@ class VerifyOwner(Operation[VerifyOwnerParams]):
         column = sql.Identifier(params.column)
         nulls = sql.SQL("SELECT ctid::text FROM {} WHERE {} IS NULL LIMIT 3").format(place.sql_table, column)
         found = [Statement(sql=nulls, kind=Kind.READ, note="no row without an owner")]
-        for key in self._keys(place, params):
-            found.append(Statement(sql=self._strangers(place, key, column), kind=Kind.READ, note=f"as {key.ref_table}, along {key.name}"))
+        found += [
+            Statement(
+                sql=self._strangers(place, key, column),
+                kind=Kind.READ,
+                note=f"as {key.ref_table}, along {key.name}",
+            )
+            for key in self._keys(place, params)
+        ]
         return tuple(found)
 
     def _strangers(self, place: Place, key: ConstraintInfo, column: sql.Identifier) -> sql.Composed:
         join = sql.SQL(" AND ").join(
-            sql.SQL("child.{} = parent.{}").format(sql.Identifier(c), sql.Identifier(p)) for c, p in zip(key.columns, key.ref_columns, strict=True)
+            sql.SQL("child.{} = parent.{}").format(sql.Identifier(c), sql.Identifier(p))
+            for c, p in zip(key.columns, key.ref_columns, strict=True)
         )
-        return sql.SQL("SELECT child.ctid::text FROM {} child JOIN {} parent ON {} WHERE child.{} IS DISTINCT FROM parent.{} LIMIT 3").format(
-            place.sql_table, sql.Identifier(place.schema, str(key.ref_table)), join, column, column
-        )
+        return sql.SQL(
+            "SELECT child.ctid::text FROM {} child JOIN {} parent ON {} WHERE child.{} IS DISTINCT FROM parent.{} LIMIT 3"
+        ).format(place.sql_table, sql.Identifier(place.schema, str(key.ref_table)), join, column, column)
 
     def _keys(self, place: Place, params: VerifyOwnerParams) -> tuple[ConstraintInfo, ...]:
         """The table's foreign keys to tables of the same set."""
@@ -52,7 +69,11 @@ class VerifyOwner(Operation[VerifyOwnerParams]):
         members = {s.table for s in place.all_steps if s.spec is place.step.spec}
         if table is None:
             return ()
-        return tuple(k for k in table.foreign_keys if k.ref_table in members and k.ref_schema == place.schema and params.column not in k.columns)
+        return tuple(
+            k
+            for k in table.foreign_keys
+            if k.ref_table in members and k.ref_schema == place.schema and params.column not in k.columns
+        )
 
     def preflight(self, place: Place, params: VerifyOwnerParams) -> list[Finding]:  # noqa: ARG002
         return []

@@ -8,7 +8,16 @@ from typing import ClassVar
 from psycopg import sql
 
 from online_migrate.errors import VerificationFailed
-from online_migrate.operations.base import Context, Finding, Kind, Operation, Place, Severity, State, Statement
+from online_migrate.operations.base import (
+    Context,
+    Finding,
+    Kind,
+    Operation,
+    Place,
+    Severity,
+    State,
+    Statement,
+)
 from online_migrate.plan.model import Phase, Strict
 from online_migrate.plan.sql_file import Check, load_checks, read_sql
 from online_migrate.postgres.connection import Connection
@@ -48,11 +57,13 @@ class VerifySql(Operation[VerifySqlParams]):
         return LoadedVerifySqlParams(file=params.file, text=text)
 
     def _checks(self, params: VerifySqlParams) -> tuple[Check, ...]:
-        assert isinstance(params, LoadedVerifySqlParams)  # noqa: S101  # the loader makes these
+        assert isinstance(params, LoadedVerifySqlParams)  # the loader makes these
         return params.checks()
 
     def statements(self, place: Place, params: VerifySqlParams) -> tuple[Statement, ...]:  # noqa: ARG002
-        return tuple(Statement(sql=sql.SQL(c.sql), kind=Kind.READ, note=c.title) for c in self._checks(params))  # type: ignore[arg-type]
+        return tuple(
+            Statement(sql=sql.SQL(c.sql), kind=Kind.READ, note=c.title) for c in self._checks(params)
+        )
 
     def preflight(self, place: Place, params: VerifySqlParams) -> list[Finding]:  # noqa: ARG002
         return []
@@ -74,13 +85,20 @@ class VerifySql(Operation[VerifySqlParams]):
         for check in self._checks(params):
             with connection.transaction():
                 connection.execute("SET TRANSACTION READ ONLY")
-                rows = connection.execute(check.sql).fetchall()  # type: ignore[call-overload]  # the plan's own file
+                rows = connection.execute(check.sql).fetchall()
             answer = tuple(tuple(_text(v) for v in row) for row in rows)
             if answer != check.expected:
                 missing = [r for r in check.expected if r not in answer]
                 surplus = [r for r in answer if r not in check.expected]
-                fact = f"{params.file}:{check.line}: {check.title}: expected but not found: {_rows(missing)}; found but not expected: {_rows(surplus)}"
-                findings.append(Finding(severity=Severity.STOP, code="verify_sql", fact=fact, remedy="see which step should have made it"))
+                fact = f"{params.file}:{check.line}: {check.title}: missing: {_rows(missing)}; not expected: {_rows(surplus)}"
+                findings.append(
+                    Finding(
+                        severity=Severity.STOP,
+                        code="verify_sql",
+                        fact=fact,
+                        remedy="see which step should have made it",
+                    )
+                )
         return findings
 
 

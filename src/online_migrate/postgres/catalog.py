@@ -94,7 +94,9 @@ class TableInfo:
     def uniques_on_exactly(self, columns: Iterable[str]) -> tuple[IndexInfo, ...]:
         """Every whole unique index on just these columns, in any order, constraint or not."""
         wanted = set(columns)
-        return tuple(i for i in self.indexes if i.is_unique and not i.has_predicate and set(i.columns) == wanted)
+        return tuple(
+            i for i in self.indexes if i.is_unique and not i.has_predicate and set(i.columns) == wanted
+        )
 
 
 _TABLES = """
@@ -176,7 +178,10 @@ class Catalog:
     def foreign_keys(self) -> tuple[ConstraintInfo, ...]:
         """Every foreign key in the database that is not the system's."""
         rows = self.connection.execute(
-            _CONSTRAINTS.replace("(con.conrelid = ANY (%(oids)s::oid[]) OR con.confrelid = ANY (%(referenced)s::oid[]))", "con.contype = 'f'")
+            _CONSTRAINTS.replace(
+                "(con.conrelid = ANY (%(oids)s::oid[]) OR con.confrelid = ANY (%(referenced)s::oid[]))",
+                "con.contype = 'f'",
+            )
         ).fetchall()
         return tuple(_constraint(r) for r in rows)
 

@@ -8,20 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 from psycopg import sql
-from psycopg.abc import Params, Query
 
 from online_migrate.errors import ConnectionFailed, OnlineMigrateError, PreflightFailed
 
 Connection = psycopg.Connection[tuple[Any, ...]]
+Sql = sql.SQL | sql.Composed
+"""a statement as psycopg takes it"""
 
 OLDEST_SERVER = 140004
 """14.4: 14.0 to 14.3 corrupt indexes that are built concurrently under heap-only pruning (release notes of 14.4)."""
 
-_KEEPALIVES = {"keepalives": "1", "keepalives_idle": "15", "keepalives_interval": "5", "keepalives_count": "3"}
+_KEEPALIVES = {
+    "keepalives": "1",
+    "keepalives_idle": "15",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+}
 _SESSION = {
     "statement_timeout": "0",
     "lock_timeout": "5s",
@@ -59,7 +65,7 @@ def ensure_supported(server_version: int) -> None:
 
 
 class _CountingCursor(psycopg.Cursor[tuple[Any, ...]]):
-    def execute(self, query: Query, params: Params | None = None, **kwargs: Any) -> _CountingCursor:
+    def execute(self, query: Any, params: Any = None, **kwargs: Any) -> Self:
         hook = getattr(self.connection, "on_statement", None)
         if hook is not None:
             hook()
@@ -101,7 +107,9 @@ class Connector:
                 **_KEEPALIVES,  # type: ignore[arg-type]  # libpq takes them as text
             )
         except psycopg.OperationalError as error:
-            raise NoServer(f"no connection to the database: {str(error).strip()}", remedy=_remedy(str(error))) from error
+            raise NoServer(
+                f"no connection to the database: {str(error).strip()}", remedy=_remedy(str(error))
+            ) from error
         try:
             self._settle(connection, settings or {})
         except psycopg.Error as error:
@@ -119,11 +127,12 @@ class Connector:
             wanted.setdefault("transaction_timeout", "0")
         wanted["search_path"] = sql.Identifier(self.schema).as_string(None)
         assignments = sql.SQL("; ").join(
-            sql.SQL("SELECT set_config({}, {}, false)").format(sql.Literal(k), sql.Literal(v)) for k, v in wanted.items()
+            sql.SQL("SELECT set_config({}, {}, false)").format(sql.Literal(k), sql.Literal(v))
+            for k, v in wanted.items()
         )
         connection.execute(assignments)
         row = connection.execute("SELECT pg_backend_pid()").fetchone()
-        assert row is not None  # noqa: S101  # a SELECT without FROM has one row
+        assert row is not None  # a SELECT without FROM has one row
         if row[0] != connection.info.backend_pid:
             raise PreflightFailed(
                 "there is a connection pooler between us and the server: the session's process is "

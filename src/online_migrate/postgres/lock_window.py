@@ -47,7 +47,7 @@ class WindowRules:
     exposure_s: float = 30.0
 
 
-class _GaveWay(Exception):  # noqa: N818  # a turn of the ladder, not an error that anyone meets
+class _GaveWay(Exception):  # a turn of the ladder, not an error that anyone meets
     """This try is over; ``waited_s`` is what the application could have stood behind us."""
 
     def __init__(self, why: str, waited_s: float) -> None:
@@ -101,7 +101,13 @@ class LockWindow:
         self._blockers: tuple[Blocker, ...] = ()
         self._deadlock_timeout_s = float(self._setting("deadlock_timeout")) / 1000
 
-    def run(self, needs: Sequence[LockNeed], ddl: Sequence[sql.Composable], *, epilogue: Sequence[sql.Composable] = ()) -> None:
+    def run(
+        self,
+        needs: Sequence[LockNeed],
+        ddl: Sequence[sql.Composable],
+        *,
+        epilogue: Sequence[sql.Composable] = (),
+    ) -> None:
         """Run ``ddl`` in one transaction under the locks of ``needs``, all or nothing.
 
         ``needs`` names every relation on which a lock above ROW EXCLUSIVE is taken; one that is made by the DDL need not
@@ -110,7 +116,9 @@ class LockWindow:
         targets = self._resolve(needs)
         for attempt in tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_GaveWay),
-            stop=tenacity.stop_after_attempt(self._rules.attempts) | self._is_exposure_spent,
+            stop=tenacity.stop_any(
+                tenacity.stop_after_attempt(self._rules.attempts), self._is_exposure_spent
+            ),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=PAUSE_MAX_S),
             sleep=tenacity.sleep_using_event(self._signal.event),
             before_sleep=lambda state: self._say_gave_way(state, targets),
@@ -136,7 +144,9 @@ class LockWindow:
                 self._emit(BlockersSeen, waiting_for=_names(targets), blockers=tuple(map(str, stale)))
             if now > deadline:
                 self._emit(WaitEnded, kind="blocker", seconds=now - began)
-                raise self._not_had(targets, f"after {self._rules.lock_wait_s:.0f} s of waiting outside the queue", stale)
+                raise self._not_had(
+                    targets, f"after {self._rules.lock_wait_s:.0f} s of waiting outside the queue", stale
+                )
             if self._clock.wait(LOOK_EVERY_S, self._signal):
                 self._ensure_not_stopped()
         if began is not None:
@@ -144,15 +154,22 @@ class LockWindow:
 
     def _look(self, targets: list[_Target]) -> tuple[Blocker, ...]:
         """Blockers that will not be gone in a moment."""
-        seen = read_blockers(self._watch, [(t.oid, t.mode) for t in targets], mine=[self._work.info.backend_pid])
+        seen = read_blockers(
+            self._watch, [(t.oid, t.mode) for t in targets], mine=[self._work.info.backend_pid]
+        )
         self._blockers = tuple(b for b in seen if not b.is_autovacuum)
-        return tuple(b for b in self._blockers if b.prepared is not None or b.age_s is None or b.age_s > self._rules.blocker_age_s)
+        return tuple(
+            b
+            for b in self._blockers
+            if b.prepared is not None or b.age_s is None or b.age_s > self._rules.blocker_age_s
+        )
 
     # 2. come from the side
 
     def _come_from_the_side(self, targets: list[_Target]) -> None:
         """SHARE UPDATE EXCLUSIVE conflicts with no statement of the application; an ordinary autovacuum yields to it
-        after deadlock_timeout (postgres-facts 5), so each try lasts longer than that."""
+        after deadlock_timeout (postgres-facts 5), so each try lasts longer than that.
+        """
         lockable = [t for t in targets if t.is_table]
         if not lockable:
             self._work.execute("BEGIN")
@@ -160,8 +177,11 @@ class LockWindow:
         slice_s = self._deadlock_timeout_s + 1.5
         deadline = self._clock.monotonic() + self._rules.lock_wait_s
         tables = sql.SQL(", ").join(t.identifier for t in lockable)
-        message = sql.SQL("BEGIN; SET LOCAL lock_timeout = {}; LOCK TABLE ONLY {} IN SHARE UPDATE EXCLUSIVE MODE").format(
-            sql.Literal(_ms(slice_s)), sql.SQL(", ONLY ").join(t.identifier for t in lockable) if lockable else tables
+        message = sql.SQL(
+            "BEGIN; SET LOCAL lock_timeout = {}; LOCK TABLE ONLY {} IN SHARE UPDATE EXCLUSIVE MODE"
+        ).format(
+            sql.Literal(_ms(slice_s)),
+            sql.SQL(", ONLY ").join(t.identifier for t in lockable) if lockable else tables,
         )
         while True:
             try:
@@ -172,7 +192,11 @@ class LockWindow:
                     raise
                 self._ensure_not_stopped()
                 if self._clock.monotonic() > deadline:
-                    raise self._not_had(targets, f"SHARE UPDATE EXCLUSIVE not had in {self._rules.lock_wait_s:.0f} s", self._blockers) from error
+                    raise self._not_had(
+                        targets,
+                        f"SHARE UPDATE EXCLUSIVE not had in {self._rules.lock_wait_s:.0f} s",
+                        self._blockers,
+                    ) from error
                 self._look_side(lockable)
             else:
                 return
@@ -180,7 +204,11 @@ class LockWindow:
     def _look_side(self, targets: list[_Target]) -> None:
         side = [(t.oid, LockMode.SHARE_UPDATE_EXCLUSIVE) for t in targets]
         self._blockers = read_blockers(self._watch, side, mine=[self._work.info.backend_pid])
-        self._emit(BlockersSeen, waiting_for=f"SHARE UPDATE EXCLUSIVE on {_names(targets)}", blockers=tuple(map(str, self._blockers)))
+        self._emit(
+            BlockersSeen,
+            waiting_for=f"SHARE UPDATE EXCLUSIVE on {_names(targets)}",
+            blockers=tuple(map(str, self._blockers)),
+        )
 
     # 3. ask briefly, 4. cap the hold
 
@@ -228,9 +256,15 @@ class LockWindow:
         lockable = [t for t in targets if t.is_table]
         parts.append(sql.SQL("SELECT clock_timestamp()"))
         for position, target in enumerate(lockable):
-            parts.append(sql.SQL("LOCK TABLE ONLY {} IN {} MODE").format(target.identifier, sql.SQL(target.mode.sql)))
+            parts.append(
+                sql.SQL("LOCK TABLE ONLY {} IN {} MODE").format(target.identifier, sql.SQL(target.mode.sql))
+            )
             if position == 0:
-                parts += [sql.SQL("SELECT clock_timestamp()"), _set("lock_timeout", _ms(further_s)), _set("statement_timeout", _ms(cap))]
+                parts += [
+                    sql.SQL("SELECT clock_timestamp()"),
+                    _set("lock_timeout", _ms(further_s)),
+                    _set("statement_timeout", _ms(cap)),
+                ]
         if not lockable:
             parts.append(sql.SQL("SELECT clock_timestamp()"))
         parts += [self._fence, *ddl, self._compare(targets), sql.SQL("COMMIT")]
@@ -250,12 +284,12 @@ class LockWindow:
 
     # 5. give way
 
-    def _is_exposure_spent(self, _: tenacity.RetryCallState) -> bool:
+    def _is_exposure_spent(self) -> bool:
         return self._exposed_s >= self._rules.exposure_s
 
     def _say_gave_way(self, state: tenacity.RetryCallState, targets: list[_Target]) -> None:
         error = state.outcome.exception() if state.outcome else None
-        assert isinstance(error, _GaveWay)  # noqa: S101  # the only one that is retried
+        assert isinstance(error, _GaveWay)  # the only one that is retried
         self._waited_s = max(self._waited_s, error.waited_s)
         self._emit(
             LockGivenWay,
@@ -303,6 +337,16 @@ class LockWindow:
     def _setting(self, name: str) -> str:
         row = self._work.execute("SELECT setting FROM pg_settings WHERE name = %s", [name]).fetchone()
         return "1000" if row is None else str(row[0])
+
+
+class _StopWhen(tenacity.stop.stop_base):
+    """A bound that only the window knows."""
+
+    def __init__(self, is_spent: Callable[[], bool]) -> None:
+        self._is_spent = is_spent
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> bool:  # noqa: ARG002  # tenacity's signature
+        return self._is_spent()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

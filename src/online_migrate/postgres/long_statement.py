@@ -10,13 +10,12 @@ import threading
 from collections.abc import Callable
 
 import psycopg
-from psycopg import sql
 
 from online_migrate.clock import Clock, Signal
 from online_migrate.errors import Interrupted, LockNotHad
 from online_migrate.events import BlockersSeen, LongStatement
 from online_migrate.postgres.blockers import read_sessions
-from online_migrate.postgres.connection import Connection
+from online_migrate.postgres.connection import Connection, Sql
 
 LOOK_EVERY_S = 0.5
 
@@ -30,11 +29,11 @@ SELECT phase, sample_blks_scanned, sample_blks_total, 0, 0, 0 FROM pg_stat_progr
 
 
 def run_long_statement(
-    statement: sql.Composable,
+    statement: Sql,
     *,
     work: Connection,
     watch: Connection,
-    fence: sql.Composable,
+    fence: Sql,
     limit_s: float,
     clock: Clock,
     signal: Signal,
@@ -57,7 +56,13 @@ def run_long_statement(
 
 class _Watcher:
     def __init__(
-        self, statement: sql.Composable, *, work: Connection, watch: Connection, clock: Clock, emit: Callable[..., None]
+        self,
+        statement: Sql,
+        *,
+        work: Connection,
+        watch: Connection,
+        clock: Clock,
+        emit: Callable[..., None],
     ) -> None:
         self._statement = statement
         self._text = statement.as_string(None)
@@ -78,7 +83,13 @@ class _Watcher:
             while not self._clock.wait(LOOK_EVERY_S, self._done):
                 elapsed = self._clock.monotonic() - began
                 self._look(elapsed)
-                why = "aborted" if signal.is_aborting else f"longer than {limit_s:.0f} s" if elapsed > limit_s else ""
+                why = (
+                    "aborted"
+                    if signal.is_aborting
+                    else f"longer than {limit_s:.0f} s"
+                    if elapsed > limit_s
+                    else ""
+                )
                 if why:
                     break
         except KeyboardInterrupt:
@@ -108,7 +119,9 @@ class _Watcher:
         if why == "aborted":
             return Interrupted(f"{self._text}: cancelled: {signal.reason or 'interrupted'}")
         return LockNotHad(
-            f"{self._text}: cancelled, it took {why}", blockers=self._seen, remedy="let who is in the way end, then run the same command again"
+            f"{self._text}: cancelled, it took {why}",
+            blockers=self._seen,
+            remedy="let who is in the way end, then run the same command again",
         )
 
     def _look(self, elapsed_s: float) -> None:
@@ -121,7 +134,12 @@ class _Watcher:
         blockers = tuple(map(str, read_sessions(self._watch, pids)))
         share = None if row is None or not row[2] else float(row[1]) / float(row[2])
         self._emit(
-            LongStatement, statement=self._text, phase="" if row is None else row[0], share_done=share, seconds=elapsed_s, waits_for=blockers
+            LongStatement,
+            statement=self._text,
+            phase="" if row is None else row[0],
+            share_done=share,
+            seconds=elapsed_s,
+            waits_for=blockers,
         )
         pids_seen = tuple(sorted(pids))
         if blockers and pids_seen != getattr(self, "_pids_seen", ()):

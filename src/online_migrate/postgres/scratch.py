@@ -9,28 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import psycopg
 from psycopg import sql
 
 from online_migrate.postgres.connection import Connection
 
 _SHAPE = """
-SELECT format('column %%s %%s%%s%%s%%s', a.attname, format_type(a.atttypid, a.atttypmod), CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END,
+SELECT format('column %%s %%s%%s%%s%%s', a.attname, format_type(a.atttypid, a.atttypmod),
+              CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END,
               coalesce(' DEFAULT ' || pg_get_expr(d.adbin, d.adrelid), ''),
-              CASE a.attidentity WHEN '' THEN '' ELSE ' IDENTITY ' || a.attidentity END || CASE a.attgenerated WHEN '' THEN '' ELSE ' GENERATED' END)
+              CASE a.attidentity WHEN '' THEN '' ELSE ' IDENTITY ' || a.attidentity::text END ||
+              CASE a.attgenerated WHEN '' THEN '' ELSE ' GENERATED' END)
   FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
  WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped
 UNION ALL
-SELECT format('constraint %%s %%s', conname, pg_get_constraintdef(oid)) FROM pg_constraint WHERE conrelid = %(oid)s AND contype IN ('p', 'u', 'f', 'c', 'x')
+SELECT format('constraint %%s %%s', conname, pg_get_constraintdef(oid))
+  FROM pg_constraint WHERE conrelid = %(oid)s AND contype IN ('p', 'u', 'f', 'c', 'x')
 UNION ALL
-SELECT 'index ' || replace(pg_get_indexdef(i.indexrelid), ' ON ' || quote_ident(%(schema)s) || '.', ' ON ') FROM pg_index i
+SELECT 'index ' || replace(pg_get_indexdef(i.indexrelid), ' ON ' || quote_ident(%(schema)s) || '.', ' ON ')
+  FROM pg_index i
  WHERE i.indrelid = %(oid)s"""
 
 
 def read_shape(connection: Connection, schema: str, table: str) -> frozenset[str]:
     """A table's columns, constraints and indexes, a line each, without the schema's name; the order of columns aside."""
     row = connection.execute(
-        "SELECT c.oid::int8 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s", [schema, table]
+        "SELECT c.oid::int8 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s",
+        [schema, table],
     ).fetchone()
     if row is None:
         return frozenset()
@@ -49,18 +53,19 @@ def compare_with_ddl(
     path = sql.SQL("SET LOCAL search_path = {}, {}").format(sql.Identifier(scratch), sql.Identifier(schema))
     there: frozenset[str] = frozenset()
     wanted: frozenset[str] = frozenset()
-    with connection.transaction():
+    with connection.transaction(force_rollback=True):
         there = read_shape(connection, schema, table)
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(scratch)))
         connection.execute(path)
         for name in refers_to:
             connection.execute(
-                sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING INDEXES)").format(sql.Identifier(scratch, name), sql.Identifier(schema, name))
+                sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING INDEXES)").format(
+                    sql.Identifier(scratch, name), sql.Identifier(schema, name)
+                )
             )
         for statement in ddl:
-            connection.execute(statement)  # type: ignore[call-overload]  # the plan's own DDL
+            connection.execute(statement)
         wanted = read_shape(connection, scratch, table)
-        raise psycopg.Rollback  # swallowed by transaction()
     missing = [f"missing: {line}" for line in sorted(wanted - there)]
     surplus = [f"not in the plan: {line}" for line in sorted(there - wanted) if not line.startswith("index ")]
     return tuple(missing + surplus)

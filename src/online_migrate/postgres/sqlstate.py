@@ -41,7 +41,11 @@ def trouble_of(error: psycopg.Error) -> Trouble:
     """Sort an error of psycopg."""
     state = error.sqlstate
     if state is None:
-        return Trouble.LOST if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) else Trouble.PROGRAM
+        return (
+            Trouble.LOST
+            if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+            else Trouble.PROGRAM
+        )
     if state == FENCE_LOST:
         return Trouble.FENCE
     if state in _LOCK:
