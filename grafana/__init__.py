@@ -1,0 +1,1 @@
+"""The dashboard's source; ``python -m grafana.dashboard`` writes its JSON."""
