@@ -117,7 +117,7 @@ class LockWindow:
         for attempt in tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_GaveWay),
             stop=tenacity.stop_any(
-                tenacity.stop_after_attempt(self._rules.attempts), self._is_exposure_spent
+                tenacity.stop_after_attempt(self._rules.attempts), _StopWhen(self._is_exposure_spent)
             ),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=PAUSE_MAX_S),
             sleep=tenacity.sleep_using_event(self._signal.event),
