@@ -107,7 +107,9 @@ class Standin:
             return CreateTablesLoaded(**params.model_dump(), statements=made)
         if isinstance(params, VerifySql):
             text, path = read_sql(folder, params.file)
-            return VerifySqlLoaded(file=params.file, queries=tuple(c.sql for c in load_checks(text, path=path)))
+            return VerifySqlLoaded(
+                file=params.file, queries=tuple(c.sql for c in load_checks(text, path=path))
+            )
         if isinstance(params, EnsureRow) and not params.where:
             raise ValueError("where is empty: it would be every row")
         return params

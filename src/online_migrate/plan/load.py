@@ -184,14 +184,18 @@ class _StepReader:
         return f"a step is one operation, found {', '.join(step)}; begin each with a dash of its own"
 
     def _has_tables(self, operation: OperationType, params: BaseModel, at: Loc) -> bool:
-        """Whether the table set that the step names is there."""
+        """Whether the step's tables are those of a set that is there, or a list that names each once."""
         named = getattr(params, "tables", None) if operation.targets(params) is None else None
-        if not isinstance(named, str) or named in self._sets:
-            return True
-        meant = did_you_mean(named, self._sets) or "; the plan has no table_sets"
-        hint = f" For the table of that name write `table: {named}`." if not self._sets else ""
-        self._mistakes.add((*at, "tables"), f"there is no table set '{named}'{meant}{hint}")
-        return False
+        at = (*at, "tables")
+        if isinstance(named, str) and named not in self._sets:
+            meant = did_you_mean(named, self._sets) or f"; for the table of that name write `table: {named}`"
+            self._mistakes.add(at, f"there is no table set '{named}'{meant}")
+            return False
+        if isinstance(named, list) and not named:
+            self._mistakes.add(at, "names no table: the step would do nothing")
+        elif isinstance(named, list) and (twice := [t for i, t in enumerate(named) if t in named[:i]]):
+            self._mistakes.add(at, f"names {', '.join(twice)} twice")
+        return True
 
     def _load(self, operation: OperationType, params: BaseModel, at: Loc) -> BaseModel | None:
         """The parameters with the files that they name read."""

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from online_migrate.errors import PlanError, PlanErrors
-from online_migrate.plan.yaml_file import Document, Loc
+from online_migrate.plan.yaml_file import Document, Loc, printable
 
 REMEDY: Final = "correct the plan; `online-migrate explain` then shows what it would do, without a database"
 
@@ -53,7 +53,8 @@ class Mistakes:
         if where in self._unread:
             return  # what stands there could not be read, and that was said
         subject = name_of(self._document.data, loc[:-1] if of_key else loc)
-        self._errors.append(PlanError(f"{subject}: {text}" if subject else text, where=where, remedy=remedy))
+        message = printable(f"{subject}: {text}" if subject else text)
+        self._errors.append(PlanError(message, where=where, remedy=remedy))
 
     def add_error(self, error: PlanError, loc: Loc) -> None:
         """A mistake in a file that the step at this place names: it knows its own line."""

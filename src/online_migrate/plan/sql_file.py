@@ -17,12 +17,16 @@ from postgast import find_nodes
 from postgast import pg_query_pb2 as ast
 
 from online_migrate.errors import PlanError
+from online_migrate.plan.yaml_file import printable
 
 NO_ROWS: Final = "(0 rows)"
 """the expected answer of a query that finds nothing"""
 HOW: Final = (
     f"write each row right above its query as `-- expect: value | value`, for no rows `-- expect: {NO_ROWS}`"
 )
+
+_SERIAL: Final = {"smallserial", "serial", "bigserial", "serial2", "serial4", "serial8"}
+"""no types, so the parser leaves these names as they are written"""
 
 
 class SqlKind(Enum):
@@ -126,7 +130,7 @@ def _parse(text: str, path: Path) -> Iterator[tuple[ast.Node, str, int, str]]:
     except postgast.PgQueryError as error:
         before = text[: max(error.cursorpos - 1, 0)]
         where = f"{path}:{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
-        message = f"PostgreSQL cannot read this: {error.message}"
+        message = printable(f"PostgreSQL cannot read this: {error.message}")
         raise PlanError(message, where=where, remedy="correct the SQL file") from error
     content = text.encode()  # libpg_query counts bytes
     end = 0
@@ -180,11 +184,9 @@ def _references(statement: ast.CreateStmt) -> tuple[str, ...]:
 
 
 def _serial_columns(statement: ast.CreateStmt) -> tuple[str, ...]:
-    """serial and its kin are no types: the parser leaves their names as they are written."""
+    columns = list(find_nodes(statement, ast.ColumnDef))
     return tuple(
-        column.colname
-        for column in find_nodes(statement, ast.ColumnDef)
-        if column.type_name.names and column.type_name.names[-1].string.sval in {"serial", "bigserial", "smallserial", "serial4", "serial8", "serial2"}
+        c.colname for c in columns if c.type_name.names and c.type_name.names[-1].string.sval in _SERIAL
     )
 
 

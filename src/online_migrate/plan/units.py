@@ -12,7 +12,7 @@ _SECONDS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "
 _BYTES: Final = {
     "B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40,
 }  # fmt: skip
-_NUMBER: Final = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([A-Za-z%]*)\s*")
+_NUMBER: Final = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,15})?)\s*([A-Za-z%]*)\s*")
 
 LONGEST: Final = 24 * 86_400.0
 """seconds; PostgreSQL's timeouts are milliseconds in an int4, 24.8 days"""
@@ -35,12 +35,12 @@ def read_share(text: object) -> float:
 
 def write_seconds(seconds: float) -> str:
     """0.5 → ``500ms``: in the largest unit that leaves a whole number."""
-    return _write(seconds, _SECONDS)
+    return _write(seconds, _SECONDS, tolerance=1e-12)
 
 
 def write_bytes(size: int) -> str:
     """67108864 → ``64MiB``."""
-    return _write(size, _BYTES)
+    return _write(size, _BYTES, tolerance=0)
 
 
 def write_share(share: float) -> str:
@@ -61,11 +61,11 @@ def _between(value: float, least: float, most: float, words: str) -> float:
     return min(value, most)
 
 
-def _write(value: float, units: Mapping[str, float]) -> str:
+def _write(value: float, units: Mapping[str, float], tolerance: float) -> str:
     by_size = sorted(units.items(), key=lambda unit: -unit[1])
     for unit, factor in by_size:
         number = value / factor
-        if number >= 1 and abs(number - round(number)) < 1e-9 * number:
+        if number >= 1 and abs(number - round(number)) <= tolerance * number:
             return f"{round(number)}{unit}"
     unit, factor = by_size[-1]
     return f"{value / factor:.12f}".rstrip("0").rstrip(".") + unit

@@ -48,6 +48,11 @@ class Document:
         return f"{self.name}:{line}:{column}"
 
 
+def printable(text: str) -> str:
+    """A text from a plan as a message may hold it: on one line, without what a terminal would act on."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def read_document(text: str, name: str) -> Document:
     """Read one YAML document; raises :class:`PlanError` with the line where the text is not YAML."""
     reader = _Reader(name)
@@ -59,7 +64,7 @@ def read_document(text: str, name: str) -> Document:
         where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
         begun = f" ({error.context}, line {error.context_mark.line + 1})" if error.context_mark else ""
         message = f"this is not valid YAML: {error.problem or error.context}{begun}"
-        raise PlanError(message, where=where, remedy=REMEDY) from error
+        raise PlanError(printable(message), where=where, remedy=REMEDY) from error
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         message = f"this is not valid YAML: the character U+{_code(error.character):04X} may not stand in it"
@@ -69,7 +74,7 @@ def read_document(text: str, name: str) -> Document:
     except RecursionError as error:
         raise PlanError("this is nested too deeply for a plan", where=name, remedy=REMEDY) from error
     except Exception as error:  # broken escapes raise ValueError, OverflowError and others
-        raise PlanError(f"this is not valid YAML: {error}", where=name, remedy=REMEDY) from error
+        raise PlanError(printable(f"this is not valid YAML: {error}"), where=name, remedy=REMEDY) from error
     return Document(
         name=name, data=data, keys=reader.keys, values=reader.values, mistakes=tuple(reader.mistakes)
     )
@@ -96,6 +101,9 @@ class _Reader:
         self.values[loc] = _place(node)
         if isinstance(node, ScalarNode):
             return self._scalar(node)
+        if str(node.tag) not in {f"{_TAG}seq", f"{_TAG}map"}:
+            self._note_tag(node)
+            return ""
         self._within.add(id(node))
         try:
             if isinstance(node, SequenceNode):
@@ -125,7 +133,7 @@ class _Reader:
         text: str = node.value
         read = _SCALARS.get(str(node.tag))
         if read is None:
-            self._note(f"a plan has no tags; found {str(node.tag).replace(_TAG, '!!')}", node)
+            self._note_tag(node)
         elif not _is_text(text):
             self._note("a character that PostgreSQL cannot keep in a text (\\0 or half of a pair)", node)
         else:
@@ -135,8 +143,11 @@ class _Reader:
                 self._note(f"'{text[:40]}' is not a number that a plan can hold; for a text use quotes", node)
         return ""
 
+    def _note_tag(self, node: Node) -> None:
+        self._note(f"a plan has no tags; found {str(node.tag).replace(_TAG, '!!')}", node)
+
     def _note(self, message: str, node: Node) -> None:
-        self.mistakes.append(PlanError(message, where=self._at(node), remedy=REMEDY))
+        self.mistakes.append(PlanError(printable(message), where=self._at(node), remedy=REMEDY))
 
     def _at(self, node: Node) -> str:
         line, column = _place(node)
