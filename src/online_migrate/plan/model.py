@@ -139,6 +139,18 @@ class Pace(Strict):
         return self
 
 
+class HoldQuery(Strict):
+    """A query of one truth, which holds while it is true, or of one number, which holds from ``limit`` on."""
+
+    name: Name
+    sql: str = Field(min_length=1)
+    """read-only; one row of one column"""
+    limit: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """the number that holds; left out where the query gives a truth"""
+    timeout: Duration = 1.0
+    """the query is ended after this: its snapshot keeps dead rows too"""
+
+
 class HoldWhen(Strict):
     """Health readings that hold a backfill; one that is not named does not hold."""
 
@@ -148,6 +160,27 @@ class HoldWhen(Strict):
     """of max_wal_size"""
     oldest_snapshot: Duration | None = None
     """age of the oldest snapshot, which keeps dead rows from being pruned"""
+    standby_delay: Duration | None = None
+    """how long the slowest streaming standby has been without WAL that it has yet to replay"""
+    wal_held: Size | None = None
+    """WAL that a replication slot, or an archiver that fails, holds back"""
+    lock_waiters: int | None = Field(default=None, ge=1)
+    """sessions of the application that wait on locks for longer than 100 ms"""
+    commit_latency: Duration | None = None
+    """how long a commit takes to be safe on disk, and on synchronous standbys"""
+    multixact_age: Share | None = None
+    """of autovacuum_multixact_freeze_max_age"""
+    multixact_members: Share | None = None
+    """of the space for multixacts' members; needs the right to call pg_ls_dir"""
+    queries: list[HoldQuery] = []
+    """questions of your own"""
+
+    @model_validator(mode="after")
+    def _names_each_query_once(self) -> HoldWhen:
+        names = [q.name for q in self.queries]
+        if twice := sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"queries names {', '.join(twice)} twice")
+        return self
 
 
 class LockRules(Strict):

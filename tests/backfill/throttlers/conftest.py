@@ -9,11 +9,13 @@ import pytest
 from online_migrate.postgres.connection import Connection, Connector
 from tests.backfill.throttlers.standby import Pair, start_pair
 
+SETTINGS = {"archive_command": "true", "archive_mode": "on", "wal_level": "logical"}
+
 
 @pytest.fixture(scope="session")
 def pair() -> Iterator[Pair]:
     """A primary and its standby; a test leaves them streaming and caught up."""
-    with start_pair({"wal_level": "logical"}) as pair:
+    with start_pair(SETTINGS) as pair:
         yield pair
 
 

@@ -3,31 +3,51 @@
 from __future__ import annotations
 
 from online_migrate.backfill.throttlers.base import AgedReading, Blind, Reading, Throttle, Throttler
+from online_migrate.backfill.throttlers.commit_latency import CommitLatency
+from online_migrate.backfill.throttlers.lock_waiters import LockWaiters
+from online_migrate.backfill.throttlers.multixacts import Multixacts
 from online_migrate.backfill.throttlers.oldest_snapshot import OldestSnapshot
+from online_migrate.backfill.throttlers.query import Query
 from online_migrate.backfill.throttlers.standby_lag import StandbyLag
+from online_migrate.backfill.throttlers.wal_held import WalHeld
 from online_migrate.backfill.throttlers.wal_since_checkpoint import WalSinceCheckpoint
 from online_migrate.plan.model import HoldWhen
 
 __all__ = [
     "AgedReading",
     "Blind",
+    "CommitLatency",
+    "LockWaiters",
+    "Multixacts",
     "OldestSnapshot",
+    "Query",
     "Reading",
     "StandbyLag",
     "Throttle",
     "Throttler",
+    "WalHeld",
     "WalSinceCheckpoint",
     "throttlers_for",
 ]
 
 
 def throttlers_for(hold_when: HoldWhen) -> tuple[Throttler, ...]:
-    """The throttlers that a plan's ``hold_when`` names, in the order of its keys; what is not named does not hold."""
+    """The throttlers that a plan's ``hold_when`` names; what is not named does not hold."""
+    wanted = hold_when
     throttlers: list[Throttler] = []
-    if hold_when.standby_lag is not None:
-        throttlers.append(StandbyLag(limit_bytes=hold_when.standby_lag))
-    if hold_when.wal_since_checkpoint is not None:
-        throttlers.append(WalSinceCheckpoint(limit_share=hold_when.wal_since_checkpoint))
-    if hold_when.oldest_snapshot is not None:
-        throttlers.append(OldestSnapshot(limit_s=hold_when.oldest_snapshot))
+    if wanted.standby_lag is not None or wanted.standby_delay is not None:
+        throttlers.append(StandbyLag(limit_bytes=wanted.standby_lag, limit_s=wanted.standby_delay))
+    if wanted.wal_since_checkpoint is not None:
+        throttlers.append(WalSinceCheckpoint(limit_share=wanted.wal_since_checkpoint))
+    if wanted.oldest_snapshot is not None:
+        throttlers.append(OldestSnapshot(limit_s=wanted.oldest_snapshot))
+    if wanted.wal_held is not None:
+        throttlers.append(WalHeld(limit_bytes=wanted.wal_held))
+    if wanted.lock_waiters is not None:
+        throttlers.append(LockWaiters(limit=wanted.lock_waiters))
+    if wanted.commit_latency is not None:
+        throttlers.append(CommitLatency(limit_s=wanted.commit_latency))
+    if wanted.multixact_age is not None or wanted.multixact_members is not None:
+        throttlers.append(Multixacts(age_share=wanted.multixact_age, members_share=wanted.multixact_members))
+    throttlers += [Query(name=q.name, text=q.sql, limit=q.limit, timeout_s=q.timeout) for q in wanted.queries]
     return tuple(throttlers)

@@ -56,7 +56,10 @@ class Throttler(Protocol):
         """A short stable name, the key of the plan's ``hold_when``."""
 
     def read(self, connection: Connection) -> Reading:
-        """One short query; raises psycopg.Error where there is no answer, or no right to see one."""
+        """One short query, :func:`bounded`; raises psycopg.Error where there is no answer, or no right to see one.
+
+        ``connection`` is in autocommit and in no transaction, and is so afterwards.
+        """
 
     def blind(self, connection: Connection) -> str | None:
         """What the role lacks for this reading, as a remedy for the operator; None where it sees."""
@@ -86,8 +89,7 @@ class _State:
         if self.first_asked_at is None:
             self.first_asked_at = self.asked_at
         try:
-            with bounded(connection, READ_TIMEOUT_S):
-                reading = self.throttler.read(connection)
+            reading = self.throttler.read(connection)
         except psycopg.Error as error:
             self.error = " ".join(str(error).split()) or type(error).__name__
             return
@@ -162,7 +164,7 @@ class Throttle:
 
 
 @contextmanager
-def bounded(connection: Connection, timeout_s: float) -> Iterator[None]:
+def bounded(connection: Connection, timeout_s: float = READ_TIMEOUT_S) -> Iterator[None]:
     """A read-only transaction whose statements each end within ``timeout_s``; nothing of it outlives it."""
     with connection.transaction():
         connection.execute(

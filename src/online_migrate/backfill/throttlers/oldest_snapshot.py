@@ -17,6 +17,7 @@ from online_migrate.backfill.throttlers.base import (
     SEES_ALL,
     Reading,
     blind_without_stats,
+    bounded,
     ensure_sees_all,
 )
 from online_migrate.backfill.throttlers.figures import Trail, seconds_text
@@ -92,7 +93,8 @@ class OldestSnapshot:
 
     def read_holders(self, connection: Connection) -> tuple[Holder, ...]:
         """All who hold a snapshot but us; raises :class:`~online_migrate.backfill.throttlers.base.Blind`."""
-        rows = connection.execute(_QUERY).fetchall()
+        with bounded(connection):
+            rows = connection.execute(_QUERY).fetchall()
         ensure_sees_all(rows[0][0])
         at_s, next_xid = float(rows[0][1]), int(rows[0][2])
         self._trail.note(at_s, next_xid)

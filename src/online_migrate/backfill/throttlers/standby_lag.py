@@ -14,6 +14,7 @@ from online_migrate.backfill.throttlers.base import (
     SEES_ALL,
     Reading,
     blind_without_stats,
+    bounded,
     ensure_sees_all,
 )
 from online_migrate.backfill.throttlers.figures import Trail, bytes_text, seconds_text
@@ -83,7 +84,8 @@ class StandbyLag:
         return max(readings, key=lambda r: r.utilisation, default=green)
 
     def _read_standbys(self, connection: Connection) -> list[Standby]:
-        rows = connection.execute(_QUERY).fetchall()
+        with bounded(connection):
+            rows = connection.execute(_QUERY).fetchall()
         ensure_sees_all(rows[0][0])
         at_s, written = float(rows[0][1]), int(rows[0][2])
         self._trail.note(at_s, written)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from online_migrate.backfill.throttlers.base import Reading
+from online_migrate.backfill.throttlers.base import Reading, bounded
 from online_migrate.backfill.throttlers.figures import bytes_text, seconds_text
 from online_migrate.postgres.connection import Connection
 
@@ -38,7 +38,8 @@ class WalSinceCheckpoint:
         return None if row[0] else f"GRANT EXECUTE ON FUNCTION pg_control_checkpoint() TO {row[1]}"
 
     def read(self, connection: Connection) -> Reading:
-        row = connection.execute(_QUERY).fetchone()
+        with bounded(connection):
+            row = connection.execute(_QUERY).fetchone()
         assert row is not None  # the function gives one row
         since, most, completion, timeout_s, age_s = row
         limit = most * self._limit_share

@@ -1,0 +1,81 @@
+"""Holds while a commit is slow: a disk that does not keep up, or a synchronous standby that does not answer.
+
+Our batches commit asynchronously and would never feel it; the application does.  So we commit once ourselves: an empty
+transactional message of the prefix ``online_migrate`` in the WAL (manual, 9.28.6, pg_logical_emit_message).  No table is
+touched; a logical consumer that asks for messages sees it and finds nothing in it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from typing import Final
+
+import psycopg
+
+from online_migrate.backfill.throttlers.base import READ_TIMEOUT_S, Reading
+from online_migrate.backfill.throttlers.figures import seconds_text
+from online_migrate.postgres.connection import Connection
+
+# One round trip, both times by the server's clock: the network between us is no commit latency.
+_PROBE: Final = """
+    BEGIN; SELECT pg_logical_emit_message(true, 'online_migrate', ''); SELECT clock_timestamp();
+    COMMIT; SELECT clock_timestamp()"""
+
+
+class CommitLatency:
+    """Red from ``limit_s`` seconds on, as the connection's own synchronous_commit makes a commit wait."""
+
+    name = "commit_latency"
+
+    def __init__(self, *, limit_s: float) -> None:
+        self._limit_s = limit_s
+
+    def blind(self, connection: Connection) -> str | None:  # noqa: ARG002  # everybody may write a message
+        return None
+
+    def read(self, connection: Connection) -> Reading:
+        with cancelled_after(connection, max(READ_TIMEOUT_S, 2 * self._limit_s)):
+            took_s = _measure_commit_s(connection)
+        return Reading(
+            name=self.name,
+            utilisation=took_s / self._limit_s,
+            reason=f"a commit of ours took {seconds_text(took_s)} (limit {seconds_text(self._limit_s)})",
+        )
+
+
+def _measure_commit_s(connection: Connection) -> float:
+    times: list[datetime] = []
+    try:
+        cursor = connection.execute(_PROBE)
+        for result in cursor.results():
+            if result.description is not None:
+                times += [v for row in result.fetchall() for v in row if isinstance(v, datetime)]
+    except psycopg.Error:
+        with suppress(psycopg.Error):
+            connection.rollback()
+        raise
+    before, after = times
+    return max((after - before).total_seconds(), 0.0)
+
+
+@contextmanager
+def cancelled_after(connection: Connection, seconds: float) -> Iterator[None]:
+    """Cancel what still runs after so many seconds: no timeout of the server's counts for a COMMIT.
+
+    A COMMIT that waits for a standby then ends, committed, with a warning (manual, 27.2.8.3).
+    """
+
+    def cancel() -> None:
+        with suppress(psycopg.Error):
+            connection.cancel_safe(timeout=READ_TIMEOUT_S)
+
+    timer = threading.Timer(seconds, cancel)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()

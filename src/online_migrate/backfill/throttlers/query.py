@@ -1,0 +1,59 @@
+"""Holds while the operator's own query says so: the one thing that only they know how to measure."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+
+import psycopg
+
+from online_migrate.backfill.throttlers.base import Reading, bounded
+from online_migrate.backfill.throttlers.figures import seconds_text
+from online_migrate.postgres.connection import Connection
+
+
+class Query:
+    """Red where the query is true, or where its number reaches ``limit``.
+
+    It is run read-only and ends within ``timeout_s``.  Anything but one truth or one number, NULL and NaN included, is no
+    answer and raises psycopg.DataError.
+    """
+
+    def __init__(self, *, name: str, text: str, limit: float | None, timeout_s: float) -> None:
+        self.name = f"query_{name}"
+        self._text = text
+        self._limit = limit
+        self._timeout_s = timeout_s
+
+    def blind(self, connection: Connection) -> str | None:
+        """By asking once: a mistake in the query is found at check."""
+        try:
+            self.read(connection)
+        except psycopg.errors.QueryCanceled:
+            return f"make {self.name} faster: it takes longer than its timeout of {seconds_text(self._timeout_s)}"
+        except psycopg.Error as error:
+            return f"mend {self.name}: {' '.join(str(error).split())}"
+        return None
+
+    def read(self, connection: Connection) -> Reading:
+        with bounded(connection, self._timeout_s):
+            cursor = connection.execute(self._text.encode())
+            rows = cursor.fetchmany(2)
+        if len(rows) != 1 or len(rows[0]) != 1:
+            raise psycopg.DataError("the query must give one row of one column")
+        return self._judge(rows[0][0])
+
+    def _judge(self, value: object) -> Reading:
+        if isinstance(value, bool):
+            return Reading(
+                name=self.name, utilisation=float(value), reason=f"{self.name} says {str(value).lower()}"
+            )
+        if not isinstance(value, int | float | Decimal) or math.isnan(value):
+            raise psycopg.DataError(f"the query gave {value!r}, no number and no truth")
+        if self._limit is None:
+            raise psycopg.DataError(f"the query gave the number {value}, and the plan gives no limit for it")
+        return Reading(
+            name=self.name,
+            utilisation=float(value) / self._limit,
+            reason=f"{self.name} is {value} (limit {self._limit:g})",
+        )

@@ -1,0 +1,57 @@
+"""The throttler that feels what a commit costs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from time import monotonic
+
+import psycopg
+import pytest
+
+from online_migrate.backfill.throttlers import commit_latency
+from online_migrate.backfill.throttlers.base import Throttle
+from online_migrate.backfill.throttlers.commit_latency import CommitLatency
+from online_migrate.clock import SystemClock
+from online_migrate.postgres.connection import Connection, Connector
+from tests.backfill.throttlers.standby import Pair, await_true
+
+
+@pytest.fixture
+def synchronous(on_primary: Connection, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connection]:
+    """A session whose commits wait until the standby has replayed them; a reading gives up after 0.5 s."""
+    monkeypatch.setattr(commit_latency, "READ_TIMEOUT_S", 0.5)
+    on_primary.execute("SET synchronous_commit = remote_apply")
+    set_synchronous_standbys(on_primary, "*")
+    yield on_primary
+    set_synchronous_standbys(on_primary, "")
+
+
+def set_synchronous_standbys(connection: Connection, names: str) -> None:
+    connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'".encode())
+    connection.execute("SELECT pg_reload_conf()")
+    expected = "sync" if names else "async"
+    state = "SELECT sync_state FROM pg_stat_replication"
+    await_true(lambda: connection.execute(state).fetchall() == [(expected,)])
+
+
+def test_a_commit_that_waits_holds_us(pair: Pair, synchronous: Connection) -> None:
+    """A synchronous standby that stands still is red after a bounded wait, in spite of no timeout for COMMIT; then green."""
+    throttle = Throttle([CommitLatency(limit_s=0.2)], SystemClock(), every_s=0)
+    assert not throttle.read(synchronous)[0].is_red
+    pair.pause()
+    began = monotonic()
+    reading = throttle.read(synchronous)[0]
+    assert monotonic() - began < 5
+    assert reading.is_red
+    assert re.fullmatch(r"a commit of ours took \S+ m?s \(limit 200 ms\)", reading.reason)
+    pair.resume()
+    await_true(lambda: not throttle.read(synchronous)[0].is_red)
+
+
+def test_an_error_leaves_the_session_usable(pair: Pair) -> None:
+    """Where no commit is possible, on a server turned standby, it is an error, not a session stuck in a transaction."""
+    with Connector(dsn=pair.standby.dsn).open("test") as connection:
+        with pytest.raises(psycopg.Error):
+            CommitLatency(limit_s=0.2).read(connection)
+        assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
