@@ -76,12 +76,13 @@ def _step_lines(step: ExplainedStep) -> Iterator[str]:
         "" if step.rows is None or step.bytes is None else f", some {step.rows:,} rows, {_size(step.bytes)}"
     )
     yield f"    {step.table or '(the database)'}: {'instant' if step.is_instant else 'long'}{size}{', done' if step.is_done else ''}"
-    for statement in step.statements:
+    for position, statement in enumerate(step.statements):
         how = _HOW[statement.kind] + (f": {statement.note}" if statement.note else "")
         yield f"      -- {how}"
         yield from (f"      {line}" for line in f"{statement.text};".splitlines())
-    for need in step.locks:
-        yield f"      lock: {_lock(need)}"
+        rest = step.statements[position + 1 :]
+        if not rest or rest[0].group != statement.group or rest[0].locks != statement.locks:
+            yield from (f"      lock: {_lock(need)}" for need in statement.locks)
 
 
 def _lock(need: LockNeed) -> str:
