@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import psycopg
 from psycopg import sql
 
 from online_migrate.demo.shop import BRIEF_TABLES, FURTHER_TABLES
 
-BOTS = """
-    CREATE TABLE bots (
-        id SERIAL PRIMARY KEY, name VARCHAR(255) NOT NULL, telegram_bot_token VARCHAR(255) UNIQUE NOT NULL,
-        api_token VARCHAR(255) UNIQUE NOT NULL, api_token_hash VARCHAR(128) NOT NULL,
-        is_master BOOLEAN DEFAULT FALSE NOT NULL, created_by INTEGER REFERENCES users (id) ON DELETE SET NULL);
-    CREATE TABLE bot_feature_flags (
-        bot_id INTEGER NOT NULL REFERENCES bots (id) ON DELETE CASCADE, feature_key VARCHAR(100) NOT NULL,
-        enabled BOOLEAN DEFAULT FALSE NOT NULL, config JSONB DEFAULT '{}', PRIMARY KEY (bot_id, feature_key));
+NEW_TABLES = Path(__file__).parents[2] / "plans" / "multi_tenant.sql"
+
+MASTER = """
     INSERT INTO bots (name, telegram_bot_token, api_token, api_token_hash, is_master)
-    VALUES ('master', 'made-up', 'sha256:' || repeat('0', 12), repeat('0', 64), true)"""
+    SELECT 'master', 'made-up', 'sha256:' || left(digest, 12), digest, true
+      FROM (SELECT encode(sha256('token'), 'hex')) AS made (digest)"""
 
 SWAP = """
     CREATE UNIQUE INDEX CONCURRENTLY idx_users_telegram_bot ON users (telegram_id, bot_id);
@@ -29,7 +27,8 @@ SWAP = """
 
 def add_bots(connection: psycopg.Connection) -> int:
     """Everything but the swap: bots, bot_id on every table of the set with its key and index; the master's id."""
-    connection.execute(BOTS)
+    connection.execute(NEW_TABLES.read_bytes())
+    connection.execute(MASTER)
     for table in BRIEF_TABLES + FURTHER_TABLES:
         query = sql.SQL(
             "ALTER TABLE {table} ADD COLUMN bot_id INTEGER NOT NULL DEFAULT 1 REFERENCES bots (id) ON DELETE CASCADE;"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, LiteralString
 
@@ -11,6 +11,7 @@ import psycopg
 from psycopg import sql
 
 from online_migrate.demo.dump import DIFFERS_BY_RUN, rows_digest, schema_dump
+from online_migrate.demo.owned_tables import read_owned_tables
 from online_migrate.demo.shop import BRIEF_TABLES, FURTHER_TABLES
 from online_migrate.demo.tenant import SHARED, count_rows, delete_tenant, find_gaps
 
@@ -61,10 +62,8 @@ class Check:
     detail: str
 
 
-def _none_of(name: str, found: Sequence[object], otherwise: str) -> Check:
-    """Kept when nothing was found that breaks it; else the first few that do."""
-    few = ", ".join(map(str, found[:5])) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
-    return Check(name=name, ok=not found, detail=few or otherwise)
+Found = tuple[Sequence[object], str]
+"""What breaks a promise, and what to say when there is none of it"""
 
 
 def check_owner(connection: Connection, tables: Collection[str]) -> Check:
@@ -78,7 +77,8 @@ def check_owner(connection: Connection, tables: Collection[str]) -> Check:
         for total, others in connection.execute(query):
             rows += total
             strangers += [f"{others} rows of {table}"] if others else []
-    return _none_of("every row is the master bot's", strangers, f"{rows} rows in {len(tables)} tables")
+    name = "every row is the master bot's"
+    return _look(connection, name, lambda: (strangers, f"{rows} rows in {len(tables)} tables"))
 
 
 def final_checks(
@@ -96,26 +96,46 @@ def final_checks(
     the application's; ``secrets`` are values that must stand nowhere in the journal, nor may those that were
     ``handed_over``: the tokens that the runner made.
     """
-    missing = set(BRIEF_TABLES + FURTHER_TABLES).symmetric_difference(tables)
-    return (
-        _none_of("the table set is right", sorted(missing), f"{len(tables)} tables"),
-        _every_table(connection, tables, "bot_id is NOT NULL", _NOT_NULL),
-        _every_table(connection, tables, "bot_id refers to bots ON DELETE CASCADE, validated", _REFERS),
-        _every_table(connection, tables, "idx_<table>_bot_id is there and valid", _INDEXED),
-        _every_table(connection, tables, "bot_id has no default any more", _NO_DEFAULT),
-        _check_old_uniques(connection),
-        _check_names(connection, "the composite uniques are valid", _VALID_UNIQUES, COMPOSITE_UNIQUES),
-        _check_names(connection, "the seven new tables are there", _TABLES, NEW_TABLES),
-        _check_names(connection, "the brief's 16 indexes are valid", _VALID_INDEXES, NEW_INDEXES),
-        _none_of("no index is invalid", _column(connection, _INVALID), "none in the database"),
-        _none_of("no constraint is left to validate", _column(connection, _UNVALIDATED), "none in the database"),
-        _check_token(connection, handed_over),
-        _check_journal(connection, [*secrets, *handed_over]),
-        _check_sharing(connection, tenant),
-        _none_of("tenant 2 has a row in every table, along every foreign key", find_gaps(connection, tenant), "no gap"),
-        _check_deletion(connection, tenant),
-        _none_of("no transaction of the application failed", failures, "0 failures"),
-    )  # fmt: skip
+    missing = sorted(set(BRIEF_TABLES + FURTHER_TABLES).symmetric_difference(tables))
+    hidden = [*secrets, *handed_over]
+
+    def every(query: LiteralString) -> Callable[[], Found]:
+        return lambda: _without(connection, tables, query)
+
+    def named(query: LiteralString, wanted: Collection[str]) -> Callable[[], Found]:
+        return lambda: _missing(connection, query, wanted)
+
+    promises: dict[str, Callable[[], Found]] = {
+        "the table set is right": lambda: (missing, f"{len(tables)} tables"),
+        "bot_id is NOT NULL": every(_NOT_NULL),
+        "bot_id refers to bots ON DELETE CASCADE, validated": every(_REFERS),
+        "idx_<table>_bot_id is there and valid": every(_INDEXED),
+        "bot_id has no default any more": every(_NO_DEFAULT),
+        "no unique on telegram_id, code or name alone is left": lambda: _find_old_uniques(connection),
+        "the composite uniques are valid": named(_VALID_UNIQUES, COMPOSITE_UNIQUES),
+        "the seven new tables are there": named(_TABLES, NEW_TABLES),
+        "the brief's 16 indexes are valid": named(_VALID_INDEXES, NEW_INDEXES),
+        "no index is invalid": lambda: (_column(connection, _INVALID), "none in the database"),
+        "no constraint is left to validate": lambda: (_column(connection, _UNVALIDATED), "none in the database"),
+        "one master bot, its api_token masked, the token handed over": lambda: _look_at_token(connection, handed_over),
+        "no secret stands in the journal": lambda: _search_journal(connection, hidden),
+        "two tenants share telegram_id, code and name": lambda: _look_at_sharing(connection, tenant),
+        "tenant 2 has a row in every table, along every foreign key": lambda: (find_gaps(connection, tenant), "no gap"),
+        "DELETE FROM bots removes the tenant from every table": lambda: _try_deletion(connection, tenant, tables),
+        "no transaction of the application failed": lambda: (failures, "0 failures"),
+    }  # fmt: skip
+    return tuple(_look(connection, name, promise) for name, promise in promises.items())
+
+
+def _look(connection: Connection, name: str, promise: Callable[[], Found]) -> Check:
+    """Kept when nothing was found that breaks it; a look that the server refuses is a promise not kept."""
+    try:
+        with connection.transaction():
+            found, otherwise = promise()
+    except psycopg.Error as error:
+        found, otherwise = [str(error).strip()], ""
+    few = ", ".join(map(str, found[:5])) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+    return Check(name=name, ok=not found, detail=few or otherwise)
 
 
 _NOT_NULL: Final = """
@@ -147,57 +167,52 @@ def _column(connection: Connection, query: LiteralString, params: Sequence[objec
     return [row[0] for row in connection.execute(query, params)]
 
 
-def _every_table(connection: Connection, tables: Collection[str], name: str, query: LiteralString) -> Check:
-    without = [table for table in tables if not _column(connection, query, [table])]
-    return _none_of(name, [f"not {t}" for t in without], f"all {len(tables)} tables")
+def _without(connection: Connection, tables: Collection[str], query: LiteralString) -> Found:
+    return [f"not {t}" for t in tables if not _column(connection, query, [t])], f"all {len(tables)} tables"
 
 
-def _check_names(connection: Connection, name: str, query: LiteralString, wanted: Collection[str]) -> Check:
+def _missing(connection: Connection, query: LiteralString, wanted: Collection[str]) -> Found:
     there = set(_column(connection, query))
-    return _none_of(name, [f"no {n}" for n in wanted if n not in there], f"all {len(wanted)}")
+    return [f"no {name}" for name in wanted if name not in there], f"all {len(wanted)}"
 
 
-def _check_old_uniques(connection: Connection) -> Check:
+def _find_old_uniques(connection: Connection) -> Found:
     left = [
         index
         for table, column in SHARED.items()
         for index in _column(connection, _OLD_UNIQUE, [table, column])
     ]
-    return _none_of("no unique on telegram_id, code or name alone is left", left, "gone")
+    return left, "gone"
 
 
-def _check_token(connection: Connection, handed_over: Collection[str]) -> Check:
+def _look_at_token(connection: Connection, handed_over: Collection[str]) -> Found:
     """The master's api_token is masked, and its hash is that of a token which the runner handed over."""
     rows = connection.execute("SELECT api_token, api_token_hash FROM bots WHERE is_master").fetchall()
     digests = {hashlib.sha256(token.encode()).hexdigest() for token in handed_over}
     wrong = [f"{len(rows)} master bots"] if len(rows) != 1 else []
     for token, digest in rows:
-        wrong += [f"api_token {token[:8]}… is not masked"] if token != f"sha256:{digest[:12]}" else []
+        wrong += ["api_token is not masked"] if token != f"sha256:{digest[:12]}" else []
         wrong += ["api_token_hash is of no token that was handed over"] if digest not in digests else []
-    return _none_of("one master bot, its api_token masked, the token handed over", wrong, "so it is")
+    return wrong, "so it is"
 
 
-def _check_journal(connection: Connection, secrets: Collection[str]) -> Check:
+def _search_journal(connection: Connection, secrets: Collection[str]) -> Found:
     tables = _column(
         connection,
-        "SELECT c.relname FROM pg_class c WHERE c.relkind = 'r' AND c.relnamespace = 'online_migrate'::regnamespace",
+        "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'online_migrate'::regnamespace",
     )
     found = []
     for table in tables:
         query = sql.SQL(
             "SELECT count(*) FROM {} AS t"
             " WHERE EXISTS (SELECT FROM unnest(%s::text[]) AS s WHERE position(s IN t::text) > 0)"
-        )
-        for (rows,) in connection.execute(
-            query.format(sql.Identifier("online_migrate", table)), [list(secrets)]
-        ):
+        ).format(sql.Identifier("online_migrate", table))
+        for (rows,) in connection.execute(query, [list(secrets)]):
             found += [f"{rows} rows of {table}"] if rows else []
-    return _none_of(
-        "no secret stands in the journal", found, f"{len(secrets)} secrets, {len(tables)} tables searched"
-    )
+    return found, f"{len(secrets)} secrets, {len(tables)} tables searched"
 
 
-def _check_sharing(connection: Connection, tenant: int) -> Check:
+def _look_at_sharing(connection: Connection, tenant: int) -> Found:
     alone = []
     for table, column in SHARED.items():
         query = sql.SQL(
@@ -205,23 +220,18 @@ def _check_sharing(connection: Connection, tenant: int) -> Check:
             " WHERE b.is_master AND t.bot_id = %s"
         ).format(table=sql.Identifier(table), column=sql.Identifier(column))
         alone += [f"no {table}.{column}" for (rows,) in connection.execute(query, [tenant]) if not rows]
-    return _none_of("two tenants share telegram_id, code and name", alone, "all three")
+    return alone, "all three"
 
 
-def _check_deletion(connection: Connection, tenant: int) -> Check:
+def _try_deletion(connection: Connection, tenant: int, tables: Collection[str]) -> Found:
     """Delete the tenant, look, and roll back: it is there again afterwards."""
     (master,) = _column(connection, "SELECT id FROM bots WHERE is_master")
-    left: list[str] = []
-
+    looked_at = sorted({*tables, *read_owned_tables(connection)})
     with connection.transaction(force_rollback=True):
-        before, rows = count_rows(connection, master), sum(count_rows(connection, tenant).values())
-        left += [f"{n} rows of {table}" for table, n in delete_tenant(connection, tenant).items() if n]
-        if count_rows(connection, master) != before:
+        before = count_rows(connection, master, looked_at)
+        rows = sum(count_rows(connection, tenant, looked_at).values())
+        delete_tenant(connection, tenant)
+        left = [f"{n} rows of {t}" for t, n in count_rows(connection, tenant, looked_at).items() if n]
+        if count_rows(connection, master, looked_at) != before:
             left.append("rows of the master bot went too")
-        if not rows:
-            left.append("there was nothing to delete")
-    return _none_of(
-        "DELETE FROM bots removes the tenant from every table",
-        left,
-        "nothing left, the master's rows untouched",
-    )
+    return left if rows else ["there was nothing to delete"], f"{rows} rows went, none of the master's"

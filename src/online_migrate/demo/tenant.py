@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, LiteralString
 
 from psycopg import sql
@@ -48,16 +48,15 @@ def create_tenant(connection: Connection, *, bot: int = 2) -> int:
     return int(row[0])
 
 
-def delete_tenant(connection: Connection, bot_id: int) -> dict[str, int]:
-    """Delete the tenant's row of bots; how many of its rows are left in each table that belongs to a bot."""
+def delete_tenant(connection: Connection, bot_id: int) -> None:
+    """Delete the tenant's row of bots, and by its foreign keys all that is the tenant's."""
     connection.execute("DELETE FROM bots WHERE id = %s", [bot_id])
-    return count_rows(connection, bot_id)
 
 
-def count_rows(connection: Connection, bot_id: int) -> dict[str, int]:
-    """How many rows of each table that belongs to a bot are the tenant's."""
+def count_rows(connection: Connection, bot_id: int, tables: Collection[str] = ()) -> dict[str, int]:
+    """How many rows of each of ``tables``, by default of all that belong to a bot, are the tenant's."""
     counts = {}
-    for table in read_owned_tables(connection):
+    for table in tables or read_owned_tables(connection):
         query = sql.SQL("SELECT count(*) FROM {} WHERE bot_id = %s").format(sql.Identifier(table))
         row = connection.execute(query, [bot_id]).fetchone()
         assert row is not None
