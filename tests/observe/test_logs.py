@@ -68,6 +68,18 @@ def test_batches_are_sampled() -> None:
     assert len(lines("json", "debug", [batch()] * 50)) == 50
 
 
+def test_a_small_table_is_done_before_it_says_how_far_it_is() -> None:
+    """37 small tables make no 37 lines of 6 %."""
+    begun = e.StepStarted(stage="fill", step="backfill bot_id", table="users", resumed=False)
+    clock, stream = FixedClock(), io.StringIO()
+    sink = LogSink(plan="shop", fmt="console", stream=stream, clock=clock)
+    for event in (begun, batch(), batch()):
+        sink.emit(event)
+    clock.now += 10
+    sink.emit(batch())
+    assert len(stream.getvalue().splitlines()) == 2
+
+
 def test_what_went_wrong_stands_out() -> None:
     """Warnings are marked, failures more; neither by colour alone."""
     assert any("! gave way" in line for line in lines())

@@ -28,6 +28,7 @@ from online_migrate.events import (
     Retried,
     RunEnded,
     StepFailed,
+    StepStarted,
     Throughput,
 )
 from online_migrate.observe.words import describe, place_text
@@ -42,7 +43,7 @@ _DEBUG: Final = (Reading, Throughput)
 _WARNING: Final = (LockGivenWay, Retried, LateRows, GateWaiting, BlockersSeen, Reconnected)
 _STYLES: Final = {"debug": "\x1b[2m", "warning": "\x1b[33m", "error": "\x1b[1;31m"}
 _PLAIN: Final = "\x1b[0m"
-_WIDTH: Final = 44
+_WIDTH: Final = 56
 """places in a console line before the sentence; a longer place pushes it on"""
 
 Processor = Callable[[Any, str, MutableMapping[str, Any]], Any]
@@ -68,7 +69,7 @@ class LogSink:
         self._common: dict[str, Any] = {"plan": plan}
         self._is_console = fmt == "console"
         self._clock = clock or SystemClock()
-        self._sampled_at: dict[tuple[str, str, str, str], float] = {}
+        self._sampled_at: dict[tuple[object, ...], float] = {}
 
     def emit(self, event: Event) -> None:
         """Write a line; never raises."""
@@ -81,6 +82,10 @@ class LogSink:
         fields = event.fields()
         if "run_id" in fields:
             self._common["run"] = fields.pop("run_id")
+        if isinstance(event, StepStarted):  # a step that is over in no time needs no line on how far it is
+            now = self._clock.monotonic()
+            for kind in _SAMPLED:
+                self._sampled_at[_place(kind, event)] = now
         log = getattr(self._logger, self._level(event))
         log(event.name, **{**self._common, **fields})
 
@@ -94,12 +99,16 @@ class LogSink:
         return "warning" if isinstance(event, _WARNING) else "info"
 
     def _is_due(self, event: Event) -> bool:
-        key = (event.name, event.stage, event.step, event.table)
+        key = _place(type(event), event)
         now = self._clock.monotonic()
         if now - self._sampled_at.get(key, -SAMPLE_S) < SAMPLE_S:
             return False
         self._sampled_at[key] = now
         return True
+
+
+def _place(kind: type[Event], event: Event) -> tuple[object, ...]:
+    return (kind, event.stage, event.step, event.table)
 
 
 def _make_logger(fmt: Format, stream: TextIO, level: str, *, colour: bool) -> Any:
