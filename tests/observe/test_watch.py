@@ -48,3 +48,19 @@ def test_a_server_that_is_away_is_borne() -> None:
 def test_a_watch_that_never_started_can_be_closed() -> None:
     """Whoever cleans up after a failed start need not know how far it came."""
     SnapshotWatch(Connector(dsn=""), "shop", []).close()
+
+
+def test_a_picture_that_costs_much_is_drawn_seldom(run: MadeRun) -> None:
+    """Watching takes a few per cent of a core, however large the plan is."""
+    seen: list[float] = []
+
+    def draw(_: Snapshot) -> None:
+        seen.append(time.thread_time())
+        while time.thread_time() - seen[-1] < 0.02:
+            pass
+
+    watch = SnapshotWatch(run.connector, "shop", [draw], every_s=0.01)
+    watch.start()
+    time.sleep(1.5)
+    watch.close()
+    assert len(seen) <= 4

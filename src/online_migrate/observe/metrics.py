@@ -437,9 +437,8 @@ class _Waits:
         """All of it is this process's."""
 
     def _begin(self, _: e.RunStarted) -> None:
-        for kind in ("blocker", "gate"):
-            self._waiting.set((kind,), 0)
-            self._waited.add((kind,))
+        self._count("blocker")
+        self._waited.add(("blocker",))
         self._retries.add(("connection",))
 
     def _wait_started(self, event: e.WaitStarted) -> None:
