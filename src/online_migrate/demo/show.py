@@ -126,6 +126,9 @@ class _Demo:
             Traffic(self.dsn, seed=self.wishes.seed) as traffic,
         ):
             self.say(f"The application works alone for {self.wishes.before_s:.0f} s")
+            self._let_work(
+                traffic, "warm-up", self.wishes.before_s / 5
+            )  # caches and plans; it is in no summary
             self._let_work(traffic, "before", self.wishes.before_s)
             traffic.record.mark("during")
             self.say(f"Running {self.plan.path.name}, the application at work")
