@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import click
+import psycopg
 
 import online_migrate
 from online_migrate.cli.approve import approve_command
@@ -18,7 +19,8 @@ from online_migrate.cli.schema import schema_command
 from online_migrate.cli.status import status_command
 from online_migrate.cli.stop import stop_command
 from online_migrate.cli.verify import verify_command
-from online_migrate.errors import OnlineMigrateError
+from online_migrate.errors import Interrupted, OnlineMigrateError
+from online_migrate.postgres.refusals import in_our_words
 
 _EPILOG = """\b
 Exit codes:
@@ -41,9 +43,14 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except OnlineMigrateError as error:
-            echo_error(error)
-            ctx.exit(error.exit_code)
+        except OnlineMigrateError as caught:
+            error = caught
+        except psycopg.Error as caught:
+            error = in_our_words(caught)
+        except KeyboardInterrupt:
+            error = Interrupted("interrupted", remedy="nothing of this command is left behind; call it again")
+        echo_error(error)
+        raise click.exceptions.Exit(error.exit_code)
 
 
 @click.group(cls=_Group, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})

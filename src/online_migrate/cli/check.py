@@ -13,7 +13,6 @@ from online_migrate.engine.check import check, is_stopping, survey
 from online_migrate.engine.secrets import Secrets
 from online_migrate.errors import PreflightFailed
 from online_migrate.operations.base import Finding, Severity
-from online_migrate.postgres.connection import ensure_supported
 
 
 @click.command("check")
@@ -29,7 +28,6 @@ def check_command(plan: Path, dsn: str, format_: str) -> None:
     """
     read = read_plan(plan)
     with connector_of(read, dsn).open("check") as connection:
-        ensure_supported(connection.info.server_version)
         seen = survey(read, connection)
         findings = check(seen, missing_secrets=Secrets(read.secrets, os.environ).missing())
     if format_ == "json":

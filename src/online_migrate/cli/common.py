@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from online_migrate.clock import SystemClock
-from online_migrate.errors import OnlineMigrateError
+from online_migrate.errors import GateClosed, Interrupted, OnlineMigrateError
 from online_migrate.operations.base import Finding, Severity
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.load import load_file
@@ -25,6 +25,9 @@ _MARKS = {
     Severity.ASK: ("? ask ", "cyan"),
     Severity.INFO: ("· info", None),
 }
+
+_ENDS = {GateClosed.exit_code: ("waiting", "yellow"), Interrupted.exit_code: ("stopped", "yellow")}
+"""what is no error: the run is where it should be"""
 
 plan_argument = click.argument("plan", type=click.Path(path_type=Path), metavar="PLAN")
 
@@ -57,11 +60,10 @@ def connector_of(plan: Plan, dsn: str) -> Connector:
 
 def echo_error(error: OnlineMigrateError) -> None:
     """What was found, where, and what to do next."""
-    click.secho(
-        f"error: {error.message}", err=True, fg="red" if error.exit_code not in (75, 130) else "yellow"
-    )
+    word, colour = _ENDS.get(error.exit_code, ("error", "red"))
+    click.secho(f"{word}: {error.message}", err=True, fg=colour)
     if error.remedy:
-        click.echo(f"next:  {error.remedy}", err=True)
+        click.echo(f"next: {error.remedy}", err=True)
 
 
 def echo_findings(findings: Iterable[Finding], *, err: bool = False) -> None:

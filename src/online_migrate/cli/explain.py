@@ -14,7 +14,6 @@ from online_migrate.cli.common import connector_of, dsn_option, has_database, pl
 from online_migrate.engine.check import survey
 from online_migrate.engine.explain import ExplainedStep, Explanation, explain
 from online_migrate.operations.base import Kind, Statement
-from online_migrate.postgres.connection import ensure_supported
 from online_migrate.postgres.locks import LockNeed
 
 _HOW = {
@@ -41,7 +40,6 @@ def explain_command(plan: Path, dsn: str, format_: str, only: str | None) -> Non
     read = read_plan(plan)
     if has_database(dsn):
         with connector_of(read, dsn).open("explain") as connection:
-            ensure_supported(connection.info.server_version)
             explanation = explain(read, survey(read, connection))
     else:
         explanation = explain(read, None)

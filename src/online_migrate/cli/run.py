@@ -6,7 +6,7 @@ import os
 import signal as os_signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -16,9 +16,9 @@ from rich.console import Console
 
 from online_migrate.cli.common import CLOCK, connector_of, dsn_option, echo_findings, plan_argument, read_plan
 from online_migrate.clock import Signal
-from online_migrate.engine.runner import Options, Runner
+from online_migrate.engine.runner import Ended, Options, Runner
 from online_migrate.engine.secrets import Secrets
-from online_migrate.errors import UsageError
+from online_migrate.errors import Interrupted, UsageError
 from online_migrate.events import Event, SecretShown, Sink, Sinks
 from online_migrate.observe.history import HistorySink
 from online_migrate.observe.logs import Format, LogSink
@@ -82,10 +82,11 @@ def run_command(
     address = None if metrics_port is None else (metrics_host, metrics_port)
     wiring = Wiring(log_format=log_format, log_level=log_level, metrics_address=address)
     options = Options(through=through, approve=approve, accept_changed_plan=accept_changed_plan)
-    run_plan(read_plan(plan), dsn, options, wiring)
+    ended = run_plan(read_plan(plan), dsn, options, wiring)
+    click.echo(f"{ended.what}\nnext: {ended.next}")
 
 
-def run_plan(plan: Plan, dsn: str, options: Options, wiring: Wiring) -> None:
+def run_plan(plan: Plan, dsn: str, options: Options, wiring: Wiring) -> Ended:
     """Wire a run and carry it out; raises what the runner raises."""
     connector = Connector(dsn=dsn, schema=plan.schema, on_statement=wiring.on_statement)
     signal = Signal()
@@ -103,7 +104,7 @@ def run_plan(plan: Plan, dsn: str, options: Options, wiring: Wiring) -> None:
             on_findings=lambda findings: _say_findings(findings, stream),
         )
         stack.enter_context(_stoppable(signal))
-        runner.run()
+        return runner.run()
 
 
 def _listeners(plan: Plan, connector: Connector, wiring: Wiring, stack: ExitStack) -> tuple[Sinks, Console]:
@@ -153,15 +154,24 @@ def _say_findings(findings: list[Finding], console: Console) -> None:
 
 @contextmanager
 def _stoppable(signal: Signal) -> Iterator[None]:
-    """First signal: stop after the batch.  Second: cancel the statement; psycopg does so on KeyboardInterrupt."""
+    """First signal: stop after the batch.  Second: cancel the statement; psycopg does so on KeyboardInterrupt.
+
+    Third: end at once, as a power cut would, which the journal survives: for a server that does not even answer a cancel.
+    """
+    received: list[str] = []
 
     def on_signal(number: int, _: FrameType | None) -> None:
         name = os_signal.Signals(number).name
-        if signal.is_stopping:
+        received.append(name)
+        if len(received) == 1:
+            _say(f"{name}: stopping after the current batch or statement; once more cancels it")
+            signal.stop(name)
+        elif len(received) == 2:
+            _say(f"{name}: cancelling; once more ends this process at once")
             signal.abort(name)
             raise KeyboardInterrupt
-        signal.stop(name)
-        click.echo(f"{name}: stopping after the current batch or statement; once more cancels it", err=True)
+        else:
+            os._exit(Interrupted.exit_code)
 
     before = {n: os_signal.signal(n, on_signal) for n in (os_signal.SIGINT, os_signal.SIGTERM)}
     try:
@@ -169,6 +179,12 @@ def _stoppable(signal: Signal) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             os_signal.signal(number, handler)
+
+
+def _say(sentence: str) -> None:
+    """From within a signal handler: past Python's buffers, which may be in use just now."""
+    with suppress(OSError):
+        os.write(2, f"{sentence}\n".encode())
 
 
 def _show_secret(plan: Plan, name: str, value: str, sink: Sinks) -> str:

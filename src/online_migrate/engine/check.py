@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 
 from online_migrate.discovery.reach import tables_hanging_on, tables_referencing
 from online_migrate.discovery.star import read_isolation_settings, read_star_functions, read_star_statements
-from online_migrate.journal.store import Journal, ensure_readable
+from online_migrate.journal.store import Journal, RunRecord, ensure_readable
 from online_migrate.operations.add_column import AddColumnParams
 from online_migrate.operations.base import Finding, Place, Severity
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.operations.swap_unique import SwapUniqueParams
 from online_migrate.plan.expand import expand
-from online_migrate.plan.model import Plan, Step
+from online_migrate.plan.model import Plan, Step, set_part
 from online_migrate.postgres.catalog import Catalog, ConstraintInfo, TableInfo
 from online_migrate.postgres.connection import Connection, version_text
 
@@ -55,9 +55,7 @@ def survey(plan: Plan, connection: Connection) -> Survey:
     now = resolve_sets(plan, catalog.foreign_keys())
     journal = Journal(connection) if ensure_readable(connection) else None
     run = None if journal is None else journal.read_run(plan.name)
-    sets = now
-    if journal is not None and run is not None:
-        sets = now | journal.read_tables(run.run_id)
+    sets = now if journal is None or run is None else now | _frozen_sets(plan, journal, run)
     found = {
         name: tuple(t for t in tables if t not in plan.table_sets[name].tables)
         for name, tables in sets.items()
@@ -79,9 +77,20 @@ def survey(plan: Plan, connection: Connection) -> Survey:
     )
 
 
+def _frozen_sets(plan: Plan, journal: Journal, run: RunRecord) -> dict[str, tuple[str, ...]]:
+    """The sets as the run fixed them; one that the plan now defines otherwise is resolved anew."""
+    parts = plan.parts()
+    return {
+        name: tables
+        for name, tables in journal.read_tables(run.run_id).items()
+        if name in plan.table_sets and run.parts.get(set_part(name)) == parts[set_part(name)]
+    }
+
+
 def resolve_sets(plan: Plan, foreign_keys: Iterable[ConstraintInfo]) -> dict[str, tuple[str, ...]]:
-    """Each set with what its `also` finds."""
-    keys = tuple(foreign_keys)
+    """Each set with what its `also` finds.  Not by way of tables that the plan makes: once these are there, every table
+    of the set refers to them, and what hangs on such a table would seem to reach the root.
+    """
     made = {
         t
         for stage in plan.stages
@@ -89,6 +98,7 @@ def resolve_sets(plan: Plan, foreign_keys: Iterable[ConstraintInfo]) -> dict[str
         if s.operation == "create_tables"
         for t in OPERATIONS[s.operation].targets(s.params) or ()
     }
+    keys = tuple(k for k in foreign_keys if k.table not in made and k.ref_table not in made)
     sets = {}
     for name, table_set in plan.table_sets.items():
         further: tuple[str, ...] = ()

@@ -9,6 +9,9 @@ from pathlib import Path
 from online_migrate.errors import SecretMissing
 from online_migrate.plan.model import SecretSource
 
+SHORTEST = 4
+"""characters of a value that is looked for in messages: a shorter one is no secret, and part of many words"""
+
 
 class Secrets:
     """Reads secrets when they are asked for; a generated one is the same for the life of this object."""
@@ -41,6 +44,21 @@ class Secrets:
             if source.env is not None
             else Path(str(source.file)).read_text(encoding="utf-8").strip()
         )
+
+    def redact(self, text: str) -> str:
+        """The text without any value of ours: a server may quote what it refuses (invalid input syntax … "value")."""
+        for value in (*self._made.values(), *map(self._peek, self._sources.values())):
+            if len(value) >= SHORTEST:
+                text = text.replace(value, "(secret)")
+        return text
+
+    def _peek(self, source: SecretSource) -> str:
+        """What is there now, or nothing."""
+        if source.env is not None:
+            return self._environ.get(source.env, "")
+        if source.file is not None and _is_readable(Path(source.file)):
+            return Path(source.file).read_text(encoding="utf-8").strip()
+        return ""
 
 
 def _is_readable(path: Path) -> bool:

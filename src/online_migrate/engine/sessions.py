@@ -9,14 +9,17 @@ import psycopg
 import tenacity
 
 from online_migrate.clock import Signal
-from online_migrate.errors import ConnectionFailed, Interrupted
+from online_migrate.errors import ConnectionFailed, Interrupted, LeaseLost
 from online_migrate.events import Reconnected, Retried
 from online_migrate.journal.lease import hold_shared
-from online_migrate.postgres.connection import Connection, Connector
+from online_migrate.postgres.connection import Connection, Connector, Sql
+from online_migrate.postgres.sqlstate import FENCE_LOST
 
 RECONNECT_FOR_S = 900.0
 """15 minutes: a failover with its checks, or a restart behind a long recovery"""
 LONGEST_PAUSE_S = 10.0
+END_OLD_MS = 5000
+"""how long an old session of ours may take to end, at each try"""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,6 +38,7 @@ class Sessions:
     def open(self) -> None:
         """Open all three; the old sessions of ours, if any, are ended first: a commit of theirs may still be under way."""
         self.journal = self._open("journal")
+        self._ensure_primary()
         self._end_old()
         self.work = self._open("work")
         self.watch = self._open("watch")
@@ -46,31 +50,22 @@ class Sessions:
             if connection is not None:
                 connection.close()
 
-    def reopen(self) -> None:
-        """After a lost connection: try for 15 minutes, then raise :class:`ConnectionFailed`, resumable."""
+    def reopen(self, fence: Sql) -> None:
+        """After a lost connection: try for 15 minutes, then raise :class:`ConnectionFailed`, resumable.
+
+        Raises :class:`LeaseLost` where another runner took over meanwhile: memory is never ahead of the journal.
+        """
         began = self.monotonic()
-        self.close()
-
-        def say(state: tenacity.RetryCallState) -> None:
-            error = state.outcome.exception() if state.outcome else None
-            self.emit(
-                Retried,
-                kind="connection",
-                attempt=state.attempt_number,
-                error=str(error),
-                pause_s=state.upcoming_sleep,
-            )
-
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((ConnectionFailed, psycopg.Error)),
             stop=tenacity.stop_after_delay(RECONNECT_FOR_S) | tenacity.stop_when_event_set(self.signal.event),
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE_S),
             sleep=tenacity.sleep_using_event(self.signal.event),
-            before_sleep=say,
+            before_sleep=self._say_retried,
             reraise=True,
         )
         try:
-            retrying(self.open)
+            retrying(self._open_again, fence)
         except (ConnectionFailed, psycopg.Error) as error:
             if self.signal.is_stopping:
                 raise Interrupted(f"stopped while the connection was lost: {self.signal.reason}") from error
@@ -80,10 +75,43 @@ class Sessions:
             ) from error
         self.emit(Reconnected, seconds=self.monotonic() - began)
 
+    def _open_again(self, fence: Sql) -> None:
+        self.close()
+        self.open()
+        try:
+            self.journal.execute(fence)
+        except psycopg.Error as error:
+            if error.sqlstate == FENCE_LOST:
+                raise LeaseLost(str(error.diag.message_primary)) from error
+            raise
+
+    def _say_retried(self, state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        self.emit(
+            Retried,
+            kind="connection",
+            attempt=state.attempt_number,
+            error=" ".join(str(error).split()),
+            pause_s=state.upcoming_sleep,
+        )
+
     def _open(self, purpose: str) -> Connection:
         connection = self.connector.open(purpose)
-        hold_shared(connection)
+        try:
+            hold_shared(connection)
+        except BaseException:
+            connection.close()
+            raise
         return connection
+
+    def _ensure_primary(self) -> None:
+        """A standby takes connections, and no writes: in the middle of a failover it may answer first."""
+        row = self.journal.execute("SELECT pg_is_in_recovery()").fetchone()
+        if row is not None and row[0]:
+            raise ConnectionFailed(
+                "the server that answers is a standby",
+                remedy="give the primary's DSN, or several hosts with target_session_attrs=read-write",
+            )
 
     def _identity(self, connection: Connection) -> tuple[int, object]:
         row = connection.execute(
@@ -93,8 +121,13 @@ class Sessions:
 
     def _end_old(self) -> None:
         for pid, started in self._old:
-            self.journal.execute(
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid = %s AND backend_start = %s",
-                [pid, started],
-            )
+            row = self.journal.execute(
+                "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE pid = %s AND backend_start = %s",
+                [END_OLD_MS, pid, started],
+            ).fetchone()
+            if row is not None and not row[0]:
+                raise ConnectionFailed(
+                    f"our old session, pid {pid}, is still at work",
+                    remedy="wait for it, or end it, then run again",
+                )
         self._old = []

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import psycopg
 
 from online_migrate.clock import Clock, Signal
-from online_migrate.errors import LeaseLost
+from online_migrate.errors import Interrupted, LeaseLost, OnlineMigrateError
 from online_migrate.journal.store import Fence
 from online_migrate.postgres.connection import Connection, Connector
 
@@ -25,7 +25,11 @@ ADVISORY_KEY = (0x6F6D6967, 1)
 
 STALE_AFTER_S = 60
 """a heartbeat older than this, by the server's clock, is a dead runner's"""
+TAKE_OVER_S = 60.0
+"""how long the sessions of a dead runner may take to end"""
 BEAT_EVERY_S = 5.0
+RELEASE_S = 12.0
+"""how long letting go waits for a beat that is under way: a try to connect takes up to 10 s"""
 GRACE_S = 8.0
 """how long a start waits for the sessions of a runner that has just been killed: client_connection_check_interval is 2 s"""
 
@@ -92,17 +96,7 @@ class Lease:
         """
         connection = self._connector.open("lease")
         self._connection = connection
-        deadline = self._clock.monotonic() + GRACE_S
-        while not self._try_exclusive(connection):
-            holder = read_holder(connection)
-            if holder is not None and holder.beat_age_s > STALE_AFTER_S:
-                self._end_sessions(connection)
-            elif self._clock.monotonic() > deadline or self._clock.wait(0.2, self._signal):
-                self.release()
-                raise LeaseLost(
-                    _held_by(holder),
-                    remedy="one runner per database: wait for it, or stop it with `online-migrate stop PLAN`",
-                )
+        self._await_exclusive(connection)
         row = connection.execute(
             "UPDATE online_migrate.epoch SET epoch = epoch + 1, holder = %s RETURNING epoch", [self._holder]
         ).fetchone()
@@ -122,20 +116,45 @@ class Lease:
         return self.fence
 
     def release(self) -> None:
-        """Let go; safe to call twice."""
+        """Let go; safe to call twice.  The thread is waited for, so that it opens no session behind our back."""
         self._over.stop("released")
         if self._thread is not None:
-            self._thread.join(timeout=BEAT_EVERY_S)
+            self._thread.join(timeout=RELEASE_S)
         if self._connection is not None:
             self._connection.close()
+
+    def _await_exclusive(self, connection: Connection) -> None:
+        """While a live runner's sessions hold the lock, wait for some seconds: one that was killed lets go by then."""
+        began = self._clock.monotonic()
+        while not self._try_exclusive(connection):
+            holder = read_holder(connection)
+            is_stale = holder is not None and holder.beat_age_s > STALE_AFTER_S
+            if self._clock.monotonic() - began > (TAKE_OVER_S if is_stale else GRACE_S):
+                raise LeaseLost(
+                    _held_by(holder),
+                    remedy="one runner per database: wait for it, or stop it with `online-migrate stop PLAN`",
+                )
+            if is_stale:
+                self._end_sessions(connection)
+            if self._clock.wait(0.2, self._signal):
+                raise Interrupted(f"stopped before it began: {self._signal.reason}")
 
     def _try_exclusive(self, connection: Connection) -> bool:
         row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", ADVISORY_KEY).fetchone()
         return bool(row and row[0])
 
     def _end_sessions(self, connection: Connection) -> None:
-        for pid, _ in read_sessions(connection):
-            connection.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+        """End what a dead runner has left.  Whoever has held the lock exclusively for a moment only is no such: another
+        start is just taking the lease over, and the heartbeat is not its own yet.
+        """
+        connection.execute(
+            """SELECT pg_terminate_backend(l.pid, 5000) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+                WHERE l.locktype = 'advisory' AND l.classid = %(class)s AND l.objid = %(obj)s AND l.objsubid = 2 AND l.granted
+                  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                  AND l.pid <> pg_backend_pid()
+                  AND (l.mode = 'ShareLock' OR a.backend_start < clock_timestamp() - make_interval(secs => %(stale)s))""",
+            {"class": ADVISORY_KEY[0], "obj": ADVISORY_KEY[1], "stale": STALE_AFTER_S},
+        )
 
     def _beat(self) -> None:
         """Beat until released; a beat that fails reconnects, since the lease is the epoch's row, not this session."""
@@ -158,14 +177,21 @@ class Lease:
             self.lost = "another runner took the lease over"
 
     def _reopen(self) -> None:
-        try:
-            connection = self._connector.open("lease")
-            hold_shared(connection)
-        except Exception:  # noqa: BLE001  # the server is away: the next beat tries again, the fence decides meanwhile
-            return
+        """The old session is let go first: at most one of ours for the heartbeat."""
         if self._connection is not None:
             self._connection.close()
+        try:
+            connection = self._connector.open("lease")
+        except (psycopg.Error, OnlineMigrateError, OSError):  # the server is away: the next beat tries again
+            return
         self._connection = connection
+        try:
+            hold_shared(connection)
+        except (
+            psycopg.Error,
+            OnlineMigrateError,
+        ):  # closed: the next beat tries again, the fence decides meanwhile
+            connection.close()
 
 
 def hold_shared(connection: Connection) -> None:

@@ -169,6 +169,47 @@ def ensure_schema(connection: Connection) -> None:
         ) from error
 
 
+_ACCEPT_PLAN = """
+WITH wanted AS (SELECT n, e ->> 0 AS stage, e ->> 1 AS step, e ->> 2 AS table_name
+                  FROM jsonb_array_elements(%(steps)s::jsonb) WITH ORDINALITY x (e, n)),
+     wanted_stage AS (SELECT n, e ->> 0 AS stage, e ->> 1 AS phase FROM jsonb_array_elements(%(stages)s::jsonb) WITH ORDINALITY x (e, n)),
+     wanted_table AS (SELECT n, e ->> 0 AS set_name, e ->> 1 AS table_name
+                        FROM jsonb_array_elements(%(tables)s::jsonb) WITH ORDINALITY x (e, n)),
+     run AS (UPDATE online_migrate.run SET fingerprint = %(fingerprint)s, parts = %(parts)s WHERE run_id = %(run)s),
+     tables_gone AS (
+         DELETE FROM online_migrate.frozen_table t WHERE run_id = %(run)s
+            AND NOT EXISTS (SELECT FROM wanted_table w WHERE (w.set_name, w.table_name) = (t.set_name, t.table_name))),
+     tables AS (
+         INSERT INTO online_migrate.frozen_table (run_id, set_name, position, table_name)
+         SELECT %(run)s, set_name, n, table_name FROM wanted_table
+             ON CONFLICT (run_id, set_name, table_name) DO UPDATE SET position = excluded.position),
+     gone AS (
+         SELECT stage, step, table_name, state FROM online_migrate.step s WHERE run_id = %(run)s
+            AND NOT EXISTS (SELECT FROM wanted w WHERE (w.stage, w.step, w.table_name) = (s.stage, s.step, s.table_name))),
+     kept AS (SELECT stage FROM wanted_stage UNION SELECT stage FROM gone WHERE state = 'done'),
+     cursors_gone AS (
+         DELETE FROM online_migrate.cursor c USING gone g WHERE c.run_id = %(run)s AND g.state <> 'done'
+            AND (g.stage, g.step, g.table_name) = (c.stage, c.step, c.table_name)),
+     steps_gone AS (
+         DELETE FROM online_migrate.step s USING gone g WHERE s.run_id = %(run)s AND g.state <> 'done'
+            AND (g.stage, g.step, g.table_name) = (s.stage, s.step, s.table_name)),
+     stages_gone AS (
+         DELETE FROM online_migrate.stage t WHERE run_id = %(run)s AND stage NOT IN (SELECT stage FROM kept)),
+     stages_over AS (
+         UPDATE online_migrate.stage SET state = 'done', reason = 'no longer in the plan', position = position + 1000000
+          WHERE run_id = %(run)s AND stage IN (SELECT stage FROM kept EXCEPT SELECT stage FROM wanted_stage)
+            AND position < 1000000),
+     steps_over AS (
+         UPDATE online_migrate.step s SET position = position + 1000000 FROM gone g WHERE s.run_id = %(run)s AND g.state = 'done'
+            AND (g.stage, g.step, g.table_name) = (s.stage, s.step, s.table_name) AND s.position < 1000000),
+     stages AS (
+         INSERT INTO online_migrate.stage (run_id, position, stage, phase) SELECT %(run)s, n, stage, phase FROM wanted_stage
+             ON CONFLICT (run_id, stage) DO UPDATE SET position = excluded.position, phase = excluded.phase)
+INSERT INTO online_migrate.step (run_id, position, stage, step, table_name) SELECT %(run)s, n, stage, step, table_name FROM wanted
+    ON CONFLICT (run_id, stage, step, table_name) DO UPDATE SET position = excluded.position"""
+"""One statement: its parts see the journal as it was before, so none works on what another has written."""
+
+
 class Journal:
     """Reads and writes on one connection.  Writes carry the fence; reads need none."""
 
@@ -241,27 +282,21 @@ class Journal:
         )
         return int(str(rows[0][0]))
 
-    def accept_plan(self, run_id: int, plan: Plan) -> None:
-        """Write the changed plan's fingerprint over the run's."""
-        self._write(
-            "UPDATE online_migrate.run SET fingerprint = %(f)s, parts = %(p)s WHERE run_id = %(r)s",
-            {"f": plan.fingerprint(), "p": json.dumps(plan.parts()), "r": run_id},
-        )
+    def accept_plan(
+        self, run_id: int, plan: Plan, sets: Mapping[str, Iterable[str]], steps: Iterable[Step]
+    ) -> None:
+        """Go on with a changed plan: its fingerprint, table sets, stages and steps in one transaction.
 
-    def replace_steps(self, run_id: int, plan: Plan, steps: Iterable[Step]) -> None:
-        """After a changed plan was accepted: keep what is there still, add what is new, in the new order."""
+        What is there still keeps its state, what is new is open, all in the new order.  What the plan no longer has is
+        forgotten unless it was done: done stays done, should it ever come back.
+        """
         self._write(
-            """
-            WITH wanted AS (SELECT n, e ->> 0 AS stage, e ->> 1 AS step, e ->> 2 AS table_name
-                              FROM jsonb_array_elements(%(steps)s::jsonb) WITH ORDINALITY x (e, n)),
-            stages AS (
-                INSERT INTO online_migrate.stage (run_id, position, stage, phase)
-                SELECT %(run)s, n, e ->> 0, e ->> 1 FROM jsonb_array_elements(%(stages)s::jsonb) WITH ORDINALITY x (e, n)
-                ON CONFLICT (run_id, stage) DO UPDATE SET position = excluded.position, phase = excluded.phase)
-            INSERT INTO online_migrate.step (run_id, position, stage, step, table_name) SELECT %(run)s, n, stage, step, table_name FROM wanted
-            ON CONFLICT (run_id, stage, step, table_name) DO UPDATE SET position = excluded.position""",
+            _ACCEPT_PLAN,
             {
                 "run": run_id,
+                "fingerprint": plan.fingerprint(),
+                "parts": json.dumps(plan.parts()),
+                "tables": json.dumps([[name, t] for name, tables in sets.items() for t in tables]),
                 "stages": json.dumps([[s.name, s.phase.value] for s in plan.stages]),
                 "steps": json.dumps([list(s.key) for s in steps]),
             },

@@ -131,6 +131,8 @@ class Pace(Strict):
     """no batch has more rows"""
     min_rows: int = Field(default=50, ge=1, le=10_000_000)
     """no batch has fewer, but for the last"""
+    max_wal: Size = 16 * 1024**2
+    """no batch writes more WAL, as far as rows alike have shown; below min_rows it does not go"""
 
     @model_validator(mode="after")
     def _has_room(self) -> Pace:
@@ -183,6 +185,29 @@ class HoldWhen(Strict):
         return self
 
 
+class EndBlockers(Strict):
+    """Which sessions in the way of a lock may be ended.  Spared in any case: vacuums against wraparound, replication,
+    superusers, prepared transactions, and whoever holds a strong lock itself.
+    """
+
+    older_than: Duration
+    """a transaction in the way for longer than this is cancelled"""
+    matching: str = Field(min_length=1)
+    """a regular expression that must be found in 'user application: statement'"""
+    terminate_after: Duration | None = None
+    """and after this much longer its session is terminated; left out, it never is"""
+    spare_writers: bool = True
+    """leave transactions alone that have written, and would lose it"""
+
+    @model_validator(mode="after")
+    def _has_a_pattern(self) -> EndBlockers:
+        try:
+            re.compile(self.matching)
+        except re.error as error:
+            raise ValueError(f"matching is no regular expression: {error}") from error
+        return self
+
+
 class LockRules(Strict):
     """Bounds of every lock window."""
 
@@ -195,7 +220,13 @@ class LockRules(Strict):
     hold_cap: Duration = 1.0
     """no strong lock is held for longer"""
     exposure: Duration = 30.0
-    """the time, summed over a window's tries, in which the application could have stood behind us"""
+    """the time, summed over a run's tries on one table, in which the application could have stood behind us"""
+    exposure_run: Duration = 120.0
+    """the same, over all tables of a run"""
+    end_blockers: EndBlockers | None = None
+    """sessions in the way that may be cancelled; left out, none is"""
+    standbys: list[str] = []
+    """standbys that are looked at before ACCESS EXCLUSIVE, as far as they differ from the database: host=replica-1"""
     long_statement: Duration = 86_400.0
     """a concurrent build or a VALIDATE is cancelled and cleaned up after this"""
 
@@ -227,6 +258,11 @@ ORDER: Final = "order of the steps"
 """the part of a plan that says which step follows which"""
 
 
+def set_part(name: str) -> str:
+    """What a table set is called among :meth:`Plan.parts`."""
+    return f"table set {name}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     name: str
@@ -247,7 +283,7 @@ class Plan:
         Pace, throttlers, gates and lock rules are not among them: they may be changed in the middle of a night.
         """
         parts = {"requires": self.requires.postgres, "schema": self.schema}
-        parts |= {f"table set {n}": s.model_dump_json() for n, s in self.table_sets.items()}
+        parts |= {set_part(n): s.model_dump_json() for n, s in self.table_sets.items()}
         parts |= {f"secret {n}": s.model_dump_json() for n, s in self.secrets.items()}
         parts[ORDER] = json.dumps([[s.name, [t.title for t in s.steps]] for s in self.stages])
         for stage in self.stages:

@@ -13,7 +13,7 @@ from typing import Any, Self
 import psycopg
 from psycopg import sql
 
-from online_migrate.errors import ConnectionFailed, OnlineMigrateError, PreflightFailed
+from online_migrate.errors import ConnectionFailed, OnlineMigrateError, PreflightFailed, UsageError
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Sql = sql.SQL | sql.Composed
@@ -64,6 +64,16 @@ def ensure_supported(server_version: int) -> None:
         )
 
 
+def ensure_direct(said_pid: int, found_pid: int) -> None:
+    """Raise :class:`PreflightFailed` where the session's process is not the one that answered the connection."""
+    if said_pid != found_pid:
+        raise PreflightFailed(
+            "there is a connection pooler between us and the server: the session's process is "
+            f"{found_pid}, the pooler had said {said_pid}",
+            remedy="give a DSN that leads straight to PostgreSQL: advisory locks and settings are bound to a session",
+        )
+
+
 class _CountingCursor(psycopg.Cursor[tuple[Any, ...]]):
     def execute(self, query: Any, params: Any = None, **kwargs: Any) -> Self:
         hook = getattr(self.connection, "on_statement", None)
@@ -93,7 +103,8 @@ class Connector:
         """A new autocommit session with our settings.
 
         ``purpose`` is part of application_name, which is cut at 63 bytes and is for people only.
-        Raises :class:`NoServer` with what the server said and what to do.
+        Raises :class:`NoServer` with what the server said and what to do, :class:`UsageError` for a DSN that is none,
+        :class:`PreflightFailed` for a server that is too old, and for a pooler.
         """
         name = f"{self.application} {purpose}"[:63]
         try:
@@ -108,13 +119,19 @@ class Connector:
             )
         except psycopg.OperationalError as error:
             raise NoServer(
-                f"no connection to the database: {str(error).strip()}", remedy=_remedy(str(error))
+                f"no connection to the database: {_one_line(error)}", remedy=_remedy(str(error))
             ) from error
+        except psycopg.ProgrammingError:  # its text may quote the DSN, password included
+            raise UsageError(
+                "the DSN cannot be read",
+                remedy="write it as 'host=db.example dbname=shop user=app' or 'postgresql://app@db.example/shop'",
+            ) from None
         try:
+            ensure_supported(connection.info.server_version)
             self._settle(connection, settings or {})
         except psycopg.Error as error:
             connection.close()
-            raise NoServer(f"no usable session: {str(error).strip()}", remedy=_remedy(str(error))) from error
+            raise NoServer(f"no usable session: {_one_line(error)}", remedy=_remedy(str(error))) from error
         except OnlineMigrateError:
             connection.close()
             raise
@@ -133,12 +150,11 @@ class Connector:
         connection.execute(assignments)
         row = connection.execute("SELECT pg_backend_pid()").fetchone()
         assert row is not None  # a SELECT without FROM has one row
-        if row[0] != connection.info.backend_pid:
-            raise PreflightFailed(
-                "there is a connection pooler between us and the server: the session's process is "
-                f"{row[0]}, the pooler had said {connection.info.backend_pid}",
-                remedy="give a DSN that leads straight to PostgreSQL: advisory locks and settings are bound to a session",
-            )
+        ensure_direct(connection.info.backend_pid, int(row[0]))
+
+
+def _one_line(error: psycopg.Error) -> str:
+    return " ".join(str(error).split())
 
 
 def _remedy(message: str) -> str:
@@ -146,6 +162,8 @@ def _remedy(message: str) -> str:
         return "set PGPASSWORD, or a line in ~/.pgpass, for this user; then try again"
     if "does not exist" in message:
         return "check the name of the database and of the role in the DSN"
+    if "pg_hba.conf" in message:
+        return "the server lets nobody in from here as this user: see its pg_hba.conf"
     if "too many" in message or "remaining connection slots" in message:
         return "at most 6 connections are needed: free some, or give the role superuser_reserved ones; then try again"
     return "check host, port and that the server runs: --dsn, or ONLINE_MIGRATE_DSN, or libpq's PGHOST, PGPORT, PGUSER, PGDATABASE"

@@ -1,0 +1,244 @@
+"""Walks stages and steps: each step as transitions.py decides; a connection that is lost is regained in the middle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+
+from online_migrate.clock import Clock, Signal
+from online_migrate.control import take_stop
+from online_migrate.engine.secrets import Secrets
+from online_migrate.engine.sessions import Sessions
+from online_migrate.engine.transitions import Action, decide_action
+from online_migrate.errors import (
+    Conflict,
+    ConnectionFailed,
+    GateClosed,
+    Interrupted,
+    LeaseLost,
+    OnlineMigrateError,
+    PreflightFailed,
+)
+from online_migrate.events import (
+    Event,
+    GateApproved,
+    GateWaiting,
+    Sink,
+    StageEnded,
+    StageStarted,
+    StepEnded,
+    StepStarted,
+)
+from online_migrate.journal.lease import Lease
+from online_migrate.journal.store import Journal, StageRecord
+from online_migrate.operations.base import Context, Operation, Place
+from online_migrate.operations.registry import OPERATIONS
+from online_migrate.plan.expand import expand
+from online_migrate.plan.model import Plan, Stage, Step
+from online_migrate.postgres.catalog import Catalog
+from online_migrate.postgres.refusals import in_our_words
+from online_migrate.postgres.sqlstate import Trouble, trouble_of
+
+LOOK_FOR_STOP_EVERY_S = 1.0
+LOSSES = 20
+"""times in a row that one step may lose its connection: a statement that ends its own session must not go on for ever"""
+IN_A_ROW_S = 60.0
+"""a loss that comes later than this after the one before is a new misfortune"""
+PAUSE_AFTER_LOSS_S = 0.2
+"""doubled from loss to loss, up to 10 s: the first is a failover, the tenth is a statement's own doing"""
+
+
+@dataclass(slots=True, kw_only=True)
+class Walk:
+    """From the first step that is open to the last, or to where it is stopped; the journal says which are open."""
+
+    plan: Plan
+    run_id: int
+    sessions: Sessions
+    lease: Lease
+    clock: Clock
+    signal: Signal
+    sink: Sink
+    secrets: Secrets
+    show_secret: Callable[[str, str], str]
+    _stop_looked_at: float = field(init=False, default=0.0)
+
+    def to(self, last: str | None) -> bool:
+        """Walk through the stage of that name, or to the end; True when nothing is left.
+
+        Raises what ends a run: a closed gate, a stop, an error of ours.  Errors of psycopg do not come out.
+        """
+        for stage in self.plan.stages:
+            self._steadily(lambda s=stage: self._walk_stage(s), stage.name)  # type: ignore[misc]
+            if stage.name == last and stage is not self.plan.stages[-1]:
+                return False
+        return True
+
+    def _steadily(self, work: Callable[[], None], what: object) -> None:
+        """Do it; after a lost connection the world is read again and it is done again."""
+        losses, regained_at = 0, self.clock.monotonic()
+        while True:
+            try:
+                work()
+            except psycopg.Error as error:
+                if trouble_of(error) not in (Trouble.LOST, Trouble.UNAVAILABLE):
+                    raise in_our_words(error, str(what)) from error
+                losses = losses + 1 if self.clock.monotonic() - regained_at < IN_A_ROW_S else 1
+                if losses > LOSSES:
+                    raise ConnectionFailed(
+                        f"{what}: the connection was lost {losses} times in a row, the last time: {error}",
+                        remedy="see the server's log: a statement of this step may end its own session",
+                    ) from error
+                if losses > 1:
+                    self.clock.wait(min(PAUSE_AFTER_LOSS_S * 2.0**losses, 10.0), self.signal)
+                self.sessions.reopen(self.lease.fence.sql)
+                regained_at = self.clock.monotonic()
+            else:
+                return
+
+    def _walk_stage(self, stage: Stage) -> None:
+        began = self.clock.monotonic()
+        record = next(r for r in self.journal.read_stages(self.run_id) if r.stage == stage.name)
+        if record.state == "done" and not self._has_open_steps(stage):
+            return
+        self._pass_gate(stage, record)
+        self.journal.set_stage(self.run_id, stage.name, "running")
+        self._emit(StageStarted, stage=stage.name, phase=stage.phase.value)
+        steps = expand(self.plan, self.journal.read_tables(self.run_id), OPERATIONS)
+        for step in steps:
+            if step.stage == stage.name:
+                self._steadily(lambda s=step: self._take(stage, s, steps), step)  # type: ignore[misc]
+        self.journal.set_stage(self.run_id, stage.name, "done")
+        self._emit(StageEnded, stage=stage.name, seconds=self.clock.monotonic() - began)
+
+    def _has_open_steps(self, stage: Stage) -> bool:
+        return any(r.stage == stage.name and r.state != "done" for r in self.journal.read_steps(self.run_id))
+
+    def _pass_gate(self, stage: Stage, record: StageRecord) -> None:
+        if stage.gate is None or record.started_at is not None:
+            return
+        run = self.journal.read_run(self.plan.name)
+        given = self.journal.read_approvals(self.plan.name, None if run is None else run.started_at)
+        if stage.name not in given:
+            self.journal.set_stage(self.run_id, stage.name, "waiting", stage.gate.approval)
+            self._emit(GateWaiting, stage=stage.name, approval=stage.gate.approval)
+            raise GateClosed(
+                f"stage {stage.name} waits at its gate: {stage.gate.approval}",
+                remedy=f"when that is true: online-migrate approve {self.plan.path} {stage.name}, then run the same command again",
+            )
+        self._emit(GateApproved, stage=stage.name, approved_by=given[stage.name].approved_by)
+
+    # one step
+
+    def _take(self, stage: Stage, step: Step, steps: tuple[Step, ...]) -> None:
+        self._ensure_going(step)
+        record = next(r for r in self.journal.read_steps(self.run_id) if r.key == step.key)
+        if record.state == "done":
+            return
+        operation = OPERATIONS[step.spec.operation]
+        place = self._place(step, steps)
+        self._ensure_table(step, place)
+        action = decide_action(record.state, operation.state(place, step.spec.params))
+        if action is Action.STOP:
+            raise self._conflict(step, operation, place)
+        if action is Action.ADOPT:
+            self._finish(step, "adopted", began=self.clock.monotonic(), rows=record.rows_done)
+        else:
+            self._execute(stage, step, operation, place, is_resumed=action is Action.RESUME)
+
+    def _conflict(self, step: Step, operation: Operation[Any], place: Place) -> Conflict:
+        found = operation.preflight(place, step.spec.params)
+        facts = "; ".join(f.fact for f in found) or "something of that name is there with another definition"
+        remedy = "; ".join(dict.fromkeys(f.remedy for f in found if f.remedy)) or "mend it"
+        return Conflict(f"{step}: {facts}", remedy=f"{remedy}; then run the same command again")
+
+    def _execute(
+        self, stage: Stage, step: Step, operation: Operation[Any], place: Place, *, is_resumed: bool
+    ) -> None:
+        began = self.clock.monotonic()
+        self.journal.set_step(self.run_id, step.key, "running")
+        self._emit_step(StepStarted, step, resumed=is_resumed)
+        rows = operation.execute(self._context(stage, place), step.spec.params)
+        fresh = self._place(step, place.all_steps)
+        left = operation.verify(fresh, step.spec.params) if operation.is_verified_at_once else []
+        if left:
+            raise OnlineMigrateError(
+                f"{step} was executed, but: {'; '.join(f.fact for f in left)}", remedy=left[0].remedy
+            )
+        self._finish(step, "done", began=began, rows=rows)
+
+    def _finish(self, step: Step, outcome: str, *, began: float, rows: int) -> None:
+        self.journal.set_step(self.run_id, step.key, "done", rows_done=rows)
+        self._emit_step(StepEnded, step, outcome=outcome, seconds=self.clock.monotonic() - began, rows=rows)
+
+    # what a step gets
+
+    def _place(self, step: Step, steps: tuple[Step, ...]) -> Place:
+        return Place(
+            plan=self.plan,
+            step=step,
+            catalog=Catalog(self.sessions.work, self.plan.schema),
+            references=self.journal.read_references(self.run_id),
+            journal=self.journal,
+            run_id=self.run_id,
+            all_steps=steps,
+        )
+
+    def _context(self, stage: Stage, place: Place) -> Context:
+        return Context(
+            place=place,
+            work=self.sessions.work,
+            watch=self.sessions.watch,
+            journal=self.journal,
+            run_id=self.run_id,
+            fence=self.lease.fence,
+            locks=self.plan.locks,
+            pace=stage.pace,
+            hold_when=stage.hold_when,
+            sink=self.sink,
+            clock=self.clock,
+            signal=self.signal,
+            secrets=self.secrets.value,
+            show_secret=self.show_secret,
+            is_stop_asked=self._is_stop_asked,
+        )
+
+    @property
+    def journal(self) -> Journal:
+        """The journal, on the session that is open now."""
+        return Journal(self.sessions.journal, self.lease.fence)
+
+    # stopping
+
+    def _ensure_going(self, step: Step) -> None:
+        if self.lease.lost:
+            raise LeaseLost(self.lease.lost)
+        if self.signal.is_stopping or self._is_stop_asked():
+            raise Interrupted(f"stopped before {step}: {self.signal.reason}")
+
+    def _is_stop_asked(self) -> bool:
+        now = self.clock.monotonic()
+        if now - self._stop_looked_at < LOOK_FOR_STOP_EVERY_S:
+            return False
+        self._stop_looked_at = now
+        who = take_stop(self.sessions.journal, plan=self.plan.name)
+        if who is not None:
+            self.signal.stop(f"asked for by {who}")
+        return who is not None
+
+    def _ensure_table(self, step: Step, place: Place) -> None:
+        if step.table is None or step.spec.operation == "create_tables":
+            return
+        if place.known.table(step.table) is None:
+            remedy = "restore it, or take it out of the plan and run with --accept-changed-plan"
+            raise PreflightFailed(f"{step}: table {self.plan.schema}.{step.table} is gone", remedy=remedy)
+
+    def _emit(self, event_type: type[Event], **fields: Any) -> None:
+        self.sink.emit(event_type(**fields))
+
+    def _emit_step(self, event_type: type[Event], step: Step, **fields: Any) -> None:
+        stage, title, table = step.key
+        self.sink.emit(event_type(stage=stage, step=title, table=table, **fields))
