@@ -1,6 +1,7 @@
 """Every error that a user can meet: one tree, one exit code and one remedy each.
 
     OnlineMigrateError                1   unexpected
+    ├── UndeclaredLock                1   a statement took a stronger lock than its operation declares; rolled back
     ├── UsageError                    2   the command line or the environment is wrong
     │   ├── PlanError                 2   the plan is wrong; says file, line, step
     │   ├── PlanChanged               2   the plan is no longer the one that the run began with
@@ -36,6 +37,18 @@ class OnlineMigrateError(Exception):
         super().__init__(message)
         self.message = message
         self.remedy = remedy
+
+
+class UndeclaredLock(OnlineMigrateError):
+    """A statement took a lock that its operation does not declare; its window was rolled back, nothing was changed."""
+
+    def __init__(self, *, held: str, declared: tuple[str, ...]) -> None:
+        super().__init__(
+            f"a lock that was not declared: {held}\n  declared: {', '.join(declared) or 'nothing'}",
+            remedy="nothing was changed; please report this, with the two lists",
+        )
+        self.held = held
+        self.declared = declared
 
 
 class UsageError(OnlineMigrateError):

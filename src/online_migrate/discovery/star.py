@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import psycopg
 
-from online_migrate.postgres.blockers import redact
 from online_migrate.postgres.connection import Connection
+from online_migrate.postgres.redact import redact
 
 _STAR = re.compile(r"(?is)\b(?:select|returning)\s+(?:\w+\.)?\*|\b(?:new|old)\.\*")
 

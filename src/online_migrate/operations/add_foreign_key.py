@@ -138,7 +138,7 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
         if self.state(context.place, params) is State.ABSENT:
             run_window(context, [add])
         try:
-            run_long(context, validate.sql)
+            run_long(context, validate)
         except psycopg.errors.ForeignKeyViolation as error:
             raise VerificationFailed(
                 f"{context.place.table}.{params.column}: {error.diag.message_primary}; {error.diag.message_detail}",

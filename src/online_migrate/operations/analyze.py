@@ -44,7 +44,7 @@ class Analyze(Operation[AnalyzeParams]):
         return State.ABSENT
 
     def execute(self, context: Context, params: AnalyzeParams) -> int:
-        run_long(context, self.statements(context.place, params)[0].sql)
+        run_long(context, self.statements(context.place, params)[0])
         return 0
 
     def verify(self, place: Place, params: AnalyzeParams) -> list[Finding]:  # noqa: ARG002

@@ -19,7 +19,9 @@ from online_migrate.operations.state import State
 from online_migrate.plan.model import HoldWhen, LockRules, Pace, Phase, Plan, Step, Strict
 from online_migrate.postgres.catalog import Catalog
 from online_migrate.postgres.connection import Connection, Sql
+from online_migrate.postgres.ladder import Exposure
 from online_migrate.postgres.locks import LockNeed
+from online_migrate.postgres.standbys import Standbys
 
 
 class Severity(Enum):
@@ -145,6 +147,10 @@ class Context:
     """hand a generated secret over (name, value); returns where"""
     is_stop_asked: Callable[[], bool]
     """looks for a stop from any side, at most once a second"""
+    exposure: Exposure = field(default_factory=Exposure)
+    """of the run: how long the application could have stood behind us"""
+    standbys: Standbys = field(default_factory=Standbys)
+    """those that the plan names, where ACCESS EXCLUSIVE is replayed"""
 
     @property
     def step(self) -> Step:

@@ -148,7 +148,7 @@ class CreateIndex(Operation[CreateIndexParams]):
         if read_index(context.work, context.place.schema, name) is not None:
             self._drop_leftover(context, name)
         try:
-            run_long(context, self.statements(context.place, params)[0].sql)
+            run_long(context, self.statements(context.place, params)[0])
         except psycopg.errors.UniqueViolation as error:
             self._drop_leftover(context, name)
             examples = "; ".join(read_duplicates(context.work, context.place, params.columns))
@@ -179,7 +179,11 @@ class CreateIndex(Operation[CreateIndexParams]):
         drop = sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(
             sql.Identifier(context.place.schema, name)
         )
-        run_long(context, drop)
+        locks = (
+            need(context.place.schema, context.place.table, LockMode.SHARE_UPDATE_EXCLUSIVE, is_long=True),
+            need(context.place.schema, name, LockMode.ACCESS_EXCLUSIVE),
+        )
+        run_long(context, Statement(sql=drop, kind=Kind.LONG, locks=locks))
 
     def verify(self, place: Place, params: CreateIndexParams) -> list[Finding]:
         if self.state(place, params) is State.DONE:

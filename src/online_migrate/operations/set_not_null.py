@@ -98,7 +98,7 @@ class SetNotNull(Operation[SetNotNullParams]):
                 self._prove(context, params)
                 run_window(context, [add])
             try:
-                run_long(context, validate.sql)
+                run_long(context, validate)
             except psycopg.errors.CheckViolation:
                 run_window(context, [drop])
             else:

@@ -8,7 +8,8 @@ import psycopg
 
 from online_migrate.errors import LeaseLost
 from online_migrate.operations.base import Context, Statement
-from online_migrate.postgres.connection import Sql
+from online_migrate.plan.model import LockRules
+from online_migrate.postgres.blocker_policy import BlockerPolicy
 from online_migrate.postgres.lock_window import LockWindow, WindowRules
 from online_migrate.postgres.locks import LockMode, LockNeed
 from online_migrate.postgres.long_statement import run_long_statement
@@ -18,21 +19,17 @@ from online_migrate.postgres.sqlstate import FENCE_LOST
 def run_window(context: Context, statements: Sequence[Statement]) -> None:
     """All the statements in one lock window, under the union of what they declare."""
     needs = strongest(n for s in statements for n in s.locks)
-    rules = context.locks
     window = LockWindow(
         work=context.work,
         watch=context.watch,
-        rules=WindowRules(
-            lock_wait_s=rules.lock_wait,
-            blocker_age_s=rules.blocker_age,
-            attempts=rules.attempts,
-            hold_cap_s=rules.hold_cap,
-            exposure_s=rules.exposure,
-        ),
+        rules=_rules_of(context.locks),
         fence=context.fence.sql,
         clock=context.clock,
         signal=context.signal,
         emit=context.emit,
+        exposure=context.exposure,
+        standbys=context.standbys,
+        is_stop_asked=context.is_stop_asked,
     )
     try:
         window.run(needs, [s.sql for s in statements])
@@ -41,11 +38,32 @@ def run_window(context: Context, statements: Sequence[Statement]) -> None:
         raise
 
 
-def run_long(context: Context, statement: Sql) -> None:
-    """One statement that may take long, watched."""
+def _rules_of(rules: LockRules) -> WindowRules:
+    policy = rules.end_blockers
+    return WindowRules(
+        lock_wait_s=rules.lock_wait,
+        blocker_age_s=rules.blocker_age,
+        attempts=rules.attempts,
+        hold_cap_s=rules.hold_cap,
+        exposure_s=rules.exposure,
+        exposure_run_s=rules.exposure_run,
+        policy=None
+        if policy is None
+        else BlockerPolicy(
+            matching=policy.matching,
+            older_than_s=policy.older_than,
+            terminate_after_s=policy.terminate_after,
+            spare_writers=policy.spare_writers,
+        ),
+    )
+
+
+def run_long(context: Context, statement: Statement) -> None:
+    """One statement that may take long, watched; what it locks is compared with what it declares."""
     try:
         run_long_statement(
-            statement,
+            statement.sql,
+            needs=statement.locks,
             work=context.work,
             watch=context.watch,
             fence=context.fence.sql,

@@ -89,3 +89,6 @@ class LockNeed:
     @property
     def relation(self) -> str:
         return f"{self.schema}.{self.name}"
+
+    def __str__(self) -> str:
+        return f"{self.mode.sql} on {self.relation}"

@@ -1,34 +1,42 @@
 """Concurrent builds, VALIDATE, VACUUM: statements that take long and that no statement of the application waits for.
 
 They run without a short lock_timeout, which would count the wait for old snapshots (postgres-facts 1), but watched:
-phase, blocks done and who is waited for are read by a second session, and a limit cancels them.
+phase, blocks done and who is waited for are read by a second session, what it locks is compared with what was declared,
+and a limit cancels it.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 import psycopg
 
 from online_migrate.clock import Clock, Signal
-from online_migrate.errors import Interrupted, LockNotHad
+from online_migrate.errors import Interrupted, LockNotHad, OnlineMigrateError, UndeclaredLock
 from online_migrate.events import BlockersSeen, LongStatement
 from online_migrate.postgres.blockers import read_sessions
 from online_migrate.postgres.connection import Connection, Sql
+from online_migrate.postgres.locks import LockNeed
+from online_migrate.postgres.observed_locks import read_held, surplus
+from online_migrate.postgres.snapshots import read_snapshot_holders
 
+FIRST_LOOK_S = 0.02
+"""the first look comes early: a build of a small table is over in some 10 ms, and its locks should have been seen"""
 LOOK_EVERY_S = 0.5
+SHOWN_HOLDERS = 3
 
 _PROGRESS = """
-SELECT phase, blocks_done, blocks_total, lockers_done, lockers_total, current_locker_pid
+SELECT phase, blocks_done, blocks_total, current_locker_pid
   FROM pg_stat_progress_create_index WHERE pid = %(pid)s
 UNION ALL
-SELECT phase, heap_blks_scanned, heap_blks_total, 0, 0, 0 FROM pg_stat_progress_vacuum WHERE pid = %(pid)s
+SELECT phase, heap_blks_scanned, heap_blks_total, 0 FROM pg_stat_progress_vacuum WHERE pid = %(pid)s
 UNION ALL
-SELECT phase, sample_blks_scanned, sample_blks_total, 0, 0, 0 FROM pg_stat_progress_analyze WHERE pid = %(pid)s"""
+SELECT phase, sample_blks_scanned, sample_blks_total, 0 FROM pg_stat_progress_analyze WHERE pid = %(pid)s"""
 
 
-def run_long_statement(
+def run_long_statement(  # noqa: PLR0913  # all by name, each a thing of its own
     statement: Sql,
     *,
     work: Connection,
@@ -38,73 +46,87 @@ def run_long_statement(
     clock: Clock,
     signal: Signal,
     emit: Callable[..., None],
+    needs: Iterable[LockNeed] | None = None,
 ) -> None:
     """Run ``statement`` alone on ``work``, watched through ``watch``.
 
     A stop lets it finish; an abort cancels it and raises :class:`Interrupted`.  After ``limit_s`` it is cancelled and
-    :class:`LockNotHad` names who was waited for.  Errors of the server are raised as they are.
+    :class:`LockNotHad` names who was waited for.  Where ``needs`` are given and it holds more, it is cancelled and
+    :class:`UndeclaredLock` raised.  Errors of the server are raised as they are.
     """
-    watcher = _Watcher(statement, work=work, watch=watch, clock=clock, emit=emit)
+    declared = None if needs is None else tuple(needs)
+    watcher = _Watcher(statement=statement, work=work, watch=watch, clock=clock, emit=emit, declared=declared)
     work.execute(fence)
     work.execute("SET lock_timeout = 0")
     try:
         watcher.run(limit_s=limit_s, signal=signal)
     finally:
-        if not work.closed:
-            work.execute("RESET lock_timeout; SET lock_timeout = '5s'")
+        watcher.restore_lock_timeout()
 
 
+@dataclass(slots=True, kw_only=True)
 class _Watcher:
-    def __init__(
-        self,
-        statement: Sql,
-        *,
-        work: Connection,
-        watch: Connection,
-        clock: Clock,
-        emit: Callable[..., None],
-    ) -> None:
-        self._statement = statement
-        self._text = statement.as_string(None)
-        self._work = work
-        self._watch = watch
-        self._clock = clock
-        self._emit = emit
-        self._error: psycopg.Error | None = None
-        self._done = Signal()
-        self._seen: tuple[str, ...] = ()
+    statement: Sql
+    work: Connection
+    watch: Connection
+    clock: Clock
+    emit: Callable[..., None]
+    declared: tuple[LockNeed, ...] | None
+    _error: psycopg.Error | None = None
+    _done: Signal = field(default_factory=Signal)
+    _seen: tuple[str, ...] = ()
+    _said: frozenset[str] = frozenset()
+
+    @property
+    def _text(self) -> str:
+        return self.statement.as_string(None)
 
     def run(self, *, limit_s: float, signal: Signal) -> None:
-        began = self._clock.monotonic()
         thread = threading.Thread(target=self._execute, name="long statement", daemon=True)
         thread.start()
-        why = ""
         try:
-            while not self._clock.wait(LOOK_EVERY_S, self._done):
-                elapsed = self._clock.monotonic() - began
-                self._look(elapsed)
-                why = (
-                    "aborted"
-                    if signal.is_aborting
-                    else f"longer than {limit_s:.0f} s"
-                    if elapsed > limit_s
-                    else ""
-                )
-                if why:
-                    break
+            why = self._watch_until_over(limit_s, signal)
         except KeyboardInterrupt:
-            why = "aborted"
-        if why:
+            why = Interrupted(f"{self._text}: cancelled: {signal.reason or 'interrupted'}")
+        except BaseException:
+            self._cancel(thread)
+            raise
+        if why is not None:
             self._cancel(thread)
         thread.join()
-        if self._error is not None and why and isinstance(self._error, psycopg.errors.QueryCanceled):
-            raise self._cancelled(why, signal)
+        if isinstance(self._error, psycopg.errors.QueryCanceled) and why is not None:
+            raise why
         if self._error is not None:
             raise self._error
 
+    def _watch_until_over(self, limit_s: float, signal: Signal) -> OnlineMigrateError | None:
+        """Why it has to be cancelled, or None when it is over."""
+        began = self.clock.monotonic()
+        pause_s = FIRST_LOOK_S
+        while not self.clock.wait(pause_s, self._done):
+            pause_s = LOOK_EVERY_S
+            elapsed_s = self.clock.monotonic() - began
+            self._look(elapsed_s)
+            if more := self._undeclared():
+                return UndeclaredLock(held=more, declared=tuple(map(str, self.declared or ())))
+            if signal.is_aborting:
+                return Interrupted(f"{self._text}: cancelled: {signal.reason or 'interrupted'}")
+            if elapsed_s > limit_s:
+                return LockNotHad(
+                    f"{self._text}: cancelled, it took longer than {limit_s:.0f} s",
+                    blockers=self._seen,
+                    remedy="let who is in the way end, then run the same command again",
+                )
+        return None
+
+    def restore_lock_timeout(self) -> None:
+        """As every session of ours has it; a session that is lost is opened anew by its owner."""
+        if not self.work.closed and not self.work.broken:
+            self.work.execute("SET lock_timeout = '5s'")
+
     def _execute(self) -> None:
         try:
-            self._work.execute(self._statement)
+            self.work.execute(self.statement)
         except psycopg.Error as error:
             self._error = error
         finally:
@@ -112,37 +134,40 @@ class _Watcher:
 
     def _cancel(self, thread: threading.Thread) -> None:
         while thread.is_alive():
-            self._work.cancel_safe(timeout=5)
+            self.work.cancel_safe(timeout=5)
             thread.join(timeout=1)
 
-    def _cancelled(self, why: str, signal: Signal) -> Exception:
-        if why == "aborted":
-            return Interrupted(f"{self._text}: cancelled: {signal.reason or 'interrupted'}")
-        return LockNotHad(
-            f"{self._text}: cancelled, it took {why}",
-            blockers=self._seen,
-            remedy="let who is in the way end, then run the same command again",
-        )
+    def _undeclared(self) -> str:
+        if self.declared is None:
+            return ""
+        held = read_held(self.watch, self.work.info.backend_pid)
+        return ", ".join(map(str, surplus(held, self.declared)))
 
     def _look(self, elapsed_s: float) -> None:
-        pid = self._work.info.backend_pid
-        row = self._watch.execute(_PROGRESS, {"pid": pid}).fetchone()
-        blocking = self._watch.execute("SELECT pg_blocking_pids(%s)", [pid]).fetchone()
+        pid = self.work.info.backend_pid
+        row = self.watch.execute(_PROGRESS, {"pid": pid}).fetchone()
+        blocking = self.watch.execute("SELECT pg_blocking_pids(%s)", [pid]).fetchone()
         pids = {p for p in (blocking[0] if blocking else []) if p}
-        if row is not None and row[5]:
-            pids.add(row[5])
-        blockers = tuple(map(str, read_sessions(self._watch, pids)))
-        share = None if row is None or not row[2] else float(row[1]) / float(row[2])
-        self._emit(
+        phase = "" if row is None else str(row[0])
+        if row is not None and row[3]:
+            pids.add(row[3])
+        waits_for = tuple(map(str, read_sessions(self.watch, pids))) + self._snapshots(phase)
+        self.emit(
             LongStatement,
             statement=self._text,
-            phase="" if row is None else row[0],
-            share_done=share,
+            phase=phase,
+            share_done=None if row is None or not row[2] else float(row[1]) / float(row[2]),
             seconds=elapsed_s,
-            waits_for=blockers,
+            waits_for=waits_for,
         )
-        pids_seen = tuple(sorted(pids))
-        if blockers and pids_seen != getattr(self, "_pids_seen", ()):
-            self._emit(BlockersSeen, waiting_for=self._text, blockers=blockers)
-        self._pids_seen = pids_seen
-        self._seen = blockers or self._seen
+        self._seen = waits_for or self._seen
+        if pids and frozenset(map(str, pids)) != self._said:
+            self.emit(BlockersSeen, waiting_for=self._text, blockers=waits_for)
+        self._said = frozenset(map(str, pids))
+
+    def _snapshots(self, phase: str) -> tuple[str, ...]:
+        """While it waits: who holds the oldest snapshots, or is a prepared transaction, which has no pid."""
+        if not phase.startswith("waiting"):
+            return ()
+        holders = read_snapshot_holders(self.watch, mine=(self.work.info.backend_pid,))
+        return tuple(str(h) for h in holders if h.holds_builds)[:SHOWN_HOLDERS]

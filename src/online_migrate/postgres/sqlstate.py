@@ -12,7 +12,7 @@ import psycopg
 FENCE_LOST = "OM006"
 """Raised by the journal's fence(): another epoch is in force."""
 LOCK_MISMATCH = "OM004"
-"""Raised by the journal's compare_locks(): a lock that was not declared."""
+"""Raised by a lock window's comparison: a lock that was not declared."""
 CURSOR_MOVED = "OM008"
 """Raised by the journal's advance(): the cursor is not where we left it."""
 
