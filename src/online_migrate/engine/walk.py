@@ -39,8 +39,10 @@ from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.expand import expand
 from online_migrate.plan.model import Plan, Stage, Step
 from online_migrate.postgres.catalog import Catalog
+from online_migrate.postgres.ladder import Exposure
 from online_migrate.postgres.refusals import in_our_words
 from online_migrate.postgres.sqlstate import Trouble, trouble_of
+from online_migrate.postgres.standbys import Standbys
 
 LOOK_FOR_STOP_EVERY_S = 1.0
 LOSSES = 20
@@ -64,18 +66,27 @@ class Walk:
     sink: Sink
     secrets: Secrets
     show_secret: Callable[[str, str], str]
+    exposure: Exposure = field(default_factory=Exposure)
+    """of all lock windows of this run"""
+    _standbys: Standbys = field(init=False)
     _stop_looked_at: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        self._standbys = Standbys(connector=self.sessions.connector, names=self.plan.locks.standbys)
 
     def to(self, last: str | None) -> bool:
         """Walk through the stage of that name, or to the end; True when nothing is left.
 
         Raises what ends a run: a closed gate, a stop, an error of ours.  Errors of psycopg do not come out.
         """
-        for stage in self.plan.stages:
-            self._steadily(lambda s=stage: self._walk_stage(s), stage.name)  # type: ignore[misc]
-            if stage.name == last and stage is not self.plan.stages[-1]:
-                return False
-        return True
+        try:
+            for stage in self.plan.stages:
+                self._steadily(lambda s=stage: self._walk_stage(s), stage.name)  # type: ignore[misc]
+                if stage.name == last and stage is not self.plan.stages[-1]:
+                    return False
+            return True
+        finally:
+            self._standbys.close()
 
     def _steadily(self, work: Callable[[], None], what: object) -> None:
         """Do it; after a lost connection the world is read again and it is done again."""
@@ -204,6 +215,8 @@ class Walk:
             secrets=self.secrets.value,
             show_secret=self.show_secret,
             is_stop_asked=self._is_stop_asked,
+            exposure=self.exposure,
+            standbys=self._standbys,
         )
 
     @property
