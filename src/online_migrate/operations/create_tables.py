@@ -23,7 +23,7 @@ from online_migrate.plan.model import Phase, Strict
 from online_migrate.plan.sql_file import SqlKind, SqlStatement, read_sql, split_sql
 from online_migrate.postgres.connection import Sql
 from online_migrate.postgres.locks import LockMode
-from online_migrate.postgres.scratch import compare_with_ddl
+from online_migrate.postgres.scratch import Trial, TrialFailed, try_ddl
 
 MANUAL = "https://www.postgresql.org/docs/current/sql-createtable.html"
 
@@ -84,7 +84,7 @@ class CreateTables(Operation[CreateTablesParams]):
                     "this file may hold only CREATE TABLE, and CREATE INDEX (not CONCURRENTLY) on its tables"
                 )
                 raise PlanError("neither CREATE TABLE nor a plain CREATE INDEX", where=where, remedy=remedy)
-            if statement.schema is not None:
+            if statement.schema is not None or any("." in r for r in statement.references):
                 raise PlanError(
                     "a name with a schema",
                     where=where,
@@ -162,70 +162,87 @@ class CreateTables(Operation[CreateTablesParams]):
         return [sql.Identifier(place.schema, f"{place.table}_{column}_seq") for column in columns]
 
     def preflight(self, place: Place, params: CreateTablesParams) -> list[Finding]:
-        if place.known.table(place.table) is None:
-            return self._missing_parents(place, params)
-        differences = self._differences(place, params)
-        if not differences:
-            return []
-        fact = f"table {place.table} is there already with another definition: {'; '.join(differences)}"
-        return [
-            Finding(
-                severity=Severity.STOP,
-                code="table_conflict",
-                fact=fact,
-                remedy="rename or drop it, or change the plan's DDL",
-                manual=MANUAL,
-            )
-        ]
+        is_there = place.known.table(place.table) is not None
+        missing = [] if is_there else self._missing_parents(place, params)
+        if missing:
+            return missing
+        try:
+            trial = self._try(place, params)
+        except TrialFailed as error:
+            fact = f"the server refuses the DDL of table {place.table}: {error}"
+            return [
+                _stop(
+                    "ddl_refused",
+                    fact,
+                    f"correct {params.file}; it is tried in a scratch schema, and rolled back",
+                )
+            ]
+        if is_there and trial.differences:
+            fact = f"table {place.table} is there already with another definition: {'; '.join(trial.differences)}"
+            return [_stop("table_conflict", fact, "rename or drop it, or change the plan's DDL")]
+        if not is_there and trial.taken:
+            fact = f"names that the DDL of table {place.table} would give are taken: {'; '.join(trial.taken)}"
+            return [_stop("name_conflict", fact, "rename or drop what has them, or change the plan's DDL")]
+        return []
 
     def _missing_parents(self, place: Place, params: CreateTablesParams) -> list[Finding]:
         loaded = self._loaded(params)
-        outside = {r for s in loaded.of(place.table) for r in s.references if r not in loaded.tables}
+        outside = {r for r in self._parents(loaded, place.table) if r not in loaded.tables}
         return [
-            Finding(
-                severity=Severity.STOP,
-                code="table_missing",
-                fact=f"{place.table} refers to {name}, which is not there",
-                remedy="check the DDL",
-            )
+            _stop("table_missing", f"{place.table} refers to {name}, which is not there", "check the DDL")
             for name in sorted(outside)
             if place.known.table(name) is None
         ]
 
-    def _differences(self, place: Place, params: CreateTablesParams) -> tuple[str, ...]:
-        made = self._loaded(params).of(place.table)
-        parents = dict.fromkeys(r for s in made for r in s.references if r != place.table)
-        there = [p for p in parents if place.known.table(p) is not None]
-        return compare_with_ddl(
+    def _parents(self, loaded: LoadedCreateTablesParams, table: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(r for s in loaded.of(table) for r in s.references if r != table))
+
+    def _try(self, place: Place, params: CreateTablesParams) -> Trial:
+        """In a scratch schema: parents that are there as copies, those that the file makes above by its own DDL."""
+        loaded = self._loaded(params)
+        above = loaded.tables[: loaded.tables.index(place.table)]
+        there, made = dict[str, None](), [place.table]
+        for table in (place.table, *reversed(above)):
+            if table in made:
+                for parent in self._parents(loaded, table):
+                    if place.known.table(parent) is not None:
+                        there[parent] = None
+                    elif parent not in made:
+                        made.append(parent)
+        return try_ddl(
             place.known.connection,
             schema=place.schema,
             table=place.table,
-            ddl=[s.text for s in made],
+            ddl=[s.text for t in (*above, place.table) if t in made for s in loaded.of(t)],
             refers_to=there,
         )
 
     def state(self, place: Place, params: CreateTablesParams) -> State:
-        if place.known.table(place.table) is None:
-            return State.ABSENT
-        return State.CONFLICT if self._differences(place, params) else State.DONE
+        is_there = place.known.table(place.table) is not None
+        try:
+            trial = self._try(place, params)
+        except TrialFailed:  # preflight says it
+            return State.CONFLICT if is_there else State.ABSENT
+        if is_there:
+            return State.CONFLICT if trial.differences else State.DONE
+        return State.CONFLICT if trial.taken else State.ABSENT
 
     def execute(self, context: Context, params: CreateTablesParams) -> int:
-        run_window(context, self.statements(context.place, params))
+        if context.fresh_catalog().table(context.place.table) is None:
+            run_window(context, self.statements(context.place, params))
         return 0
 
     def verify(self, place: Place, params: CreateTablesParams) -> list[Finding]:
-        differences = (
-            ("it is gone",) if place.known.table(place.table) is None else self._differences(place, params)
-        )
+        try:
+            gone = place.known.table(place.table) is None
+            differences = ("it is gone",) if gone else self._try(place, params).differences
+        except TrialFailed as error:
+            differences = (f"its DDL is refused now: {error}",)
         if not differences:
             return []
         fact = f"table {place.table} is not as the plan made it: {'; '.join(differences)}"
-        return [
-            Finding(
-                severity=Severity.STOP,
-                code="table_changed",
-                fact=fact,
-                remedy="find out who changed it",
-                manual=MANUAL,
-            )
-        ]
+        return [_stop("table_changed", fact, "find out who changed it")]
+
+
+def _stop(code: str, fact: str, remedy: str) -> Finding:
+    return Finding(severity=Severity.STOP, code=code, fact=fact, remedy=remedy, manual=MANUAL)
