@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar
 
 import psycopg
 from psycopg import sql
 from pydantic import Field
 
-from online_migrate.errors import LeaseLost, VerificationFailed
+from online_migrate.errors import LeaseLost, LockNotHad, VerificationFailed
 from online_migrate.operations.base import (
     Context,
     Finding,
@@ -21,10 +23,16 @@ from online_migrate.operations.base import (
     Statement,
 )
 from online_migrate.plan.model import Phase, Strict
-from online_migrate.postgres.sqlstate import FENCE_LOST
+from online_migrate.postgres.sqlstate import FENCE_LOST, Trouble, trouble_of
 
 MASKED_DIGITS = 12
 """hex digits of its SHA-256 by which a secret can be told from another, and no more"""
+
+_QUIET = """
+SELECT set_config(name, value, true)
+  FROM (VALUES ('log_parameter_max_length', '0'), ('log_parameter_max_length_on_error', '0'), ('log_error_verbosity', 'terse')) s (name, value)
+ WHERE current_setting('is_superuser') = 'on'"""
+"""A server that logs slow or failing statements logs their parameters and rows too; only a superuser may keep it from that."""
 
 
 class EnsureRowParams(Strict):
@@ -51,18 +59,26 @@ class EnsureRow(Operation[EnsureRowParams]):
     def targets(self, params: EnsureRowParams) -> tuple[str | None, ...]:
         return (params.table,)
 
+    def load(self, params: EnsureRowParams, folder: Path) -> EnsureRowParams:  # noqa: ARG002
+        secret = next((c for c, v in params.where.items() if _is_secret(v)), None)
+        if secret is not None:
+            msg = f"where: {secret} is a secret; find the row by what may be read, and give the secret under values"
+            raise ValueError(msg)
+        return params
+
     def statements(self, place: Place, params: EnsureRowParams) -> tuple[Statement, ...]:
-        columns = [*params.where, *params.values]
-        insert = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
-            place.sql_table,
-            sql.SQL(", ").join(map(sql.Identifier, columns)),
-            sql.SQL(", ").join(sql.SQL("${}").format(sql.Literal(n)) for n in range(1, len(columns) + 1)),
-        )
+        values = {**params.where, **params.values}
+        numbered = [sql.SQL("${}").format(sql.Literal(n)) for n in range(1, len(values) + 1)]
         return (
             Statement(
                 sql=self._select(place, params, keys=list(params.where)), kind=Kind.READ, note="is it there?"
             ),
-            Statement(sql=insert, kind=Kind.WRITE, note="values are bind parameters", group=1),
+            Statement(
+                sql=self._insert(place, values, numbered),
+                kind=Kind.WRITE,
+                note="values are bind parameters",
+                group=1,
+            ),
         )
 
     def _select(self, place: Place, params: EnsureRowParams, *, keys: list[str]) -> sql.Composed:
@@ -71,6 +87,16 @@ class EnsureRow(Operation[EnsureRowParams]):
         )
         return sql.SQL("SELECT {} FROM {} WHERE {} LIMIT 2").format(
             sql.SQL(", ").join(map(sql.Identifier, keys)), place.sql_table, condition
+        )
+
+    def _insert(
+        self, place: Place, values: Mapping[str, object], parameters: Sequence[sql.Composable]
+    ) -> sql.Composed:
+        """ON CONFLICT: the server writes the row that a unique refuses into its log, secrets included; so it is not asked to."""
+        return sql.SQL("INSERT INTO {} ({}) VALUES ({}) ON CONFLICT DO NOTHING").format(
+            place.sql_table,
+            sql.SQL(", ").join(map(sql.Identifier, values)),
+            sql.SQL(", ").join(parameters),
         )
 
     def preflight(self, place: Place, params: EnsureRowParams) -> list[Finding]:
@@ -94,7 +120,7 @@ class EnsureRow(Operation[EnsureRowParams]):
             findings.append(
                 Finding(
                     severity=Severity.STOP,
-                    code="row_ambiguous",
+                    code="row_conflict",
                     fact=fact,
                     remedy="leave one of them, or say more in `where`",
                 )
@@ -105,6 +131,8 @@ class EnsureRow(Operation[EnsureRowParams]):
         table = place.known.table(params.table)
         if table is None or any(c not in table.columns for c in params.where):
             return State.ABSENT
+        if any(_is_unknown(place, v) for v in params.where.values()):
+            return State.ABSENT  # it hangs on a row that is not made yet
         rows = place.known.connection.execute(self._select(place, params, keys=list(params.where))).fetchall()
         if len(rows) > 1:
             return State.CONFLICT
@@ -115,46 +143,64 @@ class EnsureRow(Operation[EnsureRowParams]):
 
     def execute(self, context: Context, params: EnsureRowParams) -> int:
         keys = self._key_columns(context)
+        select = self._select(context.place, params, keys=keys)
         try:
             with context.work.transaction():
                 context.work.execute(context.fence.sql)
-                found = context.work.execute(self._select(context.place, params, keys=keys)).fetchone()
-                row = found or self._insert(context, params, keys)
-                for name, value in zip(keys, row, strict=True):
+                found = context.work.execute(select).fetchall()
+                if not found:
+                    self._make(context, params)
+                rows = found or context.work.execute(select).fetchall()
+                if len(rows) != 1:
+                    raise VerificationFailed(
+                        f"{len(rows) or 'no'} rows of {params.table} are what <{params.id}> should stand for: {params.where}",
+                        remedy="one row must be: see what writes to this table, or say more in `where`; then run again",
+                    )
+                for name, value in zip(keys, rows[0], strict=True):
                     self._remember(context, f"{params.id}.{name}", value)
         except psycopg.Error as error:
             if error.sqlstate == FENCE_LOST:
                 raise LeaseLost(str(error.diag.message_primary)) from None
-            if error.sqlstate is None or context.work.closed:
+            if trouble_of(error) is Trouble.LOCK:
+                raise LockNotHad(
+                    f"the row <{params.id}> of {params.table}: {error.diag.message_primary}; nothing was written",
+                    remedy="let who holds a lock on that table end, then run the same command again",
+                ) from None
+            if trouble_of(error) is not Trouble.PROGRAM or context.work.closed:
                 raise
-            # The server's DETAIL may quote the row, secrets included: it goes nowhere.
+            # The server's DETAIL may quote the row, and some messages a value: no secret goes further.
             raise VerificationFailed(
-                f"the row <{params.id}> of {params.table} was refused: {error.diag.message_primary}",
-                remedy="see its constraints; then run again",
+                f"the row <{params.id}> of {params.table} was refused: {self._without_secrets(context, params, error)}",
+                remedy="see its constraints and triggers; then run again",
             ) from None
         return 0 if found else 1
 
-    def _insert(self, context: Context, params: EnsureRowParams, keys: list[str]) -> tuple[object, ...]:
+    def _make(self, context: Context, params: EnsureRowParams) -> None:
         values = {**params.where, **params.values}
         shown: dict[str, str] = {}
-        bound = [self._bound(context, v, shown) for v in values.values()]
-        insert = sql.SQL("INSERT INTO {} ({}) VALUES ({}) RETURNING {}").format(
-            context.place.sql_table,
-            sql.SQL(", ").join(map(sql.Identifier, values)),
-            sql.SQL(", ").join([sql.Placeholder()] * len(values)),
-            sql.SQL(", ").join(map(sql.Identifier, keys)),
-        )
-        row = context.work.execute(insert, bound).fetchone()
-        assert row is not None  # INSERT … RETURNING of one row
+        bound: list[object] = []
+        parameters: list[sql.Composable] = []
+        for value in values.values():
+            if _is_reference(context, value):
+                known = context.place.value(value).as_string(None)
+                parameters.append(sql.SQL(known.replace("%", "%%")))
+            else:
+                bound.append(self._bound(context, value, shown))
+                parameters.append(sql.Placeholder())
+        context.work.execute(_QUIET)
+        made = context.work.execute(self._insert(context.place, values, parameters), bound)
+        if made.rowcount == 0:
+            raise VerificationFailed(
+                f"the row <{params.id}> of {params.table} was refused: another row has the same value in one of"
+                f" {', '.join(self._uniques(context, values))}",
+                remedy="it is the row of another plan, or half of one: see these columns; then run again",
+            )
         for name, value in shown.items():
             context.show_secret(name, value)  # before the commit: a token whose row did not commit is void
-        return row
 
     def _bound(self, context: Context, value: object, shown: dict[str, str]) -> object:
         """A value as a bind parameter; secrets are filled in here and nowhere else."""
-        if not isinstance(value, str) or not value.startswith("<secret."):
-            if isinstance(value, str) and value.startswith("<") and value[1:-1] in context.place.references:
-                return context.place.references[value[1:-1]]
+        if not isinstance(value, str) or not _is_secret(value):
             return value
         _, name, *form = value[1:-1].split(".")
         secret = context.secrets(name)
@@ -164,6 +210,20 @@ class EnsureRow(Operation[EnsureRowParams]):
         return {"masked": f"sha256:{digest[:MASKED_DIGITS]}", "sha256": digest}.get(
             form[0] if form else "", secret
         )
+
+    def _uniques(self, context: Context, values: Mapping[str, object]) -> list[str]:
+        """The table's uniques that hold one of these columns."""
+        table = context.fresh_catalog().table(context.place.table)
+        indexes = () if table is None else table.indexes
+        return [i.name for i in indexes if i.is_unique and set(i.columns) & values.keys()]
+
+    def _without_secrets(self, context: Context, params: EnsureRowParams, error: psycopg.Error) -> str:
+        """The server's own sentence, with each secret that it quotes named instead."""
+        message = str(error.diag.message_primary or error)
+        for value in params.values.values():
+            if isinstance(value, str) and _is_secret(value):
+                message = message.replace(str(self._bound(context, value, {})), value)
+        return message
 
     def _remember(self, context: Context, name: str, value: object) -> None:
         literal = sql.Literal(value).as_string(None)
@@ -188,3 +248,16 @@ class EnsureRow(Operation[EnsureRowParams]):
             return []
         fact = f"the row <{params.id}> of {params.table} is gone, or there are several"
         return [Finding(severity=Severity.STOP, code="row_gone", fact=fact, remedy="find out who removed it")]
+
+
+def _is_secret(value: object) -> bool:
+    return isinstance(value, str) and value.startswith("<secret.")
+
+
+def _is_unknown(place: Place, value: object) -> bool:
+    """A reference to a row that is not made yet."""
+    return place.value(value).as_string(None) == value and str(value).startswith("<")
+
+
+def _is_reference(context: Context, value: object) -> bool:
+    return isinstance(value, str) and value.startswith("<") and value[1:-1] in context.place.references
