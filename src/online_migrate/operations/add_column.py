@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import ClassVar
 
 from psycopg import sql
@@ -22,8 +21,8 @@ from online_migrate.operations.base import (
 from online_migrate.operations.steps import need, run_window
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.catalog import ColumnInfo
-from online_migrate.postgres.connection import Connection
 from online_migrate.postgres.locks import LockMode
+from online_migrate.postgres.scratch import ColumnTrial, TrialFailed, try_column
 
 MANUAL = "https://www.postgresql.org/docs/current/sql-altertable.html"
 
@@ -56,6 +55,8 @@ class AddColumn(Operation[AddColumnParams]):
             changes.append(
                 sql.SQL("ALTER COLUMN {} SET DEFAULT {}").format(column, place.value(params.new_rows))
             )
+        if not changes:
+            return ()
         alter = sql.SQL("ALTER TABLE {} {}").format(place.sql_table, sql.SQL(", ").join(changes))
         return (
             Statement(
@@ -67,75 +68,69 @@ class AddColumn(Operation[AddColumnParams]):
 
     def preflight(self, place: Place, params: AddColumnParams) -> list[Finding]:
         column = self._column(place, params)
-        if self.state(place, params) is not State.CONFLICT or column is None:
-            return []
-        wanted = f"{params.type}{'' if params.new_rows is None else f' default {params.new_rows}'}"
-        fact = f"{place.table}.{params.column} is there already as {column.type}, default {column.default}; the plan wants {wanted}"
-        return [
-            Finding(
-                severity=Severity.STOP,
-                code="column_conflict",
-                fact=fact,
-                remedy="rename or drop that column, or change the plan to what is there",
-                manual=MANUAL,
+        try:
+            wanted = self._wanted(place, params)
+        except TrialFailed as error:
+            fact = (
+                f"the server refuses a column {params.column} {params.type} with what new_rows says: {error}"
             )
-        ]
+            return [_stop("column_refused", fact, "correct `type` or `new_rows`")]
+        if column is None and wanted.is_written:
+            fact = f"{params.type} is a domain with a default or a constraint: adding {params.column} would write or scan every row"
+            return [_stop("rewrite", fact, "add the column with the domain's base type")]
+        if column is None or self.state(place, params) is not State.CONFLICT:
+            return []
+        fact = (
+            f"{place.table}.{params.column} is there already as {column.type}, {_default(column.default)};"
+            f" the plan wants {wanted.type}, {_default(wanted.default)}"
+        )
+        remedy = "rename or drop that column, or change the plan to what is there"
+        return [_stop("column_conflict", fact, remedy)]
 
     def state(self, place: Place, params: AddColumnParams) -> State:
         column = self._column(place, params)
         if column is None:
             return State.ABSENT
-        if column.type != read_type(place.known.connection, params.type):
+        try:
+            wanted = self._wanted(place, params)
+        except TrialFailed:  # preflight says it
             return State.CONFLICT
-        if params.new_rows is None or _is_default(column.default, place, params.new_rows):
+        if column.type != wanted.type:
+            return State.CONFLICT
+        if column.default == wanted.default:
             return State.DONE
+        if wanted.default is None and params.new_rows is not None:
+            return State.DONE  # a reference that is not known yet: what is there was set by an earlier run
         return State.PARTIAL if column.default is None else State.CONFLICT
 
+    def _wanted(self, place: Place, params: AddColumnParams) -> ColumnTrial:
+        """As the server spells it; a reference that is not known yet is left out."""
+        default = None if params.new_rows is None else place.value(params.new_rows)
+        if default is not None and default.as_string(None) == params.new_rows:
+            default = None
+        return try_column(place.known.connection, params.type, default)
+
     def execute(self, context: Context, params: AddColumnParams) -> int:
-        run_window(context, self.statements(context.place, params))
+        if self.state(context.place, params) is not State.DONE:
+            run_window(context, self.statements(context.place, params))
         return 0
 
     def verify(self, place: Place, params: AddColumnParams) -> list[Finding]:
         column = self._column(place, params)
-        if column is not None and column.type == read_type(place.known.connection, params.type):
+        if column is not None and column.type == try_column(place.known.connection, params.type, None).type:
             return []
-        fact = (
-            f"{place.table}.{params.column} is {'gone' if column is None else column.type}, not {params.type}"
-        )
-        return [
-            Finding(
-                severity=Severity.STOP,
-                code="column_gone",
-                fact=fact,
-                remedy="someone changed it: find out who, then run again",
-            )
-        ]
+        there = "gone" if column is None else column.type
+        fact = f"{place.table}.{params.column} is {there}, not {params.type}"
+        return [_stop("column_gone", fact, "someone changed it: find out who, then run again")]
 
     def _column(self, place: Place, params: AddColumnParams) -> ColumnInfo | None:
         table = place.known.table(place.table)
         return None if table is None else table.columns.get(params.column)
 
 
-def read_type(connection: Connection, name: str) -> str:
-    """A type's name as format_type() spells it: ``int`` → ``integer``."""
-    result = connection.execute(sql.SQL("SELECT NULL::{}").format(sql.SQL(name))).pgresult
-    if result is None:
-        return name
-    row = connection.execute(
-        "SELECT format_type(%s::oid, %s::int)", [result.ftype(0), result.fmod(0)]
-    ).fetchone()
-    return name if row is None else str(row[0])
+def _stop(code: str, fact: str, remedy: str) -> Finding:
+    return Finding(severity=Severity.STOP, code=code, fact=fact, remedy=remedy, manual=MANUAL)
 
 
-def _is_default(expression: str | None, place: Place, wanted: object) -> bool:
-    """Is the column's default this constant?  PostgreSQL prints constants as ``1``, ``'x'::text``, ``true``."""
-    if expression is None:
-        return False
-    text = place.value(wanted).as_string(None).strip()
-    if text.startswith("<"):
-        return True  # a reference that is not known yet: whatever constant is there was set by an earlier run
-    constant = re.sub(r"::[\w ]+(\(\d+\))?$", "", expression)
-    return constant.strip("'()").lower() == re.sub(r"::[\w ]+$", "", text).strip("'").lower()
-
-
-__all__ = ["AddColumn", "AddColumnParams", "read_type"]
+def _default(expression: str | None) -> str:
+    return "no default" if expression is None else f"default {expression}"

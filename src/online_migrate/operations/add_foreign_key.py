@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar, Literal
 
 import psycopg
@@ -26,6 +27,7 @@ from online_migrate.postgres.catalog import ConstraintInfo
 from online_migrate.postgres.locks import LockMode
 
 MANUAL = "https://www.postgresql.org/docs/current/sql-altertable.html#SQL-ALTERTABLE-NOTES"
+_OTHERWISE = re.compile(r" (?:DEFERRABLE|ON UPDATE|MATCH)\b")
 _ACTIONS = {"no action": "a", "restrict": "r", "cascade": "c", "set null": "n"}
 
 
@@ -59,7 +61,8 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
         return f"add_foreign_key {params.column}"
 
     def statements(self, place: Place, params: AddForeignKeyParams) -> tuple[Statement, ...]:
-        name = sql.Identifier(self._name(place, params))
+        there = None if place.catalog is None else self._planned(place, params)
+        name = sql.Identifier(self._name(place, params) if there is None else there.name)
         add = sql.SQL(
             "ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}) ON DELETE {} NOT VALID"
         ).format(
@@ -108,7 +111,8 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
                 )
             )
         if self.state(place, params) is State.CONFLICT:
-            fact = f"{place.table} has another foreign key on {params.column}, or another constraint named {name}"
+            there = ", ".join(f"{c.name} {c.definition}" for c in self._against(place, params))
+            fact = f"where {place.table} should have {name} {self._definition(params)} it has {there}"
             findings.append(
                 Finding(
                     severity=Severity.STOP,
@@ -118,24 +122,47 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
                     manual=MANUAL,
                 )
             )
-        return findings
+        return findings + self._unknown_parent(place, params)
+
+    def _unknown_parent(self, place: Place, params: AddForeignKeyParams) -> list[Finding]:
+        """The parent is there, or a step makes it."""
+        made = {s.table for s in place.all_steps if s.spec.operation == "create_tables"}
+        parent = place.known.table(params.parent)
+        if params.parent in made or (parent is not None and params.parent_column in parent.columns):
+            return []
+        fact = f"{place.table}.{params.column} should refer to {params.references}, which is not there"
+        return [
+            Finding(severity=Severity.STOP, code="parent_missing", fact=fact, remedy="correct `references`")
+        ]
 
     def state(self, place: Place, params: AddForeignKeyParams) -> State:
+        planned = self._planned(place, params)
+        if planned is not None:
+            return State.DONE if planned.is_valid else State.PARTIAL
+        return State.CONFLICT if self._against(place, params) else State.ABSENT
+
+    def _planned(self, place: Place, params: AddForeignKeyParams) -> ConstraintInfo | None:
+        """The foreign key as planned, whatever its name; a valid one first."""
         table = place.known.table(place.table)
-        if table is None:
-            return State.ABSENT
-        same = [c for c in table.foreign_keys if self._is_planned(c, params)]
-        if same:
-            return State.DONE if any(c.is_valid for c in same) else State.PARTIAL
-        taken = any(c.name == self._name(place, params) for c in table.constraints)
-        other = any(
-            c.columns == (params.column,) and c.ref_table == params.parent for c in table.foreign_keys
-        )
-        return State.CONFLICT if taken or other else State.ABSENT
+        same = [c for c in table.foreign_keys if self._is_planned(c, params)] if table is not None else []
+        return max(same, key=lambda c: c.is_valid, default=None)
+
+    def _against(self, place: Place, params: AddForeignKeyParams) -> list[ConstraintInfo]:
+        """What has its name, or leads from its column to its parent otherwise than planned."""
+        table = place.known.table(place.table)
+        return [
+            c
+            for c in (() if table is None else table.constraints)
+            if c.name == self._name(place, params)
+            or (c.kind == "f" and c.columns == (params.column,) and c.ref_table == params.parent)
+        ]
 
     def execute(self, context: Context, params: AddForeignKeyParams) -> int:
+        state = self.state(context.place, params)
+        if state is State.DONE:
+            return 0
         add, validate = self.statements(context.place, params)
-        if self.state(context.place, params) is State.ABSENT:
+        if state is State.ABSENT:
             run_window(context, [add])
         try:
             run_long(context, validate)
@@ -164,9 +191,15 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
         return place.fill(params.name).replace("<column>", params.column)
 
     def _is_planned(self, constraint: ConstraintInfo, params: AddForeignKeyParams) -> bool:
+        """By definition: also not deferrable, and without an action ON UPDATE."""
         return (
             constraint.columns == (params.column,)
             and constraint.ref_table == params.parent
             and constraint.ref_columns == (params.parent_column,)
             and constraint.on_delete == _ACTIONS[params.on_delete]
+            and not _OTHERWISE.search(constraint.definition)
         )
+
+    def _definition(self, params: AddForeignKeyParams) -> str:
+        action = "" if params.on_delete == "no action" else f" ON DELETE {params.on_delete.upper()}"
+        return f"FOREIGN KEY ({params.column}) REFERENCES {params.parent}({params.parent_column}){action}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 import psycopg
@@ -29,6 +30,7 @@ from online_migrate.postgres.locks import LockMode
 MANUAL = "https://www.postgresql.org/docs/current/sql-createindex.html#SQL-CREATEINDEX-CONCURRENTLY"
 NAME_BYTES = 63
 EXAMPLES = 5
+_STORAGE = re.compile(r" WITH \([^)]*\)$")
 
 
 class CreateIndexParams(TableParams):
@@ -71,6 +73,18 @@ class CreateIndex(Operation[CreateIndexParams]):
                     code="name_too_long",
                     fact=fact,
                     remedy="give a shorter name",
+                    manual=MANUAL,
+                )
+            )
+        table = place.known.table(place.table)
+        if table is not None and table.kind == "p":
+            fact = f"{place.table} is partitioned: no index can be built on it CONCURRENTLY"
+            findings.append(
+                Finding(
+                    severity=Severity.STOP,
+                    code="partitioned",
+                    fact=fact,
+                    remedy="name its partitions instead; then attach their indexes to one of the root",
                     manual=MANUAL,
                 )
             )
@@ -145,7 +159,10 @@ class CreateIndex(Operation[CreateIndexParams]):
 
     def execute(self, context: Context, params: CreateIndexParams) -> int:
         name = context.place.fill(params.name)
-        if read_index(context.work, context.place.schema, name) is not None:
+        state = self.state(context.place, params)
+        if state is State.DONE:
+            return 0
+        if state is State.PARTIAL:
             self._drop_leftover(context, name)
         try:
             run_long(context, self.statements(context.place, params)[0])
@@ -223,5 +240,7 @@ def read_duplicates(connection: Connection, place: Place, columns: list[str]) ->
 
 
 def _is_as_planned(index: IndexInfo, params: CreateIndexParams) -> bool:
-    plain = index.method == "btree" and not index.has_predicate and not index.included
+    """The columns and nothing else: no order, operator class, collation, predicate.  How full its pages are is nobody's business."""
+    how = _STORAGE.sub("", index.definition.partition(" USING ")[2]).replace('"', "")
+    plain = how == f"btree ({', '.join(params.columns)})".replace('"', "")
     return plain and index.columns == tuple(params.columns) and index.is_unique == params.unique

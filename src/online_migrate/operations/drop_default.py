@@ -60,7 +60,8 @@ class DropDefault(Operation[DropDefaultParams]):
         return State.DONE if column is not None and column.default is None else State.ABSENT
 
     def execute(self, context: Context, params: DropDefaultParams) -> int:
-        run_window(context, self.statements(context.place, params))
+        if self.state(context.place, params) is not State.DONE:
+            run_window(context, self.statements(context.place, params))
         return 0
 
     def verify(self, place: Place, params: DropDefaultParams) -> list[Finding]:

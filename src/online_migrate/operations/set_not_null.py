@@ -25,6 +25,7 @@ from online_migrate.operations.base import (
 )
 from online_migrate.operations.steps import need, run_long, run_window
 from online_migrate.plan.model import Phase
+from online_migrate.postgres.catalog import Catalog, ConstraintInfo
 from online_migrate.postgres.locks import LockMode
 
 MANUAL = "https://www.postgresql.org/docs/current/sql-altertable.html"
@@ -78,23 +79,35 @@ class SetNotNull(Operation[SetNotNullParams]):
             Statement(sql=self._drop(place, params), kind=Kind.WINDOW, locks=strong, group=3),
         )
 
-    def preflight(self, place: Place, params: SetNotNullParams) -> list[Finding]:  # noqa: ARG002
-        return []
+    def preflight(self, place: Place, params: SetNotNullParams) -> list[Finding]:
+        check = self._check(place.known, place, params)
+        if check is None or _is_ours(check, params):
+            return []
+        fact = f"{place.table} has another constraint of the name that the helper check needs: {check.name} {check.definition}"
+        return [Finding(severity=Severity.STOP, code="check_conflict", fact=fact, remedy="rename or drop it")]
 
     def state(self, place: Place, params: SetNotNullParams) -> State:
         table = place.known.table(place.table)
         column = None if table is None else table.columns.get(params.column)
-        if table is None or column is None:
+        if column is None:
             return State.ABSENT
-        has_check = any(c.name == check_name(params.column) for c in table.constraints)
-        if column.is_not_null:
-            return State.PARTIAL if has_check else State.DONE
-        return State.PARTIAL if has_check else State.ABSENT
+        check = self._check(place.known, place, params)
+        if check is not None:
+            return State.PARTIAL if _is_ours(check, params) else State.CONFLICT
+        return State.DONE if column.is_not_null else State.ABSENT
+
+    def _check(self, catalog: Catalog, place: Place, params: SetNotNullParams) -> ConstraintInfo | None:
+        """What has the helper check's name."""
+        table = catalog.table(place.table)
+        found = () if table is None else table.constraints
+        return next((c for c in found if c.name == check_name(params.column)), None)
 
     def execute(self, context: Context, params: SetNotNullParams) -> int:
+        if self.state(context.place, params) is State.DONE:
+            return 0
         _, add, validate, set_, drop = self.statements(context.place, params)
         for _ in range(ROUNDS):
-            if not self._has_check(context, params):
+            if self._check(context.fresh_catalog(), context.place, params) is None:
                 self._prove(context, params)
                 run_window(context, [add])
             try:
@@ -131,10 +144,6 @@ class SetNotNull(Operation[SetNotNullParams]):
             (c for c in cursors if c.table == context.place.table and c.column == params.column), None
         )
 
-    def _has_check(self, context: Context, params: SetNotNullParams) -> bool:
-        table = context.fresh_catalog().table(context.place.table)
-        return table is not None and any(c.name == check_name(params.column) for c in table.constraints)
-
     def verify(self, place: Place, params: SetNotNullParams) -> list[Finding]:
         if self.state(place, params) is State.DONE:
             return []
@@ -158,6 +167,11 @@ class SetNotNull(Operation[SetNotNullParams]):
         return sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(
             place.sql_table, sql.Identifier(check_name(params.column))
         )
+
+
+def _is_ours(check: ConstraintInfo, params: SetNotNullParams) -> bool:
+    definition = check.definition.removesuffix(" NOT VALID").replace('"', "")
+    return definition == f"CHECK (({params.column} IS NOT NULL))".replace('"', "")
 
 
 def check_name(column: str) -> str:
