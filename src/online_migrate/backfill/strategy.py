@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ CHUNK_PAGES = 8192
 """64 MiB: the way back to a page lasts longer than the queries of an application (10 % heap-only with 256 pages, 81 % with 8,192)"""
 CHUNK_SHARE_OF_BUFFERS = 0.25
 """of shared_buffers, so that a chunk's pages are still in memory when they are visited again"""
+SNAPSHOT_AGES = 2.0
+"""ages of the oldest snapshot seen: a page that is visited again after so long finds its dead rows prunable"""
 SAMPLED_PLACES = 4
 SAMPLED_PAGES = 8
 
@@ -53,11 +56,7 @@ def decide_strategy(connection: Connection, table: TableInfo, column: str) -> St
         walk = Walk(pages_total=pages, chunk_pages=max(pages, 1), stripes=1)
         why = f"index {index} holds {column}: no heap-only updates, so one stripe with vacuum rounds"
         return Strategy(pass_name="sequential", walk=walk, rows_per_page=rows_per_page, why=why)
-    row = connection.execute(
-        "SELECT pg_size_bytes(current_setting('shared_buffers')) / current_setting('block_size')::int"
-    ).fetchone()
-    buffers = 16_384 if row is None else int(row[0])
-    chunk = max(min(CHUNK_PAGES, int(buffers * CHUNK_SHARE_OF_BUFFERS)), 1)
+    chunk = min(CHUNK_PAGES, most_chunk_pages(connection))
     stripes = max(min(MOST_STRIPES, int(rows_per_page)), 1)
     why = f"no index holds {column}: heap-only updates in {stripes} stripes ({rows_per_page:.0f} rows a page), chunks of {chunk} pages"
     return Strategy(
@@ -66,6 +65,24 @@ def decide_strategy(connection: Connection, table: TableInfo, column: str) -> St
         rows_per_page=rows_per_page,
         why=why,
     )
+
+
+def most_chunk_pages(connection: Connection) -> int:
+    """The longest chunk that stays in memory, in pages."""
+    row = connection.execute(
+        "SELECT pg_size_bytes(current_setting('shared_buffers')) / current_setting('block_size')::int"
+    ).fetchone()
+    buffers = 16_384 if row is None else int(row[0])
+    return max(int(buffers * CHUNK_SHARE_OF_BUFFERS), 1)
+
+
+def decide_chunk_pages(*, page_s: float, oldest_s: float, most: int) -> int:
+    """So many pages that the way back takes twice the age of the oldest snapshot seen, pauses included; pure.
+
+    ``page_s`` is what one visit of a page takes.  Never below the default, never above ``most``.
+    """
+    wanted = math.ceil(SNAPSHOT_AGES * oldest_s / max(page_s, 1e-9))
+    return max(min(max(CHUNK_PAGES, wanted), most), 1)
 
 
 def read_pages(connection: Connection, table: TableInfo) -> int:

@@ -1,0 +1,1 @@
+"""What the backfill is measured by: see README.md beside this file."""

@@ -1,0 +1,101 @@
+"""A backfill of one table without a plan: the journal, a fence and the connections that a runner would bring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from online_migrate.backfill.batch import Bench, Key
+from online_migrate.clock import Clock, Signal, SystemClock
+from online_migrate.events import Event
+from online_migrate.journal.lease import hold_shared
+from online_migrate.journal.store import Fence, Journal, ensure_schema
+from online_migrate.plan.model import HoldWhen, LockRules, Pace
+from online_migrate.postgres.connection import Connection, Connector
+
+UNTHROTTLED = Pace.model_construct(duty=1.0)
+"""the default batch, no pause"""
+
+
+@dataclass(slots=True, kw_only=True)
+class Heard:
+    """Every event of a backfill, in order."""
+
+    events: list[Event] = field(default_factory=list)
+
+    def emit(self, event_type: Callable[..., Event], **fields: Any) -> None:
+        self.events.append(event_type(**fields))
+
+    def of(self, name: str) -> list[Any]:
+        """The events of a name: ``batch_done``."""
+        return [e for e in self.events if e.name == name]
+
+
+def key_of(table: str) -> Key:
+    """The step's key in the journal."""
+    return ("backfill", "backfill c", table)
+
+
+def begin_journal(connection: Connection, tables: list[str]) -> tuple[int, Fence]:
+    """Make the journal, a run with a backfill step for each table, and a fence that is ours."""
+    ensure_schema(connection)
+    holder = str(uuid4())
+    row = connection.execute(
+        "UPDATE online_migrate.epoch SET epoch = epoch + 1, holder = %s RETURNING epoch", [holder]
+    ).fetchone()
+    assert row is not None  # schema.sql puts its one row there
+    run = connection.execute(
+        "INSERT INTO online_migrate.run (plan, fingerprint, parts, state) VALUES (%s, '', '{}', 'running') RETURNING run_id",
+        [f"plan {holder}"],
+    ).fetchone()
+    assert run is not None  # RETURNING of one row
+    for position, table in enumerate(tables):
+        connection.execute(
+            "INSERT INTO online_migrate.step (run_id, position, stage, step, table_name) VALUES (%s, %s, %s, %s, %s)",
+            [run[0], position, *key_of(table)],
+        )
+    return int(run[0]), Fence(epoch=int(row[0]), holder=holder)
+
+
+@contextmanager
+def workbench(  # noqa: PLR0913  # each is a seam that a test replaces
+    dsn: str,
+    table: str,
+    *,
+    begun: tuple[int, Fence] | None = None,
+    pace: Pace = UNTHROTTLED,
+    hold_when: HoldWhen | None = None,
+    locks: LockRules | None = None,
+    emit: Callable[..., None] = lambda *_, **__: None,
+    clock: Clock | None = None,
+    signal: Signal | None = None,
+) -> Iterator[Bench]:
+    """Open the sessions of a runner; ``begun`` continues a run that :func:`begin_journal` has made."""
+    connector = Connector(dsn=dsn)
+    journal, work, watch = (connector.open(purpose) for purpose in ("journal", "work", "watch"))
+    try:
+        run_id, fence = begun or begin_journal(journal, [table])
+        for connection in (journal, work, watch):
+            hold_shared(connection)
+        yield Bench(
+            work=work,
+            watch=watch,
+            journal=Journal(journal, fence),
+            run_id=run_id,
+            key=key_of(table),
+            schema="public",
+            fence=fence,
+            pace=pace,
+            hold_when=hold_when or HoldWhen(),
+            locks=locks or LockRules(),
+            emit=emit,
+            clock=clock or SystemClock(),
+            signal=signal or Signal(),
+            is_stop_asked=lambda: False,
+        )
+    finally:
+        for connection in (journal, work, watch):
+            connection.close()

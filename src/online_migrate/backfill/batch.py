@@ -1,0 +1,264 @@
+"""One batch: a transaction that asserts the fence, changes the rows, and moves the cursor.  All or nothing of it.
+
+It waits for a row lock of the application for 50 ms at most, then takes the rows that are free and leaves the others to
+the sweep.  A lock on the whole table is waited for outside: the transaction is rolled back and begun again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from online_migrate.backfill.chunks import Position
+from online_migrate.clock import Clock, Signal
+from online_migrate.errors import Interrupted, LeaseLost, LockNotHad
+from online_migrate.events import WaitEnded, WaitStarted
+from online_migrate.journal.store import CursorRecord, Fence, Journal
+from online_migrate.plan.model import HoldWhen, LockRules, Pace
+from online_migrate.postgres.blockers import read_blockers
+from online_migrate.postgres.catalog import TableInfo
+from online_migrate.postgres.connection import Connection
+from online_migrate.postgres.locks import LockMode
+from online_migrate.postgres.sqlstate import FENCE_LOST, Trouble, trouble_of
+
+ROW_LOCK_TIMEOUT = "50ms"
+"""a batch never waits longer for an application's row lock"""
+TABLE_LOCK_PAUSE_S = 0.25
+"""between two tries while somebody holds a lock on the whole table: five times the time that we stand in its queue"""
+
+Key = tuple[str, str, str]
+
+
+class TableRewritten(Exception):  # a turn of the pass, not an error that anyone meets
+    """The relfilenode changed: rows have moved to other TIDs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """What a backfill works with."""
+
+    work: Connection
+    watch: Connection
+    journal: Journal
+    run_id: int
+    key: Key
+    schema: str
+    fence: Fence
+    pace: Pace
+    hold_when: HoldWhen
+    locks: LockRules
+    emit: Callable[..., None]
+    clock: Clock
+    signal: Signal
+    is_stop_asked: Callable[[], bool]
+
+    def ensure_going(self) -> None:
+        """Raise :class:`Interrupted` where a stop is asked for."""
+        if self.signal.is_stopping or self.is_stop_asked():
+            raise Interrupted(f"stopped after a batch: {self.signal.reason}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Which column of which table gets what: ``value`` is an SQL expression over the row."""
+
+    table: TableInfo
+    column: str
+    value: str
+    skip_triggers: bool = False
+    """session_replication_role = replica: no trigger of the table fires, foreign keys are not checked"""
+
+    @property
+    def sql_table(self) -> sql.Identifier:
+        return sql.Identifier(self.table.schema, self.table.name)
+
+    @property
+    def sql_column(self) -> sql.Identifier:
+        return sql.Identifier(self.column)
+
+    def update(self, rows: sql.Composable, *, skip_locked: bool = False) -> sql.Composed:
+        """The statement of a batch.  FOR NO KEY UPDATE: FOR UPDATE would skip and block rows under a child's insert."""
+        if skip_locked:
+            rows = sql.SQL(
+                "ctid = ANY (ARRAY(SELECT ctid FROM ONLY {table} WHERE {rows} AND {column} IS NULL FOR NO KEY UPDATE SKIP LOCKED))"
+            ).format(table=self.sql_table, rows=rows, column=self.sql_column)
+        return update_statement(self.sql_table, self.sql_column, sql.SQL(self.value), rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What a batch has changed, not committed yet."""
+
+    rows: int
+    wal_bytes: int | None
+    """where it was measured"""
+    lock_wait_s: float
+    skipped_locked: bool
+
+
+def update_statement(
+    table: sql.Composable, column: sql.Composable, value: sql.Composable, rows: sql.Composable
+) -> sql.Composed:
+    """What a batch runs, and what explain prints.  Rows whose value cannot be derived are left as they are."""
+    known: sql.Composable = sql.SQL("")
+    if not _is_constant(value):
+        known = sql.SQL(" AND {} IS NOT NULL").format(value)
+    return sql.SQL(
+        "UPDATE ONLY {table} SET {column} = {value} WHERE {rows} AND {column} IS NULL{known}"
+    ).format(table=table, column=column, value=value, rows=rows, known=known)
+
+
+def _is_constant(value: sql.Composable) -> bool:
+    """Derived values stand in parentheses, see values.py; a literal never does."""
+    return not value.as_string(None).startswith("(")
+
+
+class Writer:
+    """Runs the batches of one table on the bench's work connection."""
+
+    def __init__(self, bench: Bench, target: Target) -> None:
+        self._bench = bench
+        self.target = target
+
+    @property
+    def connection(self) -> Connection:
+        return self._bench.work
+
+    def change(self, rows: sql.Composable, *, measure_wal: bool = False) -> Change:
+        """Begin the transaction and change the rows that are free; the caller moves the cursor and commits.
+
+        Raises :class:`TableRewritten`, :class:`LeaseLost`, :class:`LockNotHad` after ``lock_wait`` behind a table's lock,
+        and whatever else the server says; nothing is open then.
+        """
+        clock = self._bench.clock
+        began = clock.monotonic()
+        deadline, waiting = began + self._bench.locks.lock_wait, False
+        while True:
+            for skip_locked in (False, True):
+                tried_at = clock.monotonic()
+                try:
+                    count, wal = self._write(rows, skip_locked=skip_locked, measure_wal=measure_wal)
+                except psycopg.Error as error:
+                    self._roll_back_or_raise(error)
+                    continue
+                if waiting:
+                    self._bench.emit(WaitEnded, kind="table_lock", seconds=tried_at - began)
+                return Change(
+                    rows=count, wal_bytes=wal, lock_wait_s=tried_at - began, skipped_locked=skip_locked
+                )
+            self._wait_outside(deadline, is_first=not waiting)
+            waiting = True
+
+    def commit(self, cursor: CursorRecord, then: Position, rows: int) -> None:
+        """Move the cursor by compare-and-set, in the batch's transaction, and commit both."""
+        work = self._bench.work
+        arguments = [
+            self._bench.run_id,
+            *self._bench.key,
+            *(cursor.chunk, cursor.stripe, cursor.slice),
+            *(then.chunk, then.stripe, then.slice),
+            rows,
+        ]
+        moved = sql.SQL("SELECT online_migrate.advance({}); COMMIT").format(
+            sql.SQL(", ").join(map(sql.Literal, arguments))
+        )
+        try:
+            work.execute(moved)
+        except psycopg.Error as error:
+            if trouble_of(error) is Trouble.LOST or work.closed:
+                raise
+            work.rollback()
+            if trouble_of(error) is Trouble.LOCK and not self._bench.signal.is_aborting:
+                raise LeaseLost(
+                    f"the cursor's row of {self.target.table.full_name} is locked: a session of a dead runner is still at work",
+                    remedy="wait some seconds, then run the same command again",
+                ) from error
+            raise
+
+    def probe(self, ctid: str) -> psycopg.Error | None:
+        """Change one row and take it back: what the server has against it, or None."""
+        try:
+            self._write(sql.SQL("ctid = {}::tid").format(sql.Literal(ctid)), skip_locked=True)
+            self._bench.work.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        except psycopg.Error as error:
+            self._roll_back_or_raise(error, but=error)
+            return error
+        self._bench.work.rollback()
+        return None
+
+    def _write(
+        self, rows: sql.Composable, *, skip_locked: bool, measure_wal: bool = False
+    ) -> tuple[int, int | None]:
+        """Rows changed and, where asked for, bytes of WAL; the transaction is open afterwards."""
+        update = self.target.update(rows, skip_locked=skip_locked)
+        if measure_wal:
+            update = (
+                sql.SQL(
+                    "EXPLAIN (ANALYZE, WAL, COSTS OFF, TIMING OFF, SUMMARY OFF, FORMAT JSON) {} RETURNING 1"
+                )
+            ).format(update)
+        node = sql.SQL("SELECT pg_relation_filenode({}::oid)").format(sql.Literal(self.target.table.oid))
+        cursor = self._bench.work.execute(sql.SQL("; ").join([self._settings(), update, node]))
+        count, wal = 0, None
+        while cursor.nextset():
+            if (cursor.statusmessage or "").startswith("UPDATE"):
+                count = cursor.rowcount
+            elif cursor.statusmessage == "EXPLAIN":
+                count, wal = _measured(cursor.fetchone())
+        row = cursor.fetchone()
+        if row is None or row[0] != self.target.table.relfilenode:
+            self._bench.work.rollback()
+            raise TableRewritten
+        return count, wal
+
+    def _settings(self) -> sql.Composed:
+        """TID range scans only; a commit that a crash loses takes the cursor with it, so it need not wait for the disk."""
+        triggers = "SET LOCAL session_replication_role = replica; " if self.target.skip_triggers else ""
+        return sql.SQL(
+            "BEGIN; SET LOCAL lock_timeout = {lock}; SET LOCAL synchronous_commit = off; SET LOCAL enable_seqscan = off;"
+            " SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_indexonlyscan = off; {triggers}{fence}"
+        ).format(lock=sql.Literal(ROW_LOCK_TIMEOUT), triggers=sql.SQL(triggers), fence=self._bench.fence.sql)
+
+    def _roll_back_or_raise(self, error: psycopg.Error, but: psycopg.Error | None = None) -> None:
+        """A lock that was not had in time leads on; ``but`` is an error that the caller wants; the rest is raised."""
+        trouble = trouble_of(error)
+        if not self._bench.work.closed:
+            self._bench.work.rollback()
+        if error.sqlstate == FENCE_LOST:
+            raise LeaseLost(str(error.diag.message_primary)) from error
+        if self._bench.signal.is_aborting or trouble in (Trouble.LOST, Trouble.UNAVAILABLE):
+            raise error
+        if trouble is not Trouble.LOCK and error is not but:
+            raise error
+
+    def _wait_outside(self, deadline: float, *, is_first: bool) -> None:
+        """Somebody locks the whole table: stay out of the queue for a while."""
+        bench = self._bench
+        blockers = read_blockers(
+            bench.watch,
+            [(self.target.table.oid, LockMode.ROW_EXCLUSIVE)],
+            mine=[bench.work.info.backend_pid],
+        )
+        who = str(blockers[0]) if blockers else "it was gone when we looked"
+        if is_first:
+            reason = f"{self.target.table.full_name} is locked: {who}"
+            bench.emit(WaitStarted, kind="table_lock", reason=reason)
+        if bench.clock.monotonic() > deadline:
+            raise LockNotHad(
+                f"{self.target.table.full_name} stays locked for {bench.locks.lock_wait:.0f} s",
+                blockers=tuple(map(str, blockers)),
+                remedy="let them end, then run the same command again",
+            )
+        bench.clock.wait(TABLE_LOCK_PAUSE_S, bench.signal)
+        bench.ensure_going()
+
+
+def _measured(row: tuple[Any, ...] | None) -> tuple[int, int]:
+    """Rows and WAL bytes of EXPLAIN (ANALYZE, WAL, FORMAT JSON); from 18 on rows are printed with decimals."""
+    assert row is not None  # EXPLAIN in JSON has one row
+    plan = row[0][0]["Plan"]
+    return round(float(plan["Actual Rows"])), int(plan.get("WAL Bytes", 0))

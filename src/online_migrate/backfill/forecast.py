@@ -1,0 +1,129 @@
+"""What a backfill will take: from the catalog before it begins, from its own rate afterwards.  Ranges, never one number.  Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from itertools import pairwise
+
+ROWS_PER_S = (15_000.0, 70_000.0)
+"""rows a second of work, least and most; docs/benchmarks.md has what was measured on which machine"""
+SEQUENTIAL_ROWS_PER_S = (7_000.0, 40_000.0)
+"""the same where an index holds the column"""
+WAL_PER_ROW = (130.0, 260.0)
+"""bytes, heap-only, full-page images apart: 65 to 130 MB for 500,000 rows (postgres-facts)"""
+SEQUENTIAL_WAL_PER_ROW = (500.0, 1100.0)
+"""bytes, with an index entry in every index for each row"""
+PAGE_BYTES = 8192
+GROWTH = (0.0, 0.2)
+"""of the table; with a quiet horizon 0.02 to 0.15"""
+SEQUENTIAL_GROWTH = (0.05, 0.25)
+RATE_WINDOW_S = 30.0
+SHORTEST_S = 1.0
+"""less is no measure"""
+PARTS = 6
+"""the window is cut into so many: the slowest and the fastest of them are the ends of the range"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    low: float
+    high: float
+
+    def __add__(self, other: Range) -> Range:
+        return Range(low=self.low + other.low, high=self.high + other.high)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """Of one table, or of several, one after the other."""
+
+    rows: int
+    seconds: Range
+    wal_bytes: Range
+    growth_bytes: Range
+
+    def __add__(self, other: Forecast) -> Forecast:
+        return Forecast(
+            rows=self.rows + other.rows,
+            seconds=self.seconds + other.seconds,
+            wal_bytes=self.wal_bytes + other.wal_bytes,
+            growth_bytes=self.growth_bytes + other.growth_bytes,
+        )
+
+    def __str__(self) -> str:
+        low, high = self.growth_bytes.low, self.growth_bytes.high
+        return (
+            f"{self.rows:,} rows: {seconds_text(self.seconds.low)} to {seconds_text(self.seconds.high)},"
+            f" {bytes_text(self.wal_bytes.low)} to {bytes_text(self.wal_bytes.high)} of WAL,"
+            f" the table grows by {bytes_text(low)} to {bytes_text(high)}"
+        )
+
+
+def forecast(*, rows: int, pages: int, duty: float, is_sequential: bool) -> Forecast:
+    """From the catalog: ``rows`` is its estimate.  The upper end of WAL has a full-page image of each page."""
+    fast = SEQUENTIAL_ROWS_PER_S if is_sequential else ROWS_PER_S
+    wal = SEQUENTIAL_WAL_PER_ROW if is_sequential else WAL_PER_ROW
+    growth = SEQUENTIAL_GROWTH if is_sequential else GROWTH
+    size = pages * PAGE_BYTES
+    return Forecast(
+        rows=rows,
+        seconds=Range(low=rows / fast[1] / duty, high=rows / fast[0] / duty),
+        wal_bytes=Range(low=rows * wal[0], high=rows * wal[1] + size),
+        growth_bytes=Range(low=growth[0] * size, high=growth[1] * size),
+    )
+
+
+class Rates:
+    """How fast a pass goes, pauses included: share done against time, over the last half minute."""
+
+    def __init__(self) -> None:
+        self._points: deque[tuple[float, float]] = deque()
+
+    def clear(self) -> None:
+        """After a hold: nothing is known until some seconds have been walked again."""
+        self._points.clear()
+
+    def note(self, now_s: float, share: float) -> None:
+        self._points.append((now_s, share))
+        while now_s - self._points[0][0] > RATE_WINDOW_S:
+            self._points.popleft()
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds left at the window's rate; None while that is not known."""
+        if not self._points:
+            return None
+        return _left(self._points[0], self._points[-1])
+
+    @property
+    def eta_range(self) -> Range | None:
+        """Seconds left at the fastest and at the slowest rate of the window's parts."""
+        points = list(self._points)
+        step = max(len(points) // PARTS, 1)
+        ends = points[::step]
+        share = points[-1][1] if points else 1.0
+        rates = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(ends) if b[0] > a[0] and b[1] > a[1]]
+        if self.eta_s is None or not rates:
+            return None
+        return Range(low=(1 - share) / max(rates), high=(1 - share) / min(rates))
+
+
+def _left(first: tuple[float, float], last: tuple[float, float]) -> float | None:
+    seconds, gained = last[0] - first[0], last[1] - first[1]
+    return None if gained <= 0 or seconds < SHORTEST_S else (1 - last[1]) * seconds / gained
+
+
+def seconds_text(seconds: float) -> str:
+    """``3 s``, ``12 min``, ``5.5 h``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def bytes_text(size: float) -> str:
+    """``812 kB``, ``4.2 GB``."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= factor:
+            return f"{size / factor:.{0 if size >= 10 * factor else 1}f} {unit}"
+    return f"{size:.0f} bytes"

@@ -1,0 +1,92 @@
+"""Holding back while a throttler is red, and what the oldest snapshot means for the way back to a page."""
+
+from __future__ import annotations
+
+import psycopg
+
+from online_migrate.backfill.batch import Bench
+from online_migrate.backfill.throttlers import Throttle, throttlers_for
+from online_migrate.backfill.throttlers.oldest_snapshot import Holder, OldestSnapshot
+from online_migrate.events import Note, Reading, WaitEnded, WaitStarted
+
+HOLD_LOOK_S = 0.5
+"""how often the throttlers are looked at, red or green"""
+SNAPSHOT_LOOK_S = 1.0
+"""how often the oldest snapshot is looked at"""
+SAY_AGAIN_S = 600.0
+"""an old snapshot is named again after this"""
+
+
+class Health:
+    """Looks at the server on the bench's watch connection, between batches."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._throttle = Throttle(throttlers_for(bench.hold_when), bench.clock)
+        self._snapshots = OldestSnapshot(limit_s=3600)
+        self._read_at = self._snapshots_read_at = self._said_at = float("-inf")
+        self._oldest: Holder | None = None
+
+    def hold(self) -> bool:
+        """While a throttler is red, wait, and say why; True where we waited."""
+        bench = self._bench
+        self._read()
+        worst = self._throttle.worst()
+        if worst is None or not worst.is_red:
+            return False
+        began = bench.clock.monotonic()
+        bench.emit(WaitStarted, kind=worst.name, reason=worst.reason)
+        while self._throttle.is_red:
+            bench.clock.wait(HOLD_LOOK_S, bench.signal)
+            bench.ensure_going()
+            self._read()
+        bench.emit(WaitEnded, kind=worst.name, seconds=bench.clock.monotonic() - began)
+        return True
+
+    def _read(self) -> None:
+        self._ensure_seeing()
+        now = self._bench.clock.monotonic()
+        if not self._throttle.throttlers or now - self._read_at < HOLD_LOOK_S:
+            return
+        self._read_at = now
+        for r in self._throttle.read(self._bench.watch):
+            self._bench.emit(
+                Reading, throttler=r.name, utilisation=r.utilisation, reason=r.reason, age_s=r.age_s
+            )
+
+    def _ensure_seeing(self) -> None:
+        """A watch connection that is lost would leave us red for good: the runner opens all connections anew."""
+        if self._bench.watch.closed:
+            raise psycopg.OperationalError("the connection that watches the server is lost")
+
+    def watch_snapshots(self) -> None:
+        """Remember the oldest snapshot since :meth:`take_oldest`; looks at most once a second."""
+        now = self._bench.clock.monotonic()
+        if now - self._snapshots_read_at < SNAPSHOT_LOOK_S:
+            return
+        self._snapshots_read_at = now
+        try:
+            holders = self._snapshots.read_holders(self._bench.watch)
+        except psycopg.Error:  # no right to see: check has said so, and the default chunk stays
+            return
+        oldest = max(holders, key=lambda h: h.age_s, default=None)
+        if oldest is not None and (self._oldest is None or oldest.age_s > self._oldest.age_s):
+            self._oldest = oldest
+
+    def take_oldest(self) -> Holder | None:
+        """The oldest snapshot of others that was seen since the last call."""
+        oldest, self._oldest = self._oldest, None
+        return oldest
+
+    def say_too_old(self, table: str, holder: Holder, way_back_s: float) -> None:
+        """No chunk is long enough for this snapshot: heap-only updates are not to be had beside it."""
+        now = self._bench.clock.monotonic()
+        if now - self._said_at < SAY_AGAIN_S:
+            return
+        self._said_at = now
+        self._bench.emit(
+            Note,
+            message=f"{table}: a snapshot of {holder.age_s:.0f} s keeps dead rows from being pruned ({holder.who}); a page is visited"
+            f" again after {way_back_s:.0f} s. Until it ends the table and its indexes grow as with a plain UPDATE;"
+            " hold_when: {oldest_snapshot: …} would wait for it instead",
+        )

@@ -1,0 +1,46 @@
+"""A batch that fails is split until the row is found that the server will not change; it is named, and the run stops there."""
+
+from __future__ import annotations
+
+import psycopg
+from psycopg import sql
+
+from online_migrate.backfill.batch import Writer
+from online_migrate.backfill.chunks import Slice
+from online_migrate.backfill.rows import describe_rows
+from online_migrate.errors import OnlineMigrateError, VerificationFailed
+
+_ABOUT_ROWS = ("22", "23", "27", "P0", "44", "21")
+"""classes: data, integrity, triggered data change, PL/pgSQL, WITH CHECK OPTION, cardinality (manual, appendix A)"""
+
+
+def is_about_rows(error: psycopg.Error) -> bool:
+    """Can a row be the cause, so that the others go through?"""
+    return (error.sqlstate or "").startswith(_ABOUT_ROWS)
+
+
+def find_refused_row(writer: Writer, part: Slice, error: psycopg.Error) -> OnlineMigrateError:
+    """Try the rows of one page one by one, each taken back; the answer names the first that is refused, by its key.
+
+    DETAIL of the server's message may hold the row's values and is left out.
+    """
+    target = writer.target
+    rows = writer.connection.execute(
+        sql.SQL("SELECT ctid::text FROM ONLY {} WHERE {} AND {} IS NULL").format(
+            target.sql_table, part.condition, target.sql_column
+        )
+    ).fetchall()
+    for (ctid,) in rows:
+        refusal = writer.probe(ctid)
+        if refusal is not None:
+            row = describe_rows(writer.connection, target.table, [ctid])
+            return VerificationFailed(
+                f"{target.table.full_name}: the row {row} cannot be given {target.column}:"
+                f" {refusal.diag.message_primary or refusal}",
+                remedy="mend this row, then run the same command again: it goes on at this row",
+            )
+    return VerificationFailed(
+        f"{target.table.full_name}: rows of page {part.first_page} cannot be given {target.column} together:"
+        f" {error.diag.message_primary or error}",
+        remedy="mend them, then run the same command again: it goes on at this page",
+    )

@@ -1,0 +1,251 @@
+"""Exact under traffic: real writers beside a real backfill, their moves drawn by hypothesis."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from benchmarks.workbench import Heard, begin_journal, workbench
+from online_migrate.backfill.worker import Backfill
+from online_migrate.errors import VerificationFailed
+from online_migrate.plan.model import Pace
+from tests.backfill.tables import ask, do, make_table, session
+
+ROWS = 4_000
+APPLICATION_S = 99
+"""a value of c that only the application writes"""
+
+
+class Writer(threading.Thread):
+    """An application that inserts, moves rows to other pages, deletes, rolls back, locks, and sets c itself."""
+
+    def __init__(self, dsn: str, seed: int) -> None:
+        super().__init__(daemon=True)
+        self._dsn, self._random, self.over = dsn, random.Random(seed), threading.Event()
+        self.transactions = 0
+        self.error: psycopg.Error | None = None
+
+    def run(self) -> None:
+        try:
+            with psycopg.connect(self._dsn, autocommit=True) as connection:
+                connection.execute("SET lock_timeout = '10s'")
+                while not self.over.is_set():
+                    self._transaction(connection)
+                    self.transactions += 1
+        except psycopg.Error as error:
+            self.error = error
+
+    def _transaction(self, connection: psycopg.Connection) -> None:
+        pick = self._random.choice
+        row = self._random.randint(1, ROWS)
+        move = pick(
+            [
+                "INSERT INTO t (user_id, filler) SELECT 1, repeat('n', 40) FROM generate_series(1, 5)",
+                f"UPDATE t SET filler = repeat('m', {self._random.randint(50, 2_000)}) WHERE id = {row}",
+                f"UPDATE t SET user_id = user_id + 1 WHERE id BETWEEN {row} AND {row + 3}",
+                f"UPDATE t SET c = {APPLICATION_S}, v = {APPLICATION_S} WHERE id = {row}",
+                f"DELETE FROM t WHERE id = {row}",
+                f"SELECT FROM t WHERE id = {row} FOR UPDATE",
+                f"INSERT INTO child SELECT id FROM t WHERE id = {row}",
+            ]
+        )
+        with connection.transaction(force_rollback=pick([False, False, True])):
+            connection.execute(move)
+            time.sleep(pick([0.0, 0.0, 0.002, 0.08]))
+
+
+@contextmanager
+def writers(dsn: str, seeds: list[int]) -> Iterator[list[Writer]]:
+    threads = [Writer(dsn, seed) for seed in seeds]
+    for thread in threads:
+        thread.start()
+    try:
+        yield threads
+    finally:
+        for thread in threads:
+            thread.over.set()
+        for thread in threads:
+            thread.join(timeout=20)
+
+
+@settings(
+    max_examples=6,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    seeds=st.lists(st.integers(0, 10_000), min_size=2, max_size=3, unique=True),
+    rows=st.sampled_from([60, 200, 1_000]),
+    indexed=st.booleans(),
+)
+def test_every_row_has_a_value_and_the_application_s_own_stay(
+    database: str, seeds: list[int], rows: int, indexed: bool
+) -> None:
+    """At the end no row is without its value and none that the application had set was overwritten."""
+    do(database, "DROP TABLE IF EXISTS child, t CASCADE", "DROP SCHEMA IF EXISTS online_migrate CASCADE")
+    more = "CREATE INDEX ON t (c);" if indexed else ""
+    make_table(database, ROWS, more=f"{more} CREATE TABLE child (t_id bigint REFERENCES t ON DELETE CASCADE)")
+    heard = Heard()
+    pace = Pace.model_construct(duty=0.5, batch_target=0.02, min_rows=20, max_rows=rows)
+    with writers(database, seeds) as threads, workbench(database, "t", pace=pace, emit=heard.emit) as bench:
+        done = Backfill(bench, table="t", column="c", value="1").run()
+    assert [t.error for t in threads] == [None] * len(threads)
+    assert all(t.transactions for t in threads)
+    assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 0
+    assert ask(database, f"SELECT count(*) FROM t WHERE v = {APPLICATION_S} AND c <> {APPLICATION_S}") == 0
+    assert ask(database, "SELECT count(*) FROM t WHERE id > 4000 AND c <> 7") == 0
+    assert 0 < done <= ROWS
+    assert int(str(ask(database, "SELECT count(*) FROM t WHERE c = 1"))) <= done
+
+
+def test_a_row_is_counted_once_although_it_was_tried_twice(database: str) -> None:
+    """A batch that gave way to a lock was rolled back: its rows are counted by the second try only."""
+    make_table(database, 3_000)
+    pace = Pace.model_construct(duty=1.0, max_rows=100)
+    with psycopg.connect(database) as holder, workbench(database, "t", pace=pace) as bench:
+        holder.execute("SELECT FROM t WHERE id IN (5, 500, 2500) FOR UPDATE")
+        timer = threading.Timer(0.8, holder.rollback)
+        timer.start()
+        assert Backfill(bench, table="t", column="c", value="1").run() == 3_000
+        timer.join()
+    assert ask(database, "SELECT rows_done FROM online_migrate.cursor") == 3_000
+
+
+def test_the_proof_counts_locked_rows(database: str) -> None:
+    """SKIP LOCKED finds nothing while a locked NULL is there: the proof is a plain read in one snapshot."""
+    make_table(database, 50, more="UPDATE t SET c = 1 WHERE id <> 7")
+    with psycopg.connect(database) as holder, workbench(database, "t") as bench:
+        holder.execute("SELECT FROM t WHERE id = 7 FOR UPDATE")
+        assert len(Backfill(bench, table="t", column="c", value="1").prove()) == 1
+
+
+def test_a_row_that_moves_behind_the_pass_is_swept_up(database: str) -> None:
+    """The application moves old rows to pages that were passed, or to new ones: the proof finds them."""
+    make_table(database, 3_000, more="CREATE INDEX ON t (c)")
+    do(database, "DELETE FROM t WHERE id <= 500", "VACUUM t")
+    pace = Pace.model_construct(duty=1.0, max_rows=100)
+    heard = Heard()
+    with workbench(database, "t", pace=pace, emit=heard.emit) as bench:
+        work = Backfill(bench, table="t", column="c", value="1")
+        commit, calls = work._writer.commit, []
+
+        def moving(*args: object) -> None:
+            commit(*args)  # type: ignore[arg-type]
+            calls.append(1)
+            if len(calls) == 15:
+                do(database, "UPDATE t SET filler = repeat('y', 300) WHERE c IS NULL AND id % 10 = 0")
+
+        work._writer.commit = moving  # type: ignore[assignment,method-assign]
+        assert work.run() == 2_500
+    assert heard.of("late_rows")
+    assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 0
+
+
+def test_a_thousand_late_rows_are_swept_by_a_walk(database: str) -> None:
+    """More than one proof counts: the table is walked again, in batches of the usual size."""
+    make_table(database, 6_000)
+    heard = Heard()
+    with session(database) as connection:
+        begun = begin_journal(connection, ["t"])
+    pace = Pace.model_construct(duty=1.0, max_rows=300)
+    with workbench(database, "t", begun=begun, pace=pace, emit=heard.emit) as bench:
+        assert Backfill(bench, table="t", column="c", value="1").run() == 6_000
+    do(database, "UPDATE t SET c = NULL WHERE id % 3 = 0")
+    again = Heard()
+    with workbench(database, "t", begun=begun, pace=pace, emit=again.emit) as bench:
+        assert Backfill(bench, table="t", column="c", value="1").run() == 8_000
+    assert again.of("late_rows")[0].more
+    assert max(e.rows for e in again.of("batch_done")) <= 600
+    assert {e.share_done for e in again.of("batch_done")} == {1.0}
+
+
+class NullWriter(threading.Thread):
+    """Writes NULL explicitly, over and over: no default covers that."""
+
+    def __init__(self, dsn: str, pause_s: float) -> None:
+        super().__init__(daemon=True)
+        self._dsn, self._pause_s, self.over = dsn, pause_s, threading.Event()
+
+    def run(self) -> None:
+        with psycopg.connect(self._dsn, autocommit=True) as connection:
+            while not self.over.is_set():
+                connection.execute("INSERT INTO t (user_id, c) VALUES (1, NULL)")
+                self.over.wait(self._pause_s)
+
+
+def test_nulls_that_keep_coming_end_the_run_with_their_rows_and_their_writer(database: str) -> None:
+    """Bounded rounds, then exit 5: rows by key, and the statement where pg_stat_statements is there."""
+    make_table(database, 200)
+    has_statements = _create_statements(database)
+    writer = NullWriter(database, 0.0)
+    writer.start()
+    try:
+        with (
+            workbench(database, "t") as bench,
+            pytest.raises(VerificationFailed, match="keep coming") as caught,
+        ):
+            Backfill(bench, table="t", column="c", value="1").run()
+    finally:
+        writer.over.set()
+        writer.join()
+    assert "e.g. id = " in caught.value.message
+    if has_statements:
+        assert "INSERT INTO t (user_id, c)" in caught.value.message
+
+
+def _create_statements(dsn: str) -> bool:
+    try:
+        do(dsn, "CREATE EXTENSION pg_stat_statements")
+        ask(dsn, "SELECT count(*) FROM pg_stat_statements")
+    except psycopg.Error:
+        return False
+    return True
+
+
+def test_write_coverage_is_waited_for(database: str) -> None:
+    """The step is done only after no row without a value was seen for as long as the plan says."""
+    make_table(database, 200)
+    heard = Heard()
+    writer = NullWriter(database, 0.3)
+    writer.start()
+    timer = threading.Timer(1.0, writer.over.set)
+    timer.start()
+    began = time.monotonic()
+    with workbench(database, "t", emit=heard.emit) as bench:
+        Backfill(bench, table="t", column="c", value="1", quiet_s=1.2).run()
+    timer.join()
+    writer.join()
+    assert time.monotonic() - began >= 1.9
+    assert len(heard.of("late_rows")) >= 2
+    assert [e.kind for e in heard.of("wait_started")] == ["coverage"]
+    assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 0
+
+
+def test_a_value_that_cannot_be_derived_is_named_not_waited_for(database: str) -> None:
+    """A free row that stays NULL would be swept for ever: it is named by its key instead."""
+    make_table(database, 200, more="UPDATE t SET user_id = NULL WHERE id = 42")
+    with workbench(database, "t") as bench, pytest.raises(VerificationFailed, match="id = 42"):
+        Backfill(bench, table="t", column="c", value="(user_id::int)").run()
+    assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 1
+
+
+def test_a_trigger_that_takes_the_value_away_is_found(database: str) -> None:
+    """The row is free, it was updated, and it is NULL again: that ends, with the row's key."""
+    make_table(
+        database,
+        20,
+        more="""CREATE FUNCTION away() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                  IF old.id = 7 THEN new.c := NULL; END IF; RETURN new; END $$;
+                CREATE TRIGGER away BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION away()""",
+    )
+    with workbench(database, "t") as bench, pytest.raises(VerificationFailed):
+        Backfill(bench, table="t", column="c", value="1").run()

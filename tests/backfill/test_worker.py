@@ -1,0 +1,368 @@
+"""The worker on a real table: what it writes, how it stops, goes on, and stays out of the application's way."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import psycopg
+import pytest
+
+from benchmarks.workbench import Heard, begin_journal, workbench
+from online_migrate.backfill.worker import Backfill
+from online_migrate.clock import Signal
+from online_migrate.errors import Interrupted, LeaseLost, LockNotHad, VerificationFailed
+from online_migrate.events import BatchDone
+from online_migrate.plan.model import LockRules, Pace
+from tests.backfill.tables import ask, do, make_table, session
+
+SMALL = Pace.model_construct(duty=1.0, min_rows=50, max_rows=200)
+"""many batches on a small table"""
+
+
+def run(dsn: str, heard: Heard | None = None, **more: object) -> int:
+    pace = more.pop("pace", SMALL)
+    with workbench(dsn, "t", pace=pace, emit=(heard or Heard()).emit, **more) as bench:  # type: ignore[arg-type]
+        return Backfill(bench, table="t", column="c", value="1").run()
+
+
+@pytest.mark.parametrize("rows", [0, 1, 57, 5_000])
+def test_every_row_is_given_its_value_and_counted_once(database: str, rows: int) -> None:
+    """From the empty table to one of many batches: the count is the table's."""
+    make_table(database, rows)
+    heard = Heard()
+    assert run(database, heard) == rows
+    assert ask(database, "SELECT count(*) FROM t WHERE c = 1") == rows
+    assert sum(e.rows for e in heard.of("batch_done")) == rows
+    assert ask(database, "SELECT coalesce(max(rows_done), 0) FROM online_migrate.cursor") == rows
+
+
+def test_rows_wider_than_half_a_page(database: str) -> None:
+    """One row a page: one stripe, and every row has its value."""
+    make_table(database, 300, filler=5_000)
+    assert run(database) == 300
+    assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 0
+
+
+def test_what_the_application_has_set_is_not_overwritten(database: str) -> None:
+    """The backfill fills what is empty, nothing else."""
+    make_table(database, 3_000, more="UPDATE t SET c = 42 WHERE id % 3 = 0")
+    assert run(database) == 2_000
+    assert ask(database, "SELECT count(*) FROM t WHERE c = 42") == 1_000
+
+
+def test_nothing_to_do_walks_nothing(database: str) -> None:
+    """After ADD COLUMN with a default the proof alone is made: no batch."""
+    make_table(database, 3_000, more="UPDATE t SET c = 1")
+    heard = Heard()
+    assert run(database, heard) == 0
+    assert not heard.of("batch_done")
+
+
+def test_progress_rises_to_one(database: str) -> None:
+    """Shares that are told never go back, the sweep's included."""
+    make_table(database, 5_000)
+    heard = Heard()
+    run(database, heard)
+    shares = [e.share_done for e in heard.of("batch_done")]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+class StopAfter:
+    """Asks for a stop after so many batches."""
+
+    def __init__(self, batches: int) -> None:
+        self.signal, self.heard, self._left = Signal(), Heard(), batches
+
+    def emit(self, event_type: type[BatchDone], **fields: object) -> None:
+        self.heard.emit(event_type, **fields)
+        if event_type is BatchDone:
+            self._left -= 1
+            if self._left <= 0:
+                self.signal.stop("test")
+
+
+@pytest.mark.parametrize("batches", [1, 5, 20])
+def test_a_stop_keeps_the_batch_and_the_next_run_goes_on(database: str, batches: int) -> None:
+    """Ctrl-C costs nothing: the rows that are done stay done, and are not visited again."""
+    make_table(database, 5_000)
+    stop = StopAfter(batches)
+    with session(database) as connection:
+        begun = begin_journal(connection, ["t"])
+    with pytest.raises(Interrupted):
+        _run_until(database, begun, stop)
+    done = ask(database, "SELECT count(*) FROM t WHERE c = 1")
+    assert done == ask(database, "SELECT rows_done FROM online_migrate.cursor")
+    heard = Heard()
+    assert run(database, heard, begun=begun) == 5_000
+    assert sum(e.rows for e in heard.of("batch_done")) == 5_000 - int(str(done))
+
+
+def _run_until(dsn: str, begun: object, stop: StopAfter) -> None:
+    with workbench(dsn, "t", pace=SMALL, begun=begun, emit=stop.emit, signal=stop.signal) as bench:  # type: ignore[arg-type]
+        Backfill(bench, table="t", column="c", value="1").run()
+
+
+@pytest.mark.parametrize("when", ["before the cursor moves", "after the commit"])
+def test_a_session_that_dies_at_the_commit_s_boundary(database: str, when: str) -> None:
+    """Rows and cursor commit together or not at all: nothing is lost, nothing done twice."""
+    make_table(database, 3_000)
+    with session(database) as connection:
+        begun = begin_journal(connection, ["t"])
+    with workbench(database, "t", pace=SMALL, begun=begun) as bench:
+        work = Backfill(bench, table="t", column="c", value="1")
+        commit, calls = work._writer.commit, []
+
+        def dying(*args: object) -> None:
+            calls.append(1)
+            if len(calls) == 7 and when == "before the cursor moves":
+                bench.watch.execute("SELECT pg_terminate_backend(%s, 5000)", [bench.work.info.backend_pid])
+            commit(*args)  # type: ignore[arg-type]
+            if len(calls) == 7:
+                raise psycopg.OperationalError("the answer was lost")
+
+        work._writer.commit = dying  # type: ignore[assignment,method-assign]
+        with pytest.raises(psycopg.OperationalError):
+            work.run()
+    assert ask(database, "SELECT count(*) FROM t WHERE c = 1") == ask(
+        database, "SELECT rows_done FROM online_migrate.cursor"
+    )
+    assert run(database, begun=begun) == 3_000
+    assert ask(database, "SELECT count(*) FROM t WHERE c = 1") == 3_000
+
+
+def test_a_runner_that_was_fenced_off_writes_no_row(database: str) -> None:
+    """After a take-over the old runner's next batch is refused, rows and cursor alike."""
+    make_table(database, 1_000)
+    with workbench(database, "t", pace=SMALL) as bench:
+        do(database, "UPDATE online_migrate.epoch SET epoch = epoch + 1, holder = gen_random_uuid()")
+        with pytest.raises(LeaseLost):
+            Backfill(bench, table="t", column="c", value="1").run()
+    assert ask(database, "SELECT count(*) FROM t WHERE c = 1") == 0
+
+
+def test_a_row_lock_is_waited_for_50_ms_and_then_left_to_the_sweep(database: str) -> None:
+    """One locked row holds up no other, and it is filled in the end; who had it is said."""
+    make_table(database, 2_000)
+    heard = Heard()
+    with psycopg.connect(database, application_name="the shop") as holder:
+        holder.execute("SELECT FROM t WHERE id = 1000 FOR UPDATE")
+        timer = threading.Timer(1.0, holder.rollback)
+        timer.start()
+        assert run(database, heard) == 2_000
+        timer.join()
+    assert any(e.skipped_locked for e in heard.of("batch_done"))
+    assert max(e.seconds for e in heard.of("batch_done")) < 0.5
+    waits = heard.of("wait_started")
+    assert [w.kind for w in waits] == ["row_lock"]
+    assert "the shop" in waits[0].reason
+    assert heard.of("wait_ended")
+
+
+def test_a_child_s_insert_blocks_no_batch(database: str) -> None:
+    """An open insert of a child holds FOR KEY SHARE on its parent's row: the row is filled all the same."""
+    make_table(database, 100, more="CREATE TABLE child (t_id bigint REFERENCES t)")
+    heard = Heard()
+    with psycopg.connect(database) as child:
+        child.execute("INSERT INTO child VALUES (50)")
+        assert run(database, heard) == 100
+    assert not any(e.skipped_locked for e in heard.of("batch_done"))
+
+
+def test_rows_that_stay_locked_end_the_run_resumably(database: str) -> None:
+    """The bound is the plan's lock_wait; exit 4 names who holds the row."""
+    make_table(database, 100)
+    with psycopg.connect(database, application_name="a forgotten psql") as holder:
+        holder.execute("SELECT FROM t WHERE id = 5 FOR UPDATE")
+        with pytest.raises(LockNotHad, match="a forgotten psql"):
+            run(database, locks=LockRules.model_construct(lock_wait=0.5))
+
+
+def test_a_prepared_transaction_that_holds_a_row_is_named(database: str) -> None:
+    """It has no session that anyone could see; its gid is what an operator needs."""
+    make_table(database, 100)
+    with psycopg.connect(database, autocommit=True) as holder:
+        holder.execute("BEGIN; UPDATE t SET v = 1 WHERE id = 5; PREPARE TRANSACTION 'left behind'")
+        with pytest.raises(LockNotHad, match="left behind"):
+            run(database, locks=LockRules.model_construct(lock_wait=0.5))
+        holder.execute("ROLLBACK PREPARED 'left behind'")
+
+
+def test_a_lock_on_the_whole_table_is_waited_for_outside_the_queue(database: str) -> None:
+    """Somebody's LOCK TABLE delays us and ends nothing; we never stand in the queue for longer than 50 ms."""
+    make_table(database, 500)
+    heard = Heard()
+    with psycopg.connect(database, application_name="a dump") as holder:
+        holder.execute("LOCK TABLE t IN SHARE MODE")
+        timer = threading.Timer(1.0, holder.rollback)
+        timer.start()
+        assert run(database, heard) == 500
+        timer.join()
+    assert [w.kind for w in heard.of("wait_started")] == ["table_lock"]
+    assert "a dump" in heard.of("wait_started")[0].reason
+
+
+def test_a_table_that_stays_locked_ends_the_run_resumably(database: str) -> None:
+    """Exit 4, with the blocker's name."""
+    make_table(database, 500)
+    with psycopg.connect(database, application_name="a dump") as holder:
+        holder.execute("LOCK TABLE t IN SHARE MODE")
+        with pytest.raises(LockNotHad, match="a dump"):
+            run(database, locks=LockRules.model_construct(lock_wait=0.4))
+
+
+def test_vacuum_full_in_the_middle_begins_the_pass_again(database: str) -> None:
+    """Rows have moved to other TIDs: half of them may lie behind the cursor now.  None is lost, none counted twice."""
+    make_table(database, 4_000)
+    heard = Heard()
+    with workbench(database, "t", pace=SMALL, emit=heard.emit) as bench:
+        work = Backfill(bench, table="t", column="c", value="1")
+        commit, calls = work._writer.commit, []
+
+        def rewriting(*args: object) -> None:
+            commit(*args)  # type: ignore[arg-type]
+            calls.append(1)
+            if len(calls) == 9:
+                do(database, "VACUUM FULL t")
+
+        work._writer.commit = rewriting  # type: ignore[assignment,method-assign]
+        assert work.run() == 4_000
+    assert len(heard.of("backfill_started")) == 2
+    assert any("was rewritten" in n.message for n in heard.of("note"))
+    assert ask(database, "SELECT count(*) FROM t WHERE c = 1") == 4_000
+
+
+def test_a_rewrite_between_two_runs_is_seen(database: str) -> None:
+    """The cursor of the night before points at TIDs that mean nothing any more."""
+    make_table(database, 4_000)
+    stop = StopAfter(9)
+    with session(database) as connection:
+        begun = begin_journal(connection, ["t"])
+    with pytest.raises(Interrupted):
+        _run_until(database, begun, stop)
+    do(database, "CLUSTER t USING t_pkey")
+    assert run(database, begun=begun) == 4_000
+
+
+def test_a_role_s_statement_timeout_does_not_cut_us_off(database: str) -> None:
+    """Our sessions set their own timeouts, whatever the database has as default; here a batch takes longer."""
+    make_table(
+        database,
+        200,
+        more="""CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                  IF old.id = 77 THEN PERFORM pg_sleep(0.6); END IF; RETURN new; END $$;
+                CREATE TRIGGER slow BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION slow()""",
+    )
+    name = str(ask(database, "SELECT quote_ident(current_database())"))
+    do(
+        database,
+        f"ALTER DATABASE {name} SET statement_timeout = '300ms'",
+        f"ALTER DATABASE {name} SET idle_in_transaction_session_timeout = '300ms'",
+        f"ALTER DATABASE {name} SET default_transaction_read_only = on",
+    )
+    assert run(database) == 200
+
+
+def test_most_updates_are_heap_only_and_the_table_hardly_grows(database: str) -> None:
+    """What this project is known for: no index is touched by three quarters of the updates, at least."""
+    make_table(database, 100_000)
+    before = int(str(ask(database, "SELECT pg_relation_size('t')")))
+    indexes = int(str(ask(database, "SELECT pg_indexes_size('t')")))
+    run(database, pace=Pace.model_construct(duty=1.0))
+    time.sleep(0.1)
+    do(database, "SELECT pg_stat_force_next_flush()") if _server_version(database) >= 150000 else time.sleep(
+        0.6
+    )
+    share = ask(
+        database, "SELECT n_tup_hot_upd::float8 / n_tup_upd FROM pg_stat_user_tables WHERE relname = 't'"
+    )
+    assert float(str(share)) >= 0.75
+    assert int(str(ask(database, "SELECT pg_relation_size('t')"))) <= 1.2 * before
+    assert int(str(ask(database, "SELECT pg_indexes_size('t')"))) <= 1.15 * indexes
+
+
+def _server_version(dsn: str) -> int:
+    return int(str(ask(dsn, "SHOW server_version_num")))
+
+
+def test_an_index_on_the_column_brings_vacuum_rounds(database: str) -> None:
+    """Dead index entries are cleaned on the way: the table stays within a quarter more."""
+    make_table(database, 100_000, more="CREATE INDEX ON t (c)")
+    before = int(str(ask(database, "SELECT pg_relation_size('t')")))
+    heard = Heard()
+    run(database, heard, pace=Pace.model_construct(duty=1.0, max_rows=5_000))
+    assert heard.of("backfill_started")[0].pass_name == "sequential"
+    assert int(str(ask(database, "SELECT vacuum_count FROM pg_stat_user_tables WHERE relname = 't'"))) >= 5
+    assert int(str(ask(database, "SELECT pg_relation_size('t')"))) <= 1.25 * before
+
+
+def test_a_batch_s_wal_is_measured_and_bounded(database: str) -> None:
+    """Our own WAL, not the server's: a ceiling in the plan makes batches smaller."""
+    make_table(database, 20_000)
+    heard = Heard()
+    run(
+        database, heard, pace=Pace.model_construct(duty=1.0, batch_target=5.0, max_wal=64 * 1024, min_rows=10)
+    )
+    rows = [e.rows for e in heard.of("batch_done")]
+    assert max(rows[2:]) < 500
+    free = Heard()
+    do(database, "UPDATE t SET c = NULL", "VACUUM t")
+    run(database, free, pace=Pace.model_construct(duty=1.0, batch_target=5.0))
+    assert max(e.rows for e in free.of("batch_done")) > 2 * max(rows[2:])
+
+
+def test_a_row_that_cannot_be_changed_is_found_and_named(database: str) -> None:
+    """All others before it are done; after it is mended the same run goes on."""
+    make_table(database, 3_000, more="UPDATE t SET v = -1 WHERE id = 1234")
+    do(database, "ALTER TABLE t ADD CONSTRAINT v_is_positive CHECK (v >= 0) NOT VALID")
+    with session(database) as connection:
+        begun = begin_journal(connection, ["t"])
+    with pytest.raises(VerificationFailed, match=r"id = 1234 cannot be given c: .*v_is_positive"):
+        run(database, begun=begun)
+    assert int(str(ask(database, "SELECT count(*) FROM t WHERE c = 1"))) > 0
+    do(database, "UPDATE t SET v = 1, c = NULL WHERE id = 1234")
+    assert run(database, begun=begun) == 3_000
+
+
+def test_a_trigger_that_refuses_a_row_is_named_with_the_row(database: str) -> None:
+    """RAISE in a trigger is an error about a row too."""
+    make_table(
+        database,
+        500,
+        more="""CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                  IF old.id = 77 THEN RAISE 'row 77 is sacred'; END IF; RETURN new; END $$;
+                CREATE TRIGGER no BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION no()""",
+    )
+    with pytest.raises(VerificationFailed, match="id = 77 cannot be given c: row 77 is sacred"):
+        run(database)
+
+
+def test_triggers_can_be_skipped(database: str) -> None:
+    """`triggers: skip`: updated_at of old rows stays what it was."""
+    make_table(
+        database,
+        500,
+        more="""CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN new.v := 9; RETURN new; END $$;
+                CREATE TRIGGER touch BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION touch()""",
+    )
+    with workbench(database, "t", pace=SMALL) as bench:
+        assert Backfill(bench, table="t", column="c", value="1", skip_triggers=True).run() == 500
+    assert ask(database, "SELECT count(*) FROM t WHERE v = 9") == 0
+
+
+def test_inherited_rows_are_their_own_table_s(database: str) -> None:
+    """ONLY: a child by inheritance is another table, with a step of its own."""
+    make_table(database, 100, more="CREATE TABLE heir () INHERITS (t); INSERT INTO heir (id) VALUES (1)")
+    do(database, "UPDATE heir SET c = NULL")
+    assert run(database) == 100
+    assert ask(database, "SELECT count(*) FROM heir WHERE c IS NULL") == 1
+
+
+def test_a_lost_watch_connection_does_not_hold_for_good(database: str) -> None:
+    """Throttlers that nobody can ask are red; a connection that is lost is opened anew instead."""
+    make_table(database, 1_000)
+    with workbench(database, "t", pace=SMALL) as bench:
+        bench.watch.close()
+        with pytest.raises(psycopg.OperationalError, match="watches the server"):
+            Backfill(bench, table="t", column="c", value="1").run()
