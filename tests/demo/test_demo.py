@@ -20,6 +20,8 @@ from online_migrate.demo.show import PERIODS, Wishes, find_plan, read_tokens, ru
 from online_migrate.errors import UsageError
 from tests.servers import TestServer
 
+pytestmark = pytest.mark.timeout(300)  # four whole runs side by side on a machine that may be busy
+
 STAGES = ("tables", "columns", "backfill", "indexes", "uniques", "constraints", "swap", "finish")
 STEPS = {
     "tables": 8,
