@@ -31,10 +31,15 @@ SELECT l.pid, c.relname, l.mode, l.granted, {_SESSION}, p.gid, extract(epoch FRO
   JOIN unnest(%(oids)s::oid[], %(modes)s::text[]) AS need (oid, mode) ON need.oid = l.relation AND need.mode = l.mode
   JOIN pg_class c ON c.oid = l.relation
   LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-  LEFT JOIN pg_prepared_xacts p ON l.pid IS NULL AND l.virtualtransaction = '-1/' || p.transaction::text
+  LEFT JOIN pg_locks x ON l.pid IS NULL AND x.pid IS NULL AND x.locktype = 'transactionid' AND x.granted
+                      AND x.virtualtransaction = l.virtualtransaction
+  LEFT JOIN pg_prepared_xacts p ON p.transaction = x.transactionid
  WHERE l.locktype = 'relation' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
    AND NOT coalesce(l.pid = ANY (%(mine)s), false) AND (l.pid IS NULL OR a.pid IS NOT NULL)
  ORDER BY l.granted DESC, a.xact_start NULLS FIRST, l.pid"""  # noqa: S608  # a constant of ours
+
+"""A prepared transaction keeps the virtual id of the session that prepared it (source: MarkAsPreparingGuts in twophase.c), and
+a lock on its own transaction id: by that it is found."""
 
 _BY_PID = f"""
 SELECT a.pid, '', '', true, {_SESSION}, NULL, NULL

@@ -1,0 +1,145 @@
+"""Statements that take long: watched, named for whom they wait, cancelled by a limit or an abort, and compared."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from online_migrate.errors import Interrupted, LockNotHad, UndeclaredLock
+from online_migrate.events import BlockersSeen, LongStatement
+from online_migrate.postgres.locks import LockMode
+from online_migrate.postgres.snapshots import read_snapshot_holders
+from tests.locks.beside import Application, Site, await_true, blocker, in_thread, need
+
+BUILD = "CREATE INDEX CONCURRENTLY child_v ON public.child (v)"
+SIDE = need("child", LockMode.SHARE_UPDATE_EXCLUSIVE)
+
+
+def is_valid(site: Site, index: str = "child_v") -> bool | None:
+    row = site.watch.execute(
+        "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)", [index]
+    ).fetchone()
+    return None if row is None else bool(row[0])
+
+
+def test_a_build_waits_for_an_old_snapshot_and_says_whose(site: Site) -> None:
+    """A build behind an open snapshot is not ended by a lock_timeout; who holds the snapshot is named; then it goes on."""
+    with blocker(site.dsn, "SELECT count(*) FROM parent", application="report") as other:
+        other.rollback()
+        other.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM parent")
+        pid = other.info.backend_pid
+        with Application(site.dsn) as application:
+            with in_thread(lambda: site.long(BUILD, needs=[SIDE])) as errors:
+                await_true(lambda: any(e.waits_for for e in site.heard.of(LongStatement)))
+                other.rollback()
+            assert application.longest_s < 0.5
+    assert errors == []
+    assert is_valid(site)
+    said = next(e for e in site.heard.of(LongStatement) if e.waits_for)
+    assert said.phase == "waiting for writers before build" or said.phase.startswith(
+        "waiting for old snapshots"
+    )
+    assert any(f"pid {pid}" in w and "report" in w for w in said.waits_for)
+    assert site.heard.of(BlockersSeen)
+
+
+def test_the_limit_cancels_it_and_names_who_was_waited_for(site: Site) -> None:
+    """After the limit: exit 4 with the holder named; the caller cleans the invalid index up."""
+    with blocker(site.dsn, "UPDATE child SET v = 1 WHERE id = 1", application="batch") as other:
+        pid = other.info.backend_pid
+        with pytest.raises(LockNotHad) as caught:
+            site.long(BUILD, limit_s=0.7)
+    assert any(f"pid {pid}" in b for b in caught.value.blockers)
+    assert is_valid(site) is False, "left for the operation to drop"
+    assert site.work.execute("SHOW lock_timeout").fetchone() == ("5s",)
+
+
+def test_an_abort_cancels_it(site: Site) -> None:
+    """Twice Ctrl-C: the statement is cancelled in the server, not only forgotten by us."""
+    with blocker(site.dsn, "UPDATE child SET v = 1 WHERE id = 1"):
+        with in_thread(lambda: site.long(BUILD)) as errors:
+            site.heard.await_one(LongStatement)
+            site.signal.abort("SIGINT")
+        assert isinstance(errors[0], Interrupted)
+        row = site.watch.execute("SELECT count(*) FROM pg_stat_progress_create_index").fetchone()
+        assert row == (0,)
+
+
+def test_a_stop_lets_it_finish(site: Site) -> None:
+    """Once Ctrl-C: a build that is nearly done is not thrown away."""
+    with (
+        blocker(site.dsn, "UPDATE child SET v = 1 WHERE id = 1") as other,
+        in_thread(lambda: site.long(BUILD)) as errors,
+    ):
+        site.heard.await_one(LongStatement)
+        site.signal.stop("SIGINT")
+        other.rollback()
+    assert errors == []
+    assert is_valid(site)
+
+
+def test_an_error_of_the_server_is_raised_as_it_is(site: Site) -> None:
+    """A duplicate is the operation's to explain."""
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        site.long("CREATE UNIQUE INDEX CONCURRENTLY child_u ON public.child (parent_id)")
+
+
+def test_an_undeclared_lock_cancels_it(site: Site) -> None:
+    """What cannot run in our transaction is sampled by a second session: more than declared is cancelled, both lists told."""
+    with blocker(site.dsn, "SELECT count(*) FROM child"), pytest.raises(UndeclaredLock) as caught:
+        site.long("ALTER TABLE public.child ALTER w SET DEFAULT 1", needs=[SIDE])
+    assert caught.value.held == "ACCESS EXCLUSIVE on public.child"
+    assert caught.value.declared == ("SHARE UPDATE EXCLUSIVE on public.child",)
+
+
+def test_validate_beside_a_writer(site: Site) -> None:
+    """VALIDATE takes what is declared, and the application goes on."""
+    site.watch.execute(
+        "ALTER TABLE child ADD CONSTRAINT fk FOREIGN KEY (parent_id) REFERENCES parent NOT VALID"
+    )
+    with Application(site.dsn) as application:
+        site.long("ALTER TABLE public.child VALIDATE CONSTRAINT fk", needs=[SIDE])
+    assert application.errors == []
+
+
+def test_a_watcher_that_is_cut_off_leaves_nothing_running(site: Site) -> None:
+    """Without eyes the statement is cancelled, and the lost connection is what is told."""
+    with blocker(site.dsn, "UPDATE child SET v = 1 WHERE id = 1"):
+        with in_thread(lambda: site.long(BUILD)) as errors:
+            site.heard.await_one(LongStatement)
+            pid = site.watch.info.backend_pid
+            with psycopg.connect(site.dsn, autocommit=True) as other:
+                other.execute("SELECT pg_terminate_backend(%s)", [pid])
+        assert isinstance(errors[0], psycopg.OperationalError)
+        with psycopg.connect(site.dsn, autocommit=True) as other:
+            row = other.execute("SELECT count(*) FROM pg_stat_progress_create_index").fetchone()
+    assert row == (0,)
+
+
+def test_who_holds_the_oldest_snapshot(site: Site) -> None:
+    """Sessions, prepared transactions and slots are told apart, and which of them a build can have to wait for."""
+    with psycopg.connect(site.dsn, autocommit=True) as other:
+        other.execute("BEGIN; UPDATE child SET v = 1 WHERE id = 1; PREPARE TRANSACTION 'old'")
+        other.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
+        try:
+            holders = read_snapshot_holders(site.watch, mine=(site.work.info.backend_pid,))
+        finally:
+            other.execute("ROLLBACK")
+            other.execute("ROLLBACK PREPARED 'old'")
+    kinds = {h.kind: h for h in holders}
+    assert kinds["prepared transaction"].holds_builds
+    assert "'old'" in kinds["prepared transaction"].who
+    assert kinds["session"].holds_builds
+    assert kinds["session"].who.startswith("pid ")
+
+
+def test_a_prepared_transaction_in_a_builds_way_is_named(site: Site) -> None:
+    """It has no pid that pg_blocking_pids could give; it is named all the same."""
+    with psycopg.connect(site.dsn, autocommit=True) as other:
+        other.execute("BEGIN; UPDATE child SET v = 1 WHERE id = 1; PREPARE TRANSACTION 'old'")
+        try:
+            with pytest.raises(LockNotHad) as caught:
+                site.long(BUILD, limit_s=0.7)
+        finally:
+            other.execute("ROLLBACK PREPARED 'old'")
+    assert any("prepared transaction 'old'" in b for b in caught.value.blockers)
