@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from online_migrate import events as e
+from online_migrate.backfill.throttlers.standby_lag import Standby
 from online_migrate.clock import Signal, SystemClock
 from online_migrate.journal.lease import Lease
 from online_migrate.journal.store import CursorRecord, HistoryRecord, Journal, ensure_schema
+from online_migrate.observe.readings import ServerReading, TableReading
 from online_migrate.observe.views import Snapshot, StageView, StepView
 from online_migrate.plan.model import (
     Gate,
@@ -189,6 +191,23 @@ def whole_run() -> Iterator[e.Event]:
     yield e.GateWaiting(stage="swap", approval="the new release is live")
     yield e.GateApproved(stage="swap", approved_by="ada")
     yield e.RunEnded(outcome="stopped", exit_code=130, seconds=20.0)
+
+
+def make_reading(
+    *, tables: Iterable[str] = ("users",), updates: int = 50, **changes: object
+) -> ServerReading:
+    """A server with one standby, and so many updates in each table."""
+    facts: dict[str, object] = {
+        "wal_bytes": 1_000, "epoch": 3, "connections": 6, "multixacts": {"age": 0.1, "members": 0.01},
+        "standbys": (Standby(name="b", lag_bytes=100, lag_s=0.5),),
+        "tables": tuple(
+            TableReading(
+                table=table, updates=updates, hot_updates=updates // 2, dead_rows=3, table_bytes=8_192, index_bytes=16_384
+            )
+            for table in tables
+        ),
+    }  # fmt: skip
+    return ServerReading(**(facts | changes))  # type: ignore[arg-type]
 
 
 def make_snapshot(tables: tuple[str, ...] = ("users", "orders"), **changes: object) -> Snapshot:

@@ -5,23 +5,51 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from prometheus_client import generate_latest
 
 from online_migrate import events as e
-from online_migrate.observe.metrics import STATES, MetricsSink
-from tests.observe.made_runs import batch, make_snapshot, started, whole_run
+from online_migrate.clock import Signal
+from online_migrate.journal.lease import Holder
+from online_migrate.observe.metrics import STATES, Budgets, MetricsSink
+from tests.observe.made_runs import batch, make_plan, make_reading, make_snapshot, started, whole_run
 
+BUDGETS = Budgets(exposure_s=30, exposure_run_s=120, standby_lag_bytes=64 << 20)
+STARTED = e.RunStarted(plan="shop", run_id=1, resumed=False, steps_total=7, steps_done=0)
 USERS = {"plan": "shop", "stage": "fill", "step": "backfill bot_id", "table": "users"}
 
 
-def sink_of(events: Iterable[e.Event]) -> MetricsSink:
-    sink = MetricsSink(plan="shop")
+def sink_of(events: Iterable[e.Event], **facts: Any) -> MetricsSink:
+    sink = MetricsSink(plan="shop", budgets=BUDGETS, **facts)
     for event in events:
         sink.emit(event)
     return sink
+
+
+def full_sink() -> MetricsSink:
+    """A sink that has heard of everything: events, journal, server."""
+    sink = sink_of(whole_run())
+    sink.update(make_snapshot(holder=Holder(who="ada", plan="shop", since="", beat_age_s=2.0)))
+    sink.take(make_reading())
+    return sink
+
+
+class MadeClock:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.waited: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float, signal: Signal) -> bool:
+        self.waited.append(seconds)
+        return signal.is_stopping
 
 
 def value(sink: MetricsSink, name: str, **labels: str) -> float | None:
@@ -30,21 +58,24 @@ def value(sink: MetricsSink, name: str, **labels: str) -> float | None:
 
 def test_every_metric_can_be_had_from_events_and_journal() -> None:
     """No metric is declared that nothing ever fills."""
-    sink = sink_of(whole_run())
+    sink = full_sink()
     assert value(sink, "metrics_errors_total") == 0
     filled = {m.name for m in sink.registry.collect() if m.samples}
-    late = {  # gone again at the end of the events, or known by the journal only
-        "online_migrate_backfill_eta_seconds",
-        "online_migrate_long_statement_done_ratio",
-        "online_migrate_long_statement_seconds",
-        "online_migrate_heartbeat_time_seconds",
-    }
-    assert {m.name for m in sink.registry.collect()} - filled <= late
+    over = {f"online_migrate_{name}" for name in GONE_AGAIN}
+    assert {m.name for m in sink.registry.collect()} - filled <= over
+
+
+GONE_AGAIN = {
+    "backfill_eta_seconds", "long_statement_done_ratio", "long_statement_seconds", "long_statement_phase_info",
+    "blocker_info", "wait_reason_info", "throttler_utilisation_ratio", "throttler_reading_age_seconds",
+    "throttler_reason_info", "lease_held",
+}  # fmt: skip
+"""shown only while it is so"""
 
 
 def test_names_follow_the_conventions() -> None:
     """Units are in the names, nothing is in milliseconds, and only counters end in total."""
-    for metric in sink_of(whole_run()).registry.collect():
+    for metric in full_sink().registry.collect():
         assert metric.name.startswith("online_migrate_")
         assert metric.documentation.endswith(".")
         assert not re.search(r"_(ms|millis|minutes|percent|count|total)$", metric.name)
@@ -54,7 +85,7 @@ def test_names_follow_the_conventions() -> None:
 @pytest.mark.prometheus
 def test_promtool_finds_nothing_to_complain_of() -> None:
     """The exposition is as Prometheus' own linter wants it."""
-    text = generate_latest(sink_of(whole_run()).registry)
+    text = generate_latest(full_sink().registry)
     result = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
     assert result.returncode == 0, result.stderr.decode()
 
@@ -111,15 +142,121 @@ def test_a_time_left_that_is_not_known_is_not_shown(event: e.Event) -> None:
 
 
 def test_waits_open_and_close() -> None:
-    """While it waits, the kind of wait is at 1; a run that ends waits no longer."""
-    wait = e.WaitStarted(stage="s", step="t", table="u", kind="standby_lag", reason="behind")
-    sink = sink_of([wait, e.WaitStarted(stage="s", step="t", table="v", kind="standby_lag", reason="behind")])
+    """While it waits, the kind of wait is at 1 and says why; a run that ends waits no longer."""
+    wait = e.WaitStarted(stage="s", step="t", table="u", kind="standby_lag", reason="a is 80 MiB behind")
+    sink = sink_of([wait, replace(wait, table="v")])
     assert value(sink, "waiting", kind="standby_lag") == 2
+    assert value(sink, "wait_reason_info", kind="standby_lag", reason="a is … MiB behind") == 1
     sink.emit(e.WaitEnded(stage="s", step="t", table="u", kind="standby_lag", seconds=3))
     assert value(sink, "waiting", kind="standby_lag") == 1
-    assert value(sink, "wait_seconds_total", kind="standby_lag") == 3
     sink.emit(e.RunEnded(outcome="interrupted", exit_code=130, seconds=9))
     assert value(sink, "waiting", kind="standby_lag") == 0
+    assert value(sink, "wait_reason_info", kind="standby_lag", reason="a is … MiB behind") is None
+
+
+def test_time_waited_grows_while_it_waits() -> None:
+    """Who waits for an hour does not show it only after the hour; two tables that wait at once wait once."""
+    clock = MadeClock()
+    wait = e.WaitStarted(stage="s", step="t", table="u", kind="wal", reason="full")
+    sink = sink_of([wait], clock=clock)
+    clock.now += 10
+    sink.emit(replace(wait, table="v"))
+    assert value(sink, "wait_seconds_total", kind="wal") == 10
+    clock.now += 5
+    for table in ("u", "v"):
+        sink.emit(e.WaitEnded(stage="s", step="t", table=table, kind="wal", seconds=15))
+    clock.now += 100
+    assert value(sink, "wait_seconds_total", kind="wal") == 15
+
+
+def test_a_reading_that_nobody_makes_any_more_is_gone() -> None:
+    """After the backfill the throttlers are not asked: their last word must not look like news."""
+    reading = e.Reading(throttler="wal", utilisation=0.4, reason="4 of 10 GB", age_s=0.3)
+    sink = sink_of([reading])
+    assert value(sink, "throttler_utilisation_ratio", throttler="wal") == pytest.approx(0.4)
+    assert value(sink, "throttler_reason_info", throttler="wal", reason="… of … GB") == 1
+    sink.emit(e.StageEnded(stage="fill", seconds=1))
+    assert value(sink, "throttler_utilisation_ratio", throttler="wal") is None
+    assert value(sink, "throttler_reason_info", throttler="wal", reason="… of … GB") is None
+
+
+def test_who_is_in_the_way_is_named_while_it_is() -> None:
+    """An operator wants the process' number; figures that change with each look would be a series each."""
+    place: Any = {"stage": "columns", "step": "add_column", "table": "users"}
+    at = {"stage": "columns", "step": "add_column"}
+    seen = e.BlockersSeen(**place, waiting_for="users", blockers=("pid 12 (app): idle, 4.1 s old",))
+    sink = sink_of([e.StepStarted(**place, resumed=False), seen])
+    assert value(sink, "blocker_info", **at, blocker="pid 12 (app): idle, … s old") == 1
+    assert (value(sink, "blockers", **at), value(sink, "blockers_seen_total", **at)) == (1, 1)
+    held = e.LockHeld(**place, relation="users", lock="SHARE", attempts=1, waited_s=0.5, held_s=0)
+    sink.emit(held)
+    assert value(sink, "blocker_info", **at, blocker="pid 12 (app): idle, … s old") is None
+    assert value(sink, "lock_exposure_seconds_total", table="users") == pytest.approx(0.5)
+
+
+def test_texts_are_bounded() -> None:
+    """Whatever reasons there are, a process shows a hundred of them at most."""
+    sink = sink_of(e.Reading(throttler="q", utilisation=1, reason="x" * n, age_s=0) for n in range(1, 200))
+    assert value(sink, "throttler_reason_info", throttler="q", reason="another one: see the log") == 1
+
+
+def test_how_a_run_ended_is_told() -> None:
+    """Alerts compare the last end, by outcome, with the last beginning; an error has its kind."""
+    sink = sink_of([STARTED], now=lambda: 1_000.0)
+    assert value(sink, "run_end_time_seconds", outcome="failed") == 0
+    assert value(sink, "lease_held") == 1
+    sink.emit(e.RunEnded(outcome="failed", exit_code=6, seconds=9))
+    assert value(sink, "run_end_time_seconds", outcome="failed") == 1_000
+    assert (value(sink, "run_exit_code"), value(sink, "run_errors_total", kind="lease")) == (6, 1)
+    assert value(sink, "lease_held") == 0
+
+
+def test_getting_on_is_told_from_being_busy() -> None:
+    """A build that waits for an old transaction is busy and gets nowhere: the time of the last progress stands still."""
+    times = iter(range(100, 200))
+    place: Any = {"stage": "indexes", "step": "create_index", "table": "users", "statement": "CREATE INDEX"}
+    sink = sink_of([STARTED], now=lambda: float(next(times)))
+
+    def progress(share: float) -> float | None:
+        sink.emit(e.LongStatement(**place, phase="building", share_done=share, seconds=1))
+        return value(sink, "progress_time_seconds")
+
+    first = progress(0.1)
+    assert progress(0.1) == first
+    assert progress(0.2) != first
+
+
+def test_late_rows_count_against_coverage_only_after_the_backfill() -> None:
+    """A sweep finds rows that were locked, which is its work; a later stage that finds one found a leak."""
+    late: Any = {"step": "x", "table": "users", "rows": 3, "more": False}
+    sink = sink_of([e.StageStarted(stage="fill", phase="backfill"), e.LateRows(stage="fill", **late)])
+    assert value(sink, "late_rows_after_coverage_total", stage="fill") == 0
+    sink.emit(e.StageStarted(stage="constraints", phase="contract"))
+    assert value(sink, "late_rows_after_coverage_total", stage="constraints") == 0
+    sink.emit(e.LateRows(stage="constraints", **late))
+    assert value(sink, "late_rows_after_coverage_total", stage="constraints") == 3
+
+
+def test_the_servers_counters_count_from_our_first_look() -> None:
+    """What was before us is not our rate; statistics that were reset do not take anything back."""
+    sink = sink_of([])
+    for wal, updates in ((1_000, 50), (1_500, 60), (100, 5)):
+        sink.take(make_reading(wal_bytes=wal, updates=updates))
+    assert value(sink, "server_wal_bytes_total") == 600
+    assert value(sink, "table_updates_total", table="users") == 15
+    assert value(sink, "standby_lag_bytes", standby="b") == 100
+    sink.take(make_reading(standbys=()))
+    assert value(sink, "standby_lag_bytes", standby="b") is None
+
+
+def test_the_plans_bounds_stand_beside_the_figures() -> None:
+    """An alert compares with what the plan allows, not with a number of its own."""
+    budgets = Budgets.of(make_plan())
+    assert (budgets.exposure_s, budgets.exposure_run_s, budgets.standby_lag_bytes) == (30, 120, None)
+    sink = MetricsSink(plan="shop", budgets=Budgets(exposure_s=30, exposure_run_s=120, standby_lag_bytes=64))
+    assert value(sink, "lock_exposure_budget_seconds", scope="table") == 30
+    assert value(sink, "standby_lag_budget_bytes") == 64
+    assert value(MetricsSink(plan="shop"), "standby_lag_budget_bytes") is None
 
 
 def test_locks_are_counted_and_the_longest_is_kept() -> None:
@@ -179,6 +316,8 @@ def test_three_hundred_tables_stay_under_ten_thousand_series() -> None:
             for table in tables:
                 for event in events_of(stage, step, table):
                     sink.emit(event)
+        if stage == "fill":
+            sink.take(make_reading(tables=tables))
         sink.emit(e.StageEnded(stage=stage, seconds=1))
     series = sum(len(metric.samples) for metric in sink.registry.collect())
     assert value(sink, "metrics_errors_total") == 0

@@ -22,8 +22,9 @@ from online_migrate.errors import Interrupted, UsageError
 from online_migrate.events import Event, SecretShown, Sink, Sinks
 from online_migrate.observe.history import HistorySink
 from online_migrate.observe.logs import Format, LogSink
-from online_migrate.observe.metrics import MetricsSink
+from online_migrate.observe.metrics import Budgets, MetricsSink
 from online_migrate.observe.progress import LiveView
+from online_migrate.observe.readings import ServerReader
 from online_migrate.observe.watch import SnapshotWatch
 from online_migrate.observe.web import MetricsServer
 from online_migrate.operations.base import Finding, Severity
@@ -114,7 +115,7 @@ def _listeners(plan: Plan, connector: Connector, wiring: Wiring, stack: ExitStac
     history = HistorySink(connector)
     stack.callback(history.close)
     sinks: list[Sink] = [*wiring.sinks, history]
-    watchers = []
+    watchers, looks = [], []
     if is_live:
         view = LiveView(console)
         stack.callback(view.close)
@@ -131,18 +132,34 @@ def _listeners(plan: Plan, connector: Connector, wiring: Wiring, stack: ExitStac
             )
         )
     if wiring.metrics_address is not None:
-        metrics = MetricsSink(plan=plan.name)
-        host, port = wiring.metrics_address
-        server = MetricsServer(metrics.registry, host=host, port=port)
-        click.echo(f"metrics: {server.start()}/metrics", err=True)
-        stack.callback(server.stop)
+        metrics = _serve_metrics(plan, wiring.metrics_address, stack)
         sinks.append(metrics)
         watchers.append(metrics.update)
+        looks.append(ServerReader(metrics.take).look)
     if watchers:
-        watch = SnapshotWatch(connector, plan.name, watchers)
+        watch = SnapshotWatch(connector, plan.name, watchers, looks=looks)
         watch.start()
         stack.callback(watch.close)
     return Sinks(sinks), console
+
+
+def _serve_metrics(plan: Plan, address: tuple[str, int], stack: ExitStack) -> MetricsSink:
+    metrics = MetricsSink(plan=plan.name, budgets=Budgets.of(plan))
+    host, port = address
+    server = MetricsServer(metrics.registry, host=host, port=port)
+    click.echo(f"metrics: {server.start()}/metrics", err=True)
+    stack.callback(server.stop)
+    stack.callback(lambda: _await_last_scrape(metrics))
+    return metrics
+
+
+def _await_last_scrape(metrics: MetricsSink) -> None:
+    """An alert on how the run ended needs one scrape of the end; Ctrl-C goes at once."""
+    within_s = metrics.registry.last_scrape_within_s()
+    if within_s is not None:
+        click.echo(f"metrics: up for the next scrape, at most {within_s:.0f} s more", err=True)
+        with suppress(KeyboardInterrupt):
+            metrics.registry.await_last_scrape()
 
 
 def _say_findings(findings: list[Finding], console: Console) -> None:

@@ -24,7 +24,8 @@ CLOSE_S = 5.0
 class SnapshotWatch:
     """A thread with a connection of its own, open from :meth:`start` to :meth:`close`.
 
-    While the server is away the listeners hear nothing: they go on showing what was last known.
+    While the server is away the listeners hear nothing: they go on showing what was last known.  ``looks`` read more on
+    the same connection, since a runner has at most six.
     """
 
     def __init__(
@@ -33,12 +34,14 @@ class SnapshotWatch:
         plan: str,
         listeners: Iterable[Callable[[Snapshot], None]],
         *,
+        looks: Iterable[Callable[[Connection, Snapshot], None]] = (),
         every_s: float = 1.0,
         clock: Clock | None = None,
     ) -> None:
         self._connector = replace(connector, on_statement=None)  # not among the runner's statements
         self._plan = plan
         self._listeners = tuple(listeners)
+        self._looks = tuple(looks)
         self._every_s = every_s
         self._clock = clock or SystemClock()
         self._over = Signal()
@@ -69,8 +72,11 @@ class SnapshotWatch:
             if self._connection is None or self._connection.closed:
                 self._connection = self._connector.open("snapshot")
             snapshot = read_snapshot(self._connection, self._plan)
+            if snapshot is None:
+                return
+            for look in self._looks:
+                look(self._connection, snapshot)
         except (psycopg.Error, OnlineMigrateError, OSError):
             return
-        if snapshot is not None:
-            for listener in self._listeners:
-                listener(snapshot)
+        for listener in self._listeners:
+            listener(snapshot)

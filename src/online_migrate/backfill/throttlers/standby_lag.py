@@ -74,7 +74,7 @@ class StandbyLag:
         return blind_without_stats(connection)
 
     def read(self, connection: Connection) -> Reading:
-        standbys = self._read_standbys(connection)
+        standbys = self.read_standbys(connection)
         gone = sorted(self._seen - {s.name for s in standbys})
         self._seen.update(s.name for s in standbys)
         if gone:
@@ -83,7 +83,8 @@ class StandbyLag:
         green = Reading(name=self.name, utilisation=0.0, reason="no streaming standby is connected")
         return max(readings, key=lambda r: r.utilisation, default=green)
 
-    def _read_standbys(self, connection: Connection) -> list[Standby]:
+    def read_standbys(self, connection: Connection) -> list[Standby]:
+        """All streaming standbys as they are now; raises :class:`~online_migrate.backfill.throttlers.base.Blind`."""
         with bounded(connection):
             rows = connection.execute(_QUERY).fetchall()
         ensure_sees_all(rows[0][0])

@@ -1,0 +1,87 @@
+"""Strong locks and long statements: how long they were waited for and held, how often we gave way, who was in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from online_migrate import events as e
+from online_migrate.observe.meters.base import Handlers, Now, step_of, table_of
+from online_migrate.observe.metric_definitions import LockMetrics
+from online_migrate.observe.views import Snapshot
+
+BLOCKERS = 10
+"""shown at a time, of a step"""
+
+
+class LockMeter:
+    """All of it is this process'."""
+
+    def __init__(self, metrics: LockMetrics, now: Now) -> None:
+        self._m = metrics
+        self._now = now
+
+    @property
+    def handlers(self) -> Handlers:
+        return {
+            e.StepStarted: self._step_started,
+            e.StepEnded: self._step_over,
+            e.StepFailed: self._step_over,
+            e.LockHeld: self._lock_held,
+            e.LockGivenWay: self._lock_given_way,
+            e.BlockersSeen: self._blockers_seen,
+            e.WaitEnded: self._wait_ended,
+            e.LongStatement: self._long_statement,
+        }
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Nothing of it is in the journal."""
+
+    def _step_started(self, event: e.StepStarted) -> None:
+        self._m.retries.add(step_of(event))
+        self._m.blockers_seen.add(step_of(event))
+        self._show(event, ())
+
+    def _step_over(self, event: e.Event) -> None:
+        self._show(event, ())
+        self._m.long_share.set(table_of(event), None)
+        self._m.long_seconds.set(table_of(event), None)
+        self._m.long_phase.hide(table_of(event))
+
+    def _lock_held(self, event: e.LockHeld) -> None:
+        table = event.table or event.relation
+        self._m.held.observe(step_of(event), event.held_s)
+        self._m.waited.observe(step_of(event), event.waited_s)
+        self._m.held_max.raise_to((event.stage, table), event.held_s)
+        self._m.waited_max.raise_to((event.stage, table), event.waited_s)
+        self._m.held_at.set(step_of(event), self._now())
+        self._m.exposure.add((table,), event.waited_s)
+        self._show(event, ())
+
+    def _lock_given_way(self, event: e.LockGivenWay) -> None:
+        table = event.table or event.relation
+        self._m.retries.add(step_of(event), 1)
+        self._m.waited_max.raise_to((event.stage, table), event.waited_s)
+        self._m.exposure.add((table,), event.waited_s)
+        if event.blockers:
+            self._see(event, event.blockers)
+
+    def _blockers_seen(self, event: e.BlockersSeen) -> None:
+        self._see(event, event.blockers)
+
+    def _wait_ended(self, event: e.WaitEnded) -> None:
+        if event.kind == "blocker":
+            self._show(event, ())
+
+    def _long_statement(self, event: e.LongStatement) -> None:
+        self._m.long_share.set(table_of(event), event.share_done or 0)
+        self._m.long_seconds.set(table_of(event), event.seconds)
+        self._m.long_phase.show(table_of(event), [event.phase] if event.phase else [])
+        self._show(event, event.waits_for)
+
+    def _see(self, event: e.Event, blockers: Iterable[str]) -> None:
+        self._m.blockers_seen.add(step_of(event), 1)
+        self._show(event, tuple(blockers))
+
+    def _show(self, event: e.Event, blockers: tuple[str, ...]) -> None:
+        self._m.blockers.set(step_of(event), len(blockers))
+        self._m.blocker.show(step_of(event), blockers[:BLOCKERS])

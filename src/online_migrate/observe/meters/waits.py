@@ -1,0 +1,90 @@
+"""Why we hold back: waits with their reasons, throttlers with theirs, retries."""
+
+from __future__ import annotations
+
+from online_migrate import events as e
+from online_migrate.clock import Clock
+from online_migrate.observe.meters.base import Handlers, table_of
+from online_migrate.observe.metric_definitions import WaitMetrics
+from online_migrate.observe.views import Snapshot
+
+Wait = tuple[str, str, str, str]
+"""its kind and its place"""
+
+
+class WaitMeter:
+    """All of it is this process'.  A wait counts while it is open, not only once it is over."""
+
+    def __init__(self, metrics: WaitMetrics, clock: Clock) -> None:
+        self._m = metrics
+        self._clock = clock
+        self._open: dict[Wait, str] = {}
+        """waits and their reasons"""
+        self._since: dict[str, float] = {}
+        """kinds with an open wait, and until when its time is counted"""
+        metrics.reconnects.add(())
+
+    @property
+    def handlers(self) -> Handlers:
+        return {
+            e.RunStarted: self._begin,
+            e.WaitStarted: self._wait_started,
+            e.WaitEnded: self._wait_ended,
+            e.RunEnded: self._end,
+            e.StageEnded: self._forget_readings,
+            e.Reading: self._reading,
+            e.Retried: lambda v: self._m.retries.add((v.kind,), 1),
+            e.Reconnected: lambda _: self._m.reconnects.add((), 1),
+        }
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Nothing of it is in the journal."""
+
+    def count(self) -> None:
+        """Count the time of open waits up to now: before each scrape."""
+        now = self._clock.monotonic()
+        for kind, since in tuple(self._since.items()):
+            self._m.waited.add((kind,), now - since)
+            self._since[kind] = now
+
+    def _begin(self, _: e.RunStarted) -> None:
+        self._show("blocker")
+        self._m.waited.add(("blocker",))
+        self._m.retries.add(("connection",))
+
+    def _wait_started(self, event: e.WaitStarted) -> None:
+        self._open[event.kind, *table_of(event)] = event.reason
+        self._m.waited.add((event.kind,))
+        self._since.setdefault(event.kind, self._clock.monotonic())
+        self._show(event.kind)
+
+    def _wait_ended(self, event: e.WaitEnded) -> None:
+        self.count()
+        self._open.pop((event.kind, *table_of(event)), None)
+        self._show(event.kind)
+
+    def _end(self, event: e.RunEnded) -> None:
+        self.count()
+        kinds = {key[0] for key in self._open}
+        self._open.clear()
+        for kind in kinds:
+            self._show(kind)
+        self._forget_readings(event)
+
+    def _show(self, kind: str) -> None:
+        reasons = [reason for key, reason in self._open.items() if key[0] == kind]
+        self._m.waiting.set((kind,), len(reasons))
+        self._m.wait_reason.show((kind,), reasons)
+        if not reasons:
+            self._since.pop(kind, None)
+
+    def _reading(self, event: e.Reading) -> None:
+        self._m.utilisation.set((event.throttler,), event.utilisation)
+        self._m.age.set((event.throttler,), event.age_s)
+        self._m.reason.show((event.throttler,), [event.reason])
+
+    def _forget_readings(self, _: e.Event) -> None:
+        """Nobody reads any more: what was read last would look like news."""
+        self._m.utilisation.clear()
+        self._m.age.clear()
+        self._m.reason.hide_all()
