@@ -273,15 +273,23 @@ def _tables(seen: Survey) -> Iterator[Finding]:
                 fact=fact,
                 remedy="they are part of the set; `exclude` leaves one out",
             )
-        for table, parents in tables_hanging_on(seen.sets[name], keys, seen.plan.schema).items():
-            if table in made or table in table_set.exclude:
-                continue
-            fact = f"set {name}: {table} hangs on {', '.join(parents)} by a foreign key but is not in the set"
+        outside = {
+            table: parents
+            for table, parents in tables_hanging_on(seen.sets[name], keys, seen.plan.schema).items()
+            if table not in made and table not in table_set.exclude
+        }
+        if outside:
+            names = ", ".join(f"{table} (on {', '.join(parents)})" for table, parents in outside.items())
+            verb = (
+                "hangs on it by a foreign key but is"
+                if len(outside) == 1
+                else "hang on it by foreign keys but are"
+            )
             yield Finding(
                 severity=_S.ASK,
                 code="hangs_on",
-                fact=fact,
-                remedy="does it belong to the set? then list it under `tables`",
+                fact=f"set {name}: {names} {verb} not in it",
+                remedy="what belongs to the set must be listed under its `tables`",
             )
         later = sorted(set(resolve_sets(seen.plan, keys)[name]) - set(seen.sets[name]))
         if later:

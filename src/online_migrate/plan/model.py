@@ -280,15 +280,18 @@ class Plan:
     def parts(self) -> dict[str, str]:
         """Digests of what may not change while a run is open, by a name that tells people what it is.
 
-        Pace, throttlers, gates and lock rules are not among them: they may be changed in the middle of a night.
+        Pace, throttlers, gates and lock rules are not among them: they may be changed in the middle of a night.  Nor is
+        what has its default: a newer program, which knows more keys, goes on with an older one's run.
         """
         parts = {"requires": self.requires.postgres, "schema": self.schema}
-        parts |= {set_part(n): s.model_dump_json() for n, s in self.table_sets.items()}
-        parts |= {f"secret {n}": s.model_dump_json() for n, s in self.secrets.items()}
+        parts |= {set_part(n): s.model_dump_json(exclude_defaults=True) for n, s in self.table_sets.items()}
+        parts |= {f"secret {n}": s.model_dump_json(exclude_defaults=True) for n, s in self.secrets.items()}
         parts[ORDER] = json.dumps([[s.name, [t.title for t in s.steps]] for s in self.stages])
         for stage in self.stages:
             for spec in stage.steps:
-                params = json.dumps(spec.params.model_dump(mode="json"), sort_keys=True)
+                params = json.dumps(
+                    spec.params.model_dump(mode="json", exclude_defaults=True), sort_keys=True
+                )
                 parts[f"stage {stage.name}, step {spec.title}"] = f"{spec.operation} {params}"
         return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in parts.items()}
 
