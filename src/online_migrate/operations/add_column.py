@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 from psycopg import sql
@@ -25,6 +26,7 @@ from online_migrate.postgres.locks import LockMode
 from online_migrate.postgres.scratch import ColumnTrial, TrialFailed, try_column
 
 MANUAL = "https://www.postgresql.org/docs/current/sql-altertable.html"
+_CONSTANT = re.compile(r"'((?:[^']|'')*)'::[\w ]+(?:\([\d,]+\))?(?:\[\])?")
 
 
 class AddColumnParams(TableParams):
@@ -97,7 +99,7 @@ class AddColumn(Operation[AddColumnParams]):
             return State.CONFLICT
         if column.type != wanted.type:
             return State.CONFLICT
-        if column.default == wanted.default:
+        if _constant(column.default) == _constant(wanted.default):
             return State.DONE
         if wanted.default is None and params.new_rows is not None:
             return State.DONE  # a reference that is not known yet: what is there was set by an earlier run
@@ -134,3 +136,9 @@ def _stop(code: str, fact: str, remedy: str) -> Finding:
 
 def _default(expression: str | None) -> str:
     return "no default" if expression is None else f"default {expression}"
+
+
+def _constant(expression: str | None) -> str | None:
+    """``1``, ``'1'::integer`` and ``'1'::bigint`` are one constant of one column; any other expression is as it is."""
+    found = None if expression is None else _CONSTANT.fullmatch(expression)
+    return expression if found is None else found[1]

@@ -163,9 +163,9 @@ class CreateTables(Operation[CreateTablesParams]):
 
     def preflight(self, place: Place, params: CreateTablesParams) -> list[Finding]:
         is_there = place.known.table(place.table) is not None
-        missing = [] if is_there else self._missing_parents(place, params)
-        if missing:
-            return missing
+        against = [] if is_there else [*self._missing_parents(place, params), *self._owner(place, params)]
+        if against:
+            return against
         try:
             trial = self._try(place, params)
         except TrialFailed as error:
@@ -193,6 +193,21 @@ class CreateTables(Operation[CreateTablesParams]):
             for name in sorted(outside)
             if place.known.table(name) is None
         ]
+
+    def _owner(self, place: Place, params: CreateTablesParams) -> list[Finding]:
+        """A table is given only to a role that we are a member of."""
+        model = self._loaded(params).model
+        table = None if model is None else place.known.table(model)
+        if table is None:
+            return []
+        row = place.known.connection.execute(
+            "SELECT pg_has_role(current_user, %s, 'MEMBER'), quote_ident(current_user), quote_ident(%s)",
+            [table.owner, table.owner],
+        ).fetchone()
+        assert row is not None  # a SELECT without FROM has one row
+        is_member, user, owner = row
+        fact = f"{user} may not give {place.table} to {owner}, who owns {table.name}"
+        return [] if is_member else [_stop("owner_right", fact, f"GRANT {owner} TO {user}")]
 
     def _parents(self, loaded: LoadedCreateTablesParams, table: str) -> tuple[str, ...]:
         return tuple(dict.fromkeys(r for s in loaded.of(table) for r in s.references if r != table))

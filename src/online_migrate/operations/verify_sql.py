@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import psycopg
 from psycopg import sql
 
 from online_migrate.errors import VerificationFailed
@@ -21,6 +22,10 @@ from online_migrate.operations.base import (
 from online_migrate.plan.model import Phase, Strict
 from online_migrate.plan.sql_file import Check, load_checks, read_sql
 from online_migrate.postgres.connection import Connection
+from online_migrate.postgres.sqlstate import Trouble, trouble_of
+
+SHOWN = 10
+"""rows of an answer that a message tells"""
 
 
 class VerifySqlParams(Strict):
@@ -81,35 +86,46 @@ class VerifySql(Operation[VerifySqlParams]):
         return self._look(place.known.connection, params)
 
     def _look(self, connection: Connection, params: VerifySqlParams) -> list[Finding]:
-        findings = []
-        for check in self._checks(params):
-            with connection.transaction():
-                connection.execute("SET TRANSACTION READ ONLY")
-                rows = connection.execute(check.sql).fetchall()
-            answer = tuple(tuple(_text(v) for v in row) for row in rows)
-            if answer != check.expected:
-                missing = [r for r in check.expected if r not in answer]
-                surplus = [r for r in answer if r not in check.expected]
-                fact = f"{params.file}:{check.line}: {check.title}: missing: {_rows(missing)}; not expected: {_rows(surplus)}"
-                findings.append(
-                    Finding(
-                        severity=Severity.STOP,
-                        code="verify_sql",
-                        fact=fact,
-                        remedy="see which step should have made it",
-                    )
-                )
-        return findings
+        return [
+            Finding(
+                severity=Severity.STOP,
+                code="verify_sql",
+                fact=f"{params.file}:{check.line}: {check.title}: {problem}",
+                remedy="see which step should have made it, and what came after",
+            )
+            for check in self._checks(params)
+            if (problem := _problem(connection, check)) is not None
+        ]
 
 
-def _text(value: object) -> str | None:
-    """As psql prints it."""
-    if value is None:
+def _problem(connection: Connection, check: Check) -> str | None:
+    """What the answer is instead of the expected one; a query that the server refuses is an answer too."""
+    try:
+        with connection.transaction():
+            connection.execute("SET TRANSACTION READ ONLY")
+            found = _answer(connection.execute(sql.SQL(check.sql)))
+    except psycopg.Error as error:
+        if trouble_of(error) is Trouble.LOST or connection.closed:
+            raise
+        return f"the server refuses the query: {error.diag.message_primary or error}"
+    if found == check.expected:
         return None
-    if isinstance(value, bool):
-        return "t" if value else "f"
-    return str(value)
+    missing = [r for r in check.expected if r not in found]
+    surplus = [r for r in found if r not in check.expected]
+    if not missing and not surplus:  # the same rows, in another order or more often
+        missing, surplus = list(check.expected), list(found)
+    return f"expected and not found: {_rows(missing)}; found and not expected: {_rows(surplus)}"
+
+
+def _answer(cursor: psycopg.Cursor[tuple[Any, ...]]) -> tuple[tuple[str | None, ...], ...]:
+    """Each value as the server writes it, which is as psql prints it: psycopg would make Python's objects of them."""
+    result = cursor.pgresult
+    assert result is not None  # a query was executed
+    encoding = cursor.connection.info.encoding
+    values = [[result.get_value(r, c) for c in range(result.nfields)] for r in range(result.ntuples)]
+    return tuple(tuple(None if v is None else v.decode(encoding) for v in row) for row in values)
 
 
 def _rows(rows: list[tuple[str | None, ...]]) -> str:
-    return "; ".join(" | ".join("NULL" if v is None else v for v in r) for r in rows[:10]) or "nothing"
+    shown = "; ".join(" | ".join("NULL" if v is None else v for v in r) for r in rows[:SHOWN]) or "nothing"
+    return shown if len(rows) <= SHOWN else f"{shown}; and {len(rows) - SHOWN} more"
