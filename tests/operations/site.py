@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from online_migrate.clock import Signal, SystemClock
 from online_migrate.demo.dump import rows_digest, schema_dump
@@ -175,11 +176,16 @@ def open_site(
     environ: Mapping[str, str] | None = None,
     show_secret: Callable[[str, str], str] = nobody_looks,
     references: Mapping[str, str] | None = None,
+    role: str = "",
 ) -> Iterator[Site]:
-    """Begin a run of the plan ``text`` with the real sessions, lease and journal, and execute nothing."""
+    """Begin a run of the plan ``text`` with the real sessions, lease and journal, and execute nothing.
+
+    ``role`` is who we are, the tests' superuser where it is empty; ``references`` are known as by an earlier step.
+    """
     plan = load(text, OPERATIONS, path=folder / "harness.yaml")
+    ours = make_conninfo(dsn, options=f"-c role={role}") if role else dsn
     connector, signal, clock, heard = (
-        Connector(dsn=dsn, schema=plan.schema),
+        Connector(dsn=ours, schema=plan.schema),
         Signal(),
         SystemClock(),
         Recorder(),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -90,6 +92,51 @@ def test_partial_converges(case: Case, name: str, begin: Callable[[Case], Site])
     site.execute(step)
     assert site.state(step) is case.ends_in
     assert site.verify(step) == []
+
+
+@all_cases
+def test_cut_off_anywhere_it_converges(case: Case, begin: Callable[[Case], Site]) -> None:
+    """The runner dies before its first statement, its second, third, fifth, eighth …: each time new sessions go on from what
+    the catalog and the journal say, and the end is the same.
+    """
+    site = begin(case)
+    step = step_of(site, case)
+    cuts = 0
+    for statements in (0, 1, 2, 4, 7, 12, 20, 33, 54):
+        try:
+            with cut_off_after(site, statements):
+                site.execute(step)
+            break
+        except Cut:
+            cuts += 1
+            site.sessions.close()
+            site.sessions.open()
+    else:
+        site.execute(step)
+    assert cuts >= 1
+    assert site.state(step) is case.ends_in
+    assert site.verify(step) == []
+    assert site.one("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == 0
+    assert site.one("SELECT count(*) FROM pg_constraint WHERE conname LIKE 'online_migrate%'") == 0
+
+
+class Cut(BaseException):
+    """The runner is gone: nothing catches this."""
+
+
+@contextmanager
+def cut_off_after(site: Site, statements: int) -> Iterator[None]:
+    """The work session is cut before its next statement, when so many were sent; watched ones run in their own thread."""
+    left = iter(range(statements))
+
+    def count() -> None:
+        if threading.current_thread() is threading.main_thread() and next(left, None) is None:
+            site.sessions.work.close()
+            raise Cut
+
+    site.sessions.work.on_statement = count  # type: ignore[attr-defined]  # the connector's hook for fault injection
+    yield
+    site.sessions.work.on_statement = None  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("case", "name"), CONFLICT, ids=[f"{c.name}: {n}" for c, n in CONFLICT])

@@ -1,0 +1,140 @@
+"""create_index: built beside the application, never left invalid, and never upon somebody else's."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+
+from online_migrate.errors import Conflict, LockNotHad, VerificationFailed
+from online_migrate.operations.base import State
+from tests.operations.beside import await_true, is_waiting_for_snapshots, old_snapshot
+from tests.operations.conftest import OpenSite
+from tests.operations.site import connect, plan_of
+
+INDEX = "{table: transactions, name: idx_<table>_bot_id, columns: [bot_id]}"
+PLAN = plan_of(f"create_index: {INDEX}")
+UNIQUE = plan_of("create_index: {table: gifts, name: one_a_type, columns: [user_id, type], unique: true}")
+COLUMN = "ALTER TABLE transactions ADD COLUMN bot_id integer DEFAULT 1"
+GIFTS = """
+    CREATE TABLE gifts (user_id integer, type text);
+    INSERT INTO gifts VALUES (1, 'gift'), (1, 'gift'), (1, 'gift'), (2, 'gift'), (NULL, 'gift'), (NULL, 'gift')"""
+INVALID = "SELECT count(*) FROM pg_index WHERE NOT indisvalid"
+
+
+def test_duplicates_are_told_at_check(site_of: OpenSite) -> None:
+    """With examples, before anything is built."""
+    site = site_of(UNIQUE)
+    site.sql(GIFTS)
+    (finding,) = site.stops()
+    assert finding.code == "duplicates"
+    assert "(1, gift) 3 times" in finding.fact
+
+
+def test_duplicates_that_came_later_leave_no_invalid_index(site_of: OpenSite) -> None:
+    """The build fails with examples and takes its leftover away, so that no write is slowed by it."""
+    site = site_of(UNIQUE)
+    site.sql(GIFTS)
+    with pytest.raises(VerificationFailed, match=r"\(1, gift\) 3 times"):
+        site.execute()
+    assert site.one(INVALID) == 0
+    assert site.state() is State.ABSENT
+
+
+def test_a_unique_that_is_there_keeps_the_search_short(site_of: OpenSite) -> None:
+    """Where a unique on fewer columns holds already there can be no duplicates: the table is not read for them."""
+    site = site_of(
+        plan_of("create_index: {table: users, name: u, columns: [telegram_id, status], unique: true}")
+    )
+    before = site.one("SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'users'")
+    assert site.stops() == []
+    site.sessions.work.execute(
+        "SELECT pg_stat_force_next_flush()" if site.app.info.server_version >= 150000 else "SELECT 1"
+    )
+    assert site.one("SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'users'") == before
+
+
+def test_an_index_that_another_session_builds_is_left_alone(site_of: OpenSite, shop: str) -> None:
+    """Held up by an old snapshot it is invalid, as a leftover is; but it is being built: a conflict that names the session."""
+    site = site_of(PLAN)
+    site.sql(COLUMN)
+    with ThreadPoolExecutor(1) as pool, connect(shop) as builder:
+        with old_snapshot(shop):
+            build = pool.submit(
+                builder.execute, "CREATE INDEX CONCURRENTLY idx_transactions_bot_id ON transactions (bot_id)"
+            )
+            await_true(lambda: is_waiting_for_snapshots(site.app, builder.info.backend_pid))
+            assert site.state() is State.PARTIAL
+            with pytest.raises(Conflict, match=f"pid {builder.info.backend_pid}"):
+                site.execute()
+        build.result()
+    assert site.state() is State.DONE
+
+
+def test_a_build_that_takes_too_long_is_cancelled_and_cleaned_up(site_of: OpenSite, shop: str) -> None:
+    """After the plan's limit: exit 4, who held it up is named, nothing is left."""
+    site = site_of(plan_of(f"create_index: {INDEX}", head="locks: {long_statement: 300ms}"))
+    site.sql(COLUMN)
+    gone = threading.Event()
+    with old_snapshot(shop) as other, ThreadPoolExecutor(1) as pool:
+
+        def end_the_other() -> None:  # the leftover's drop waits for it too
+            await_true(
+                lambda: site.one("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'DROP INDEX%'")
+            )
+            gone.set()
+            other.rollback()
+
+        ending = pool.submit(end_the_other)
+        with pytest.raises(LockNotHad, match=f"pid {other.info.backend_pid}"):
+            site.execute()
+        assert gone.is_set()
+        ending.result()
+    assert site.state() is State.ABSENT
+    assert site.one(INVALID) == 0
+
+
+@pytest.mark.parametrize("unique", [False, True])
+def test_a_unique_above_the_backfill_of_its_column_is_refused(site_of: OpenSite, unique: bool) -> None:
+    """It would make each update a key update, which child inserts and the batches wait for; a plain one only costs."""
+    index = f"{{table: users, name: i, columns: [telegram_id, bot_id], unique: {str(unique).lower()}}}"
+    text = (
+        "plan: harness\nstages:\n"
+        f"  - stage: uniques\n    steps:\n      - create_index: {index}\n"
+        "  - stage: filling\n    steps:\n      - backfill: {table: users, column: bot_id, value: 1}\n"
+    )
+    site = site_of(text)
+    site.sql("ALTER TABLE users ADD COLUMN bot_id integer")
+    found = site.stops(site.step("create_index"))
+    assert [f.code for f in found] == (["unique_above_backfill"] if unique else [])
+    assert all("move stage uniques below filling" in f.remedy for f in found)
+
+
+def test_a_name_that_postgresql_would_cut_is_refused(site_of: OpenSite) -> None:
+    """Cut at 63 bytes it would not be found again; the bytes are counted, not the letters."""
+    fits, long = "ü" * 31, "ü" * 32
+    assert site_of(PLAN.replace("idx_<table>_bot_id", fits).replace("bot_id", "status")).stops() == []
+    (finding,) = site_of(
+        PLAN.replace("idx_<table>_bot_id", long).replace("plan: harness", "plan: other")
+    ).stops()
+    assert finding.code == "name_too_long"
+
+
+def test_a_partitioned_table_is_refused(site_of: OpenSite) -> None:
+    """PostgreSQL builds nothing concurrently on a root; said before the run, not by its error in the middle."""
+    site = site_of(plan_of("create_index: {table: logs, name: idx_logs_at, columns: [at]}"))
+    site.sql("CREATE TABLE logs (at date) PARTITION BY RANGE (at)")
+    assert [f.code for f in site.stops()] == ["partitioned"]
+
+
+@pytest.mark.parametrize("name", ["Order", 'say "it"'])
+def test_names_are_taken_as_they_are(site_of: OpenSite, name: str) -> None:
+    """Capitals, blanks, quotes: the index is built, and found again by its definition."""
+    site = site_of(plan_of(f"create_index: {{table: users, name: '{name} index', columns: ['{name}']}}"))
+    site.app.execute(
+        psycopg.sql.SQL("ALTER TABLE users ADD COLUMN {} integer").format(psycopg.sql.Identifier(name))
+    )
+    site.execute()
+    assert site.state() is State.DONE

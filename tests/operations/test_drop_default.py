@@ -1,0 +1,25 @@
+"""drop_default: from here on a forgotten column is an error and not somebody's row."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from tests.operations.conftest import OpenSite
+from tests.operations.site import plan_of
+from tests.operations.test_add_column import INSERT
+
+
+def test_a_forgotten_column_is_an_error(site_of: OpenSite) -> None:
+    """Before it the old release's INSERT gets the master's id; after it the INSERT fails, and one that names it works."""
+    site = site_of(plan_of("drop_default: {table: transactions, column: bot_id}"))
+    site.sql("ALTER TABLE transactions ADD COLUMN bot_id integer NOT NULL DEFAULT 1")
+    site.sql(INSERT)
+    site.execute()
+    with pytest.raises(psycopg.errors.NotNullViolation):
+        site.sql(INSERT)
+    site.sql(INSERT.replace("(user_id", "(bot_id, user_id").replace("SELECT min(id)", "SELECT 2, min(id)"))
+    assert site.verify() == []
+    site.sql("ALTER TABLE transactions ALTER bot_id SET DEFAULT 1")
+    (finding,) = site.verify()
+    assert finding.code == "default_back"

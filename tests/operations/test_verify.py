@@ -1,0 +1,85 @@
+"""verify_owner and verify_sql: what is wrong is found, with its place, and nothing is written."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+from online_migrate.errors import VerificationFailed
+from tests.operations.conftest import OpenSite
+from tests.operations.site import plan_of
+
+OWNERS = plan_of("verify_owner: {tables: [users, transactions], column: bot_id}")
+FILLED = """
+    ALTER TABLE users ADD COLUMN bot_id integer DEFAULT 1;
+    ALTER TABLE transactions ADD COLUMN bot_id integer DEFAULT 1;"""
+
+
+@pytest.mark.parametrize(
+    ("change", "table", "words"),
+    [
+        ("UPDATE transactions SET bot_id = 2 WHERE id = {id} RETURNING ctid", "transactions", "as users, along transactions_user_id_fkey"),
+        ("UPDATE transactions SET bot_id = NULL WHERE id = {id} RETURNING ctid", "transactions", "no row without an owner"),
+        ("UPDATE users SET bot_id = 2 WHERE referred_by_id IS NOT NULL RETURNING ctid", "users", "as users, along users_referred_by_id_fkey"),
+    ],
+    ids=["another owner than its parent", "no owner", "two rows of one table"],
+)  # fmt: skip
+def test_a_wrong_owner_is_found(site_of: OpenSite, change: str, table: str, words: str) -> None:
+    """With the table, the foreign key and the place of the row; exit 5, and verify says the same."""
+    site = site_of(OWNERS)
+    site.sql(FILLED)
+    step = site.step(table=table)
+    site.execute(step)
+    changed = site.sql(change.format(id=site.one("SELECT min(id) FROM transactions")))
+    with pytest.raises(VerificationFailed) as wrong:
+        site.execute(step)
+    assert f"{table}.bot_id: not as promised ({words}), e.g. at ctid (" in wrong.value.message
+    assert any(str(ctid) in wrong.value.message for (ctid,) in changed)
+    assert words in " ".join(f.fact for f in site.verify(step))
+
+
+def check(site_of: OpenSite, folder: Path, text: str) -> str:
+    """What a file of checks finds, by execute and by verify."""
+    (folder / "checks.sql").write_text(text)
+    site = site_of(plan_of("verify_sql: checks.sql"), folder=folder)
+    before = site.rows()
+    found = "\n".join(f.fact for f in site.verify())
+    with pytest.raises(VerificationFailed) if found else nullcontext(None) as refused:
+        site.execute()
+    assert refused is None or refused.value.message == found
+    assert site.rows() == before
+    return found
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("-- expect: 2\nSELECT 1", "expected and not found: 2; found and not expected: 1"),
+        ("-- expect: (0 rows)\nSELECT 1", "expected and not found: nothing; found and not expected: 1"),
+        ("-- expect: 1\nSELECT 1 WHERE false", "expected and not found: 1; found and not expected: nothing"),
+        ("-- expect: 1\n-- expect: 2\nVALUES (2), (1)", "expected and not found: 1; 2; found and not expected: 2; 1"),
+        ("-- expect: 1\nVALUES (1), (1)", "expected and not found: 1; found and not expected: 1; 1"),
+        ("-- expect: NULL | x\nSELECT '', 'x'", "expected and not found: NULL | x; found and not expected:  | x"),
+        ("-- expect: 1\nSELECT count(*) FROM nowhere", 'the server refuses the query: relation "nowhere" does not exist'),
+        ("-- expect: 1\nSELECT nextval('users_id_seq')", "cannot execute nextval() in a read-only transaction"),
+    ],
+    ids=["another", "too many", "none", "another order", "twice", "null", "no such table", "a query that writes"],
+)  # fmt: skip
+def test_a_wrong_answer_is_told(site_of: OpenSite, tmp_path: Path, query: str, words: str) -> None:
+    """File, line, title, what was expected and what was found; a query that the server refuses is told in the same way."""
+    message = check(site_of, tmp_path, f"-- My title\n{query};")
+    first = query.count("-- expect") + 2
+    assert message.startswith(f"checks.sql:{first}: My title: ")
+    assert words in message
+
+
+def test_answers_are_compared_as_psql_prints_them(site_of: OpenSite, tmp_path: Path) -> None:
+    """Truths, nulls, arrays, json, intervals, dates, numbers: as an operator copies them from psql."""
+    text = (
+        '-- expect: t | NULL | {a,"b c"} | {"a": [1, null]} | 1 day 02:00:00 | 2026-01-09 00:00:00 | 1.50 | \\x01\n'
+        """SELECT true, NULL, ARRAY['a', 'b c'], '{"a": [1, null]}'::json, '26:00'::interval + '1 day' - '24:00'::interval,"""
+        " '2026-01-09'::timestamp, 1.50, '\\x01'::bytea"
+    )
+    assert check(site_of, tmp_path, text) == ""
