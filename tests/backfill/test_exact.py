@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from benchmarks.workbench import Heard, begin_journal, workbench
 from online_migrate.backfill.worker import Backfill
 from online_migrate.errors import VerificationFailed
+from online_migrate.events import BatchDone, Event, LateRows
 from online_migrate.plan.model import Pace
 from tests.backfill.tables import ask, do, make_table, session
 
@@ -186,17 +187,19 @@ def test_nulls_that_keep_coming_end_the_run_with_their_rows_and_their_writer(dat
     """Bounded rounds, then exit 5: rows by key, and the statement where pg_stat_statements is there."""
     make_table(database, 200)
     has_statements = _create_statements(database)
-    writer = NullWriter(database, 0.0)
-    writer.start()
-    try:
-        with (
-            workbench(database, "t") as bench,
-            pytest.raises(VerificationFailed, match="keep coming") as caught,
-        ):
-            Backfill(bench, table="t", column="c", value="1").run()
-    finally:
-        writer.over.set()
-        writer.join()
+    heard = Heard()
+
+    def emit(event_type: type[Event], **fields: object) -> None:
+        heard.emit(event_type, **fields)
+        if event_type in (BatchDone, LateRows):
+            do(database, "INSERT INTO t (user_id, c) VALUES (1, NULL)")
+
+    with (
+        workbench(database, "t", emit=emit) as bench,
+        pytest.raises(VerificationFailed, match="keep coming") as caught,
+    ):
+        Backfill(bench, table="t", column="c", value="1").run()
+    assert len(heard.of("late_rows")) == 30
     assert "e.g. id = " in caught.value.message
     if has_statements:
         assert "INSERT INTO t (user_id, c)" in caught.value.message

@@ -77,8 +77,11 @@ def describe_rows(connection: Connection, table: TableInfo, among: Sequence[str]
         return "; ".join(f"ctid = {ctid}" for ctid in among)
     columns = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(c)) for c in key)
     found = connection.execute(
-        sql.SQL("SELECT {} FROM ONLY {} WHERE ctid = ANY ({}::tid[])").format(
-            columns, sql.Identifier(table.schema, table.name), sql.Literal(list(among))
+        sql.SQL("SELECT {} FROM ONLY {} WHERE ctid = ANY ({}::tid[]) ORDER BY {}").format(
+            columns,
+            sql.Identifier(table.schema, table.name),
+            sql.Literal(list(among)),
+            sql.SQL(", ").join(map(sql.Identifier, key)),
         )
     ).fetchall()
     return "; ".join(", ".join(f"{c} = {v}" for c, v in zip(key, row, strict=True)) for row in found)

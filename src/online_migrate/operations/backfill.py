@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from psycopg import sql
 
 from online_migrate.backfill.chunks import Position, Walk, next_slice
+from online_migrate.backfill.forecast import Forecast, forecast
+from online_migrate.backfill.parents import Around, read_value_traps
 from online_migrate.backfill.strategy import decide_strategy, index_with
 from online_migrate.backfill.throttlers import throttlers_for
+from online_migrate.backfill.traps import Trap, read_traps
+from online_migrate.backfill.values import FromParent, SqlValue, value_sql
 from online_migrate.backfill.worker import Backfill as Work
 from online_migrate.backfill.worker import Bench, update_statement
 from online_migrate.operations.base import (
@@ -22,7 +26,9 @@ from online_migrate.operations.base import (
     Statement,
     TableParams,
 )
-from online_migrate.plan.model import Phase
+from online_migrate.plan.model import Phase, Step
+from online_migrate.plan.units import Duration
+from online_migrate.postgres.catalog import TableInfo
 
 MANUAL = "https://www.postgresql.org/docs/current/storage-hot.html"
 
@@ -31,8 +37,13 @@ class BackfillParams(TableParams):
     """What old rows get."""
 
     column: str
-    value: str | int | bool
-    """a constant, or a reference such as <master.id>"""
+    """the column that is filled where it is NULL"""
+    value: str | int | bool | FromParent | SqlValue
+    """a constant, a reference such as <master.id>, a parent's value, or an expression"""
+    triggers: Literal["fire", "skip"] = "fire"
+    """skip: session_replication_role = replica in every batch"""
+    quiet: Duration | None = None
+    """the step is done only after no row without a value was seen for so long"""
 
 
 class Backfill(Operation[BackfillParams]):
@@ -45,7 +56,11 @@ class Backfill(Operation[BackfillParams]):
     Params: ClassVar[type[BackfillParams]] = BackfillParams
 
     def title(self, params: BackfillParams) -> str:
-        return f"backfill {params.column}"
+        """Names where the value comes from too: one stage may fill parents, and then their children."""
+        if isinstance(params.value, FromParent):
+            joins = params.value.joins
+            return f"backfill {params.column} from {joins[-1].table} by {', '.join(j.on for j in joins)}"
+        return f"backfill {params.column}{' by sql' if isinstance(params.value, SqlValue) else ''}"
 
     def statements(self, place: Place, params: BackfillParams) -> tuple[Statement, ...]:
         walk, why = (
@@ -59,7 +74,7 @@ class Backfill(Operation[BackfillParams]):
         part = next_slice(walk, Position(), 256)
         condition = sql.SQL("true") if part is None else part.condition
         column = sql.Identifier(params.column)
-        batch = update_statement(place.sql_table, column, place.value(params.value), condition)
+        batch = update_statement(place.sql_table, column, _value(place, params), condition)
         proof = sql.SQL("SELECT ctid FROM ONLY {} WHERE {} IS NULL LIMIT 1000").format(
             place.sql_table, column
         )
@@ -72,24 +87,14 @@ class Backfill(Operation[BackfillParams]):
 
     def preflight(self, place: Place, params: BackfillParams) -> list[Finding]:
         table = place.known.table(place.table)
-        findings = []
-        if table is not None and table.kind != "r":
-            what = {
-                "p": "partitioned",
-                "f": "a foreign table",
-                "v": "a view",
-                "m": "a materialised view",
-            }.get(table.kind, table.kind)
-            fact = f"{place.table} is {what}; a backfill walks tables of rows"
-            findings.append(
-                Finding(
-                    severity=Severity.STOP,
-                    code="not_a_table",
-                    fact=fact,
-                    remedy="name its partitions, or take it out of the set",
-                )
-            )
-        index = None if table is None or self._is_done(place) else index_with(table, params.column)
+        findings = self._blind(place)
+        if table is None or self._is_done(place):
+            return findings
+        skip = params.triggers == "skip"
+        traps = read_traps(place.known.connection, table, params.column, skip_triggers=skip)
+        traps += read_value_traps(place.known, table, params.column, params.value, _around(place))
+        findings += [_finding(t) for t in traps]
+        index = index_with(table, params.column)
         if index is not None:
             fact = f"index {index} holds {place.table}.{params.column}: no heap-only updates, about 2.4 times the WAL and twice the time"
             findings.append(
@@ -101,8 +106,7 @@ class Backfill(Operation[BackfillParams]):
                     manual=MANUAL,
                 )
             )
-        findings += self._blind(place)
-        return findings
+        return findings + self._forecast(place, params)
 
     def _blind(self, place: Place) -> list[Finding]:
         stage = place.plan.stage(place.step.stage)
@@ -114,6 +118,34 @@ class Backfill(Operation[BackfillParams]):
                 found.append(
                     Finding(severity=Severity.STOP, code="blind_throttler", fact=fact, remedy=remedy)
                 )
+        return found
+
+    def _forecast(self, place: Place, params: BackfillParams) -> list[Finding]:
+        """Of all tables of the step, told once, at its first table; and what an instant column would save."""
+        tables = _tables_left(place)
+        if not tables or tables[0].name != place.table:
+            return []
+        stage = place.plan.stage(place.step.stage)
+        duty = 1.0 if stage is None else stage.pace.duty
+        total = sum(
+            (_forecast_of(t, params.column, duty) for t in tables[1:]),
+            _forecast_of(tables[0], params.column, duty),
+        )
+        title = place.step.spec.title
+        found = [
+            Finding(
+                severity=Severity.INFO,
+                code="forecast",
+                fact=f"{title}: {total}",
+                remedy="the first minute of the run says it better",
+            )
+        ]
+        is_constant = not isinstance(params.value, FromParent | SqlValue)
+        is_new = all(params.column not in t.columns for t in tables)
+        if is_constant and is_new and _adding(place, params.column) and total.rows:
+            fact = f"{title}: its value is constant and the column is not there yet: ADD COLUMN with a default would write no row at all"
+            remedy = "`instant: true` at its add_column gives old rows the default of new ones at once, and saves all of the forecast"
+            found.append(Finding(severity=Severity.INFO, code="instant", fact=fact, remedy=remedy))
         return found
 
     def _is_done(self, place: Place) -> bool:
@@ -134,8 +166,14 @@ class Backfill(Operation[BackfillParams]):
         )
 
     def execute(self, context: Context, params: BackfillParams) -> int:
-        value = context.place.value(params.value).as_string(None)
-        return Work(bench_of(context), table=context.place.table, column=params.column, value=value).run()
+        return Work(
+            bench_of(context),
+            table=context.place.table,
+            column=params.column,
+            value=_value(context.place, params).as_string(None),
+            skip_triggers=params.triggers == "skip",
+            quiet_s=params.quiet or 0.0,
+        ).run()
 
     def verify(self, place: Place, params: BackfillParams) -> list[Finding]:
         row = place.known.connection.execute(
@@ -154,6 +192,57 @@ class Backfill(Operation[BackfillParams]):
                 remedy="find who writes them; then backfill again",
             )
         ]
+
+
+def _value(place: Place, params: BackfillParams) -> sql.Composable:
+    return value_sql(params.value, schema=place.schema, table=place.table, literal=place.value)
+
+
+def _finding(trap: Trap) -> Finding:
+    return Finding(
+        severity=Severity(trap.level), code=trap.code, fact=trap.fact, remedy=trap.remedy, manual=trap.manual
+    )
+
+
+def _tables_left(place: Place) -> list[TableInfo]:
+    """The tables of the same step of the plan that are there, in its order."""
+    names = [s.table for s in place.all_steps if s.spec is place.step.spec and s.table is not None]
+    return [t for t in map(place.known.table, names) if t is not None and t.kind == "r"]
+
+
+def _forecast_of(table: TableInfo, column: str, duty: float) -> Forecast:
+    is_sequential = index_with(table, column) is not None
+    return forecast(rows=table.rows_estimate, pages=table.pages, duty=duty, is_sequential=is_sequential)
+
+
+def _adding(place: Place, column: str) -> list[Step]:
+    """Steps that add the column to a table of this one, and leave its old rows NULL."""
+    tables = {s.table for s in place.all_steps if s.spec is place.step.spec}
+    return [
+        s
+        for s in place.all_steps
+        if s.spec.operation == "add_column"
+        and s.table in tables
+        and getattr(s.spec.params, "column", None) == column
+        and not getattr(s.spec.params, "instant", False)
+    ]
+
+
+def _around(place: Place) -> Around:
+    position = place.all_steps.index(place.step) if place.step in place.all_steps else 0
+    return Around(
+        added={
+            (str(s.table), str(getattr(s.spec.params, "column", "")))
+            for s in place.all_steps
+            if s.spec.operation == "add_column"
+        },
+        filled_later={
+            (str(s.table), str(getattr(s.spec.params, "column", "")))
+            for s in place.all_steps[position + 1 :]
+            if s.spec.operation == "backfill"
+        },
+        made={str(s.table) for s in place.all_steps if s.spec.operation == "create_tables"},
+    )
 
 
 def bench_of(context: Context) -> Bench:

@@ -1,0 +1,181 @@
+"""What all benchmarks share: a throwaway server, filled tables, what is measured, and where the results are written."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import statistics
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from online_migrate.postgres.connection import Connection, Connector
+from online_migrate.postgres.server import Server, start_server
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+SETTINGS = {
+    "max_wal_size": "4GB",
+    "checkpoint_timeout": "30min",
+    "shared_preload_libraries": "",
+    "synchronous_commit": "on",
+}
+"""checkpoints come when we ask for them, before each round, so that every way meets the same full-page images"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """A table to fill; the column bot_id is empty in every row."""
+
+    name: str
+    about: str
+    key: str = "bigserial PRIMARY KEY"
+    filler: int = 40
+    share_of_rows: float = 1.0
+    after: str = ""
+    """run once it is filled"""
+
+
+SHAPES = {
+    s.name: s
+    for s in (
+        Shape(name="int", about="bigserial key, 4 indexes"),
+        Shape(
+            name="uuid", about="random uuid key, 4 indexes", key="uuid PRIMARY KEY DEFAULT gen_random_uuid()"
+        ),
+        Shape(
+            name="wide",
+            about="900-byte rows, 4 indexes, a quarter of the rows",
+            filler=800,
+            share_of_rows=0.25,
+        ),
+        Shape(
+            name="fk",
+            about="bigserial key, the foreign key already there",
+            after="ALTER TABLE t ADD FOREIGN KEY (bot_id) REFERENCES bots",
+        ),
+        Shape(
+            name="index",
+            about="bigserial key, the index on bot_id already there",
+            after="CREATE INDEX ON t (bot_id)",
+        ),
+    )
+}
+
+
+def fill(connection: Connection, shape: Shape, rows: int, *, table: str = "t") -> int:
+    """Make the table; returns its rows."""
+    count = max(int(rows * shape.share_of_rows), 1)
+    name = sql.Identifier(table)
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS bots (id integer PRIMARY KEY); INSERT INTO bots VALUES (1) ON CONFLICT DO NOTHING"
+    )
+    connection.execute(
+        sql.SQL(
+            "CREATE TABLE {} (id {}, user_id bigint NOT NULL, amount bigint NOT NULL, state text NOT NULL, at timestamptz NOT NULL,"
+            " filler text, bot_id integer); ALTER TABLE {} ALTER filler SET STORAGE PLAIN"
+        ).format(name, sql.SQL(shape.key), name)
+    )
+    connection.execute(
+        sql.SQL(
+            "INSERT INTO {} (user_id, amount, state, at, filler) SELECT (random() * 100000)::int, n, 'paid', now() - n * interval '1 s',"
+            " repeat('x', {}) FROM generate_series(1, {}) n"
+        ).format(name, sql.Literal(shape.filler), sql.Literal(count))
+    )
+    for column in ("user_id", "amount", "at"):
+        connection.execute(sql.SQL("CREATE INDEX ON {} ({})").format(name, sql.Identifier(column)))
+    if shape.after:
+        connection.execute(sql.SQL(shape.after))
+    connection.execute(sql.SQL("VACUUM ANALYZE {}").format(name))
+    return count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    table: int
+    indexes: int
+    wal: int
+
+
+def read_sizes(connection: Connection, table: str = "t") -> Sizes:
+    """Bytes now; WAL since the beginning of the server."""
+    row = connection.execute(
+        "SELECT pg_relation_size(%(t)s), pg_indexes_size(%(t)s), (pg_current_wal_insert_lsn() - '0/0')::int8",
+        {"t": table},
+    ).fetchone()
+    assert row is not None  # a SELECT without FROM has one row
+    return Sizes(table=row[0], indexes=row[1], wal=row[2])
+
+
+def read_hot_share(dsn: str, table: str = "t") -> float | None:
+    """Of all updates of the table, those that touched no index; the sessions that made them must be closed."""
+    with Connector(dsn=dsn).open("benchmark") as connection:
+        row = connection.execute(
+            "SELECT n_tup_hot_upd::float8 / nullif(n_tup_upd, 0) FROM pg_stat_user_tables WHERE relname = %s",
+            [table],
+        ).fetchone()
+    return None if row is None else row[0]
+
+
+@contextmanager
+def server(settings: dict[str, str] | None = None) -> Iterator[Server]:
+    """A throwaway server with fsync on, as on disk as the folder for temporary files is."""
+    with start_server(settings=SETTINGS | (settings or {})) as made:
+        yield made
+
+
+@contextmanager
+def copied(made: Server, template: str, name: str = "bench") -> Iterator[str]:
+    """A fresh copy of a database, after a checkpoint; its DSN."""
+    with psycopg.connect(made.dsn, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+        )
+        connection.execute("CHECKPOINT")
+    try:
+        yield dsn_of(made, name)
+    finally:
+        with psycopg.connect(made.dsn, autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def dsn_of(made: Server, name: str) -> str:
+    """Another database of the server."""
+    return psycopg.conninfo.make_conninfo(made.dsn, dbname=name)
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle one."""
+    return statistics.median(values)
+
+
+def spread(values: Sequence[float]) -> float:
+    """Half of the way from the least to the most, by the median: ± this."""
+    middle = statistics.median(values)
+    return (max(values) - min(values)) / 2 / middle if middle else 0.0
+
+
+def machine(made: Server) -> str:
+    """What it was measured on, and when."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    load = os.getloadavg()[0]
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d}, PostgreSQL {made.version}, {os.cpu_count()} cores, {memory:.0f} GiB of memory,"
+        f" {platform.system()} {platform.machine()}, load average {load:.1f} at the end"
+    )
+
+
+def write_section(name: str, text: str) -> None:
+    """Put a section of docs/benchmarks.md anew, between its marks."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before = DOCUMENT.read_text()
+    section = f"{begin}\n{text.strip()}\n{end}"
+    marked = re.compile(rf"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    if marked.search(before) is None:
+        raise ValueError(f"{DOCUMENT.name} has no place for {name}")
+    DOCUMENT.write_text(marked.sub(lambda _: section, before))

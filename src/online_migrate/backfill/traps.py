@@ -1,0 +1,254 @@
+"""What would stop, spoil or surprise a backfill at row 12,000,000, read from the catalog before the first one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import psycopg
+from psycopg import sql
+
+from online_migrate.backfill.rows import describe_rows
+from online_migrate.postgres.catalog import TableInfo
+from online_migrate.postgres.connection import Connection
+
+LOOK_TIMEOUT_MS = 5_000
+"""a look for rows that break a check is given up after this; check says so then"""
+
+_SETS = re.compile(r"(?i)\bnew\.\"?(\w+)\"?\s*(?::=|=(?!=))")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trap:
+    """A fact about a table, how bad it is, and what to do."""
+
+    level: Literal["stop", "warn", "info"]
+    code: str
+    fact: str
+    remedy: str
+    manual: str = ""
+
+
+def read_traps(
+    connection: Connection, table: TableInfo, column: str, *, skip_triggers: bool = False
+) -> list[Trap]:
+    """Everything at once; reads only, and no rows but for NOT VALID checks."""
+    return [
+        *_kind(table, column),
+        *_storage(connection, table, column),
+        *_triggers(connection, table, column, skip=skip_triggers),
+        *_rules(connection, table),
+        *_rights(connection, table),
+        *_checks(connection, table),
+        *_publications(connection, table),
+    ]
+
+
+def _kind(table: TableInfo, column: str) -> Iterator[Trap]:
+    names = {"p": "partitioned", "f": "a foreign table", "v": "a view", "m": "a materialised view"}
+    if table.kind != "r":
+        fact = f"{table.name} is {names.get(table.kind, table.kind)}; a backfill walks tables of rows"
+        remedy = "name its partitions, one by one" if table.kind == "p" else "take it out of the set"
+        yield Trap(level="stop", code="not_a_table", fact=fact, remedy=remedy)
+    for index in table.indexes:
+        if index.is_unique and column in index.columns:
+            fact = f"unique index {index.name} holds {column}: every update locks its row as a DELETE does, and inserts of children wait"
+            yield Trap(level="stop", code="unique_on_column", fact=fact, remedy="build it after the backfill")
+
+
+def _storage(connection: Connection, table: TableInfo, column: str) -> Iterator[Trap]:
+    row = connection.execute(
+        """SELECT c.relpersistence::text, a.attgenerated::text, a.attidentity::text,
+                  ARRAY(SELECT i.inhrelid::regclass::text FROM pg_inherits i WHERE i.inhparent = c.oid ORDER BY 1),
+                  ARRAY(SELECT g.attname FROM pg_attribute g WHERE g.attrelid = c.oid AND g.attgenerated <> '' AND NOT g.attisdropped
+                         AND g.attname <> %(column)s ORDER BY g.attnum)
+             FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = %(column)s
+            WHERE c.oid = %(oid)s""",
+        {"column": column, "oid": table.oid},
+    ).fetchone()
+    assert row is not None  # the table was just read
+    persistence, generated, identity, heirs, computed = row
+    if generated or identity == "a":
+        fact = f"{table.name}.{column} is {'a generated column' if generated else 'GENERATED ALWAYS AS IDENTITY'}: PostgreSQL gives its value"
+        yield Trap(level="stop", code="generated_column", fact=fact, remedy="backfill another column")
+    if persistence == "u":
+        fact = f"{table.name} is unlogged: a crash of the server empties it"
+        yield Trap(
+            level="info",
+            code="unlogged",
+            fact=fact,
+            remedy="nothing; after a crash there is nothing left to fill",
+        )
+    if heirs and table.kind == "r":
+        fact = (
+            f"{table.name} has tables that inherit from it, which are not walked with it: {', '.join(heirs)}"
+        )
+        yield Trap(level="warn", code="inherited", fact=fact, remedy="name them in the plan as well")
+    if computed:
+        fact = f"{table.name}: generated columns are computed anew with every row that is written: {', '.join(computed)}"
+        yield Trap(
+            level="info",
+            code="generated_beside",
+            fact=fact,
+            remedy="an index on one of them is no hindrance unless its value changes",
+        )
+
+
+def _triggers(connection: Connection, table: TableInfo, column: str, *, skip: bool) -> Iterator[Trap]:
+    rows = connection.execute(
+        """SELECT t.tgname, p.prosrc, t.tgtype & 2 = 2 AND t.tgtype & 1 = 1, t.tgenabled::text
+             FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+            WHERE t.tgrelid = %(oid)s AND NOT t.tgisinternal AND t.tgtype & 16 = 16 AND t.tgenabled <> 'D'
+              AND (t.tgattr = '' OR (SELECT a.attnum FROM pg_attribute a WHERE a.attrelid = t.tgrelid AND a.attname = %(column)s)
+                   = ANY (string_to_array(t.tgattr::text, ' ')::int[]))
+            ORDER BY t.tgname""",
+        {"oid": table.oid, "column": column},
+    ).fetchall()
+    if skip:
+        rows = [r for r in rows if r[3] in ("A", "R")]
+        yield from _skipping(connection, table, column)
+    else:
+        rows = [r for r in rows if r[3] != "R"]
+    setters = {
+        name: sorted({*_SETS.findall(body)} - {column}) for name, body, before_row, _ in rows if before_row
+    }
+    remedy = "if they should not fire for old rows: `triggers: skip`"
+    for name, columns in setters.items():
+        if columns:
+            fact = f"trigger {name} of {table.name} sets {', '.join(columns)} in every row that the backfill writes"
+            yield Trap(level="warn", code="trigger_sets", fact=fact, remedy=remedy)
+    others = [r[0] for r in rows if not setters.get(r[0])]
+    if others:
+        fact = f"{table.name}: triggers fire for every row that the backfill writes: {', '.join(others)}"
+        yield Trap(level="warn", code="triggers", fact=fact, remedy=remedy)
+
+
+def _skipping(connection: Connection, table: TableInfo, column: str) -> Iterator[Trap]:
+    """session_replication_role = replica needs a right, and switches foreign-key checks off (postgres-facts 16)."""
+    may = "current_setting('is_superuser') = 'on'"
+    if connection.info.server_version >= 150000:
+        may += " OR has_parameter_privilege(current_user, 'session_replication_role', 'SET')"
+    row = connection.execute(sql.SQL("SELECT {}, quote_ident(current_user)").format(sql.SQL(may))).fetchone()
+    assert row is not None  # a SELECT without FROM has one row
+    if not row[0]:
+        grant = f"GRANT SET ON PARAMETER session_replication_role TO {row[1]} (from 15 on), or leave triggers to fire"
+        fact = f"triggers: skip sets session_replication_role, which {row[1]} may not"
+        yield Trap(level="stop", code="skip_right", fact=fact, remedy=grant)
+    keys = [k.name for k in table.foreign_keys if column in k.columns]
+    if keys:
+        fact = f"triggers: skip would also skip foreign key {', '.join(keys)} on {table.name}.{column}: an orphan would go in"
+        yield Trap(
+            level="stop",
+            code="skip_foreign_key",
+            fact=fact,
+            remedy="add the foreign key after the backfill, or let triggers fire",
+        )
+
+
+def _rules(connection: Connection, table: TableInfo) -> Iterator[Trap]:
+    rows = connection.execute(
+        "SELECT rulename FROM pg_rewrite WHERE ev_class = %s AND ev_type = '2' AND ev_enabled <> 'D'",
+        [table.oid],
+    ).fetchall()
+    if rows:
+        fact = f"{table.name} has rules ON UPDATE, which rewrite a batch: {', '.join(r[0] for r in rows)}"
+        yield Trap(
+            level="stop",
+            code="update_rule",
+            fact=fact,
+            remedy="make them triggers, or disable them for the time",
+        )
+
+
+def _rights(connection: Connection, table: TableInfo) -> Iterator[Trap]:
+    row = connection.execute(
+        """SELECT has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'UPDATE'), quote_ident(current_user),
+                  row_security_active(c.oid), c.relforcerowsecurity
+             FROM pg_class c WHERE c.oid = %s""",
+        [table.oid],
+    ).fetchone()
+    assert row is not None  # the table was just read
+    may, user, hides, forced = row
+    if not may:
+        fact = f"{user} may not read and update {table.name}"
+        yield Trap(
+            level="stop",
+            code="table_right",
+            fact=fact,
+            remedy=f"GRANT SELECT, UPDATE ON {table.full_name} TO {user}",
+        )
+    if hides:
+        fact = f"row-level security of {table.name} hides rows from {user}: they would stay without a value"
+        remedy = f"ALTER ROLE {user} BYPASSRLS" + (
+            f", or ALTER TABLE {table.full_name} NO FORCE ROW LEVEL SECURITY" if forced else ""
+        )
+        yield Trap(level="stop", code="row_security", fact=fact, remedy=remedy)
+
+
+def _checks(connection: Connection, table: TableInfo) -> Iterator[Trap]:
+    """An UPDATE checks a NOT VALID constraint too: an old row that breaks it can no longer be written (23514)."""
+    for check in table.constraints:
+        if check.kind != "c" or check.is_valid:
+            continue
+        row = connection.execute(
+            "SELECT pg_get_expr(conbin, conrelid) FROM pg_constraint WHERE oid = %s", [check.oid]
+        ).fetchone()
+        assert row is not None  # the constraint was just read
+        try:
+            with connection.transaction():
+                connection.execute(
+                    sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(LOOK_TIMEOUT_MS))
+                )
+                found = connection.execute(
+                    sql.SQL("SELECT ctid::text FROM ONLY {} WHERE NOT ({}) LIMIT 3").format(
+                        sql.Identifier(table.schema, table.name), sql.SQL(row[0])
+                    )
+                ).fetchall()
+        except psycopg.errors.QueryCanceled:
+            fact = f"{table.name}: NOT VALID check {check.name}: whether an old row breaks it was not seen in {LOOK_TIMEOUT_MS // 1000} s"
+            yield Trap(
+                level="warn",
+                code="check_unknown",
+                fact=fact,
+                remedy="such a row would stop the backfill: look for it before",
+            )
+            continue
+        if found:
+            rows = describe_rows(connection, table, [r[0] for r in found])
+            fact = f"{table.name}: old rows break the NOT VALID check {check.name}, so no UPDATE of them goes through: {rows}"
+            yield Trap(
+                level="stop", code="broken_check", fact=fact, remedy="mend these rows, or drop the check"
+            )
+
+
+def _publications(connection: Connection, table: TableInfo) -> Iterator[Trap]:
+    row = connection.execute(
+        """SELECT ARRAY(SELECT p.pubname FROM pg_publication_tables p WHERE p.schemaname = %(schema)s AND p.tablename = %(table)s ORDER BY 1),
+                  ARRAY(SELECT p.pubname FROM pg_publication p WHERE p.puballtables ORDER BY 1),
+                  ARRAY(SELECT p.pubname FROM pg_publication_tables t JOIN pg_publication p USING (pubname)
+                         WHERE p.pubupdate AND t.schemaname = %(schema)s AND t.tablename = %(table)s),
+                  c.relreplident = 'n' OR c.relreplident = 'd' AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)
+             FROM pg_class c WHERE c.oid = %(oid)s""",
+        {"schema": table.schema, "table": table.name, "oid": table.oid},
+    ).fetchone()
+    assert row is not None  # the table was just read
+    names, for_all, of_updates, lacks_identity = row
+    if of_updates and lacks_identity:
+        fact = f"{table.name} is published by {', '.join(of_updates)} and has no replica identity: PostgreSQL refuses every UPDATE of it (55000)"
+        yield Trap(
+            level="stop",
+            code="replica_identity",
+            fact=fact,
+            remedy=f"ALTER TABLE {table.full_name} REPLICA IDENTITY …, or take it out",
+        )
+    elif names:
+        fact = f"{table.name} is published by {', '.join(names)}: its subscribers stop at a column that they do not have"
+        yield Trap(
+            level="warn", code="published", fact=fact, remedy="add the column at the subscribers first"
+        )
+    if for_all:
+        fact = f"publications FOR ALL TABLES carry our journal too: {', '.join(for_all)}"
+        remedy = "make schema online_migrate with its tables at the subscribers first, or they stop at our first row"
+        yield Trap(level="warn", code="all_tables", fact=fact, remedy=remedy)

@@ -1,0 +1,58 @@
+"""Small plans around a backfill: checked, and run by the runner itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from online_migrate.clock import Signal, SystemClock
+from online_migrate.engine.check import check, survey
+from online_migrate.engine.runner import Runner
+from online_migrate.engine.secrets import Secrets
+from online_migrate.events import Event
+from online_migrate.operations.base import Finding
+from online_migrate.operations.registry import OPERATIONS
+from online_migrate.plan.load import load
+from online_migrate.plan.model import Plan
+from online_migrate.postgres.connection import Connector
+
+
+class Ears:
+    """A Sink that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
+
+
+def plan_of(*steps: str) -> Plan:
+    """A plan of one stage with these steps."""
+    lines = "\n".join(f"      - {s}" for s in steps)
+    return load(
+        f"plan: small\nstages:\n  - stage: one\n    steps:\n{lines}\n", OPERATIONS, path=Path("small.yaml")
+    )
+
+
+def findings_of(dsn: str, *steps: str) -> dict[str, Finding]:
+    """What check says of the plan, by code."""
+    connection = Connector(dsn=dsn).open("check")
+    try:
+        return {f.code: f for f in check(survey(plan_of(*steps), connection))}
+    finally:
+        connection.close()
+
+
+def run_plan(dsn: str, *steps: str) -> list[Event]:
+    """Run it to its end; returns the events."""
+    ears = Ears()
+    Runner(
+        plan=plan_of(*steps),
+        connector=Connector(dsn=dsn),
+        clock=SystemClock(),
+        signal=Signal(),
+        sink=ears,
+        secrets=Secrets({}, {}),
+        show_secret=lambda *_: "nowhere",
+    ).run()
+    return ears.events
