@@ -23,6 +23,7 @@ from online_migrate.events import Event, SecretShown, Sink, Sinks
 from online_migrate.observe.history import HistorySink
 from online_migrate.observe.logs import Format, LogSink
 from online_migrate.observe.metrics import Budgets, MetricsSink
+from online_migrate.observe.page.serve import StatusPage
 from online_migrate.observe.progress import LiveView
 from online_migrate.observe.readings import ServerReader
 from online_migrate.observe.watch import SnapshotWatch
@@ -55,7 +56,9 @@ class Wiring:
     "--accept-changed-plan", is_flag=True, help="Go on with a plan that is not the one the run began with."
 )
 @click.option(
-    "--metrics-port", type=click.IntRange(0, 65535), help="Serve /metrics here; 0 takes a free port."
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    help="Serve the status page and /metrics here; 0 takes a free port.",
 )
 @click.option("--metrics-host", default="127.0.0.1", show_default=True, help="Address for --metrics-port.")
 @click.option("--log-format", type=click.Choice(["console", "json"]), default="console", show_default=True)
@@ -132,9 +135,10 @@ def _listeners(plan: Plan, connector: Connector, wiring: Wiring, stack: ExitStac
             )
         )
     if wiring.metrics_address is not None:
-        metrics = _serve_metrics(plan, wiring.metrics_address, stack)
+        page = StatusPage(plan.name)
+        metrics = _serve_metrics(plan, wiring.metrics_address, page, stack)
         sinks.append(metrics)
-        watchers.append(metrics.update)
+        watchers += [metrics.update, page.update]
         looks.append(ServerReader(metrics.take).look)
     if watchers:
         watch = SnapshotWatch(connector, plan.name, watchers, looks=looks)
@@ -143,11 +147,12 @@ def _listeners(plan: Plan, connector: Connector, wiring: Wiring, stack: ExitStac
     return Sinks(sinks), console
 
 
-def _serve_metrics(plan: Plan, address: tuple[str, int], stack: ExitStack) -> MetricsSink:
+def _serve_metrics(plan: Plan, address: tuple[str, int], page: StatusPage, stack: ExitStack) -> MetricsSink:
     metrics = MetricsSink(plan=plan.name, budgets=Budgets.of(plan))
     host, port = address
-    server = MetricsServer(metrics.registry, host=host, port=port)
-    click.echo(f"metrics: {server.start()}/metrics", err=True)
+    server = MetricsServer(metrics.registry, host=host, port=port, routes=page.routes)
+    url = server.start()
+    click.echo(f"status page: {url}/\nmetrics: {url}/metrics", err=True)
     stack.callback(server.stop)
     stack.callback(lambda: _await_last_scrape(metrics))
     return metrics

@@ -1,4 +1,4 @@
-"""The HTTP server of a runner: ``/metrics`` for Prometheus and ``/healthz`` for who keeps it alive.  Read only."""
+"""The HTTP server of a runner: ``/metrics`` for Prometheus, ``/healthz`` for who keeps it alive, pages.  Read only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final
@@ -27,21 +27,35 @@ class Page:
 
     content_type: str
     body: bytes
+    status: HTTPStatus = HTTPStatus.OK
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """further ones"""
 
 
-Route = Callable[[str], Page]
-"""from the request's Accept header to the page"""
+Route = Callable[[Mapping[str, str]], Page]
+"""from the request's headers, their names in small letters, to the page"""
 
 
 class MetricsServer:
-    """Serves ``registry`` at ``host``, loopback unless the operator says otherwise; port 0 takes a free one."""
+    """Serves ``registry`` at ``host``, loopback unless the operator says otherwise; port 0 takes a free one.
 
-    def __init__(self, registry: CollectorRegistry, *, host: str = LOOPBACK, port: int = 0) -> None:
+    ``routes`` are further paths, and come before its own.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        *,
+        host: str = LOOPBACK,
+        port: int = 0,
+        routes: Mapping[str, Route] | None = None,
+    ) -> None:
         self._host = host
         self._port = port
         self._routes: Mapping[str, Route] = {
-            "/metrics": lambda accept: _metrics(registry, accept),
+            "/metrics": lambda headers: metrics_page(registry, headers.get("accept", "")),
             "/healthz": lambda _: Page(content_type="text/plain; charset=utf-8", body=b"ok\n"),
+            **(routes or {}),
         }
         self._server: ThreadingHTTPServer | None = None
         self._thread: threading.Thread | None = None
@@ -66,7 +80,8 @@ class MetricsServer:
             self._thread.join()
 
 
-def _metrics(registry: CollectorRegistry, accept: str) -> Page:
+def metrics_page(registry: CollectorRegistry, accept: str) -> Page:
+    """The metrics as they are now, in the format that is asked for."""
     encoder, content_type = choose_encoder(accept)
     return Page(content_type=content_type, body=encoder(registry))
 
@@ -82,6 +97,9 @@ def _listen(host: str, port: int, routes: Mapping[str, Route]) -> ThreadingHTTPS
             self.socket.bind(self.server_address)
             self.server_address = self.socket.getsockname()
             self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+        def handle_error(self, *_: object) -> None:
+            """A reader who went away is no news, and nothing may be printed into a terminal's picture."""
 
     class Handler(_Handler):
         pages = routes
@@ -117,11 +135,14 @@ class _Handler(BaseHTTPRequestHandler):
         if route is None:
             self.send_error(HTTPStatus.NOT_FOUND, explain=f"here are {', '.join(self.pages)}")
             return
-        page = route(self.headers.get("Accept", ""))
-        self.send_response(HTTPStatus.OK)
+        page = route({name.lower(): value for name, value in self.headers.items()})
+        self.send_response(page.status)
         self.send_header("Content-Type", page.content_type)
         self.send_header("Content-Length", str(len(page.body)))
         self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        for name, value in page.headers.items():
+            self.send_header(name, value)
         self.end_headers()
         if with_body:
             self.wfile.write(page.body)

@@ -8,6 +8,7 @@ from typing import ClassVar
 from psycopg import sql
 from pydantic import Field
 
+from online_migrate.discovery.leaners import read_leaners
 from online_migrate.errors import VerificationFailed
 from online_migrate.operations.base import (
     Context,
@@ -25,6 +26,11 @@ from online_migrate.postgres.catalog import ConstraintInfo, IndexInfo, TableInfo
 from online_migrate.postgres.locks import LockMode
 
 MANUAL = "https://www.postgresql.org/docs/current/sql-dropindex.html"
+_REMEDIES = {
+    "replica identity": "ALTER TABLE … REPLICA IDENTITY USING INDEX another one, or FULL; then check again",
+    "look-ups": "where the application has such look-ups, build a plain index on these columns first (create_index)",
+    "view": "read its definition: it may need the owner's column",
+}
 
 
 class SwapUniqueParams(Strict):
@@ -94,7 +100,63 @@ class SwapUnique(Operation[SwapUniqueParams]):
                     remedy="a primary key is not swapped: change the plan",
                 )
             )
-        return findings
+        return findings + self._leaning(place, params, table, old) + self._unbuilt(place, params, table)
+
+    def _leaning(
+        self, place: Place, params: SwapUniqueParams, table: TableInfo, old: tuple[IndexInfo, ...]
+    ) -> list[Finding]:
+        """Who leans on the old unique beside foreign keys: what would break at once stops, the rest is to be read."""
+        if not old:
+            return []
+        new = self._new_columns(place, params, table)
+        leaners = read_leaners(
+            place.known.connection,
+            table,
+            params.from_,
+            [i.oid for i in old],
+            [c for c in new if c not in params.from_],
+        )
+        what = f"the unique of {place.table} on ({', '.join(params.from_)})"
+        return [
+            Finding(
+                severity=Severity.STOP if leaner.is_fatal else Severity.WARN,
+                code=f"leans_{leaner.kind.replace(' ', '_').replace('-', '_')}",
+                fact=f"{leaner.kind} {leaner.name} leans on {what}: {leaner.why}",
+                remedy=_REMEDIES.get(leaner.kind, "let it name the owner, too, before this stage"),
+                manual=MANUAL,
+            )
+            for leaner in leaners
+        ]
+
+    def _new_columns(self, place: Place, params: SwapUniqueParams, table: TableInfo) -> list[str]:
+        """Of the new unique: as it is there, or as an earlier step of the plan builds it; empty where nobody does."""
+        index = table.index(params.to)
+        if index is not None:
+            return [str(c) for c in index.columns]
+        for step in place.all_steps:
+            built = step.spec.params
+            if step.table == place.table and getattr(built, "name", None) is not None:
+                name = str(built.name).replace("<table>", place.table)  # type: ignore[attr-defined]  # looked for above
+                if name == params.to and getattr(built, "unique", False):
+                    return list(getattr(built, "columns", []))
+        return []
+
+    def _unbuilt(self, place: Place, params: SwapUniqueParams, table: TableInfo) -> list[Finding]:
+        """A swap whose new unique nobody builds would stop in the middle of the night."""
+        new = self._new_columns(place, params, table)
+        if set(params.from_) < set(new):
+            return []
+        fact = (
+            f"no unique index {params.to} on ({', '.join(params.from_)}) and more is there, and no earlier step builds it"
+            if not new
+            else f"{params.to} is on ({', '.join(new)}), which is not ({', '.join(params.from_)}) and more"
+        )
+        remedy = "build it by a create_index with unique: true in an earlier stage"
+        return [
+            Finding(
+                severity=Severity.STOP, code="new_unique_missing", fact=fact, remedy=remedy, manual=MANUAL
+            )
+        ]
 
     def _in_the_way(self, place: Place, key: ConstraintInfo, old: tuple[IndexInfo, ...]) -> Finding:
         index = next(i.name for i in old if i.oid == key.index_oid)

@@ -1,0 +1,205 @@
+"""What the page shows, as JSON: decided here from one frozen snapshot, so that the browser only lays it out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import online_migrate
+from online_migrate.journal.store import HistoryRecord
+from online_migrate.observe.page.throughput import Curve, Hold, draw_curve, find_holds, find_work
+from online_migrate.observe.snapshot import to_json
+from online_migrate.observe.views import Snapshot, StageView, StepView, WaitView, where
+from online_migrate.observe.words import describe, place_text
+
+EVENTS: Final = 30
+"""events that are shown, the newest first"""
+LONGEST_S: Final = 3_600.0
+"""the rate is shown over the last hour"""
+_QUIET: Final = {"step_started", "throughput"}
+"""events that say nothing new beside the others"""
+_HOLDING: Final = {
+    "blockers_seen", "gate_waiting", "late_rows", "lock_given_way", "reconnected", "retried", "wait_started",
+}  # fmt: skip
+
+
+def to_document(snapshot: Snapshot) -> dict[str, Any]:
+    """What ``status --json`` says of the run, and what else the page draws.  Times are ISO 8601, durations seconds."""
+    work = find_work(snapshot.history, snapshot.steps, snapshot.read_at)
+    curve = draw_curve(work, until=snapshot.read_at if is_filling(snapshot) else None, longest_s=LONGEST_S)
+    stage = snapshot.stage
+    return to_json(snapshot) | {
+        "version": online_migrate.__version__,
+        "word": decide_word(snapshot),
+        "reason": snapshot.reason,
+        "run_id": snapshot.run_id,
+        "started_at": snapshot.started_at.isoformat(),
+        "ended_at": _iso(snapshot.ended_at),
+        "read_at": snapshot.read_at.isoformat(),
+        "seconds": snapshot.seconds,
+        "is_live": snapshot.is_live,
+        "runner": snapshot.holder.who if snapshot.holder else None,
+        "steps_done": sum(step.state == "done" for step in snapshot.steps),
+        "steps_total": len(snapshot.steps),
+        "stage": stage.stage if stage else None,
+        "rows_done": sum(step.rows_done for step in snapshot.steps),
+        "rate": _rate(snapshot),
+        "eta_s": None if stage is None else stage_eta_s(stage, snapshot),
+        "stages": [_stage_json(stage) for stage in snapshot.stages],
+        "waits": [_wait_json(wait, snapshot.read_at) for wait in snapshot.waits],
+        "blockers": [b.to_json() for b in find_blockers(snapshot)],
+        "curve": None if curve is None else curve_json(curve),
+        "holds": [hold_json(h) for h in find_holds(snapshot.history) if is_in(h, curve)],
+        "events": [event_json(r) for r in newest_events(snapshot.history)],
+    }
+
+
+def decide_word(snapshot: Snapshot) -> str:
+    """The run's state in a word: running, holding, no runner, at a gate, stopped, failed or done."""
+    if snapshot.state == "running" and not snapshot.is_live:
+        return "no runner"
+    if snapshot.state == "running" and snapshot.waits:
+        return "holding"
+    return "at a gate" if snapshot.state == "waiting" else snapshot.state
+
+
+def is_filling(snapshot: Snapshot) -> bool:
+    """Whether a backfill is under way, also while it holds."""
+    return snapshot.is_live and any(s.state == "running" and s.share_done is not None for s in snapshot.steps)
+
+
+def _rate(snapshot: Snapshot) -> float | None:
+    rates = [step.rate for step in snapshot.steps if step.rate is not None]
+    return sum(rates) if rates else None
+
+
+def stage_eta_s(stage: StageView, snapshot: Snapshot) -> float | None:
+    """Until the stage is done, at the pace of now: what runs, then the rows that are expected in what comes after.
+
+    None where it stands still, where nothing is measured, and where the rows to come are not known.
+    """
+    running = [step for step in stage.steps if step.state == "running"]
+    etas = [step.eta_s for step in running if step.eta_s is not None]
+    rate = sum(step.rate for step in running if step.rate is not None)
+    to_come = [step.rows_expected for step in stage.steps if step.state == "pending"]
+    expected = [rows for rows in to_come if rows is not None]
+    if snapshot.waits or not running or len(etas) < len(running) or len(expected) < len(to_come) or rate <= 0:
+        return None
+    return max(etas) + sum(expected) / rate
+
+
+def _stage_json(stage: StageView) -> dict[str, Any]:
+    return {
+        "stage": stage.stage,
+        "phase": stage.phase,
+        "state": stage.state,
+        "reason": stage.reason,
+        "steps": [_step_json(step) for step in stage.steps],
+    }
+
+
+def _step_json(step: StepView) -> dict[str, Any]:
+    return {
+        "step": step.step,
+        "table": step.table or None,
+        "state": step.state,
+        "rows_done": step.rows_done,
+        "rows_expected": step.rows_expected,
+        "share_done": step.share_done,
+        "rate": step.rate,
+        "eta_s": step.eta_s,
+        "seconds": step.seconds,
+        "reason": step.reason,
+    }
+
+
+def _wait_json(wait: WaitView, now: datetime) -> dict[str, Any]:
+    seconds = (now - wait.since).total_seconds()
+    return {"kind": wait.kind, "reason": wait.reason, "place": where(wait), "seconds": seconds}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocking:
+    """Sessions that were seen in the way of a step that still runs."""
+
+    at: datetime
+    place: str
+    waiting_for: str
+    blockers: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "at": self.at.isoformat(),
+            "place": self.place,
+            "waiting_for": self.waiting_for,
+            "blockers": list(self.blockers),
+        }
+
+
+def find_blockers(snapshot: Snapshot) -> tuple[Blocking, ...]:
+    """Who was last seen in the way of each step that runs, until it got its lock."""
+    running = {step.key for step in snapshot.steps if step.state == "running"} if snapshot.is_live else set()
+    seen = dict[tuple[str, str, str], Blocking]()
+    for record in snapshot.history:
+        key = (record.stage, record.step, record.table)
+        names = record.fields.get("blockers")
+        if record.event in {"run_started", "run_ended"}:
+            seen.clear()
+        elif record.event in {"lock_held", "step_ended", "step_failed", "wait_ended"}:
+            seen.pop(key, None)
+        elif key in running and isinstance(names, Sequence) and names:
+            seen[key] = Blocking(
+                at=record.at,
+                place=place_text(*key),
+                waiting_for=str(record.fields.get("waiting_for") or record.fields.get("relation", "")),
+                blockers=tuple(map(str, names)),
+            )
+    return tuple(seen.values())
+
+
+def newest_events(history: Iterable[HistoryRecord], limit: int = EVENTS) -> list[HistoryRecord]:
+    """What is worth a line, the newest first."""
+    return [r for r in history if r.event not in _QUIET][-limit:][::-1]
+
+
+def event_json(record: HistoryRecord) -> dict[str, Any]:
+    """An event as a sentence; its level is bad, hold, or empty."""
+    is_bad = record.event == "step_failed" or record.fields.get("outcome") == "failed"
+    return {
+        "at": record.at.isoformat(),
+        "place": place_text(record.stage, record.step, record.table),
+        "text": describe(record.event, record.fields),
+        "level": "bad" if is_bad else "hold" if record.event in _HOLDING else "",
+    }
+
+
+def curve_json(curve: Curve) -> dict[str, Any]:
+    """A curve for the browser to draw."""
+    return {
+        "begins_at": curve.begins_at.isoformat(),
+        "ends_at": curve.ends_at.isoformat(),
+        "bucket_s": curve.bucket_s,
+        "rates": [round(rate, 1) for rate in curve.rates],
+    }
+
+
+def hold_json(hold: Hold) -> dict[str, Any]:
+    """A hold for the browser; ``ends_at`` is null while it lasts."""
+    return {
+        "kind": hold.kind,
+        "reason": hold.reason,
+        "place": hold.place,
+        "begins_at": hold.begins_at.isoformat(),
+        "ends_at": _iso(hold.ends_at),
+    }
+
+
+def is_in(hold: Hold, curve: Curve | None) -> bool:
+    """Whether the hold is seen beside the curve."""
+    return curve is not None and (hold.ends_at is None or hold.ends_at > curve.begins_at)
+
+
+def _iso(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()

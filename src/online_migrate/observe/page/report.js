@@ -1,0 +1,122 @@
+"use strict";
+// What only the whole journal knows: the sections of the report.
+
+const NUMBER = "number";
+
+// columns: [title, row → text or element, class]
+function facts_table(caption, columns, rows) {
+  const head = make("tr", {}, ...columns.map(([title, , kind]) => make("th", { scope: "col", class: kind }, title)));
+  const body = rows.map((row) => make("tr", {}, ...columns.map(([, text, kind], i) =>
+    make(i ? "td" : "th", { class: kind, scope: i ? null : "row" }, text(row)))));
+  return make("div", { class: "scroll" }, make("table", { class: "facts" }, make("caption", { class: "vh" }, caption),
+    make("thead", {}, head), make("tbody", {}, ...body)));
+}
+
+function chapter(title, ...content) {
+  const id = `chapter-${title.toLowerCase().replace(/[^a-z]+/g, "-")}`;
+  return make("section", { "aria-labelledby": id }, make("h2", { id }, title), ...content);
+}
+
+const nothing = (text) => make("p", { class: "muted" }, text);
+
+function draw_report(report) {
+  const timeline = make("div");
+  at("report").replaceChildren(
+    chapter("Timeline", timeline, stage_table(report)),
+    chapter("Holds", ...hold_tables(report)),
+    chapter("Locks", ...lock_tables(report)),
+    chapter("Throughput", throughput_table(report)),
+    chapter("Growth", growth_table(report)),
+    chapter("Approvals", approval_table(report)),
+    chapter("Findings of the check", finding_table(report)),
+    chapter("Verified", ...verified_tables(report)));
+  draw_timeline(timeline, report);
+}
+
+function stage_table(report) {
+  return facts_table("Stages with their times", [
+    ["Stage", (s) => s.stage], ["Phase", (s) => s.phase, "wide"], ["State", (s) => MARKS[s.state] || s.state],
+    ["Begun", (s) => (s.begins_at ? date_text(s.begins_at) : ""), "wide"],
+    ["Steps", (s) => `${s.steps_done} / ${s.steps_total}`, NUMBER],
+    ["Took", (s) => (s.seconds === null ? "" : seconds_text(s.seconds)), NUMBER],
+  ], report.stages);
+}
+
+function hold_tables(report) {
+  if (!report.holds.length) return [nothing("It never held back.")];
+  return [
+    facts_table("Holds by kind", [
+      ["Kind", (k) => k.kind], ["Times", (k) => count_text(k.times), NUMBER],
+      ["Altogether", (k) => seconds_text(k.seconds), NUMBER], ["Longest", (k) => seconds_text(k.longest_s), NUMBER],
+    ], report.hold_kinds),
+    make("h3", {}, report.holds_left_out ? `The longest ${report.holds.length}` : "Each of them"),
+    facts_table("Holds", [
+      ["Begun", (h) => clock_text(h.begins_at)], ["For", (h) => seconds_text(h.seconds), NUMBER], ["Where", (h) => h.place, "wide"],
+      ["Why", (h) => `${h.reason}${h.ends_at ? "" : " (still)"}`],
+    ], report.holds),
+  ];
+}
+
+function lock_tables(report) {
+  const sum = report.locks;
+  if (!sum.windows && !sum.given_way) return [nothing("No strong lock was asked for yet.")];
+  return [
+    make("p", {}, `${count_text(sum.windows)} lock windows, ${count_text(sum.given_way)} times given way. Held ${seconds_text(sum.held_p50_s)} in the middle, `
+      + `${seconds_text(sum.held_p99_s)} at the 99th percentile, ${seconds_text(sum.held_longest_s)} at most; waited for ${seconds_text(sum.waited_longest_s)} at most.`),
+    make("h3", {}, "By stage"),
+    facts_table("Lock windows by stage", [
+      ["Stage", (l) => l.stage], ["Windows", (l) => count_text(l.windows), NUMBER], ["Given way", (l) => count_text(l.given_way), NUMBER],
+      ["Longest hold", (l) => seconds_text(l.held_longest_s), NUMBER], ["Longest wait", (l) => seconds_text(l.waited_longest_s), NUMBER],
+    ], sum.stages),
+    make("h3", {}, sum.longest.length < sum.windows ? `The ${sum.longest.length} longest` : "Each of them"),
+    facts_table("Lock windows", [
+      ["At", (l) => clock_text(l.at)], ["Relation", (l) => l.relation], ["Lock", (l) => l.lock, "wide"], ["Step", (l) => l.place, "wide"],
+      ["Waited", (l) => seconds_text(l.waited_s), NUMBER], ["Held", (l) => seconds_text(l.held_s), NUMBER],
+      ["Attempts", (l) => count_text(l.attempts), NUMBER],
+    ], sum.longest),
+  ];
+}
+
+function throughput_table(report) {
+  if (!report.throughput.length) return nothing("No rows have been written yet.");
+  return facts_table("Rows written by table", [
+    ["Table", (t) => t.table], ["Rows", (t) => count_text(t.rows), NUMBER], ["Batches", (t) => count_text(t.batches), NUMBER],
+    ["Writing", (t) => seconds_text(t.worked_s), NUMBER], ["Pausing", (t) => seconds_text(t.paused_s), `${NUMBER} wide`],
+    ["Rows/s", (t) => (t.rate === null ? "n/a" : count_text(t.rate)), NUMBER],
+    ["Left to the sweep", (t) => count_text(t.skipped_locked), `${NUMBER} wide`],
+  ], report.throughput);
+}
+
+function growth_table(report) {
+  if (!report.growth.length) return nothing("The journal has no sizes of this run.");
+  const change = (before, after) => (after === null ? "n/a" : `${after >= before ? "+" : ""}${bytes_text(after - before)}`);
+  return facts_table("Sizes of tables and of their indexes", [
+    ["Table", (t) => t.table], ["Before", (t) => bytes_text(t.table_before), NUMBER], ["Change", (t) => change(t.table_before, t.table_after), NUMBER],
+    ["Indexes before", (t) => bytes_text(t.indexes_before), `${NUMBER} wide`],
+    ["Indexes' change", (t) => change(t.indexes_before, t.indexes_after), NUMBER],
+  ], report.growth);
+}
+
+function approval_table(report) {
+  if (!report.approvals.length) return nothing("No gate was approved.");
+  return facts_table("Approvals", [
+    ["Stage", (a) => a.stage], ["By", (a) => a.approved_by], ["At", (a) => date_text(a.at)], ["Note", (a) => a.note],
+  ], report.approvals);
+}
+
+function finding_table(report) {
+  if (!report.findings.length) return nothing("The check had nothing to say, or the run began with an older version.");
+  return facts_table("Findings", [
+    ["Severity", (f) => f.severity], ["Fact", (f) => f.fact], ["Where", (f) => [f.step, f.table].filter(Boolean).join(" / "), "wide"],
+    ["What to do", (f) => f.remedy, "wide"],
+  ], report.findings);
+}
+
+function verified_tables(report) {
+  const sum = make("p", {}, report.verified_text);
+  if (!report.verified.length) return [sum];
+  return [sum, make("h3", {}, "Steps that do nothing but verify"), facts_table("Verifying steps", [
+    ["Step", (v) => v.step], ["Stage", (v) => v.stage, "wide"], ["Tables", (v) => (v.tables ? count_text(v.tables) : ""), NUMBER],
+    ["Held true", (v) => `${v.done} of ${v.total}`, NUMBER], ["Last at", (v) => (v.at ? date_text(v.at) : ""), "wide"],
+  ], report.verified)];
+}

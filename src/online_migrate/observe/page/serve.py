@@ -1,0 +1,104 @@
+"""Answers a browser: the page, its document anew with every snapshot, and whether it is fresh."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+from online_migrate.clock import Clock, SystemClock
+from online_migrate.observe.page.document import to_document
+from online_migrate.observe.page.files import POLICY, SCRIPTS, TYPES, read_file
+from online_migrate.observe.views import Snapshot
+from online_migrate.observe.web import Page, Route
+
+READY_S: Final = 30.0
+"""a snapshot that is older is no picture of now; of a very large plan one is read every few seconds"""
+_SAFE: Final[Mapping[str, str]] = {
+    "Content-Security-Policy": POLICY,
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+}
+_TEXT: Final = "text/plain; charset=utf-8"
+_JSON: Final = "application/json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    etag: str
+    plain: bytes
+    packed: bytes
+
+
+class StatusPage:
+    """Draws the newest snapshot on request; safe to update and to ask from different threads.
+
+    A document is made once a snapshot, and only when somebody asks: a page that nobody looks at costs nothing.
+    """
+
+    def __init__(self, plan: str, *, clock: Clock | None = None) -> None:
+        self._plan = plan
+        self._clock = clock or SystemClock()
+        self._lock = threading.Lock()
+        self._snapshot: Snapshot | None = None
+        self._updated_at = -READY_S
+        self._answer: _Answer | None = None
+
+    @property
+    def routes(self) -> Mapping[str, Route]:
+        """For :class:`~online_migrate.observe.web.MetricsServer`."""
+        files = ("page.css", "icon.svg", *SCRIPTS)
+        return {
+            "/": _file("page.html"),
+            **{f"/{name}": _file(name) for name in files},
+            "/status.json": self._status,
+            "/readyz": lambda _: self._ready(),
+        }
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Take in a newer snapshot."""
+        with self._lock:
+            self._snapshot, self._answer = snapshot, None
+            self._updated_at = self._clock.monotonic()
+
+    def _status(self, headers: Mapping[str, str]) -> Page:
+        with self._lock:
+            if self._answer is None:
+                self._answer = _answer(self._plan, self._snapshot)
+            answer = self._answer
+        common = {**_SAFE, "ETag": answer.etag, "Vary": "Accept-Encoding"}
+        if headers.get("if-none-match") == answer.etag:
+            return Page(content_type=_JSON, body=b"", status=HTTPStatus.NOT_MODIFIED, headers=common)
+        if "gzip" in headers.get("accept-encoding", ""):
+            return Page(
+                content_type=_JSON, body=answer.packed, headers={**common, "Content-Encoding": "gzip"}
+            )
+        return Page(content_type=_JSON, body=answer.plain, headers=common)
+
+    def _ready(self) -> Page:
+        with self._lock:
+            age = self._clock.monotonic() - self._updated_at
+        if age < READY_S:
+            return Page(content_type=_TEXT, body=b"ok\n")
+        body = b"no snapshot was read lately: no run yet, or the database is away\n"
+        return Page(content_type=_TEXT, body=body, status=HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+def _file(name: str) -> Route:
+    page = Page(content_type=TYPES[name.rsplit(".", 1)[1]], body=read_file(name).encode(), headers=_SAFE)
+    return lambda _: page
+
+
+def _answer(plan: str, snapshot: Snapshot | None) -> _Answer:
+    if snapshot is None:
+        document = {"plan": plan, "state": "starting", "word": "starting", "stages": []}
+        etag = '"starting"'
+    else:
+        document = to_document(snapshot)
+        etag = f'"{snapshot.run_id}-{snapshot.read_at.timestamp()}"'
+    plain = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    return _Answer(etag=etag, plain=plain, packed=gzip.compress(plain, compresslevel=1, mtime=0))

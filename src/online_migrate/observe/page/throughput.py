@@ -1,0 +1,150 @@
+"""How fast rows were written over time, and when it held back: pure, from the journal's history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from online_migrate.journal.store import HistoryRecord
+from online_migrate.observe.views import StepView
+from online_migrate.observe.words import place_text
+
+BUCKETS: Final = 120
+"""points of a curve at most: more is no more to see on a page"""
+_WIDTHS_S: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 43_200, 86_400)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """Rows that were written between two times."""
+
+    begins_at: datetime
+    ends_at: datetime
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """Rows per second, one figure a bucket; the last bucket ends at ``ends_at``."""
+
+    begins_at: datetime
+    ends_at: datetime
+    bucket_s: int
+    rates: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """A time in which it held back."""
+
+    kind: str
+    reason: str
+    place: str
+    begins_at: datetime
+    ends_at: datetime | None
+    """None: it still holds"""
+
+
+def find_work(
+    history: Iterable[HistoryRecord], steps: Iterable[StepView] = (), now: datetime | None = None
+) -> tuple[Work, ...]:
+    """Each sum of batches over the seconds that it took; of ``steps`` that run, what came since their last sum."""
+    work = list[Work]()
+    last = dict[tuple[str, str, str], tuple[datetime, int]]()
+    for record in history:
+        key = (record.stage, record.step, record.table)
+        if record.event == "backfill_started":
+            last[key] = (record.at, _count(record, "rows_done"))
+        elif record.event == "throughput":
+            took = _number(record, "worked_s") + _number(record, "paused_s")
+            begins = record.at - timedelta(seconds=max(took, 0.001))
+            work.append(Work(begins_at=begins, ends_at=record.at, rows=_count(record, "rows")))
+            last[key] = (record.at, _count(record, "rows_done"))
+    for step in steps:
+        at, rows = last.get(step.key, (None, 0))
+        if (
+            now is not None
+            and at is not None
+            and at < now
+            and step.rate is not None
+            and step.rows_done > rows
+        ):
+            work.append(Work(begins_at=at, ends_at=now, rows=step.rows_done - rows))
+    return tuple(work)
+
+
+def draw_curve(
+    work: Sequence[Work], *, until: datetime | None = None, longest_s: float | None = None
+) -> Curve | None:
+    """The work as a curve, to its end or to ``until``, over ``longest_s`` at most; None where nothing was written."""
+    if not work:
+        return None
+    end = max(w.ends_at for w in work).timestamp()
+    end = end if until is None else max(end, until.timestamp())
+    begin = min(w.begins_at for w in work).timestamp()
+    if longest_s is not None:
+        begin = max(begin, end - longest_s)
+    width = next((w for w in _WIDTHS_S if (end - begin) / w <= BUCKETS - 1), _WIDTHS_S[-1])
+    first = int(begin // width)  # buckets begin at round times, so that the curve does not tremble
+    rows = [0.0] * (int(end // width) - first + 1)
+    for one in work:
+        _spread(rows, one, first, width)
+    covered = [float(width)] * len(rows)
+    covered[-1] = max(end - (first + len(rows) - 1) * width, 0.05 * width)
+    zone = work[0].ends_at.tzinfo
+    return Curve(
+        begins_at=datetime.fromtimestamp(first * width, zone),
+        ends_at=datetime.fromtimestamp(end, zone),
+        bucket_s=width,
+        rates=tuple(r / seconds for r, seconds in zip(rows, covered, strict=True)),
+    )
+
+
+def _spread(rows: list[float], work: Work, first: int, width: int) -> None:
+    """Add the rows to the buckets that their time covers, evenly."""
+    begin, end = work.begins_at.timestamp(), work.ends_at.timestamp()
+    for bucket in range(max(int(begin // width), first), int(end // width) + 1):
+        overlap = min(end, (bucket + 1) * width) - max(begin, bucket * width)
+        if overlap > 0 and bucket - first < len(rows):
+            rows[bucket - first] += work.rows * overlap / (end - begin)
+
+
+def find_holds(history: Iterable[HistoryRecord]) -> tuple[Hold, ...]:
+    """Every wait, oldest first.  A run that ends, or begins anew, ends what was waited for; so does a step that ends."""
+    holds = list[Hold]()
+    begun = dict[tuple[str, str, str, str], HistoryRecord]()
+    for record in history:
+        key = (record.stage, record.step, record.table)
+        over = list[tuple[str, str, str, str]]()
+        if record.event in {"run_started", "run_ended"}:
+            over = list(begun)
+        elif record.event in {"step_ended", "step_failed"}:
+            over = [k for k in begun if k[:3] == key]
+        elif record.event == "wait_ended":
+            over = [k for k in begun if k == (*key, str(record.fields.get("kind", "")))]
+        holds += [_hold(begun.pop(k), record.at) for k in over]
+        if record.event == "wait_started":
+            begun.setdefault((*key, str(record.fields.get("kind", ""))), record)
+    holds += [_hold(record, None) for record in begun.values()]
+    return tuple(sorted(holds, key=lambda hold: hold.begins_at))
+
+
+def _hold(record: HistoryRecord, ends_at: datetime | None) -> Hold:
+    return Hold(
+        kind=str(record.fields.get("kind", "")),
+        reason=str(record.fields.get("reason", "")),
+        place=place_text(record.stage, record.step, record.table),
+        begins_at=record.at,
+        ends_at=ends_at,
+    )
+
+
+def _number(record: HistoryRecord, field: str) -> float:
+    value = record.fields.get(field, 0)
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _count(record: HistoryRecord, field: str) -> int:
+    return int(_number(record, field))
