@@ -17,9 +17,7 @@ from tests.servers import start_own_server
 
 ENVIRON = {"MASTER_BOT_TOKEN": TOKEN}
 ROW = "SELECT telegram_bot_token, api_token, api_token_hash FROM bots WHERE is_master"
-JOURNAL = """
-    SELECT string_agg(query_to_xml(format('SELECT * FROM online_migrate.%I', relname), true, true, '')::text, '')
-      FROM pg_class WHERE relnamespace = 'online_migrate'::regnamespace AND relkind = 'r'"""
+JOURNAL = "SELECT relname FROM pg_class WHERE relnamespace = 'online_migrate'::regnamespace AND relkind = 'r'"
 REFUSE = """
     CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN RAISE EXCEPTION 'no bot with token % today', NEW.telegram_bot_token; END $$;"""
@@ -52,6 +50,12 @@ def site(site_of: OpenSite, shown: Shown) -> Site:
     site: Site = site_of(MASTER_PLAN, environ=ENVIRON, show_secret=shown)
     site.execute_all(before=site.step())
     return site
+
+
+def journal_of(site: Site) -> str:
+    """Every row of the journal as text."""
+    tables = [table for (table,) in site.sql(JOURNAL)]
+    return "\n".join(row for t in tables for (row,) in site.sql(f"SELECT t::text FROM online_migrate.{t} t"))
 
 
 def ensure_no_secret(text: str, *secrets: str) -> None:
@@ -173,10 +177,10 @@ def test_no_secret_stands_where_others_look(site: Site, shown: Shown) -> None:
     over.set()
     thread.join()
     assert any("INSERT INTO" in query and "bots" in query for query in seen)
-    texts = [*seen, site.one(JOURNAL), *(e.name + str(e.fields()) for e in site.heard.events)]
+    texts = [*seen, journal_of(site), *(e.name + str(e.fields()) for e in site.heard.events)]
     texts += [q for (q,) in site.sql("SELECT query FROM pg_stat_statements")]
     ensure_no_secret("\n".join(texts), *shown.values)
-    assert "master.id" in site.one(JOURNAL)
+    assert "master.id" in journal_of(site)
 
 
 def test_no_secret_stands_in_the_servers_log() -> None:
