@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from time import monotonic
 
 import psycopg
 import pytest
+from pydantic import ValidationError
 
+from online_migrate.engine.check_standbys import find_standbys
 from online_migrate.errors import LockNotHad
 from online_migrate.events import LockHeld
+from online_migrate.plan.model import LockRules, Plan, Requires
 from online_migrate.postgres.connection import Connector
 from online_migrate.postgres.standbys import Standbys
 from tests.backfill.throttlers.standby import Pair, start_pair
@@ -132,3 +136,40 @@ def test_a_standby_that_does_not_answer_counts_as_in_the_way(site: Site) -> None
         window.run([need("child")], ddl(ADD))
     with blocker(site.dsn, "SELECT 1"):
         assert not is_waiting(site.watch, site.work.info.backend_pid)
+
+
+def plan_with(standbys: list[str]) -> Plan:
+    return Plan(
+        name="test",
+        requires=Requires(),
+        schema="public",
+        secrets={},
+        table_sets={},
+        locks=LockRules(standbys=standbys),
+        stages=(),
+        path=Path("test.yaml"),
+    )
+
+
+def test_check_asks_for_the_standbys(pair: Pair, pair_site: Site) -> None:
+    """A standby that streams and is not named is a warning that names max_standby_streaming_delay; a named one must answer,
+    be a standby, and is then no finding.
+    """
+
+    def codes(*standbys: str) -> list[tuple[str, str]]:
+        found = find_standbys(plan_with(list(standbys)), pair_site.watch)
+        return [(f.code, f.severity.value) for f in found]
+
+    assert codes() == [("standbys", "warn")]
+    (finding,) = find_standbys(plan_with([]), pair_site.watch)
+    assert "max_standby_streaming_delay" in finding.fact
+    assert codes(f"port={pair.standby.port}") == []
+    assert codes("port=1") == [("standby_silent", "stop")]
+    assert codes(f"port={pair.primary.port}") == [("no_standby", "stop")]
+    assert codes("no conninfo") == [("standby_silent", "stop")]
+
+
+def test_a_plan_holds_no_password() -> None:
+    """A plan is in a repository: a standby's password does not belong there."""
+    with pytest.raises(ValidationError, match="PGPASSWORD"):
+        LockRules(standbys=["host=replica password=hunter2"])

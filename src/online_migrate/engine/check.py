@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from online_migrate.discovery.reach import tables_hanging_on, tables_referencing
 from online_migrate.discovery.star import read_isolation_settings, read_star_functions, read_star_statements
+from online_migrate.engine.check_standbys import find_standbys
 from online_migrate.journal.store import Journal, RunRecord, ensure_readable
 from online_migrate.operations.add_column import AddColumnParams
 from online_migrate.operations.base import Finding, Place, Severity
@@ -113,7 +114,12 @@ def resolve_sets(plan: Plan, foreign_keys: Iterable[ConstraintInfo]) -> dict[str
 def check(seen: Survey, *, missing_secrets: Iterable[str] = ()) -> list[Finding]:
     """Every finding, the worst first."""
     seen.catalog.prefetch({s.table for s in seen.steps if s.table is not None})
-    findings = [*_server(seen), *_rights(seen), *_secrets(missing_secrets)]
+    findings = [
+        *_server(seen),
+        *_rights(seen),
+        *find_standbys(seen.plan, seen.catalog.connection),
+        *_secrets(missing_secrets),
+    ]
     missing = [*_missing_tables(seen), *_missing_columns(seen)]
     findings += missing
     findings += _tables(seen)
@@ -130,8 +136,12 @@ def check(seen: Survey, *, missing_secrets: Iterable[str] = ()) -> list[Finding]
     return sorted(_unique(findings), key=lambda f: order.index(f.severity))
 
 
-def _unique(findings: Iterable[Finding]) -> Iterator[Finding]:
-    yield from {(f.severity, f.code, f.fact): f for f in reversed(list(findings))}.values()
+def _unique(findings: Iterable[Finding]) -> list[Finding]:
+    """What several steps have to say in the same words is said once, of the first of them."""
+    first: dict[object, Finding] = {}
+    for finding in findings:
+        first.setdefault((finding.severity, finding.code, finding.fact), finding)
+    return list(first.values())
 
 
 def _server(seen: Survey) -> Iterator[Finding]:
@@ -146,29 +156,25 @@ def _server(seen: Survey) -> Iterator[Finding]:
             fact=fact,
             remedy="upgrade the server, or change `requires`",
         )
-    standbys = seen.catalog.connection.execute("SELECT count(*) FROM pg_stat_replication").fetchone()
-    if standbys and standbys[0]:
-        fact = f"{standbys[0]} standbys replay our ACCESS EXCLUSIVE locks: a reader there stands behind one until max_standby_streaming_delay ends"
-        yield Finding(
-            severity=_S.WARN,
-            code="standbys",
-            fact=fact,
-            remedy="see that no long query runs on a standby, or lower max_standby_streaming_delay",
-        )
 
 
 def _rights(seen: Survey) -> Iterator[Finding]:
     connection = seen.catalog.connection
     row = connection.execute(
         "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'), has_database_privilege(current_database(), 'CREATE'),"
-        " quote_ident(current_user), quote_ident(current_database()), has_schema_privilege(%s, 'CREATE')",
+        " quote_ident(current_user), quote_ident(current_database()), has_schema_privilege(%s, 'CREATE'),"
+        " pg_has_role(current_user, 'pg_signal_backend', 'USAGE')",
         [seen.plan.schema],
     ).fetchone()
     assert row is not None  # a SELECT without FROM has one row
-    sees, may_create, user, database, may_make_tables = row
+    sees, may_create, user, database, may_make_tables, may_signal = row
     if not sees:
         fact = f"{user} does not see other sessions: who is in the way of a lock, and how old snapshots are"
         yield Finding(severity=_S.STOP, code="blind", fact=fact, remedy=f"GRANT pg_read_all_stats TO {user}")
+    if seen.plan.locks.end_blockers is not None and not may_signal:
+        fact = f"{user} may not end other sessions, which locks.end_blockers asks for"
+        remedy = f"GRANT pg_signal_backend TO {user}, or leave end_blockers out"
+        yield Finding(severity=_S.STOP, code="signal_right", fact=fact, remedy=remedy)
     if seen.journal is None and not may_create:
         fact = f"{user} may not create the journal's schema online_migrate in {database}"
         yield Finding(

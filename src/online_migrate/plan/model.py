@@ -230,6 +230,12 @@ class LockRules(Strict):
     long_statement: Duration = 86_400.0
     """a concurrent build or a VALIDATE is cancelled and cleaned up after this"""
 
+    @model_validator(mode="after")
+    def _holds_no_password(self) -> LockRules:
+        if any("password" in standby for standby in self.standbys):
+            raise ValueError("standbys names no passwords: they belong into PGPASSWORD or ~/.pgpass")
+        return self
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepSpec:

@@ -1,0 +1,53 @@
+"""Tables that reach a root, at any distance; those that hang on a set from outside."""
+
+from __future__ import annotations
+
+from online_migrate.demo.shop import FURTHER_TABLES
+from online_migrate.discovery.reach import tables_hanging_on, tables_referencing
+from online_migrate.postgres.catalog import Catalog, ConstraintInfo
+from online_migrate.postgres.connection import Connector
+
+
+def key(child: str, parent: str, *, schema: str = "public") -> ConstraintInfo:
+    return ConstraintInfo(
+        oid=1,
+        name=f"{child}_fkey",
+        kind="f",
+        table=child,
+        schema=schema,
+        columns=("x",),
+        is_valid=True,
+        definition="",
+        ref_schema="public",
+        ref_table=parent,
+        ref_columns=("id",),
+        on_delete="a",
+        index_oid=2,
+    )
+
+
+def test_nearest_first_and_each_once() -> None:
+    """A diamond, a cycle and a self-reference end, and none is named twice; another schema's tables are not ours."""
+    keys = [
+        key("b", "a"), key("c", "a"), key("d", "b"), key("d", "c"), key("b", "d"), key("a", "a"), key("z", "y"),
+        key("far", "a", schema="other"),
+    ]  # fmt: skip
+    assert tables_referencing("a", keys, "public") == ("b", "c", "d")
+    assert tables_referencing("y", keys, "public") == ("z",)
+    assert tables_referencing("nobody", keys, "public") == ()
+
+
+def test_what_hangs_on_a_set() -> None:
+    """With the parents that it hangs on, so that the operator can answer."""
+    keys = [key("b", "a"), key("x", "a"), key("x", "b"), key("y", "z")]
+    assert tables_hanging_on(["a", "b"], keys, "public") == {"x": ("a", "b")}
+
+
+def test_the_shops_further_tables(shop: str) -> None:
+    """Seven tables reach users although the brief does not name them; the one that hangs on promo_groups is a question."""
+    with Connector(dsn=shop).open("test") as connection:
+        keys = Catalog(connection).foreign_keys()
+    reached = tables_referencing("users", keys, "public")
+    assert set(FURTHER_TABLES) <= set(reached)
+    assert "server_squad_promo_groups" not in reached
+    assert "server_squad_promo_groups" in tables_hanging_on(["promo_groups"], keys, "public")
