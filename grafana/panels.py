@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import Final, Protocol, Self, TypeVar
 
 from grafana_foundation_sdk.builders import common as common_builders
@@ -14,6 +14,7 @@ from grafana_foundation_sdk.builders.stat import Panel as Stat
 from grafana_foundation_sdk.builders.statetimeline import Panel as StateTimeline
 from grafana_foundation_sdk.builders.table import Panel as Table
 from grafana_foundation_sdk.builders.timeseries import Panel as TimeSeries
+from grafana_foundation_sdk.cog import builder as cogbuilder
 from grafana_foundation_sdk.models import common, prometheus
 from grafana_foundation_sdk.models import dashboard as model
 
@@ -25,36 +26,31 @@ WIDTH: Final = 24
 
 Steps = Sequence[tuple[float | None, str]]
 """thresholds: from which value on, which colour; the first from None"""
-PLAIN: Final[Steps] = [(None, "green")]
+PLAIN: Final[Steps] = ((None, "green"),)
 
 _STATE_COLOURS: Final[Mapping[str, str]] = {
     "pending": "text", "waiting": "yellow", "running": "blue", "done": "green", "failed": "red", "stopped": "orange",
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
-    """One expression; ``legend`` names its series, or its column in a table."""
-
-    expr: str
-    legend: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Spec:
-    """What a panel shows, whatever kind it is."""
+    """What a panel shows, whatever kind it is; ``queries`` are expressions by the legend of their series."""
 
     title: str
     description: str
-    queries: Sequence[Query]
-    unit: str
-    width: int
-    height: int = 8
-    thresholds: Steps = field(default_factory=lambda: PLAIN)
+    queries: Mapping[str, str]
+    _: KW_ONLY
+    unit: str = "none"
+    size: tuple[int, int] = (8, 8)
+    """columns of the grid, and rows"""
+    steps: Steps = PLAIN
     mappings: Sequence[model.ValueMapping] = ()
     low: float | None = None
     high: float | None = None
     decimals: int | None = None
+    runbook: str = ""
+    """the entry of docs/runbook.md that says what to do"""
 
 
 class _Builder(Protocol):
@@ -71,6 +67,7 @@ class _Builder(Protocol):
     def span(self, w: int) -> Self: ...
     def mappings(self, mappings: list[model.ValueMapping]) -> Self: ...
     def thresholds(self, thresholds: build.ThresholdsConfig) -> Self: ...
+    def links(self, links: list[cogbuilder.Builder[model.DashboardLink]]) -> Self: ...
     def with_target(self, target: prometheus_builders.Dataquery) -> Self: ...
 
 
@@ -108,7 +105,7 @@ def time_series(spec: Spec, *, stack: bool = False) -> TimeSeries:
     )
     panel = _fill(TimeSeries(), spec).legend(legend).fill_opacity(10).tooltip(_tooltip())
     panel = panel.show_points(common.VisibilityMode.AUTO).span_nulls(False)
-    if len(spec.thresholds) > 1:
+    if len(spec.steps) > 1:
         style = common.GraphThresholdsStyleMode.DASHED
         panel = panel.thresholds_style(common_builders.GraphThresholdsStyleConfig().mode(style))
     if stack:
@@ -150,22 +147,28 @@ def table(
 
 
 def _fill(panel: B, spec: Spec, *, instant: bool = False, columns: bool = False) -> B:
+    width, height = spec.size
     panel.title(spec.title).description(spec.description).datasource(DATASOURCE).unit(spec.unit)
-    panel.height(spec.height).span(spec.width).thresholds(_thresholds(spec.thresholds))
+    panel.height(height).span(width).thresholds(_thresholds(spec.steps))
     if spec.mappings:
         panel.mappings(list(spec.mappings))
-    if spec.low is not None:
-        panel.min(spec.low)
-    if spec.high is not None:
-        panel.max(spec.high)
-    if spec.decimals is not None:
-        panel.decimals(spec.decimals)
-    for number, query in enumerate(spec.queries):
-        target = prometheus_builders.Dataquery().expr(query.expr).ref_id(chr(ord("A") + number))
-        target = target.datasource(DATASOURCE).legend_format(query.legend or "__auto")
+    if spec.runbook:
+        panel.links([to_runbook(spec.runbook)])
+    for set_, value in ((panel.min, spec.low), (panel.max, spec.high), (panel.decimals, spec.decimals)):
+        if value is not None:
+            set_(value)
+    for number, (legend, expr) in enumerate(spec.queries.items()):
+        target = prometheus_builders.Dataquery().expr(expr).ref_id(chr(ord("A") + number))
+        target = target.datasource(DATASOURCE).legend_format(legend or "__auto")
         target = target.instant() if instant else target.range()
         panel.with_target(target.format(prometheus.PromQueryFormat.TABLE) if columns else target)
     return panel
+
+
+def to_runbook(entry: str = "") -> build.DashboardLink:
+    """A link to an entry; where the runbook lies is a variable of the dashboard."""
+    link = build.DashboardLink(f"Runbook: {entry}" if entry else "Runbook").type(model.DashboardLinkType.LINK)
+    return link.url(f"${{runbook}}#{entry}" if entry else "${runbook}").target_blank(True)
 
 
 def _thresholds(steps: Steps) -> build.ThresholdsConfig:

@@ -64,6 +64,7 @@ class RunMetrics:
         )
         self.steps = gauge("run_steps", "Steps of the plan over all its tables.", PLAN)
         self.steps_done = gauge("run_steps_done", "Steps that are done, earlier runs included.", PLAN)
+        self.steps_open = gauge("run_steps_open", "Steps that this process has begun and not ended.", PLAN)
         self.stage_state = gauge("stage_state", f"State of a stage: {_STATES}.", STAGE)
         self.stage_started = gauge(
             "stage_start_time_seconds", "When this process began with the stage.", STAGE
@@ -184,7 +185,7 @@ class ServerMetrics:
         )
         self.multixacts = gauge(
             "multixact_used_ratio",
-            "Multixacts in use: age by autovacuum_multixact_freeze_max_age, members by half their space.",
+            "Multixacts in use: age by vacuum_multixact_failsafe_age, members by their space.",
             (*PLAN, "what"),
         )
         self.connections = gauge("connections", "Sessions of ours on the server.", PLAN)

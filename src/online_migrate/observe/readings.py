@@ -35,7 +35,8 @@ _SIZES: Final = """
      WHERE relname = ANY (%s) AND pg_table_is_visible(oid) AND relkind = 'r'"""
 _SERVER: Final = """
     SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint, (SELECT epoch FROM online_migrate.epoch),
-           (SELECT mxid_age(datminmxid) / current_setting('autovacuum_multixact_freeze_max_age')::float8
+           (SELECT mxid_age(datminmxid) / greatest(current_setting('vacuum_multixact_failsafe_age')::float8,
+                                                    1.05 * current_setting('autovacuum_multixact_freeze_max_age')::float8)
               FROM pg_database WHERE datname = current_database()),
            has_function_privilege('pg_ls_dir(text)', 'EXECUTE')"""
 _MEMBERS: Final = "SELECT count(*) FROM pg_ls_dir('pg_multixact/members')"
@@ -65,8 +66,8 @@ class ServerReading:
     tables: tuple[TableReading, ...]
     standbys: tuple[Standby, ...]
     multixacts: Mapping[str, float]
-    """``age`` by autovacuum_multixact_freeze_max_age; ``members``, where we may see them, by half their space, from where
-    on autovacuum is aggressive"""
+    """``age`` by the age at which VACUUM drops everything else to freeze (manual, 20.10: vacuum_multixact_failsafe_age);
+    ``members``, where we may see them, by their space; from a half of it on every autovacuum is an aggressive one"""
 
 
 class ServerReader:
@@ -151,7 +152,7 @@ class ServerReader:
         with _briefly(connection):
             row = connection.execute(_MEMBERS).fetchone()
         assert row is not None  # an aggregate has one row
-        return {"members": 2 * row[0] * MEMBERS_PER_FILE / MOST_MEMBERS}
+        return {"members": row[0] * MEMBERS_PER_FILE / MOST_MEMBERS}
 
 
 @contextmanager

@@ -21,10 +21,11 @@ class RunMeter:
         self._m = metrics
         self._now = now
         self._own: set[tuple[str, ...]] = set()
-        self._states: dict[tuple[str, str, str], str] = {}
+        self._states: dict[tuple[str, ...], str] = {}
         self._shares: dict[tuple[str, str, str], tuple[str, float | None]] = {}
         metrics.build_info.set((online_migrate.__version__,), 1)
         metrics.started.set((), now())
+        metrics.steps_open.set((), 0)
         for outcome in OUTCOMES:
             metrics.ended.set((outcome,), 0)
         for kind in EXIT_KINDS.values():
@@ -107,6 +108,7 @@ class RunMeter:
         self._show_step(key, state)
         if is_new:
             self._m.steps_done.add((), 1)
+        self._m.steps_open.set((), sum(1 for own in self._own if self._states.get(own) == "running"))
         self._m.progress.set((), self._now())
 
     def _show_step(self, key: tuple[str, str, str], state: str) -> None:
