@@ -14,6 +14,7 @@ from online_migrate.cli.check import check_command
 from online_migrate.cli.common import echo_error
 from online_migrate.cli.demo import demo_command
 from online_migrate.cli.explain import explain_command
+from online_migrate.cli.locks import locks_command
 from online_migrate.cli.run import run_command
 from online_migrate.cli.schema import schema_command
 from online_migrate.cli.status import status_command
@@ -62,6 +63,7 @@ def main() -> None:
     A night with it:
       online-migrate check   PLAN     what is wrong, risky or open; reads only
       online-migrate explain PLAN     every statement, its locks, how long
+      online-migrate locks   PLAN     every lock, and what waits behind it
       online-migrate run     PLAN     do it; the same command goes on after any stop
       online-migrate status  PLAN     how far it is, and why it waits
       online-migrate approve PLAN STAGE
@@ -71,6 +73,7 @@ def main() -> None:
 for _command in (
     check_command,
     explain_command,
+    locks_command,
     run_command,
     status_command,
     approve_command,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import signal as os_signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
@@ -21,6 +21,7 @@ from online_migrate.engine.secrets import Secrets
 from online_migrate.errors import Interrupted, UsageError
 from online_migrate.events import Event, SecretShown, Sink, Sinks
 from online_migrate.observe.history import HistorySink
+from online_migrate.observe.lock_summary import LockSummary
 from online_migrate.observe.logs import Format, LogSink
 from online_migrate.observe.metrics import Budgets, MetricsSink
 from online_migrate.observe.page.serve import StatusPage
@@ -95,7 +96,11 @@ def run_plan(plan: Plan, dsn: str, options: Options, wiring: Wiring) -> Ended:
     connector = Connector(dsn=dsn, schema=plan.schema, on_statement=wiring.on_statement)
     signal = Signal()
     with ExitStack() as stack:
-        sinks, stream = _listeners(plan, connector_of(plan, dsn), wiring, stack)
+        locks = LockSummary()
+        stack.callback(lambda: _say_all(locks.lines()))
+        sinks, stream = _listeners(
+            plan, connector_of(plan, dsn), replace(wiring, sinks=(*wiring.sinks, locks)), stack
+        )
         runner = Runner(
             plan=plan,
             connector=connector,
@@ -207,6 +212,11 @@ def _say(sentence: str) -> None:
     """From within a signal handler: past Python's buffers, which may be in use just now."""
     with suppress(OSError):
         os.write(2, f"{sentence}\n".encode())
+
+
+def _say_all(lines: Iterable[str]) -> None:
+    for line in lines:
+        _say(line)
 
 
 def _show_secret(plan: Plan, name: str, value: str, sink: Sinks) -> str:

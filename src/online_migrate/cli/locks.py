@@ -1,0 +1,110 @@
+"""online-migrate locks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import click
+
+from online_migrate.cli.common import connector_of, dsn_option, has_database, plan_argument, read_plan
+from online_migrate.engine.check import survey
+from online_migrate.engine.explain import Explanation, explain
+from online_migrate.engine.lock_table import TABLE, LockLine, lock_lines
+from online_migrate.plan.model import LockRules
+from online_migrate.postgres.connection import ensure_supported
+
+
+@click.command("locks")
+@plan_argument
+@dsn_option
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["text", "json", "markdown"]),
+    default="text",
+    show_default=True,
+)
+@click.option("--stage", "only", help="Only this stage.")
+def locks_command(plan: Path, dsn: str, format_: str, only: str | None) -> None:
+    """Print every lock that PLAN takes: step, relation, lock, for how long, and what waits behind it.
+
+    It is the declaration that `run` compares with pg_locks before it commits.  Works without a database, too.
+
+    \b
+    online-migrate locks plans/multi_tenant.yaml --stage constraints
+    """
+    read = read_plan(plan)
+    if has_database(dsn):
+        with connector_of(read, dsn).open("locks") as connection:
+            ensure_supported(connection.info.server_version)
+            explanation = explain(read, survey(read, connection))
+    else:
+        explanation = explain(read, None)
+    lines = [line for line in lock_lines(explanation) if only in (None, line.stage)]
+    if format_ == "json":
+        click.echo(json.dumps([_json(line) for line in lines], indent=2))
+    else:
+        text = markdown_lines(lines) if format_ == "markdown" else _text_lines(explanation, lines)
+        click.echo("\n".join(text))
+
+
+def markdown_lines(lines: list[LockLine]) -> Iterator[str]:
+    """The table of the documentation."""
+    yield "| stage | step | statement | lock | on | how long | what waits behind it |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for line in lines:
+        on = ", ".join(f"`{r}`" for r in line.relations)
+        yield (
+            f"| {line.stage} | {line.step.replace('<', '&lt;')} | [{line.statement}]({line.manual}) | {line.mode.sql} | {on}"
+            f" | {line.how_long} | {line.waits_behind} |"
+        )
+
+
+def _text_lines(explanation: Explanation, lines: list[LockLine]) -> Iterator[str]:
+    yield f"locks of plan {explanation.plan.name}"
+    yield from _rules_lines(explanation.plan.locks)
+    if not explanation.has_database:
+        yield "without a database: further tables of a set, and the names of uniques that go, are not known"
+    for stage, of_stage in groupby(lines, key=lambda line: line.stage):
+        yield ""
+        yield f"stage {stage}"
+        for step, of_step in groupby(of_stage, key=lambda line: line.step):
+            members = list(of_step)
+            count = len(members[0].tables)
+            yield f"  {step}" + (f", {count} tables one after the other" if count > 1 else "")
+            yield from (part for line in members for part in _line(line))
+
+
+def _line(line: LockLine) -> Iterator[str]:
+    on = ", ".join("each table" if r == TABLE else r for r in line.relations)
+    yield f"    {line.mode.sql} on {on}: {line.how_long}; behind it waits: {line.waits_behind}"
+    yield f"      {line.statement}  {line.manual}"
+
+
+def _rules_lines(rules: LockRules) -> Iterator[str]:
+    yield (
+        f"asked for with a lock_timeout from 50 ms to 0.8 × deadlock_timeout, at most {rules.attempts} times; held for at most"
+        f" {rules.hold_cap:g} s, transaction and commit included"
+    )
+    yield (
+        f"given up after {rules.exposure:g} s on one table, or {rules.exposure_run:g} s in the run, in which the application"
+        f" could have stood behind us; waited for outside the queue: {rules.lock_wait:g} s"
+    )
+
+
+def _json(line: LockLine) -> dict[str, Any]:
+    return {
+        "stage": line.stage,
+        "step": line.step,
+        "tables": list(line.tables),
+        "statement": line.statement,
+        "relations": list(line.relations),
+        "lock": line.mode.sql,
+        "instant": not line.is_long,
+        "waits_behind": line.waits_behind,
+        "manual": line.manual,
+    }
