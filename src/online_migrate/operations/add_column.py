@@ -6,7 +6,7 @@ import re
 from typing import ClassVar
 
 from psycopg import sql
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from online_migrate.operations.base import (
     Context,
@@ -36,10 +36,22 @@ class AddColumnParams(TableParams):
     type: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_ ]*(\(\d+(,\s*\d+)?\))?(\[\])?$")
     new_rows: str | int | bool | None = None
     """the default that rows written from now on get; old rows stay NULL for the backfill"""
+    instant: bool = False
+    """old rows get it too, at once, and no row is written: PostgreSQL keeps it as a missing value"""
+
+    @model_validator(mode="after")
+    def _has_what_is_instant(self) -> AddColumnParams:
+        if self.instant and self.new_rows is None:
+            raise ValueError("instant gives old rows what new rows get: it needs new_rows")
+        return self
 
 
 class AddColumn(Operation[AddColumnParams]):
-    """ADD COLUMN and SET DEFAULT in one ALTER TABLE: no row is written, old rows stay NULL (postgres-facts)."""
+    """ADD COLUMN and SET DEFAULT in one ALTER TABLE: no row is written, old rows stay NULL (postgres-facts).
+
+    ``instant`` has the constant stand in ADD COLUMN itself: then it counts for old rows as well (manual, ALTER TABLE, Notes).
+    A column that is there already is left as it is: its old rows are the backfill's.
+    """
 
     name = "add_column"
     phase = Phase.EXPAND
@@ -51,9 +63,12 @@ class AddColumn(Operation[AddColumnParams]):
 
     def statements(self, place: Place, params: AddColumnParams) -> tuple[Statement, ...]:
         column, changes = sql.Identifier(params.column), []
-        if place.catalog is None or self._column(place, params) is None:
+        is_new = place.catalog is None or self._column(place, params) is None
+        if is_new:
             changes.append(sql.SQL("ADD COLUMN {} {}").format(column, sql.SQL(params.type)))
-        if params.new_rows is not None:
+        if is_new and params.instant:
+            changes = [sql.SQL("{} DEFAULT {}").format(changes[0], place.value(params.new_rows))]
+        elif params.new_rows is not None:
             changes.append(
                 sql.SQL("ALTER COLUMN {} SET DEFAULT {}").format(column, place.value(params.new_rows))
             )
