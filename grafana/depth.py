@@ -121,6 +121,11 @@ def locks() -> Panels:
               "in the way {{step}}": f"sum by (step) ({metric('blockers_seen_total', STAGE)})"},
              unit="short", low=0, decimals=0, runbook="blockers")
     )  # fmt: skip
+    yield from _worst()
+
+
+def _worst() -> Panels:
+    """The worst tables, and when a window last committed."""
     for title, name, limit, text in (
         ("Longest hold by table", "lock_hold_max_seconds", 0.05, "The longest time that a strong lock was held; the target is 50 ms."),
         ("Longest wait by table", "lock_wait_max_seconds", 0.8, "The longest time that the application could have stood behind us."),

@@ -38,6 +38,11 @@ def safe() -> Panels:
              {"": metric("lease_held")}, size=SMALL, steps=[(None, "red"), (1.0, "green")],
              mappings=words({0: ("lost", "red"), 1: ("held", "green")}), runbook="lease-lost")
     )  # fmt: skip
+    yield from _bounds()
+    yield from _course()
+
+
+def _bounds() -> Panels:
     yield stat(
         Spec("Exposure spent", "Time in which the application could have stood behind our locks, by what the plan allows"
              " to the run. Spent, the run ends with exit code 4.",
@@ -67,6 +72,9 @@ def safe() -> Panels:
              {"": f"max({metric('multixact_used_ratio')})"}, unit="percentunit", size=SMALL, steps=HALF,
              runbook="multixacts")
     )  # fmt: skip
+
+
+def _course() -> Panels:
     yield stat(
         Spec("Failures", "Steps that failed in this process.",
              {"": f"sum({metric('step_failures_total', STAGE)})"}, size=SMALL, steps=RED_FROM_ONE, runbook="run-failed")

@@ -120,7 +120,7 @@ class LockMetrics:
         )
         self.retries = counter("lock_retries", "Strong locks that were not had in time and given up.", STEP)
         self.exposure = counter(
-            "lock_exposure_seconds", f"{wait}, summed over all tries of this process.", PLAN_TABLE
+            "lock_exposure_seconds", f"{wait}, summed over all tries of this process: at most.", PLAN_TABLE
         )
         self.budget = gauge(
             "lock_exposure_budget_seconds",
