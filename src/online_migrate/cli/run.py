@@ -120,10 +120,17 @@ def _listeners(plan: Plan, connector: Connector, wiring: Wiring, stack: ExitStac
     """Log, journal's history, metrics and, on a terminal, the live table."""
     console = Console(stderr=True)
     is_live = console.is_terminal and wiring.log_format == "console" and wiring.log_level == "info"
+    sinks: list[Sink] = [*wiring.sinks]
+    watchers, looks = [], []
+    if wiring.metrics_address is not None:  # first, so that its wait for a last scrape is the last of all
+        page = StatusPage(plan.name)
+        metrics = _serve_metrics(plan, wiring.metrics_address, page, stack)
+        sinks.append(metrics)
+        watchers += [metrics.update, page.update]
+        looks.append(ServerReader(metrics.take).look)
     history = HistorySink(connector)
     stack.callback(history.close)
-    sinks: list[Sink] = [*wiring.sinks, history]
-    watchers, looks = [], []
+    sinks.append(history)
     if is_live:
         view = LiveView(console)
         stack.callback(view.close)
@@ -139,12 +146,6 @@ def _listeners(plan: Plan, connector: Connector, wiring: Wiring, stack: ExitStac
                 colour=sys.stderr.isatty(),
             )
         )
-    if wiring.metrics_address is not None:
-        page = StatusPage(plan.name)
-        metrics = _serve_metrics(plan, wiring.metrics_address, page, stack)
-        sinks.append(metrics)
-        watchers += [metrics.update, page.update]
-        looks.append(ServerReader(metrics.take).look)
     if watchers:
         watch = SnapshotWatch(connector, plan.name, watchers, looks=looks)
         watch.start()
