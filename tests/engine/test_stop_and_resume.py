@@ -30,6 +30,7 @@ SELECT array_agg(what) FROM (
              WHERE datname = current_database() AND application_name LIKE 'online-migrate%'
   UNION ALL SELECT 'advisory lock' FROM pg_locks WHERE locktype = 'advisory' AND database = (
               SELECT oid FROM pg_database WHERE datname = current_database())
+  UNION ALL SELECT 'cursor of ' || table_name || ' in pass ' || pass_name FROM online_migrate.cursor WHERE pass_name <> 'sweep'
   UNION ALL SELECT 'open step ' || step FROM online_migrate.step WHERE state <> 'done'
   UNION ALL SELECT 'open stage ' || stage FROM online_migrate.stage WHERE state <> 'done'
   UNION ALL SELECT 'run ' || state FROM online_migrate.run WHERE state <> 'done'

@@ -11,7 +11,7 @@ from online_migrate.operations.state import State
 from tests.desk import Desk
 
 JOURNAL = ("pending", "running", "done", "failed")
-pairs = pytest.mark.parametrize(("remembered", "found"), product(JOURNAL, State))
+pairs = pytest.mark.parametrize(("remembered", "found"), list(product(JOURNAL, State)))
 
 
 def test_every_pair_has_its_action_and_no_other_pair_is_there() -> None:

@@ -15,6 +15,7 @@ from online_migrate.cli.common import echo_error
 from online_migrate.cli.demo import demo_command
 from online_migrate.cli.explain import explain_command
 from online_migrate.cli.locks import locks_command
+from online_migrate.cli.report import report_command
 from online_migrate.cli.run import run_command
 from online_migrate.cli.schema import schema_command
 from online_migrate.cli.status import status_command
@@ -57,7 +58,7 @@ class _Group(click.Group):
 @click.group(cls=_Group, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(online_migrate.__version__, prog_name="online-migrate")
 def main() -> None:
-    r"""Change the schema and the rows of a live PostgreSQL database, in stages that can be stopped and resumed anywhere.
+    """Change the schema and the rows of a live PostgreSQL database, in stages that can be stopped and resumed anywhere.
 
     \b
     A night with it:
@@ -67,6 +68,7 @@ def main() -> None:
       online-migrate run     PLAN     do it; the same command goes on after any stop
       online-migrate status  PLAN     how far it is, and why it waits
       online-migrate approve PLAN STAGE
+      online-migrate report  PLAN     the whole run as one HTML file
     """
 
 
@@ -79,6 +81,7 @@ for _command in (
     approve_command,
     stop_command,
     verify_command,
+    report_command,
     schema_command,
     demo_command,
 ):

@@ -20,7 +20,7 @@ from online_migrate.operations.base import Finding, Severity
 @dsn_option
 @click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def check_command(plan: Path, dsn: str, format_: str) -> None:
-    r"""Say everything that is wrong, risky or open about PLAN on this database.  Reads only.
+    """Say everything that is wrong, risky or open about PLAN on this database.  Reads only.
 
     \b
     stop  the run would not begin         ask   only you can answer it

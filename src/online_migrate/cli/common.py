@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import click
 
 from online_migrate.clock import SystemClock
-from online_migrate.errors import GateClosed, Interrupted, OnlineMigrateError
+from online_migrate.errors import GateClosed, Interrupted, OnlineMigrateError, UsageError
 from online_migrate.operations.base import Finding, Severity
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.load import load_file
-from online_migrate.plan.model import Plan
+from online_migrate.plan.model import Plan, Stage
 from online_migrate.postgres.connection import Connector
 
 CLOCK = SystemClock()
@@ -51,6 +51,16 @@ def has_database(dsn: str) -> bool:
 def read_plan(path: Path) -> Plan:
     """The plan in a file, with every operation known."""
     return load_file(path, OPERATIONS)
+
+
+def stage_of(plan: Plan, name: str) -> Stage:
+    """The plan's stage; raises :class:`UsageError` with the names of those that there are."""
+    found = plan.stage(name)
+    if found is None:
+        raise UsageError(
+            f"the plan has no stage {name}", remedy=f"its stages: {', '.join(s.name for s in plan.stages)}"
+        )
+    return found
 
 
 def connector_of(plan: Plan, dsn: str) -> Connector:

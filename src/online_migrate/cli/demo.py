@@ -38,7 +38,7 @@ from online_migrate.postgres.connection import Connection, Connector
     help="Where the report goes.",
 )
 def demo_command(users: int, interrupt: bool, seed: int, plan: Path | None, report: Path) -> None:
-    r"""Show the main job on a throwaway PostgreSQL: a filled shop becomes multi-tenant while its application works.
+    """Show the main job on a throwaway PostgreSQL: a filled shop becomes multi-tenant while its application works.
 
     Needs no server: one is started on 127.0.0.1 and removed at the end.
 

@@ -10,7 +10,14 @@ from typing import Any
 
 import click
 
-from online_migrate.cli.common import connector_of, dsn_option, has_database, plan_argument, read_plan
+from online_migrate.cli.common import (
+    connector_of,
+    dsn_option,
+    has_database,
+    plan_argument,
+    read_plan,
+    stage_of,
+)
 from online_migrate.engine.check import survey
 from online_migrate.engine.explain import ExplainedStep, Explanation, explain
 from online_migrate.operations.base import Kind, Statement
@@ -36,8 +43,13 @@ def explain_command(plan: Path, dsn: str, format_: str, only: str | None) -> Non
     """Print every step of PLAN: its SQL, its locks, instant or long; with a database its rows and bytes.
 
     Works without a database, too: then for the tables that stand in the plan.
+
+    \b
+    online-migrate explain plans/multi_tenant.yaml --stage swap --format sql
     """
     read = read_plan(plan)
+    if only is not None:
+        stage_of(read, only)
     if has_database(dsn):
         with connector_of(read, dsn).open("explain") as connection:
             explanation = explain(read, survey(read, connection))
@@ -52,7 +64,8 @@ def explain_command(plan: Path, dsn: str, format_: str, only: str | None) -> Non
 
 
 def _text_lines(explanation: Explanation, steps: list[ExplainedStep]) -> Iterator[str]:
-    yield f"plan {explanation.plan.name}: {len(explanation.plan.stages)} stages, {len(steps)} steps"
+    stages = len({s.stage for s in steps})
+    yield f"plan {explanation.plan.name}: {stages} stage{'s' if stages > 1 else ''}, {len(steps)} steps"
     if not explanation.has_database:
         yield "without a database: rows, bytes and what is there already are not known"
     for name, root in explanation.open_sets.items():

@@ -19,7 +19,7 @@ from online_migrate.clock import Signal
 from online_migrate.engine.runner import Ended, Options, Runner
 from online_migrate.engine.secrets import Secrets
 from online_migrate.errors import Interrupted, UsageError
-from online_migrate.events import Event, SecretShown, Sink, Sinks
+from online_migrate.events import CheckFound, Event, SecretShown, Sink, Sinks
 from online_migrate.observe.history import HistorySink
 from online_migrate.observe.lock_summary import LockSummary
 from online_migrate.observe.logs import Format, LogSink
@@ -29,6 +29,7 @@ from online_migrate.observe.progress import LiveView
 from online_migrate.observe.readings import ServerReader
 from online_migrate.observe.watch import SnapshotWatch
 from online_migrate.observe.web import MetricsServer
+from online_migrate.observe.words import place_text
 from online_migrate.operations.base import Finding, Severity
 from online_migrate.plan.model import Plan
 from online_migrate.postgres.connection import Connector
@@ -77,7 +78,7 @@ def run_command(
     log_format: Format,
     log_level: str,
 ) -> None:
-    r"""Carry PLAN out.  The same command goes on after any stop, crash or lost connection.
+    """Carry PLAN out.  The same command goes on after any stop, crash or lost connection.
 
     Ctrl-C once: finish the batch, keep the state, exit 130.  Twice: cancel the statement that runs.
 
@@ -110,7 +111,7 @@ def run_plan(plan: Plan, dsn: str, options: Options, wiring: Wiring) -> Ended:
             secrets=Secrets(plan.secrets, os.environ),
             show_secret=lambda name, value: _show_secret(plan, name, value, sinks),
             options=options,
-            on_findings=lambda findings: _say_findings(findings, stream),
+            on_findings=lambda findings: _say_findings(findings, stream, sinks),
         )
         stack.enter_context(_stoppable(signal))
         return runner.run()
@@ -173,8 +174,13 @@ def _await_last_scrape(metrics: MetricsSink) -> None:
             metrics.registry.await_last_scrape()
 
 
-def _say_findings(findings: list[Finding], console: Console) -> None:
-    """Warnings and questions; what stops the run is its error."""
+def _say_findings(findings: list[Finding], console: Console, sink: Sink) -> None:
+    """Warnings and questions; what stops the run is its error.  All of them are kept for the report."""
+    for finding in findings:
+        where = place_text("", finding.step, finding.table)
+        sink.emit(
+            CheckFound(severity=finding.severity.value, fact=finding.fact, where=where, remedy=finding.remedy)
+        )
     shown = [f for f in findings if f.severity in (Severity.WARN, Severity.ASK)]
     if console.is_terminal or shown:
         echo_findings(shown, err=True)

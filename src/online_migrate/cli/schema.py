@@ -12,7 +12,7 @@ from online_migrate.plan.json_schema import json_schema
 
 @click.command("schema")
 def schema_command() -> None:
-    r"""Print the JSON Schema of plan files, for editors.
+    """Print the JSON Schema of plan files, for editors.
 
     \b
     First line of a plan:  # yaml-language-server: $schema=docs/plan.schema.json

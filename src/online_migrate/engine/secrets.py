@@ -47,9 +47,10 @@ class Secrets:
 
     def redact(self, text: str) -> str:
         """The text without any value of ours: a server may quote what it refuses (invalid input syntax … "value")."""
-        for value in (*self._made.values(), *map(self._peek, self._sources.values())):
+        for name, source in self._sources.items():
+            value = self._made.get(name, "") or self._peek(source)
             if len(value) >= SHORTEST:
-                text = text.replace(value, "(secret)")
+                text = text.replace(value, f"<secret.{name}>")
         return text
 
     def _peek(self, source: SecretSource) -> str:

@@ -1,0 +1,70 @@
+"""What a newcomer finds by asking."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from online_migrate import errors
+from online_migrate.cli import main
+
+COMMANDS = sorted(main.commands)
+WITH_EXAMPLE = sorted(set(COMMANDS) - {"status", "stop", "verify"})
+
+
+def help_of(*words: str) -> str:
+    result = CliRunner().invoke(main, [*words, "--help"], prog_name="online-migrate", terminal_width=100)
+    assert result.exit_code == 0
+    return result.output
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_has_its_help(name: str) -> None:
+    """No option is left to be guessed."""
+    command = main.commands[name]
+    assert command.help
+    options = [p for p in command.params if isinstance(p, click.Option)]
+    explained = {"format_", "log_format", "log_level"}  # their choices say it
+    assert [o.name for o in options if not o.help and o.name not in explained] == []
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLE)
+def test_a_command_with_choices_shows_an_example(name: str) -> None:
+    """An example is read before a list of options is."""
+    text = help_of(name)
+    assert re.search(r"^  (online-migrate|stop |First line)", text, re.MULTILINE), text
+
+
+def test_the_exit_codes_are_in_the_help() -> None:
+    """Whoever writes a supervisor's rules finds every code of the error tree."""
+    text = help_of()
+    codes = {
+        e.exit_code
+        for e in vars(errors).values()
+        if isinstance(e, type) and issubclass(e, errors.OnlineMigrateError)
+    }
+    for code in codes:
+        assert re.search(rf"(^|\s){code}\s+\w", text), code
+
+
+def test_the_schema_that_is_printed_is_the_one_that_is_published() -> None:
+    """docs/plan.schema.json is the output of `online-migrate schema`."""
+    result = CliRunner().invoke(main, ["schema"])
+    assert result.output == (Path(__file__).parents[2] / "docs" / "plan.schema.json").read_text()
+
+
+def test_the_console_script_and_the_module_are_the_same() -> None:
+    """Both ways to call it, in a process of its own, with the version and the exit code of a wrong call."""
+    script = Path(sys.executable).parent / "online-migrate"
+    for call in ([str(script)], [sys.executable, "-m", "online_migrate.cli"]):
+        said = subprocess.run([*call, "--version"], capture_output=True, text=True, check=False)
+        assert said.stdout.startswith("online-migrate, version ")
+    said = subprocess.run([str(script), "run"], capture_output=True, text=True, check=False)
+    assert said.returncode == 2
+    assert "Missing argument 'PLAN'" in said.stderr
