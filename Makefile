@@ -2,7 +2,7 @@
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint format clean bench-backfill bench-growth bench-impact
 
 # A name on PATH may be a shim that fails, or a Python without venv: the first that runs is taken.
 python = $(shell for p in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
@@ -18,7 +18,7 @@ define install
 endef
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /make \1|/p' Makefile | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /make \1|/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
 
 demo: .venv/.demo ## the main job on an embedded PostgreSQL, under traffic; ARGS="..." are handed on
 	@.venv/bin/online-migrate demo $(ARGS)
@@ -36,6 +36,15 @@ lint: .venv/.test ## ruff, mypy and the packages' order
 format: .venv/.test ## put the code into shape
 	@.venv/bin/ruff check --quiet --fix-only
 	@.venv/bin/ruff format --quiet
+
+bench-backfill: .venv/.demo ## a backfill against one UPDATE and keyset batches; ARGS="--docs" writes docs/benchmarks.md
+	@.venv/bin/python -m benchmarks.backfill $(ARGS)
+
+bench-growth: .venv/.demo ## ten times the rows, snapshots beside us, two workers
+	@.venv/bin/python -m benchmarks.growth $(ARGS)
+
+bench-impact: .venv/.demo ## what an application feels beside a backfill
+	@.venv/bin/python -m benchmarks.impact $(ARGS)
 
 clean: ## remove .venv and all caches
 	rm -rf .venv .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist htmlcov

@@ -1,0 +1,81 @@
+"""docs/backfill.md says what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from benchmarks.workbench import workbench
+from online_migrate.backfill import batch, settle, strategy
+from online_migrate.operations.backfill import Backfill, BackfillParams
+from online_migrate.plan.yaml_file import read_document
+from tests.backfill.tables import make_table, table_info
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "backfill.md").read_text()
+
+
+def test_every_value_that_is_shown_can_be_written_in_a_plan() -> None:
+    """Whoever copies a line of the page gets a step that loads."""
+    blocks = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+    data: list[Any] = [read_document(block, "backfill.md").data for block in blocks]
+    steps = [step["backfill"] for block in data for step in block]
+    assert len(steps) == 4
+    for params in steps:
+        assert Backfill().title(BackfillParams.model_validate(params)).startswith("backfill ")
+
+
+def test_its_numbers_are_the_code_s() -> None:
+    """A constant that changes changes the page."""
+    assert f"{strategy.CHUNK_PAGES:,} pages (64 MiB)" in TEXT
+    assert f"(we use up to {strategy.MOST_STRIPES})" in TEXT
+    assert f"lock_timeout = '{batch.ROW_LOCK_TIMEOUT}'" in TEXT
+    assert f"after {settle.LATE_ROUNDS} rounds" in TEXT
+    assert f"LIMIT {settle.LATE_LIMIT}" in TEXT
+
+
+def test_the_batch_that_is_shown_is_the_one_that_runs(database: str) -> None:
+    """Its settings, its fence, its UPDATE and its cursor, in this order."""
+    make_table(database, 10)
+    with workbench(database, "t") as bench:
+        target = batch.Target(table=table_info(bench.work), column="bot_id", value="1")
+        settings = batch.Writer(bench, target)._settings().as_string(None)
+    shown = re.sub(r"\s+", " ", TEXT)
+    assert settings.startswith("BEGIN; SET LOCAL lock_timeout = '50ms'; SET LOCAL synchronous_commit = off;")
+    assert "BEGIN; SET LOCAL lock_timeout = '50ms'; SET LOCAL synchronous_commit = off;" in shown
+    assert settings.index("online_migrate.fence") > settings.index("enable_seqscan")
+
+
+def test_the_benchmarks_run_and_print_what_they_promise() -> None:
+    """A short run of the first benchmark: one round, a small table, JSON with the promised keys."""
+    import json
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.backfill",
+            "--rows",
+            "2000",
+            "--rounds",
+            "1",
+            "--shapes",
+            "int",
+            "--json",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=100,
+    )
+    ways = json.loads(done.stdout)
+    assert [w["way"] for w in ways] == ["one UPDATE", "keyset 1,000", "keyset 10,000", "ours", "instant"]
+    promised = {
+        "shape", "way", "rows", "seconds", "rows_per_s", "wal_bytes", "table_ratio", "index_ratio", "hot_share",
+        "speed_ratio", "wal_ratio",
+    }  # fmt: skip
+    assert all(promised <= w.keys() for w in ways)

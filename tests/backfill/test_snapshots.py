@@ -1,0 +1,123 @@
+"""Old snapshots keep dead rows from being pruned: the chunk grows, the holder is named, the cursor commits less often."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from benchmarks.workbench import Heard, workbench
+from online_migrate.backfill import health, strategy
+from online_migrate.backfill.worker import LONGEST_RELAXED, Backfill
+from online_migrate.clock import Signal
+from online_migrate.journal.store import CursorRecord
+from online_migrate.plan.model import HoldWhen, Pace
+from tests.backfill.tables import ask, make_table
+
+FAST = Pace.model_construct(duty=1.0, max_rows=200)
+
+
+@pytest.fixture
+def short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of 40 pages, so that a small table has many, and a look at every batch."""
+    monkeypatch.setattr(strategy, "CHUNK_PAGES", 40)
+    monkeypatch.setattr(health, "SNAPSHOT_LOOK_S", 0.0)
+
+
+@pytest.fixture
+def reader(database: str) -> Iterator[psycopg.Connection]:
+    """A report that holds a snapshot of some age."""
+    make_table(database, 20_000)
+    with psycopg.connect(database, application_name="a report") as connection:
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        connection.execute("SELECT count(*) FROM t")
+        time.sleep(0.3)
+        yield connection
+        connection.rollback()
+
+
+def test_the_chunk_grows_with_the_oldest_snapshot(
+    database: str, reader: psycopg.Connection, short_chunks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way back to a page is to take twice the age of what is open beside us; the journal keeps the new length."""
+    lengths: set[int] = set()
+    with workbench(database, "t", pace=FAST) as bench:
+        work = Backfill(bench, table="t", column="c", value="1")
+        write = bench.journal.write_cursor
+
+        def noting(run_id: int, cursor: CursorRecord) -> None:
+            lengths.add(cursor.chunk_pages)
+            write(run_id, cursor)
+
+        monkeypatch.setattr(bench.journal, "write_cursor", noting)
+        assert work.run() == 20_000
+    assert 40 in lengths
+    assert max(lengths) > 40
+    assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 0
+
+
+def test_a_snapshot_that_no_chunk_outlasts_is_named(
+    database: str, reader: psycopg.Connection, short_chunks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a hold in the plan it goes on, and says who makes the table grow, once and not at every chunk."""
+    monkeypatch.setattr(strategy, "CHUNK_SHARE_OF_BUFFERS", 0.0015)
+    heard = Heard()
+    with workbench(database, "t", pace=FAST, emit=heard.emit) as bench:
+        Backfill(bench, table="t", column="c", value="1").run()
+    notes = [n.message for n in heard.of("note") if "keeps dead rows from being pruned" in n.message]
+    assert len(notes) == 1
+    assert "a report" in notes[0]
+
+
+def test_the_plan_may_wait_for_it_instead(database: str, reader: psycopg.Connection) -> None:
+    """`hold_when: {oldest_snapshot: …}` holds until it is gone, and goes on by itself."""
+    heard = Heard()
+    timer = threading.Timer(1.2, reader.rollback)
+    timer.start()
+    with workbench(
+        database, "t", pace=FAST, emit=heard.emit, hold_when=HoldWhen.model_construct(oldest_snapshot=0.2)
+    ) as bench:
+        assert Backfill(bench, table="t", column="c", value="1").run() == 20_000
+    timer.join()
+    assert [w.kind for w in heard.of("wait_started")][:1] == ["oldest_snapshot"]
+    assert heard.of("wait_ended")[0].seconds >= 0.5
+
+
+def test_a_stop_ends_a_hold(database: str, reader: psycopg.Connection) -> None:
+    """Ctrl-C while we wait for others is answered within a second."""
+    from online_migrate.errors import Interrupted
+
+    signal = Signal()
+    timer = threading.Timer(0.5, lambda: signal.stop("test"))
+    timer.start()
+    began = time.monotonic()
+    with (
+        workbench(
+            database, "t", hold_when=HoldWhen.model_construct(oldest_snapshot=0.2), signal=signal
+        ) as bench,
+        pytest.raises(Interrupted),
+    ):
+        Backfill(bench, table="t", column="c", value="1").run()
+    timer.join()
+    assert time.monotonic() - began < 3
+
+
+def test_a_slow_cursor_makes_longer_batches(database: str) -> None:
+    """Its row decays behind an old snapshot: past a twentieth of the batch's time we commit less often, within bounds."""
+    make_table(database, 10)
+    with workbench(database, "t", pace=Pace.model_construct(batch_target=0.05, duty=1.0)) as bench:
+        work = Backfill(bench, table="t", column="c", value="1")
+        work._relax(0.001)
+        assert work._pacer._target_s == 0.05
+        for _ in range(100):
+            work._relax(0.005)
+        assert work._pacer._target_s == pytest.approx(0.1, rel=0.05)
+        for _ in range(100):
+            work._relax(1.0)
+        assert work._pacer._target_s == 0.05 * LONGEST_RELAXED
+        for _ in range(100):
+            work._relax(0.0005)
+        assert work._pacer._target_s == 0.05
