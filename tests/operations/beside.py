@@ -40,6 +40,8 @@ TRAFFIC = (
 )
 """the shop's own statements on the two tables that every case works on, columns named"""
 PAUSE_S = 0.002
+LOOK_S = 0.001
+"""between two looks at the locks, beside the look itself; what cannot be seen so is proven by its own transaction"""
 
 
 def await_true(look: Callable[[], object], *, for_s: float = 10.0) -> None:
@@ -87,7 +89,7 @@ class Writer:
 
 
 class Eyes:
-    """A second session that samples what one session holds, as fast as it can, on relations that were there before."""
+    """A second session that samples what one session holds, every few milliseconds, on relations that were there before."""
 
     def __init__(self, dsn: str, pid: int) -> None:
         self._dsn = dsn
@@ -113,7 +115,7 @@ class Eyes:
         try:
             with psycopg.connect(self._dsn, autocommit=True) as connection:
                 names = read_relations(connection)
-                while not self._over.is_set():
+                while not self._over.wait(LOOK_S):
                     merge(self.held, read_held(connection, self._pid, names))
                     self.samples += 1
         except Exception as error:  # noqa: BLE001  # raised where the test waits
