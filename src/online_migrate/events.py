@@ -7,7 +7,7 @@ logs, metrics, the terminal and the journal's history.  Times are seconds, sizes
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -233,6 +233,24 @@ class SecretShown(Event):
 
     secret: str
     where: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckFound(Event):
+    """What the check had to say before the run began, or went on.  For the journal's keeper: people are told at once."""
+
+    severity: str
+    fact: str
+    where: str = ""
+    """step and table, in words"""
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TablesMeasured(Event):
+    """Bytes of each table with its TOAST, and of its indexes, when a run began and ended.  Made by the journal's keeper."""
+
+    sizes: Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ from online_migrate.events import (
     RunStarted,
     StepEnded,
     StepFailed,
+    TablesMeasured,
     Throughput,
 )
 from online_migrate.journal.store import Journal
@@ -38,6 +39,14 @@ RETRY_S: Final = 2.0
 """between tries to reach a server that is away"""
 CLOSE_S: Final = 5.0
 """how long close() waits for what is left to be written"""
+
+MEASURE_MS: Final = 500
+"""how long a look at the tables' sizes may wait for a lock: it takes ACCESS SHARE"""
+
+_SIZES: Final = """
+    SELECT c.relname, pg_table_size(c.oid), pg_indexes_size(c.oid) FROM pg_class c
+     WHERE c.relkind IN ('r', 'm') AND pg_table_is_visible(c.oid)
+       AND c.relname IN (SELECT table_name FROM online_migrate.step WHERE run_id = %s)"""
 
 Key = tuple[str, str, str]
 
@@ -55,7 +64,7 @@ class Summary:
         if isinstance(event, BatchDone):
             self._add(event, now)
             return self.due(now)
-        if isinstance(event, Throughput | LongStatement) or not self._is_news(event):
+        if isinstance(event, Throughput | TablesMeasured | LongStatement) or not self._is_news(event):
             return []
         if isinstance(event, StepEnded | StepFailed):
             return [*self._close((event.stage, event.step, event.table)), event]
@@ -187,6 +196,8 @@ class HistorySink:
     def _append_one(self, journal: Journal, run_id: int, event: Event) -> None:
         try:
             journal.append_history(run_id, event)
+            if isinstance(event, RunStarted | RunEnded) and (sizes := _measure(journal.connection, run_id)):
+                journal.append_history(run_id, TablesMeasured(sizes=sizes))
         except (psycopg.OperationalError, psycopg.InterfaceError):
             raise
         except (psycopg.Error, TypeError, ValueError):  # this event cannot be kept; the next ones can
@@ -197,3 +208,17 @@ class HistorySink:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _measure(connection: Connection, run_id: int) -> dict[str, tuple[int, int]]:
+    """Bytes of the run's tables and of their indexes; none where somebody's strong lock is in the way."""
+    try:
+        with connection.transaction():
+            connection.execute(
+                "SELECT set_config('lock_timeout', %(ms)s, true), set_config('statement_timeout', %(ms)s, true)",
+                {"ms": str(MEASURE_MS)},
+            )
+            rows = connection.execute(_SIZES, [run_id]).fetchall()
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
+        return {}
+    return {table: (size, indexes) for table, size, indexes in rows if size is not None}

@@ -18,6 +18,7 @@ from online_migrate.clock import Clock, SystemClock
 from online_migrate.events import (
     BatchDone,
     BlockersSeen,
+    CheckFound,
     Event,
     GateWaiting,
     LateRows,
@@ -39,7 +40,7 @@ FORMATS: Final[tuple[Format, ...]] = ("console", "json")
 SAMPLE_S: Final = 10.0
 """at most one line in this time for what happens all the time: per step and table"""
 _SAMPLED: Final = (BatchDone, LongStatement)
-_DEBUG: Final = (Reading, Throughput)
+_DEBUG: Final = (CheckFound, Reading, Throughput)
 _WARNING: Final = (LockGivenWay, Retried, LateRows, GateWaiting, BlockersSeen, Reconnected)
 _STYLES: Final = {"debug": "\x1b[2m", "warning": "\x1b[33m", "error": "\x1b[1;31m"}
 _PLAIN: Final = "\x1b[0m"

@@ -152,5 +152,7 @@ _SENTENCES: Final[Mapping[str, Callable[[Fields], str]]] = {
     ),
     "reconnected": lambda f: f"connected again after {seconds_text(f.get('seconds'))}",
     "secret_shown": lambda f: f"secret {f.get('secret', '')}: {f.get('where', '')}",
+    "check_found": lambda f: f"check, {f.get('severity', '')}: {f.get('fact', '')}",
+    "tables_measured": lambda f: f"{len(f.get('sizes', ()))} tables measured",
     "note": lambda f: str(f.get("message", "")),
 }

@@ -18,7 +18,7 @@ EVENTS: Final = 30
 """events that are shown, the newest first"""
 LONGEST_S: Final = 3_600.0
 """the rate is shown over the last hour"""
-_QUIET: Final = {"step_started", "throughput"}
+_QUIET: Final = {"check_found", "step_started", "tables_measured", "throughput"}
 """events that say nothing new beside the others"""
 _HOLDING: Final = {
     "blockers_seen", "gate_waiting", "late_rows", "lock_given_way", "reconnected", "retried", "wait_started",

@@ -13,6 +13,13 @@ function make(name, attributes, ...children) {
   return element;
 }
 
+// A text that may be broken after _ and /, as names of tables are to be.
+function breakable(text) {
+  const parts = String(text).split(/(?<=[_/])/), pieces = [];
+  parts.forEach((part, i) => pieces.push(...(i ? [make("wbr"), part] : [part])));
+  return pieces;
+}
+
 const at = (id) => document.getElementById(id);
 
 // Changes the text only where it is another: a live region is read aloud only when it has something new to say.

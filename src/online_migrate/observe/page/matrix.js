@@ -13,6 +13,12 @@ function state_of(steps) {
   return states.has("running") || states.has("done") ? "running" : "pending";
 }
 
+// Of a table: what is under way is what is at work now.
+function row_state(steps) {
+  const states = new Set(steps.map((step) => step.state));
+  return states.has("failed") ? "failed" : states.has("running") ? "running" : states.size === 1 && states.has("done") ? "done" : "pending";
+}
+
 function columns_of(stages) {
   if (narrow.matches) return stages.map((stage) => ({ stage, title: null, steps: stage.steps, is_first: true }));
   return stages.flatMap((stage) => {
@@ -32,7 +38,7 @@ function draw_matrix(stages) {
   if (!matrix || matrix.shape !== shape) build_matrix(columns, [...rows.keys()], shape);
   for (const [name, cells] of rows) {
     const row = matrix.rows.get(name);
-    row.state = state_of(cells.flat());
+    row.state = row_state(cells.flat());
     cells.forEach((steps, i) => paint_cell(row.cells[i], steps));
   }
   filter_matrix();
@@ -82,7 +88,8 @@ function filter_matrix() {
     const fits = !wanted || row.state === wanted || (wanted === "open" && row.state !== "done");
     const is_shown = fits && (!part || (name || NO_TABLE).toLowerCase().includes(part));
     if (row.tr.hidden === is_shown) row.tr.hidden = !is_shown;
-    shown += is_shown;
+    shown += is_shown && name !== null;
   }
-  say(at("shown"), shown === matrix.rows.size ? `${shown} tables` : `${shown} of ${matrix.rows.size} tables`);
+  const all = matrix.rows.size - matrix.rows.has(null);
+  say(at("shown"), shown === all ? `${all} tables` : `${shown} of ${all} tables`);
 }

@@ -43,7 +43,8 @@ function draw_figures(doc) {
   const figures = [
     ["Steps done", count_text(doc.steps_done), `of ${count_text(doc.steps_total)}`, doc.steps_done / doc.steps_total],
     ["Rows written", count_text(doc.rows_done), ""],
-    ["Rate", doc.rate === null ? "n/a" : count_text(doc.rate), doc.rate === null ? "" : "rows/s"],
+    is_over && doc.curve ? ["Highest rate", count_text(Math.max(...doc.curve.rates)), "rows/s"]
+      : ["Rate", doc.rate === null ? "n/a" : count_text(doc.rate), doc.rate === null ? "" : "rows/s"],
     [is_over ? "Time left" : `Time left in ${stage ? stage.stage : "this stage"}`, is_over ? "0 s" : seconds_text(doc.eta_s), ""],
     [is_over ? "Took" : "Since the beginning", seconds_text(doc.seconds), ""],
   ];

@@ -6,8 +6,9 @@ const NUMBER = "number";
 // columns: [title, row → text or element, class]
 function facts_table(caption, columns, rows) {
   const head = make("tr", {}, ...columns.map(([title, , kind]) => make("th", { scope: "col", class: kind }, title)));
+  const content = (text) => (typeof text === "string" ? breakable(text) : [text]);
   const body = rows.map((row) => make("tr", {}, ...columns.map(([, text, kind], i) =>
-    make(i ? "td" : "th", { class: kind, scope: i ? null : "row" }, text(row)))));
+    make(i ? "td" : "th", { class: kind, scope: i ? null : "row" }, ...content(text(row))))));
   return make("div", { class: "scroll" }, make("table", { class: "facts" }, make("caption", { class: "vh" }, caption),
     make("thead", {}, head), make("tbody", {}, ...body)));
 }
@@ -36,7 +37,7 @@ function draw_report(report) {
 function stage_table(report) {
   return facts_table("Stages with their times", [
     ["Stage", (s) => s.stage], ["Phase", (s) => s.phase, "wide"], ["State", (s) => MARKS[s.state] || s.state],
-    ["Begun", (s) => (s.begins_at ? date_text(s.begins_at) : ""), "wide"],
+    ["Begun", (s) => (s.begins_at ? date_text(s.begins_at) : ""), "wide time"],
     ["Steps", (s) => `${s.steps_done} / ${s.steps_total}`, NUMBER],
     ["Took", (s) => (s.seconds === null ? "" : seconds_text(s.seconds)), NUMBER],
   ], report.stages);
@@ -51,7 +52,7 @@ function hold_tables(report) {
     ], report.hold_kinds),
     make("h3", {}, report.holds_left_out ? `The longest ${report.holds.length}` : "Each of them"),
     facts_table("Holds", [
-      ["Begun", (h) => clock_text(h.begins_at)], ["For", (h) => seconds_text(h.seconds), NUMBER], ["Where", (h) => h.place, "wide"],
+      ["Begun", (h) => clock_text(h.begins_at), "time"], ["For", (h) => seconds_text(h.seconds), NUMBER], ["Where", (h) => h.place, "wide"],
       ["Why", (h) => `${h.reason}${h.ends_at ? "" : " (still)"}`],
     ], report.holds),
   ];
@@ -70,9 +71,9 @@ function lock_tables(report) {
     ], sum.stages),
     make("h3", {}, sum.longest.length < sum.windows ? `The ${sum.longest.length} longest` : "Each of them"),
     facts_table("Lock windows", [
-      ["At", (l) => clock_text(l.at)], ["Relation", (l) => l.relation], ["Lock", (l) => l.lock, "wide"], ["Step", (l) => l.place, "wide"],
+      ["At", (l) => clock_text(l.at), "time"], ["Relation", (l) => l.relation, "name"], ["Lock", (l) => l.lock, "wide time"], ["Step", (l) => l.place, "wide"],
       ["Waited", (l) => seconds_text(l.waited_s), NUMBER], ["Held", (l) => seconds_text(l.held_s), NUMBER],
-      ["Attempts", (l) => count_text(l.attempts), NUMBER],
+      ["Attempts", (l) => count_text(l.attempts), `${NUMBER} wide`],
     ], sum.longest),
   ];
 }
@@ -89,7 +90,7 @@ function throughput_table(report) {
 
 function growth_table(report) {
   if (!report.growth.length) return nothing("The journal has no sizes of this run.");
-  const change = (before, after) => (after === null ? "n/a" : `${after >= before ? "+" : ""}${bytes_text(after - before)}`);
+  const change = (before, after) => (after === null ? "n/a" : `${after > before ? "+" : ""}${bytes_text(after - before)}`);
   return facts_table("Sizes of tables and of their indexes", [
     ["Table", (t) => t.table], ["Before", (t) => bytes_text(t.table_before), NUMBER], ["Change", (t) => change(t.table_before, t.table_after), NUMBER],
     ["Indexes before", (t) => bytes_text(t.indexes_before), `${NUMBER} wide`],
@@ -100,15 +101,16 @@ function growth_table(report) {
 function approval_table(report) {
   if (!report.approvals.length) return nothing("No gate was approved.");
   return facts_table("Approvals", [
-    ["Stage", (a) => a.stage], ["By", (a) => a.approved_by], ["At", (a) => date_text(a.at)], ["Note", (a) => a.note],
+    ["Stage", (a) => a.stage], ["By", (a) => a.approved_by], ["At", (a) => date_text(a.at), "wide time"], ["Note", (a) => a.note],
   ], report.approvals);
 }
 
 function finding_table(report) {
   if (!report.findings.length) return nothing("The check had nothing to say, or the run began with an older version.");
   return facts_table("Findings", [
-    ["Severity", (f) => f.severity], ["Fact", (f) => f.fact], ["Where", (f) => [f.step, f.table].filter(Boolean).join(" / "), "wide"],
-    ["What to do", (f) => f.remedy, "wide"],
+    ["Severity", (f) => f.severity, "time"],
+    ["What was found, and what to do", (f) => make("div", {}, ...breakable(f.fact), make("div", { class: "muted" }, f.remedy))],
+    ["Where", (f) => f.where, "wide"],
   ], report.findings);
 }
 
@@ -117,6 +119,6 @@ function verified_tables(report) {
   if (!report.verified.length) return [sum];
   return [sum, make("h3", {}, "Steps that do nothing but verify"), facts_table("Verifying steps", [
     ["Step", (v) => v.step], ["Stage", (v) => v.stage, "wide"], ["Tables", (v) => (v.tables ? count_text(v.tables) : ""), NUMBER],
-    ["Held true", (v) => `${v.done} of ${v.total}`, NUMBER], ["Last at", (v) => (v.at ? date_text(v.at) : ""), "wide"],
+    ["Held true", (v) => `${v.done} of ${v.total}`, NUMBER], ["Last at", (v) => (v.at ? date_text(v.at) : ""), "wide time"],
   ], report.verified)];
 }

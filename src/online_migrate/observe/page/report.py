@@ -1,0 +1,184 @@
+"""A whole run, read from its journal alone: what the report shows beside the page."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from online_migrate.journal.store import ApprovalRecord, HistoryRecord, Journal, StageRecord
+from online_migrate.observe.page.document import curve_json, event_json, hold_json, newest_events, to_document
+from online_migrate.observe.page.locks import sum_locks
+from online_migrate.observe.page.throughput import Hold, draw_curve, find_holds, find_work
+from online_migrate.observe.page.verified import sum_verified
+from online_migrate.observe.snapshot import read_snapshot
+from online_migrate.observe.views import Snapshot
+from online_migrate.postgres.connection import Connection
+
+EVENTS: Final = 1_000
+"""the newest; a night of a large plan has many more, which say nothing new"""
+HOLDS: Final = 200
+"""the longest; all of them are in the sums"""
+
+
+def read_report(connection: Connection, plan: str) -> dict[str, Any] | None:
+    """The page's document of the newest run of ``plan``, with the whole of its history; None where it never ran."""
+    snapshot = read_snapshot(connection, plan)
+    if snapshot is None:
+        return None
+    journal = Journal(connection)
+    history = journal.read_history(snapshot.run_id)
+    work = find_work(history, snapshot.steps, snapshot.read_at)
+    curve, holds = draw_curve(work), find_holds(history)
+    return to_document(snapshot) | {
+        "curve": None if curve is None else curve_json(curve),
+        "holds": [hold_json(hold) for hold in holds],
+        "events": [event_json(record) for record in newest_events(history, EVENTS)],
+        "report": make_report(
+            snapshot,
+            history,
+            stages=journal.read_stages(snapshot.run_id),
+            approvals=journal.read_approvals(plan, snapshot.started_at),
+        ),
+    }
+
+
+def make_report(
+    snapshot: Snapshot,
+    history: Sequence[HistoryRecord],
+    *,
+    stages: Iterable[StageRecord],
+    approvals: Mapping[str, ApprovalRecord],
+) -> dict[str, Any]:
+    """The report's own part; pure."""
+    now = snapshot.read_at
+    holds = find_holds(history)
+    longest = sorted(holds, key=lambda hold: -_seconds(hold, now))[:HOLDS]
+    shown = sorted(longest, key=lambda hold: hold.begins_at)
+    return {
+        "begins_at": snapshot.started_at.isoformat(),
+        "ends_at": (snapshot.ended_at or now).isoformat(),
+        "stages": [_stage(record, snapshot) for record in stages],
+        "away": find_away(history, snapshot),
+        "holds": [{**hold_json(hold), "seconds": _seconds(hold, now)} for hold in shown],
+        "holds_left_out": len(holds) - len(shown),
+        "hold_kinds": _sum_holds(holds, now),
+        "locks": sum_locks(history),
+        "throughput": sum_throughput(history),
+        "growth": find_growth(history),
+        "approvals": [
+            {"stage": a.stage, "approved_by": a.approved_by, "note": a.note, "at": a.approved_at.isoformat()}
+            for a in sorted(approvals.values(), key=lambda a: a.approved_at)
+        ],
+        "findings": find_findings(history),
+        **sum_verified(snapshot, history),
+    }
+
+
+def _stage(record: StageRecord, snapshot: Snapshot) -> dict[str, Any]:
+    steps = [step for step in snapshot.steps if step.stage == record.stage]
+    end = record.ended_at or (snapshot.ended_at or snapshot.read_at)
+    return {
+        "stage": record.stage,
+        "phase": record.phase,
+        "state": record.state,
+        "begins_at": _iso(record.started_at),
+        "ends_at": _iso(record.ended_at),
+        "seconds": None if record.started_at is None else (end - record.started_at).total_seconds(),
+        "steps_done": sum(step.state == "done" for step in steps),
+        "steps_total": len(steps),
+    }
+
+
+def find_away(history: Iterable[HistoryRecord], snapshot: Snapshot) -> list[dict[str, str]]:
+    """When no runner was at work, and how the one before had ended; one that was killed could not say so."""
+    away = list[dict[str, str]]()
+    last: HistoryRecord | None = None
+    for record in history:
+        if record.event == "run_started" and last is not None:
+            away.append(_away(last, record.at))
+        if record.event not in {"check_found", "tables_measured"}:  # around a run, not of it
+            last = record
+    is_over = snapshot.state == "done" or snapshot.is_live or snapshot.ended_at is not None
+    if last is not None and not is_over:
+        away.append(_away(last, snapshot.read_at))
+    return away
+
+
+def _away(last: HistoryRecord, until: datetime) -> dict[str, str]:
+    outcome = str(last.fields.get("outcome", "")) if last.event == "run_ended" else "killed"
+    return {"begins_at": last.at.isoformat(), "ends_at": until.isoformat(), "outcome": outcome}
+
+
+def _sum_holds(holds: Iterable[Hold], now: datetime) -> list[dict[str, Any]]:
+    seconds = defaultdict[str, list[float]](list)
+    for hold in holds:
+        seconds[hold.kind].append(_seconds(hold, now))
+    kinds = [
+        {"kind": kind, "times": len(each), "seconds": sum(each), "longest_s": max(each)}
+        for kind, each in seconds.items()
+    ]
+    return sorted(kinds, key=lambda kind: -kind["seconds"])
+
+
+def sum_throughput(history: Iterable[HistoryRecord]) -> list[dict[str, Any]]:
+    """Batches of each table, the most rows first; ``rate`` is rows by the time of batches and pauses."""
+    sums = defaultdict[str, dict[str, float]](lambda: defaultdict(float))
+    for record in history:
+        if record.event == "throughput":
+            for name in ("rows", "batches", "worked_s", "paused_s", "skipped_locked"):
+                value = record.fields.get(name, 0)
+                sums[record.table][name] += value if isinstance(value, int | float) else 0
+    tables = []
+    for table, one in sums.items():
+        seconds = one["worked_s"] + one["paused_s"]
+        tables.append({"table": table, **one, "rate": one["rows"] / seconds if seconds else None})
+    return sorted(tables, key=lambda one: -one["rows"])
+
+
+def find_growth(history: Iterable[HistoryRecord]) -> list[dict[str, Any]]:
+    """Bytes of each table and of its indexes when they were first and last measured, the largest first."""
+    measured = [r for r in history if r.event == "tables_measured"]
+    first, last = _sizes(measured), _sizes(reversed(measured))
+    is_again = len(measured) > 1
+    tables = [
+        {
+            "table": table,
+            "table_before": size,
+            "indexes_before": indexes,
+            "table_after": last[table][0] if is_again else None,
+            "indexes_after": last[table][1] if is_again else None,
+        }
+        for table, (size, indexes) in first.items()
+    ]
+    return sorted(tables, key=lambda one: -one["table_before"])
+
+
+def _sizes(records: Iterable[HistoryRecord]) -> dict[str, Sequence[Any]]:
+    """Of each table in the first of the records that has it."""
+    sizes = dict[str, Sequence[Any]]()
+    for record in records:
+        found = record.fields.get("sizes")
+        if isinstance(found, Mapping):
+            sizes = {**found, **sizes}
+    return sizes
+
+
+def find_findings(history: Iterable[HistoryRecord]) -> list[dict[str, str]]:
+    """What the check said before the first start and every other one, each thing once."""
+    findings = dict[tuple[str, ...], dict[str, str]]()
+    for record in history:
+        if record.event == "check_found":
+            names = ("severity", "fact", "where", "remedy")
+            finding = {name: str(record.fields.get(name, "")) for name in names}
+            findings[tuple(finding.values())] = finding
+    return list(findings.values())
+
+
+def _seconds(hold: Hold, now: datetime) -> float:
+    return max(0.0, ((hold.ends_at or now) - hold.begins_at).total_seconds())
+
+
+def _iso(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()

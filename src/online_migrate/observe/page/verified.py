@@ -1,0 +1,51 @@
+"""What was verified, from the journal: which steps were read again when they ended, which do nothing but verify."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from online_migrate.journal.store import HistoryRecord
+from online_migrate.observe.views import Snapshot, StepView
+from online_migrate.operations.registry import OPERATIONS
+
+_PROOF = "verify_"
+
+
+def sum_verified(snapshot: Snapshot, history: Iterable[HistoryRecord]) -> dict[str, Any]:
+    """A sentence, and the verifying steps with how many tables held true."""
+    done = [step for step in snapshot.steps if step.state == "done"]
+    read_again = [step for step in done if (op := _operation(step)) and OPERATIONS[op].is_verified_at_once]
+    proven = [step for step in done if _operation(step) == "backfill"]
+    verifying = [step for step in snapshot.steps if step.step.startswith(_PROOF)]
+    ended = {(r.stage, r.step, r.table): r.at for r in history if r.event == "step_ended"}
+    text = (
+        f"{len(read_again):,} steps were compared with the catalog when they ended;"
+        f" {len(proven):,} backfills ended with a proof that no row is left;"
+        f" {sum(s.state == 'done' for s in verifying):,} of {len(verifying):,} verifying steps held true."
+    )
+    titles = dict.fromkeys((step.stage, step.step) for step in verifying)
+    return {
+        "verified_text": text,
+        "verified": [
+            _verifying([s for s in verifying if (s.stage, s.step) == title], ended) for title in titles
+        ],
+    }
+
+
+def _operation(step: StepView) -> str:
+    name = step.step.split(" ", 1)[0]
+    return name if name in OPERATIONS else ""
+
+
+def _verifying(steps: Sequence[StepView], ended: dict[tuple[str, str, str], datetime]) -> dict[str, Any]:
+    times = [ended[step.key] for step in steps if step.key in ended]
+    return {
+        "stage": steps[0].stage,
+        "step": steps[0].step,
+        "tables": sum(bool(step.table) for step in steps),
+        "done": sum(step.state == "done" for step in steps),
+        "total": len(steps),
+        "at": max(times).isoformat() if times else None,
+    }
