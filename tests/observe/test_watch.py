@@ -9,7 +9,7 @@ import pytest
 
 from online_migrate.observe.snapshot import Snapshot
 from online_migrate.observe.watch import SnapshotWatch
-from online_migrate.postgres.connection import Connector
+from online_migrate.postgres.connection import Connection, Connector
 from tests.observe.made_runs import MadeRun, begun_run
 
 
@@ -64,3 +64,22 @@ def test_a_picture_that_costs_much_is_drawn_seldom(run: MadeRun) -> None:
     time.sleep(1.5)
     watch.close()
     assert len(seen) <= 4
+
+
+def test_a_reading_that_fails_takes_no_picture_away(run: MadeRun) -> None:
+    """Without the right to read a statistic the run is still shown; and both read on one connection."""
+    seen: list[Snapshot] = []
+    sessions: set[int] = set()
+
+    def look(connection: Connection, _: Snapshot) -> None:
+        sessions.add(connection.info.backend_pid)
+        connection.execute("SELECT no_such_column")
+
+    watch = SnapshotWatch(run.connector, "shop", [seen.append], looks=[look], every_s=0.02)
+    watch.start()
+    deadline = time.monotonic() + 5
+    while len(seen) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    watch.close()
+    assert len(seen) >= 3
+    assert len(sessions) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 
 import psycopg
@@ -72,11 +73,12 @@ class SnapshotWatch:
             if self._connection is None or self._connection.closed:
                 self._connection = self._connector.open("snapshot")
             snapshot = read_snapshot(self._connection, self._plan)
-            if snapshot is None:
-                return
-            for look in self._looks:
-                look(self._connection, snapshot)
         except (psycopg.Error, OnlineMigrateError, OSError):
+            return
+        if snapshot is None:
             return
         for listener in self._listeners:
             listener(snapshot)
+        for look in self._looks:
+            with suppress(psycopg.Error, OnlineMigrateError, OSError):  # it tries again next time
+                look(self._connection, snapshot)
