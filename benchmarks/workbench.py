@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
-from online_migrate.backfill.batch import Bench, Key
+from online_migrate.backfill.bench import Bench, Key
 from online_migrate.clock import Clock, Signal, SystemClock
 from online_migrate.events import Event
 from online_migrate.journal.lease import hold_shared

@@ -92,7 +92,7 @@ def test_a_running_pass_says_what_is_left(database: str) -> None:
     pace = Pace.model_construct(duty=0.2, batch_target=0.02, max_rows=300)
     with workbench(database, "t", pace=pace, emit=heard.emit) as bench:
         work = Backfill(bench, table="t", column="c", value="1")
-        work._forecast_at = bench.clock.monotonic()
+        work._teller._forecast_at = bench.clock.monotonic()
         work.run()
     notes = [e.message for e in heard.events if isinstance(e, Note)]
     assert any("left, by the rate of the last half minute" in n for n in notes)

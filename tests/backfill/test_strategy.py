@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from psycopg import sql
 
-from online_migrate.backfill.batch import Target
+from online_migrate.backfill.bench import Target
 from online_migrate.backfill.chunks import Position, next_slice
 from online_migrate.backfill.strategy import (
     CHUNK_PAGES,

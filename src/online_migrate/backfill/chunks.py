@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
+from online_migrate.journal.store import CursorRecord
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walk:
@@ -89,3 +91,13 @@ def share_done(walk: Walk, position: Position) -> float:
     length = walk.chunk_end(position.chunk) - position.chunk
     walked = (position.stripe + (position.slice - position.chunk) / length) / walk.stripes
     return float((position.chunk + walked * length) / walk.pages_total)
+
+
+def walk_of(cursor: CursorRecord) -> Walk:
+    """The shape of the pass that a cursor is in."""
+    return Walk(pages_total=cursor.pages_total, chunk_pages=cursor.chunk_pages, stripes=cursor.stripes)
+
+
+def position_of(cursor: CursorRecord) -> Position:
+    """Where a cursor stands."""
+    return Position(chunk=cursor.chunk, stripe=cursor.stripe, slice=cursor.slice)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
-from online_migrate.backfill.batch import Bench
+from online_migrate.backfill.bench import Bench
 from online_migrate.backfill.throttlers import Throttle, throttlers_for
 from online_migrate.backfill.throttlers.oldest_snapshot import Holder, OldestSnapshot
 from online_migrate.events import Note, Reading, WaitEnded, WaitStarted

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from psycopg import sql
 
-from online_migrate.backfill.batch import Target
+from online_migrate.backfill.bench import Target
 from online_migrate.postgres.blockers import read_blockers, read_sessions
 from online_migrate.postgres.catalog import TableInfo
 from online_migrate.postgres.connection import Connection

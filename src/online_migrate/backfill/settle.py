@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 from psycopg import sql
 
-from online_migrate.backfill.batch import Bench, Writer
-from online_migrate.backfill.chunks import Position
+from online_migrate.backfill.batch import Writer
+from online_migrate.backfill.bench import Bench
+from online_migrate.backfill.chunks import position_of
 from online_migrate.backfill.rows import describe_rows, read_free_rows, read_holders, read_late_rows
 from online_migrate.backfill.writing import Calls, read_calls, statements_since
 from online_migrate.errors import LockNotHad, VerificationFailed
@@ -84,7 +85,7 @@ class Settlement:
         is_waiting = False
         while True:
             change = self.writer.change(rows)
-            self.writer.commit(cursor, _position(cursor), change.rows)
+            self.writer.commit(cursor, position_of(cursor), change.rows)
             cursor = replace(cursor, rows_done=cursor.rows_done + change.rows, batches=cursor.batches + 1)
             if change.rows or not self._is_held(late):
                 break
@@ -138,7 +139,3 @@ class Settlement:
             remedy=f"find the statement that writes NULL into {target.column} explicitly (the default covers those that leave it out),"
             " then run the same command again",
         )
-
-
-def _position(cursor: CursorRecord) -> Position:
-    return Position(chunk=cursor.chunk, stripe=cursor.stripe, slice=cursor.slice)

@@ -12,23 +12,23 @@ from datetime import UTC, datetime
 import psycopg
 from psycopg import sql
 
-from online_migrate.backfill.batch import Bench, Change, Key, TableRewritten, Target, Writer, update_statement
-from online_migrate.backfill.chunks import Position, Slice, Walk, next_slice, share_done
-from online_migrate.backfill.forecast import Rates, seconds_text
+from online_migrate.backfill.batch import TableRewritten, Writer
+from online_migrate.backfill.bench import Bench, Key, Target, update_statement
+from online_migrate.backfill.chunks import Slice, Walk, next_slice, position_of, share_done, walk_of
 from online_migrate.backfill.health import Health
 from online_migrate.backfill.pacer import Pacer
 from online_migrate.backfill.refused import find_refused_row, is_about_rows
 from online_migrate.backfill.settle import LATE_LIMIT, Settlement
 from online_migrate.backfill.strategy import (
-    Strategy,
     decide_chunk_pages,
     decide_strategy,
     index_with,
     most_chunk_pages,
     read_pages,
 )
+from online_migrate.backfill.telling import Teller
 from online_migrate.errors import OnlineMigrateError
-from online_migrate.events import BackfillStarted, BatchDone, Note
+from online_migrate.events import Note
 from online_migrate.journal.store import CursorRecord
 from online_migrate.postgres.catalog import Catalog, TableInfo
 from online_migrate.postgres.long_statement import run_long_statement
@@ -42,8 +42,6 @@ CURSOR_SHARE = 0.05
 """of a batch's time that moving the cursor may take; past it, behind an old snapshot, we commit less often"""
 LONGEST_RELAXED = 4.0
 """times the target time of a batch, however slow the cursor is"""
-FORECAST_AFTER_S = 60.0
-FORECAST_AGAIN_S = 600.0
 
 
 class Backfill:
@@ -76,12 +74,11 @@ class Backfill:
             max_wal_bytes=pace.max_wal,
         )
         self._health = Health(bench)
-        self._rates = Rates()
+        self._teller = Teller(bench, self.target.table.full_name)
         self._next_vacuum = VACUUM_EVERY
         self._batches = 0
         self._cursor_s = 0.0
         self._page_s: float | None = None
-        self._forecast_at = bench.clock.monotonic() + FORECAST_AFTER_S
 
     @property
     def target(self) -> Target:
@@ -117,23 +114,23 @@ class Backfill:
                 message = f"{name} was rewritten (VACUUM FULL, CLUSTER): its pass begins again"
                 self._bench.emit(Note, message=message)
             cursor = self._begin(strategy.pass_name, strategy.walk, cursor)
-        self._say_started(cursor, strategy)
-        self._next_vacuum = share_done(_walk_of(cursor), _position(cursor)) + VACUUM_EVERY
+        self._teller.say_started(cursor, strategy)
+        self._next_vacuum = share_done(walk_of(cursor), position_of(cursor)) + VACUUM_EVERY
         cursor = self._walk(cursor, strategy.rows_per_page)
         return self._begin("sweep", _NO_WALK, cursor)
 
     def _walk(self, cursor: CursorRecord, rows_per_page: float) -> CursorRecord:
         """From the cursor to the end of the pass."""
-        self._rates.clear()
+        self._teller.forget_rate()
         narrow: int | None = None
         while True:
             self._bench.ensure_going()
             if self._health.hold():
-                self._rates.clear()
+                self._teller.forget_rate()
             cursor = self._begin_chunk(cursor)
-            walk = _walk_of(cursor)
+            walk = walk_of(cursor)
             pages = max(int(self._pacer.rows * walk.stripes / rows_per_page), 1)
-            part = next_slice(walk, _position(cursor), narrow or pages)
+            part = next_slice(walk, position_of(cursor), narrow or pages)
             if part is None:
                 return cursor
             try:
@@ -196,7 +193,7 @@ class Backfill:
             rows_done=cursor.rows_done + change.rows,
             batches=cursor.batches + 1,
         )
-        self._say_batch(done, part, change, seconds, pacing.pause_s)
+        self._teller.say_batch(done, part, change, seconds, pacing.pause_s)
         clock.wait(pacing.pause_s, self._bench.signal)
         return done
 
@@ -214,7 +211,7 @@ class Backfill:
 
     def _vacuum_when_due(self, cursor: CursorRecord) -> None:
         """Plain VACUUM with a cost delay: dead index entries go, their room is used again."""
-        share = share_done(_walk_of(cursor), _position(cursor))
+        share = share_done(walk_of(cursor), position_of(cursor))
         if share < self._next_vacuum or cursor.pages_total < VACUUM_FROM_PAGES:
             return
         self._next_vacuum = share + VACUUM_EVERY
@@ -270,44 +267,6 @@ class Backfill:
         self._bench.journal.write_cursor(self._bench.run_id, cursor)
         return cursor
 
-    def _say_started(self, cursor: CursorRecord, strategy: Strategy) -> None:
-        share = share_done(_walk_of(cursor), _position(cursor))
-        self._bench.emit(
-            BackfillStarted,
-            pass_name=cursor.pass_name,
-            stripes=cursor.stripes,
-            chunk_pages=cursor.chunk_pages,
-            pages_done=round(share * cursor.pages_total),
-            pages_total=cursor.pages_total,
-            rows_expected=max(round(strategy.rows_per_page * cursor.pages_total), cursor.rows_done),
-            rows_done=cursor.rows_done,
-            why=strategy.why,
-        )
-
-    def _say_batch(
-        self, done: CursorRecord, part: Slice, change: Change, seconds: float, pause_s: float
-    ) -> None:
-        share, now = share_done(_walk_of(done), _position(done)), self._bench.clock.monotonic()
-        self._rates.note(now, share)
-        is_sweep = done.pass_name == "sweep"
-        self._bench.emit(
-            BatchDone,
-            rows=change.rows,
-            pages=part.pages,
-            seconds=seconds,
-            pause_s=pause_s,
-            rows_done=done.rows_done,
-            share_done=1.0 if is_sweep else share,
-            eta_s=None if is_sweep else self._rates.eta_s,
-            skipped_locked=change.skipped_locked,
-        )
-        left = self._rates.eta_range
-        if now >= self._forecast_at and left is not None and not is_sweep:
-            self._forecast_at = now + FORECAST_AGAIN_S
-            text = f"{seconds_text(left.low)} to {seconds_text(left.high)}"
-            message = f"{self.target.table.full_name}: {text} left, by the rate of the last half minute"
-            self._bench.emit(Note, message=message)
-
     def _read_table(self, name: str) -> TableInfo:
         table = Catalog(self._bench.work, self._bench.schema).table(name)
         if table is None:
@@ -319,14 +278,5 @@ class Backfill:
 
 
 _NO_WALK = Walk(pages_total=0, chunk_pages=1, stripes=1)
-
-
-def _walk_of(cursor: CursorRecord) -> Walk:
-    return Walk(pages_total=cursor.pages_total, chunk_pages=cursor.chunk_pages, stripes=cursor.stripes)
-
-
-def _position(cursor: CursorRecord) -> Position:
-    return Position(chunk=cursor.chunk, stripe=cursor.stripe, slice=cursor.slice)
-
 
 __all__ = ["LATE_LIMIT", "Backfill", "Bench", "Key", "index_with", "update_statement"]
