@@ -155,7 +155,10 @@ def whole_run() -> Iterator[e.Event]:
     """One event of every kind, in an order that could be."""
     yield e.RunStarted(plan="shop", run_id=7, resumed=False, steps_total=7, steps_done=0)
     yield e.CheckFound(
-        severity="warn", fact="a prepared SELECT * fails once", where="add_column / users", remedy="name columns"
+        severity="warn",
+        fact="a prepared SELECT * fails once",
+        where="add_column / users",
+        remedy="name columns",
     )
     yield e.StageStarted(stage="columns", phase="expand")
     column: Any = {"stage": "columns", "step": "add_column bot_id", "table": "users"}

@@ -100,7 +100,6 @@ def scraping(folder: Path, target_port: int) -> Iterator[Prometheus]:
                f"--web.listen-address={url.removeprefix('http://')}", "--log.level=warn"]  # fmt: skip
     with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
-            wait_for(lambda: is_scraping(url), 20)  # Prometheus takes up its targets 5 s after it is ready
             yield Prometheus(url=url)
         finally:
             process.terminate()
@@ -193,8 +192,9 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
     """A transaction stands in the way of a lock, another makes a concurrent build wait; a standby streams."""
     folder = tmp_path_factory.mktemp("night")
     port = free_port()
-    with start_pair() as pair, scraping(folder, port) as prometheus:
+    with scraping(folder, port) as prometheus, start_pair() as pair:
         dsn = filled_shop(pair.primary)
+        wait_for(lambda: is_scraping(prometheus.url), 20)  # it takes up its targets 5 s after it is ready
         began = time.time()
         with running(dsn, folder, port) as process:
             live_through(dsn, port, process)
