@@ -60,6 +60,12 @@ class Prometheus:
         result: list[dict[str, Any]] = answer["data"]["result"]
         return result
 
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """The series of an expression now."""
+        text = get(f"{self.url}/api/v1/query?{urllib.parse.urlencode({'query': expression})}")
+        result: list[dict[str, Any]] = json.loads(text)["data"]["result"]
+        return result
+
     def firing(self) -> set[str]:
         """The alerts that fire now."""
         found = json.loads(get(f"{self.url}/api/v1/alerts"))["data"]["alerts"]
@@ -114,25 +120,30 @@ def is_scraping(url: str) -> bool:
 
 
 @contextmanager
-def running(dsn: str, folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
+def running(dsn: str, folder: Path, port: int, *options: str) -> Iterator[subprocess.Popen[str]]:
     """The plan, at a gentle pace, up to its gate, in a process of its own that logs all it knows."""
-    shutil.copytree(ROOT / "plans", folder / "plans")
-    plan = folder / "plans" / "multi_tenant.yaml"
-    lines = [
-        SLOW_PACE.rjust(len(SLOW_PACE) + 4) if "pace:" in line else line
-        for line in plan.read_text().splitlines()
-    ]
-    plan.write_text("\n".join(lines) + "\n")
     environ = {**os.environ, "ONLINE_MIGRATE_DSN": dsn, "MASTER_BOT_TOKEN": TOKEN}
-    command = [sys.executable, "-m", "online_migrate.cli", "run", str(plan), "--metrics-port", str(port),
-               "--log-format", "json", "--log-level", "debug"]  # fmt: skip
-    with (folder / "run.log").open("w") as log:
+    command = [sys.executable, "-m", "online_migrate.cli", "run", str(gentle_plan(folder)), "--metrics-port", str(port),
+               "--log-format", "json", "--log-level", "debug", *options]  # fmt: skip
+    with (folder / "run.log").open("a") as log:
         process = subprocess.Popen(command, env=environ, cwd=folder, stdout=log, stderr=log, text=True)
         try:
             yield process
         finally:
             process.kill()
             process.wait()
+
+
+def gentle_plan(folder: Path) -> Path:
+    """The example plan, made slow."""
+    plan = folder / "plans" / "multi_tenant.yaml"
+    shutil.copytree(ROOT / "plans", plan.parent, dirs_exist_ok=True)
+    lines = [
+        SLOW_PACE.rjust(len(SLOW_PACE) + 4) if "pace:" in line else line
+        for line in plan.read_text().splitlines()
+    ]
+    plan.write_text("\n".join(lines) + "\n")
+    return plan
 
 
 @contextmanager
@@ -167,6 +178,8 @@ class Night:
     """A run up to its gate that Prometheus has seen, with what happens in one."""
 
     prometheus: Prometheus
+    port: int
+    """where the runner's exporter was"""
     dsn: str
     folder: Path
     began: float
@@ -200,7 +213,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
             live_through(dsn, port, process)
             assert process.wait(timeout=60) == GATE, (folder / "run.log").read_text()[-3_000:]
         time.sleep(SEEN_S)
-        yield Night(prometheus=prometheus, dsn=dsn, folder=folder, began=began, ended=time.time())
+        yield Night(prometheus=prometheus, port=port, dsn=dsn, folder=folder, began=began, ended=time.time())
 
 
 def filled_shop(server: Server) -> str:
@@ -289,3 +302,19 @@ def test_the_figures_are_true(night: Night) -> None:
     assert largest('online_migrate_stage_state{stage="swap"}') == STATES["waiting"]
     assert largest("online_migrate_run_exit_code") == GATE
     assert largest("online_migrate_server_wal_bytes_total") > 100_000
+
+
+@pytest.mark.timeout(180)
+def test_a_runner_that_was_killed_is_told_from_one_that_ended(night: Night) -> None:
+    """SIGKILL in the middle of a step: the alert's expression comes true, which an orderly end at the gate did not make it."""
+    gone = next(rule["expr"] for rule in alerts() if rule["alert"] == "OnlineMigrateRunnerGone")
+    assert night.prometheus.query(gone) == []
+    with (
+        in_the_way(night.dsn, "SELECT count(*) FROM tickets"),
+        running(night.dsn, night.folder, night.port, "--approve", "swap") as process,
+    ):
+        wait_for(shown(night.port, 'online_migrate_waiting{kind="blocker",plan="multi_tenant"} 1.0'), 60)
+        time.sleep(SEEN_S)
+        assert night.prometheus.firing() == set()  # the gate was passed
+        process.kill()
+        wait_for(lambda: bool(night.prometheus.query(gone)), 20)
