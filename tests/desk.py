@@ -119,18 +119,22 @@ class Desk:
         with self.connect() as connection:
             await_true(lambda: _is_true(connection, query), query, child)
 
-    def batches(self) -> int:
-        """How many batches the backfill of transactions has committed."""
-        if not self.ask("SELECT to_regclass('online_migrate.cursor') IS NOT NULL"):
-            return 0
-        return int(
-            self.ask("SELECT sum(batches) FROM online_migrate.cursor WHERE table_name = 'transactions'") or 0
-        )
-
     def await_batches(self, more: int, child: Child) -> None:
         """Until the child's backfill of transactions has committed so many batches more."""
-        before = self.batches()
-        await_true(lambda: self.batches() >= before + more, f"{more} batches after {before}", child)
+        with self.connect() as connection:
+            before = _batches(connection)
+            await_true(lambda: _batches(connection) >= before + more, f"{more} batches after {before}", child)
+
+
+def _batches(connection: psycopg.Connection[tuple[Any, ...]]) -> int:
+    """How many batches the backfill of transactions has committed."""
+    try:
+        row = connection.execute(
+            "SELECT batches FROM online_migrate.cursor WHERE table_name = 'transactions'"
+        ).fetchone()
+    except psycopg.errors.UndefinedTable:
+        return 0
+    return 0 if row is None else int(row[0])
 
 
 class Child:
@@ -177,7 +181,7 @@ def await_true(condition: Callable[[], bool], what: str, child: Child | None = N
             return
         if ended or time.monotonic() > deadline:
             pytest.fail(f"not so: {what}" + (f"; the runner said:\n{child.said}" if child else ""))
-        time.sleep(0.02)
+        time.sleep(0.03)
 
 
 def _is_true(connection: psycopg.Connection[tuple[Any, ...]], query: str) -> bool:
@@ -198,7 +202,7 @@ def open_desk(dsn: str, folder: Path, text: str) -> Iterator[Desk]:
 
 
 class SessionCount(threading.Thread):
-    """The most sessions that a runner had at once in a database, looked at every 20 ms."""
+    """The most sessions that a runner had at once in a database, looked at every 50 ms."""
 
     def __init__(self, dsn: str) -> None:
         super().__init__(daemon=True)
@@ -210,7 +214,7 @@ class SessionCount(threading.Thread):
     def run(self) -> None:
         query = "SELECT array_agg(application_name) FROM pg_stat_activity WHERE datname = %s AND application_name LIKE 'online-migrate%%'"
         with psycopg.connect(self._dsn, autocommit=True) as connection:
-            while not self._over.wait(0.02):
+            while not self._over.wait(0.05):
                 row = connection.execute(query, [self._database]).fetchone()
                 names = tuple(row[0] or ()) if row else ()
                 self.most = max(self.most, names, key=len)

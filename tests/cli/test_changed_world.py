@@ -108,7 +108,7 @@ def test_a_changed_plan_is_told_and_can_be_accepted(desk: Desk) -> None:
     assert desk.ask("SELECT state FROM online_migrate.run") == "stopped"
     said = desk.call("run", "--accept-changed-plan")
     assert said.code == 75, said.all
-    assert "waiting: stage swap waits at its gate: each release reads and writes within one bot" in said.err
+    assert "\nstage swap waits at its gate: each release reads and writes within one bot" in said.err
     assert (
         "next: when that is true: online-migrate approve plan.yaml swap, then run the same command again"
         in said.err

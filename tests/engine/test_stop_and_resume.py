@@ -78,7 +78,7 @@ def test_a_stop_loses_nothing_and_says_how_to_go_on(slow: Desk, undisturbed: End
     child.send(signal.SIGINT)
     assert child.wait() == 130
     assert "SIGINT: stopping after the current batch or statement; once more cancels it" in child.said
-    assert "stopped: stopped after a batch: SIGINT" in child.said
+    assert "\nstopped after a batch: SIGINT\n" in child.said
     assert "next: the state is kept: online-migrate run plan.yaml goes on from here" in child.said
     assert (
         slow.ask("SELECT state || ': ' || reason FROM online_migrate.run")
@@ -92,7 +92,7 @@ def test_a_stop_loses_nothing_and_says_how_to_go_on(slow: Desk, undisturbed: End
     assert f"process {child.process.pid} to stop" in said.out
     assert "stopped; go on with: online-migrate run plan.yaml" in said.out
     assert child.wait() == 130
-    assert "stopped: stopped after a batch: asked for by " in child.said
+    assert "\nstopped after a batch: asked for by " in child.said
     said = slow.call("stop")
     assert said.code == 2
     assert "error: no runner of plan multi_tenant is at work in this database" in said.err
@@ -101,7 +101,7 @@ def test_a_stop_loses_nothing_and_says_how_to_go_on(slow: Desk, undisturbed: End
     slow.await_batches(20, child)
     child.send(signal.SIGTERM)
     assert child.wait() == 130
-    assert "stopped: stopped after a batch: SIGTERM" in child.said
+    assert "\nstopped after a batch: SIGTERM\n" in child.said
     rows = slow.ask("SELECT rows_done FROM online_migrate.cursor WHERE table_name = 'transactions'")
     finish(slow, undisturbed)
     assert slow.ask(WENT_ON_AT) == rows
@@ -131,9 +131,9 @@ def test_a_kill_in_the_backfill_loses_no_batch_and_repeats_none(slow: Desk, undi
 def test_an_ended_session_between_two_steps_is_no_end(desk: Desk, undisturbed: End) -> None:
     """A connection that is lost where only the journal is written, outside of any step, is regained as well."""
     child = desk.start("--approve", "swap")
-    await_true(desk.has_journal, "the run has begun", child)
-    desk.await_true("SELECT EXISTS (SELECT FROM online_migrate.step WHERE state = 'done')", child)
-    while child.process.poll() is None:
+    await_true(desk.has_journal, "the journal is there", child)
+    desk.await_true("SELECT EXISTS (SELECT FROM online_migrate.run)", child)
+    for _ in range(12):
         desk.ask(END_SESSION, ["online-migrate journal"])
         await_true(lambda: child.process.poll() is not None or desk.ask(HAS_JOURNAL_SESSION), "it is back")
     assert child.wait() == 0, child.said
@@ -178,6 +178,20 @@ def test_a_build_that_is_cut_off_leaves_nothing_invalid_after_the_next_run(
         desk.await_true("SELECT NOT EXISTS (SELECT FROM pg_stat_progress_create_index)")
         assert desk.ask("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == 1
     finish(desk, undisturbed)
+
+
+def test_a_stop_in_a_lock_window_leaves_the_application_alone(desk: Desk) -> None:
+    """While somebody's transaction is in the way, one signal is enough, and no lock of ours stays asked for."""
+    with desk.connect() as connection:
+        connection.execute("BEGIN; LOCK TABLE transactions IN ROW EXCLUSIVE MODE")
+        child = desk.start()
+        child.await_words("columns / add_column bot_id / transactions")
+        child.send(signal.SIGHUP)
+        assert child.wait(10) == 130, child.said
+        assert "stopped before a lock window: SIGHUP" in child.said
+        waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'transactions'::regclass AND pid <> %s"
+        assert desk.ask(waiting, [connection.info.backend_pid]) == 0
+        assert desk.ask(LEFT_BEHIND)[0].startswith("open step")
 
 
 @pytest.fixture(scope="module")

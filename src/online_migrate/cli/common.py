@@ -26,8 +26,8 @@ _MARKS = {
     Severity.INFO: ("· info", None),
 }
 
-_ENDS = {GateClosed.exit_code: ("waiting", "yellow"), Interrupted.exit_code: ("stopped", "yellow")}
-"""what is no error: the run is where it should be"""
+_NO_ERROR = (GateClosed, Interrupted)
+"""the run is where it should be; the message says where that is"""
 
 plan_argument = click.argument("plan", type=click.Path(path_type=Path), metavar="PLAN")
 
@@ -70,8 +70,10 @@ def connector_of(plan: Plan, dsn: str) -> Connector:
 
 def echo_error(error: OnlineMigrateError) -> None:
     """What was found, where, and what to do next."""
-    word, colour = _ENDS.get(error.exit_code, ("error", "red"))
-    click.secho(f"{word}: {error.message}", err=True, fg=colour)
+    is_error = not isinstance(error, _NO_ERROR)
+    click.secho(
+        f"{'error: ' if is_error else ''}{error.message}", err=True, fg="red" if is_error else "yellow"
+    )
     if error.remedy:
         click.echo(f"next: {error.remedy}", err=True)
 

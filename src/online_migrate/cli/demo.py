@@ -8,10 +8,15 @@ import click
 import psycopg
 from rich.console import Console
 
-from online_migrate.demo.show import Wishes, run_demo
+from online_migrate.cli.common import CLOCK, read_plan
+from online_migrate.clock import Signal
+from online_migrate.demo.report import Report
+from online_migrate.demo.show import Wishes, find_plan, run_demo
 from online_migrate.errors import OnlineMigrateError, VerificationFailed
+from online_migrate.observe.page.relay import Relay
 from online_migrate.observe.progress import LiveView
 from online_migrate.observe.snapshot import read_snapshot
+from online_migrate.observe.watch import SnapshotWatch
 from online_migrate.postgres.connection import Connection, Connector
 
 
@@ -37,7 +42,24 @@ from online_migrate.postgres.connection import Connection, Connector
     show_default=True,
     help="Where the report goes.",
 )
-def demo_command(users: int, interrupt: bool, seed: int, plan: Path | None, report: Path) -> None:
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="Serve the status page and /metrics here; 0, the default, takes a free port.",
+)
+@click.option(
+    "--serve", is_flag=True, help="Keep the page, the metrics and the database up afterwards, until Ctrl-C."
+)
+def demo_command(
+    users: int,
+    interrupt: bool,
+    seed: int,
+    plan: Path | None,
+    report: Path,
+    metrics_port: int,
+    serve: bool,
+) -> None:
     """Show the main job on a throwaway PostgreSQL: a filled shop becomes multi-tenant while its application works.
 
     Needs no server: one is started on 127.0.0.1 and removed at the end.
@@ -45,16 +67,23 @@ def demo_command(users: int, interrupt: bool, seed: int, plan: Path | None, repo
     \b
     online-migrate demo --users 5000 --interrupt --seed 7
     """
-    console = Console()
-    screen = _Screen(console)
-    wishes = Wishes(users=users, interrupt=interrupt, seed=seed, plan=plan)
+    path = find_plan(plan)
+    relay = Relay(read_plan(path).name, port=metrics_port)
+    screen = _Screen(Console(), relay)
+    screen.say_where(relay.start())
     try:
-        result = run_demo(wishes, out=report, on_tick=screen.tick, say=screen.say)
+        result = run_demo(
+            Wishes(users=users, interrupt=interrupt, seed=seed, plan=path),
+            out=report,
+            on_tick=screen.tick,
+            say=screen.say,
+            on_metrics=relay.follow,
+            on_report=lambda made: screen.show(made, report),
+            inspect=screen.serve if serve else lambda _: None,
+        )
     finally:
         screen.close()
-    for line in result.lines():
-        click.echo(line)
-    click.echo(f"report: {report}")
+        relay.stop()
     if not result.ok:
         raise VerificationFailed(
             "the demo is not as it should be", remedy=f"see failures and checks in {report}"
@@ -62,10 +91,13 @@ def demo_command(users: int, interrupt: bool, seed: int, plan: Path | None, repo
 
 
 class _Screen:
-    """The live table while a runner works, sentences between."""
+    """The live table while a runner works, sentences between; the page sees what the table shows."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, relay: Relay) -> None:
         self._console = console
+        self._relay = relay
+        self._url = ""
+        self._plan = ""
         self._view: LiveView | None = None
         self._connection: Connection | None = None
 
@@ -73,7 +105,34 @@ class _Screen:
         self.close()
         self._console.print(f"[bold]{sentence}[/bold]", highlight=False)
 
+    def say_where(self, url: str) -> None:
+        self._url = url
+        self._console.print(f"Status page  {url}/", highlight=False)
+        self._console.print(f"Metrics      {url}/metrics", highlight=False)
+
+    def show(self, report: Report, path: Path) -> None:
+        self.close()
+        for line in report.lines():
+            click.echo(line)
+        click.echo(f"report: {path}")
+
+    def serve(self, dsn: str) -> None:
+        """Until Ctrl-C; the server stays, and the page reads its journal."""
+        click.echo(f'Still here until Ctrl-C: {self._url}/, {self._url}/metrics, psql "{dsn}"')
+        watch = SnapshotWatch(
+            Connector(dsn=dsn, application="online-migrate demo"), self._plan, [self._relay.update]
+        )
+        watch.start()
+        try:
+            while not CLOCK.wait(3_600, Signal()):
+                pass
+        except KeyboardInterrupt:
+            click.echo()
+        finally:
+            watch.close()
+
     def tick(self, dsn: str, plan: str) -> None:
+        self._plan = plan
         try:
             if self._connection is None or self._connection.closed:
                 self._connection = Connector(dsn=dsn, application="online-migrate demo").open("screen")
@@ -81,6 +140,7 @@ class _Screen:
         except (psycopg.Error, OnlineMigrateError):
             return
         if snapshot is not None:
+            self._relay.update(snapshot)
             self._view = self._view or LiveView(self._console)
             self._view.update(snapshot)
 

@@ -207,7 +207,10 @@ def _stoppable(signal: Signal) -> Iterator[None]:
         else:
             os._exit(Interrupted.exit_code)
 
-    before = {n: os_signal.signal(n, on_signal) for n in (os_signal.SIGINT, os_signal.SIGTERM)}
+    heard = [os_signal.SIGINT, os_signal.SIGTERM]
+    if os_signal.getsignal(os_signal.SIGHUP) is not os_signal.SIG_IGN:  # nohup: it is to go on
+        heard.append(os_signal.SIGHUP)
+    before = {number: os_signal.signal(number, on_signal) for number in heard}
     try:
         yield
     finally:

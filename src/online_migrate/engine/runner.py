@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -79,7 +80,7 @@ class Runner:
         self._ensure_stages_named()
         began = self.clock.monotonic()
         self._sessions = Sessions(
-            connector=self.connector, signal=self.signal, emit=self._emit, monotonic=self.clock.monotonic
+            connector=self.connector, signal=self.signal, emit=self._emit, clock=self.clock
         )
         self._lease = Lease(self.connector, self.clock, self.signal, self.plan.name)
         code, word = 1, "failed"
@@ -113,7 +114,7 @@ class Runner:
             ensure_schema(connection)
         self._lease.acquire()
         self._sessions.open()
-        self._open_run(seen)
+        self._steadily(partial(self._open_run, seen), "the journal")
         return self._walk()
 
     # beginning
@@ -138,7 +139,8 @@ class Runner:
 
     def _ensure_no_stop(self, seen: Survey) -> None:
         findings = check(seen, missing_secrets=self._missing_secrets(seen))
-        self.on_findings(findings)
+        is_new = seen.run_id is None  # questions are put once, before there is anything to go back from
+        self.on_findings([f for f in findings if is_new or f.severity is not Severity.ASK])
         if is_stopping(findings):
             stops = [f for f in findings if f.severity is Severity.STOP]
             kind = Conflict if any("conflict" in f.code for f in stops) else PreflightFailed
@@ -204,11 +206,14 @@ class Runner:
             show_secret=self.show_secret,
         )
         if walk.to(self.options.through):
-            self._journal.set_run(self._run_id, "done")
+            self._steadily(lambda: self._journal.set_run(self._run_id, "done"), "the journal")
             return Ended(what=f"plan {self.plan.name} is done", next=self._how_to_verify()), "done"
         what = f"stopped after stage {self.options.through}, as asked"
-        self._journal.set_run(self._run_id, "stopped", what)
+        self._steadily(lambda: self._journal.set_run(self._run_id, "stopped", what), "the journal")
         return Ended(what=what, next=f"online-migrate run {self.plan.path} goes on from here"), "stopped"
+
+    def _steadily(self, work: Callable[[], None], what: str) -> None:
+        self._sessions.steadily(work, self._lease.fence.sql, what)
 
     # ending
 

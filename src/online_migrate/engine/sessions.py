@@ -8,18 +8,25 @@ from dataclasses import dataclass, field
 import psycopg
 import tenacity
 
-from online_migrate.clock import Signal
+from online_migrate.clock import Clock, Signal
 from online_migrate.errors import ConnectionFailed, Interrupted, LeaseLost
 from online_migrate.events import Reconnected, Retried
 from online_migrate.journal.lease import hold_shared
 from online_migrate.postgres.connection import Connection, Connector, Sql
-from online_migrate.postgres.sqlstate import FENCE_LOST
+from online_migrate.postgres.refusals import in_our_words
+from online_migrate.postgres.sqlstate import FENCE_LOST, Trouble, trouble_of
 
 RECONNECT_FOR_S = 900.0
 """15 minutes: a failover with its checks, or a restart behind a long recovery"""
 LONGEST_PAUSE_S = 10.0
 END_OLD_MS = 5000
 """how long an old session of ours may take to end, at each try"""
+LOSSES = 20
+"""times in a row that one step may lose its connection: a statement that ends its own session must not go on for ever"""
+IN_A_ROW_S = 60.0
+"""a loss that comes later than this after the one before is a new misfortune"""
+PAUSE_AFTER_LOSS_S = 0.2
+"""doubled from loss to loss: the first is a failover, the tenth is a statement's own doing"""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -29,7 +36,7 @@ class Sessions:
     connector: Connector
     signal: Signal
     emit: Callable[..., None]
-    monotonic: Callable[[], float]
+    clock: Clock
     work: Connection = field(init=False)
     watch: Connection = field(init=False)
     journal: Connection = field(init=False)
@@ -50,12 +57,37 @@ class Sessions:
             if connection is not None:
                 connection.close()
 
+    def steadily(self, work: Callable[[], None], fence: Sql, what: str) -> None:
+        """Do it; after a lost connection the world is read again and it is done again.
+
+        What is done must converge.  Errors of the server that are no loss are raised in our words, with ``what`` it was.
+        """
+        losses, regained_at = 0, self.clock.monotonic()
+        while True:
+            try:
+                work()
+            except psycopg.Error as error:
+                if trouble_of(error) not in (Trouble.LOST, Trouble.UNAVAILABLE):
+                    raise in_our_words(error, what) from error
+                losses = losses + 1 if self.clock.monotonic() - regained_at < IN_A_ROW_S else 1
+                if losses > LOSSES:
+                    raise ConnectionFailed(
+                        f"{what}: the connection was lost {losses} times in a row, the last time: {error}",
+                        remedy="see the server's log: a statement of this step may end its own session",
+                    ) from error
+                if losses > 1:
+                    self.clock.wait(min(PAUSE_AFTER_LOSS_S * 2.0**losses, LONGEST_PAUSE_S), self.signal)
+                self.reopen(fence)
+                regained_at = self.clock.monotonic()
+            else:
+                return
+
     def reopen(self, fence: Sql) -> None:
         """After a lost connection: try for 15 minutes, then raise :class:`ConnectionFailed`, resumable.
 
         Raises :class:`LeaseLost` where another runner took over meanwhile: memory is never ahead of the journal.
         """
-        began = self.monotonic()
+        began = self.clock.monotonic()
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((ConnectionFailed, psycopg.Error)),
             stop=tenacity.stop_after_delay(RECONNECT_FOR_S) | tenacity.stop_when_event_set(self.signal.event),
@@ -73,7 +105,7 @@ class Sessions:
                 f"connection lost and not regained in {RECONNECT_FOR_S / 60:.0f} minutes: {error}",
                 remedy="when the server is back, run the same command again: it goes on where it stopped",
             ) from error
-        self.emit(Reconnected, seconds=self.monotonic() - began)
+        self.emit(Reconnected, seconds=self.clock.monotonic() - began)
 
     def _open_again(self, fence: Sql) -> None:
         self.close()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
-
-import psycopg
 
 from online_migrate.clock import Clock, Signal
 from online_migrate.control import take_stop
@@ -15,7 +14,6 @@ from online_migrate.engine.sessions import Sessions
 from online_migrate.engine.transitions import Action, decide_action
 from online_migrate.errors import (
     Conflict,
-    ConnectionFailed,
     GateClosed,
     Interrupted,
     LeaseLost,
@@ -40,17 +38,9 @@ from online_migrate.plan.expand import expand
 from online_migrate.plan.model import Plan, Stage, Step
 from online_migrate.postgres.catalog import Catalog
 from online_migrate.postgres.ladder import Exposure
-from online_migrate.postgres.refusals import in_our_words
-from online_migrate.postgres.sqlstate import Trouble, trouble_of
 from online_migrate.postgres.standbys import Standbys
 
 LOOK_FOR_STOP_EVERY_S = 1.0
-LOSSES = 20
-"""times in a row that one step may lose its connection: a statement that ends its own session must not go on for ever"""
-IN_A_ROW_S = 60.0
-"""a loss that comes later than this after the one before is a new misfortune"""
-PAUSE_AFTER_LOSS_S = 0.2
-"""doubled from loss to loss, up to 10 s: the first is a failover, the tenth is a statement's own doing"""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,34 +71,12 @@ class Walk:
         """
         try:
             for stage in self.plan.stages:
-                self._steadily(lambda s=stage: self._walk_stage(s), stage.name)  # type: ignore[misc]
+                self._steadily(partial(self._walk_stage, stage), stage.name)
                 if stage.name == last and stage is not self.plan.stages[-1]:
                     return False
             return True
         finally:
             self._standbys.close()
-
-    def _steadily(self, work: Callable[[], None], what: object) -> None:
-        """Do it; after a lost connection the world is read again and it is done again."""
-        losses, regained_at = 0, self.clock.monotonic()
-        while True:
-            try:
-                work()
-            except psycopg.Error as error:
-                if trouble_of(error) not in (Trouble.LOST, Trouble.UNAVAILABLE):
-                    raise in_our_words(error, str(what)) from error
-                losses = losses + 1 if self.clock.monotonic() - regained_at < IN_A_ROW_S else 1
-                if losses > LOSSES:
-                    raise ConnectionFailed(
-                        f"{what}: the connection was lost {losses} times in a row, the last time: {error}",
-                        remedy="see the server's log: a statement of this step may end its own session",
-                    ) from error
-                if losses > 1:
-                    self.clock.wait(min(PAUSE_AFTER_LOSS_S * 2.0**losses, 10.0), self.signal)
-                self.sessions.reopen(self.lease.fence.sql)
-                regained_at = self.clock.monotonic()
-            else:
-                return
 
     def _walk_stage(self, stage: Stage) -> None:
         began = self.clock.monotonic()
@@ -121,7 +89,7 @@ class Walk:
         steps = expand(self.plan, self.journal.read_tables(self.run_id), OPERATIONS)
         for step in steps:
             if step.stage == stage.name:
-                self._steadily(lambda s=step: self._take(stage, s, steps), step)  # type: ignore[misc]
+                self._steadily(partial(self._take, stage, step, steps), step)
         self.journal.set_stage(self.run_id, stage.name, "done")
         self._emit(StageEnded, stage=stage.name, seconds=self.clock.monotonic() - began)
 
@@ -141,6 +109,9 @@ class Walk:
                 remedy=f"when that is true: online-migrate approve {self.plan.path} {stage.name}, then run the same command again",
             )
         self._emit(GateApproved, stage=stage.name, approved_by=given[stage.name].approved_by)
+
+    def _steadily(self, work: Callable[[], None], what: object) -> None:
+        self.sessions.steadily(work, self.lease.fence.sql, str(what))
 
     # one step
 
