@@ -31,6 +31,7 @@ def test_its_numbers_are_the_code_s() -> None:
     """A constant that changes changes the page."""
     assert f"{strategy.CHUNK_PAGES:,} pages (64 MiB)" in TEXT
     assert f"(we use up to {strategy.MOST_STRIPES})" in TEXT
+    assert f"of up to {strategy.SMALL_PAGES} pages" in TEXT
     assert f"lock_timeout = '{batch.ROW_LOCK_TIMEOUT}'" in TEXT
     assert f"after {settle.LATE_ROUNDS} rounds" in TEXT
     assert f"LIMIT {settle.LATE_LIMIT}" in TEXT

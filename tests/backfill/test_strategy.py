@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from psycopg import sql
 
+from benchmarks.workbench import workbench
+from online_migrate.backfill.batch import Writer
 from online_migrate.backfill.bench import Target
 from online_migrate.backfill.chunks import Position, next_slice
 from online_migrate.backfill.strategy import (
@@ -14,6 +16,7 @@ from online_migrate.backfill.strategy import (
     index_with,
     most_chunk_pages,
 )
+from online_migrate.backfill.values import FromParent, value_sql
 from tests.backfill.tables import do, make_table, session, table_info
 
 
@@ -65,6 +68,15 @@ def test_an_index_whose_name_has_the_column_s_is_none_that_holds_it(database: st
         assert index_with(table_info(connection), "c") is None
 
 
+def test_a_table_of_some_pages_is_walked_once(database: str) -> None:
+    """Sixteen transactions for one page would only take longer."""
+    make_table(database, 300)
+    with session(database) as connection:
+        strategy = decide_strategy(connection, table_info(connection), "c")
+    assert strategy.walk.stripes == 1
+    assert "walked once" in strategy.why
+
+
 @pytest.mark.parametrize("rows", [0, 1])
 def test_tables_of_none_and_of_one_row(database: str, rows: int) -> None:
     """Nothing is divided by zero, and there is one stripe at least."""
@@ -98,11 +110,24 @@ def test_a_batch_is_a_tid_range_scan(database: str, indexed: bool, skip_locked: 
     assert ("LockRows" in plan) is skip_locked
 
 
+def test_a_parent_s_value_is_looked_up_by_its_key(database: str) -> None:
+    """The settings that keep a batch on its pages must not have it scan the parent for every row."""
+    make_table(database, 2_000)
+    make_table(database, 20_000, name="users")
+    value = FromParent.model_validate({"from": {"table": "users", "on": "user_id", "column": "v"}})
+    text = value_sql(value, schema="public", table="t", literal=sql.Literal).as_string(None)
+    with workbench(database, "t") as bench:
+        target = Target(table=table_info(bench.work), column="c", value=text)
+        update = target.update(sql.SQL("ctid >= '(0,0)' AND ctid < '(4,0)'"))
+        bench.work.execute(Writer(bench, target)._settings())
+        plan = "\n".join(r[0] for r in bench.work.execute(sql.SQL("EXPLAIN (COSTS OFF) {}").format(update)))
+    assert "Tid Range Scan on t" in plan
+    assert "Index Scan using users_pkey on users" in plan
+    assert "Seq Scan" not in plan
+
+
 def test_the_batch_s_own_settings_choose_the_tid_range_scan(database: str) -> None:
     """The settings that the test above makes are those that a batch makes."""
-    from benchmarks.workbench import workbench
-    from online_migrate.backfill.batch import Writer
-
     make_table(database, 10)
     with workbench(database, "t") as bench:
         settings = Writer(bench, Target(table=table_info(bench.work), column="c", value="1"))._settings()

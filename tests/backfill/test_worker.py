@@ -203,6 +203,20 @@ def test_a_lock_on_the_whole_table_is_waited_for_outside_the_queue(database: str
     assert "a dump" in heard.of("wait_started")[0].reason
 
 
+def test_a_locked_parent_row_is_waited_for(database: str) -> None:
+    """With the foreign key there already each row asks for its parent's: while that is locked we come again."""
+    make_table(database, 300, more="CREATE TABLE bots (id integer PRIMARY KEY); INSERT INTO bots VALUES (1)")
+    do(database, "ALTER TABLE t ADD FOREIGN KEY (c) REFERENCES bots NOT VALID")
+    heard = Heard()
+    with psycopg.connect(database) as holder:
+        holder.execute("SELECT FROM bots FOR UPDATE")
+        timer = threading.Timer(0.8, holder.rollback)
+        timer.start()
+        assert run(database, heard) == 300
+        timer.join()
+    assert [w.kind for w in heard.of("wait_started")] == ["table_lock"]
+
+
 def test_a_table_that_stays_locked_ends_the_run_resumably(database: str) -> None:
     """Exit 4, with the blocker's name."""
     make_table(database, 500)

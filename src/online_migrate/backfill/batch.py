@@ -169,7 +169,11 @@ class Writer:
             [(self.target.table.oid, LockMode.ROW_EXCLUSIVE)],
             mine=[bench.work.info.backend_pid],
         )
-        who = str(blockers[0]) if blockers else "it was gone when we looked"
+        who = (
+            str(blockers[0])
+            if blockers
+            else "a row that it refers to, or by somebody who was gone when we looked"
+        )
         if is_first:
             reason = f"{self.target.table.full_name} is locked: {who}"
             bench.emit(WaitStarted, kind="table_lock", reason=reason)
