@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from online_migrate.errors import GateClosed, OnlineMigrateError
 KILL_VARIABLE: Final = "ONLINE_MIGRATE_KILL"
 """``STAGE:STATEMENTS``, read by ``online_migrate.cli.victim`` only"""
 
+_METRICS: Final = re.compile(rb"^metrics: (http\S+)\s*$", re.MULTILINE)
 _TICK_S: Final = 0.5
 _END_S: Final = 20.0  # to end after SIGTERM: a batch, and the state kept
 _LOG_LINES: Final = 15
@@ -52,7 +54,7 @@ class Operator:
     """Somebody at a terminal, with a plan and a database.
 
     ``secrets`` are environment variables for the runner, whose working directory is ``folder``; ``on_tick`` is called
-    twice a second while it runs.
+    twice a second while it runs, ``on_metrics`` with the address of its metrics when it has said where they are.
     """
 
     dsn: str
@@ -60,6 +62,8 @@ class Operator:
     folder: Path
     secrets: Mapping[str, str]
     on_tick: Callable[[], None] = lambda: None
+    on_metrics: Callable[[str], None] | None = None
+    """None: the runner serves none"""
 
     @property
     def log(self) -> Path:
@@ -69,7 +73,8 @@ class Operator:
     def run(self, kill: Kill | None = None) -> int:
         """``online-migrate run``; the exit code, which is -9 when it was killed."""
         module = "online_migrate.cli" if kill is None else "online_migrate.cli.victim"
-        return self._call(module, "run", str(self.plan), kill=kill)
+        options = () if self.on_metrics is None else ("--metrics-port", "0")
+        return self._call(module, "run", str(self.plan), *options, kill=kill)
 
     def approve(self, stage: str) -> None:
         """``online-migrate approve``."""
@@ -90,6 +95,7 @@ class Operator:
         if kill is not None:
             environment[KILL_VARIABLE] = str(kill)
         with self.log.open("ab") as log:
+            begin = log.seek(0, os.SEEK_END)
             process = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
                 cwd=self.folder,
@@ -100,20 +106,30 @@ class Operator:
                 start_new_session=True,  # Ctrl-C in the terminal reaches us; we end it in turn
             )
         try:
-            return self._await(process)
+            return self._await(process, begin)
         finally:
             _end(process)
 
-    def _await(self, process: subprocess.Popen[bytes]) -> int:
+    def _await(self, process: subprocess.Popen[bytes], begin: int) -> int:
         clock, nobody = SystemClock(), Signal()
-        next_tick = clock.monotonic()
+        next_tick, is_told = clock.monotonic(), self.on_metrics is None
         while (code := process.poll()) is None:
             if clock.monotonic() >= next_tick:
+                is_told = is_told or self._tell_metrics(begin)
                 self.on_tick()
                 next_tick = clock.monotonic() + _TICK_S
             clock.wait(0.05, nobody)
         self.on_tick()
         return code
+
+    def _tell_metrics(self, begin: int) -> bool:
+        """Whether the runner whose log begins there has said where its metrics are."""
+        with self.log.open("rb") as log:
+            log.seek(begin)
+            said = _METRICS.search(log.read())
+        if said is not None and self.on_metrics is not None:
+            self.on_metrics(said[1].decode())
+        return said is not None
 
 
 def carry_out(

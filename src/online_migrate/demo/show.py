@@ -77,13 +77,16 @@ def run_demo(
     out: Path | None = None,
     on_tick: Callable[[str, str], None] = lambda _dsn, _plan: None,
     say: Callable[[str], None] = lambda _sentence: None,
+    on_metrics: Callable[[str], None] | None = None,
+    on_report: Callable[[Report], None] = lambda _report: None,
     inspect: Callable[[str], None] = lambda _dsn: None,
 ) -> Report:
     """Show the main job on a throwaway server; the report, also written to ``out`` as JSON.
 
-    ``on_tick(dsn, plan)`` is called twice a second while the runner works, ``say`` before each part, ``inspect(dsn)``
-    at the end, before the server is gone.  Raises :class:`~online_migrate.demo.operate.DemoFailed` where the plan does
-    not come to its end; a transaction that failed and a check that does not hold are in the report.
+    ``on_tick(dsn, plan)`` is called twice a second while the runner works, ``say`` before each part, ``on_metrics(url)``
+    for each runner that serves its metrics, ``on_report`` and ``inspect(dsn)`` at the end, before the
+    server is gone.  Raises :class:`~online_migrate.demo.operate.DemoFailed` where the plan does not come
+    to its end; a transaction that failed and a check that does not hold are in the report.
     """
     plan = load_file(find_plan(wishes.plan), OPERATIONS)
     with ExitStack() as stack:
@@ -96,10 +99,19 @@ def run_demo(
         say(f'PostgreSQL {server.version}: psql "{dsn}"')
         say(f"Filling the shop for {wishes.users:,} users")
         create_shop(dsn, users=wishes.users, seed=wishes.seed)
-        demo = _Demo(wishes=wishes, plan=plan, dsn=dsn, version=server.version, folder=folder, say=say)
+        demo = _Demo(
+            wishes=wishes,
+            plan=plan,
+            dsn=dsn,
+            version=server.version,
+            folder=folder,
+            say=say,
+            on_metrics=on_metrics,
+        )
         report = demo.run(lambda: on_tick(dsn, plan.name))
         if out is not None:
             out.write_text(report.to_json(), encoding="utf-8")
+        on_report(report)
         inspect(dsn)
     return report
 
@@ -115,6 +127,7 @@ class _Demo:
     folder: Path
     """the runner's working directory: what it prints, and the token that it hands over"""
     say: Callable[[str], None]
+    on_metrics: Callable[[str], None] | None
     token: str = field(default_factory=lambda: f"{secrets.randbelow(10**10)}:{secrets.token_urlsafe(26)}")
     """the master bot's at Telegram; made up"""
 
@@ -179,6 +192,7 @@ class _Demo:
             folder=self.folder,
             secrets=dict.fromkeys(variables, self.token),
             on_tick=on_tick,
+            on_metrics=self.on_metrics,
         )
 
     def _let_work(self, traffic: Traffic, period: str, seconds: float) -> None:

@@ -12,7 +12,7 @@ function draw(doc) {
   say(at("word"), doc.word);
   at("word").className = `word ${doc.word.replace("at a ", "").split(" ")[0]}`;
   if (doc.state === "starting") {
-    say(at("facts"), "The runner has begun; the journal has no run of this plan yet.");
+    say(at("facts"), "The journal has no run of this plan yet.");
     return;
   }
   say(at("facts"), [`run ${doc.run_id}`, `begun ${date_text(doc.started_at)}`,
