@@ -2,7 +2,7 @@
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint format clean bench-backfill bench-growth bench-impact
+.PHONY: help demo test lint format clean bench-backfill bench-growth bench-impact bench-locks
 
 # A name on PATH may be a shim that fails, or a Python without venv: the first that runs is taken.
 python = $(shell for p in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
@@ -45,6 +45,9 @@ bench-growth: .venv/.demo ## ten times the rows, snapshots beside us, two worker
 
 bench-impact: .venv/.demo ## what an application feels beside a backfill
 	@.venv/bin/python -m benchmarks.impact $(ARGS)
+
+bench-locks: .venv/.demo ## how long an application stands behind us; ARGS="--json", "--write" writes docs/benchmarks-locks.md
+	@.venv/bin/python -m benchmarks.locks $(ARGS)
 
 clean: ## remove .venv and all caches
 	rm -rf .venv .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist htmlcov

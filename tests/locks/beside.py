@@ -15,9 +15,10 @@ from psycopg import sql
 from online_migrate.clock import Signal, SystemClock
 from online_migrate.events import Event
 from online_migrate.postgres.connection import Connection, Connector
-from online_migrate.postgres.lock_window import LockWindow, WindowRules
+from online_migrate.postgres.lock_window import LockWindow
 from online_migrate.postgres.locks import LockMode, LockNeed
 from online_migrate.postgres.long_statement import run_long_statement
+from online_migrate.postgres.window_rules import WindowRules
 
 E = TypeVar("E", bound=Event)
 ROWS = 5000

@@ -10,10 +10,11 @@ from online_migrate.errors import LeaseLost
 from online_migrate.operations.base import Context, Statement
 from online_migrate.plan.model import LockRules
 from online_migrate.postgres.blocker_policy import BlockerPolicy
-from online_migrate.postgres.lock_window import LockWindow, WindowRules
+from online_migrate.postgres.lock_window import LockWindow
 from online_migrate.postgres.locks import LockMode, LockNeed
 from online_migrate.postgres.long_statement import run_long_statement
 from online_migrate.postgres.sqlstate import FENCE_LOST
+from online_migrate.postgres.window_rules import WindowRules
 
 
 def run_window(context: Context, statements: Sequence[Statement]) -> None:

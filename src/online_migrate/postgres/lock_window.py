@@ -17,12 +17,12 @@ from psycopg.pq import TransactionStatus
 
 from online_migrate.clock import Clock, Signal
 from online_migrate.errors import Interrupted, LockNotHad, UndeclaredLock
-from online_migrate.events import BlockersSeen, LockGivenWay, LockHeld, WaitEnded, WaitStarted
-from online_migrate.postgres.blocker_policy import BlockerPolicy, Enforcer
-from online_migrate.postgres.blockers import Blocker, read_blockers
+from online_migrate.events import LockGivenWay, LockHeld, WaitEnded, WaitStarted
+from online_migrate.postgres.blockers import Blocker
 from online_migrate.postgres.connection import Connection, Sql
-from online_migrate.postgres.ladder import LEAST_TIMEOUT_S, Exposure, Ladder, parse_milliseconds
-from online_migrate.postgres.locks import LockMode, LockNeed
+from online_migrate.postgres.ladder import LEAST_TIMEOUT_S, Exposure, Ladder
+from online_migrate.postgres.locks import LockNeed
+from online_migrate.postgres.lookout import Lookout, read_deadlock_timeouts
 from online_migrate.postgres.sqlstate import LOCK_MISMATCH, Trouble, trouble_of
 from online_migrate.postgres.standbys import Standbys
 from online_migrate.postgres.window_message import (
@@ -33,36 +33,13 @@ from online_migrate.postgres.window_message import (
     side_message,
     window_message,
 )
+from online_migrate.postgres.window_rules import WindowRules
 
 LOOK_EVERY_S = 0.25
 PAUSE_MAX_S = 5.0
 CAP_HITS = 2
 """a change that twice needed longer than hold_cap under the lock is no instant one: asking again would stop the
 application each time for nothing"""
-
-_DEADLOCK_TIMEOUTS = """
-SELECT current_setting('deadlock_timeout'), true
-UNION ALL
-SELECT substr(setting, length('deadlock_timeout=') + 1), false
-  FROM pg_db_role_setting s CROSS JOIN unnest(s.setconfig) AS setting
- WHERE setting LIKE 'deadlock_timeout=%'
-   AND s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WindowRules:
-    """Bounds; seconds."""
-
-    lock_wait_s: float = 1800.0
-    """from the beginning of a window to its end, waiting outside the queue included"""
-    blocker_age_s: float = 0.2
-    attempts: int = 60
-    hold_cap_s: float = 1.0
-    exposure_s: float = 30.0
-    """of one relation, over the run"""
-    exposure_run_s: float = 120.0
-    """of all relations together, over the run"""
-    policy: BlockerPolicy | None = None
 
 
 class _GaveWay(Exception):  # a turn of the ladder, not an error that anyone meets
@@ -94,14 +71,18 @@ class LockWindow:
     _deadline: float = 0.0
     _waited_s: float = 0.0
     _cap_hits: int = 0
-    _blockers: tuple[Blocker, ...] = ()
-    _enforcer: Enforcer | None = field(init=False)
+    _lookout: Lookout = field(init=False)
 
     def __post_init__(self) -> None:
         self._own_deadlock_timeout_s, shortest_s = read_deadlock_timeouts(self.watch)
         self._ladder = Ladder(deadlock_timeout_s=shortest_s, hold_cap_s=self.rules.hold_cap_s)
-        policy = self.rules.policy
-        self._enforcer = None if policy is None else Enforcer(policy=policy, watch=self.watch, emit=self.emit)
+        self._lookout = Lookout(
+            watch=self.watch,
+            mine=self.work.info.backend_pid,
+            age_s=self.rules.blocker_age_s,
+            policy=self.rules.policy,
+            emit=self.emit,
+        )
 
     def run(self, needs: Sequence[LockNeed], ddl: Sequence[sql.Composable]) -> None:
         """Run ``ddl`` in one transaction under the locks of ``needs``, all or nothing.
@@ -115,6 +96,7 @@ class LockWindow:
         case nothing was changed.
         """
         self._targets = read_targets(self.work, needs)
+        self._lookout.standbys = self.standbys
         self._deadline = self.clock.monotonic() + self.rules.lock_wait_s
         self._waited_s, self._cap_hits = 0.0, 0
         for attempt in tenacity.Retrying(
@@ -144,32 +126,20 @@ class LockWindow:
         self._ensure_not_stopped()
         began: float | None = None
         try:
-            while stale := self._look():
+            while stale := self._lookout.look(self._targets):
                 now = self.clock.monotonic()
                 if began is None:
                     began = now
                     self.emit(WaitStarted, kind="blocker", reason=str(stale[0]))
-                    self._say_blockers(stale, self._described())
+                    self._lookout.say(stale, self._described())
                 if now > self._deadline:
                     raise self._not_had(f"after {self.rules.lock_wait_s:.0f} s", stale)
-                if self._enforcer is not None:
-                    self._enforcer.act(stale)
+                self._lookout.end_by_rule(stale)
                 self.clock.wait(LOOK_EVERY_S, self.signal)
                 self._ensure_not_stopped()
         finally:
             if began is not None:
                 self.emit(WaitEnded, kind="blocker", seconds=self.clock.monotonic() - began)
-
-    def _look(self) -> tuple[Blocker, ...]:
-        """Blockers that will not be gone in a moment."""
-        needs = [(t.oid, t.mode) for t in self._targets]
-        seen = read_blockers(self.watch, needs, mine=[self.work.info.backend_pid])
-        self._blockers = (*(b for b in seen if not b.is_autovacuum), *self.standbys.look(needs))
-        return tuple(
-            b
-            for b in self._blockers
-            if b.prepared is not None or b.age_s is None or b.age_s > self.rules.blocker_age_s
-        )
 
     # 2. come from the side
 
@@ -186,17 +156,12 @@ class LockWindow:
                 if trouble_of(error) is not Trouble.LOCK:
                     raise
                 self._ensure_not_stopped()
-                self._look_at_the_side()
+                self._lookout.look_at_the_side(self._targets)
                 if self.clock.monotonic() > self._deadline:
                     bound = f"after {self.rules.lock_wait_s:.0f} s, SHARE UPDATE EXCLUSIVE neither"
-                    raise self._not_had(bound, self._blockers) from error
+                    raise self._not_had(bound, self._lookout.blockers) from error
             else:
                 return _read_xid(cursor)
-
-    def _look_at_the_side(self) -> None:
-        side = [(t.oid, LockMode.SHARE_UPDATE_EXCLUSIVE) for t in self._targets if t.is_lockable]
-        self._blockers = read_blockers(self.watch, side, mine=[self.work.info.backend_pid])
-        self._say_blockers(self._blockers, f"SHARE UPDATE EXCLUSIVE on {', '.join(self._names())}")
 
     # 3. ask briefly, 4. cap the hold
 
@@ -233,8 +198,9 @@ class LockWindow:
 
     def _note_held(self, times: Times | None, elapsed_s: float, attempt: int) -> None:
         waited_s = 0.0 if times is None else times.waited_s
+        held_s = elapsed_s if times is None else times.held_s
         self._waited_s = max(self._waited_s, waited_s)
-        self.exposure.add(self._names(), waited_s)
+        self.exposure.add(self._names(), waited_s + held_s)
         self.exposure.note_released(self._names(), self.clock.monotonic())
         first = self._targets[0] if self._targets else None
         self.emit(
@@ -243,7 +209,7 @@ class LockWindow:
             lock="" if first is None else first.mode.sql,
             attempts=attempt,
             waited_s=self._waited_s,
-            held_s=elapsed_s if times is None else times.held_s,
+            held_s=held_s,
             locks=tuple(map(str, self._targets)),
         )
 
@@ -262,7 +228,7 @@ class LockWindow:
         self.exposure.note_released(self._names(), self.clock.monotonic())
         if isinstance(error, psycopg.errors.QueryCanceled) and elapsed_s >= self.rules.hold_cap_s:
             self._cap_hits += 1
-        self._look()
+        self._lookout.look(self._targets)
         raise _GaveWay(str(error.diag.message_primary or error), waited_s) from error
 
     def _left_s(self) -> float:
@@ -291,7 +257,7 @@ class LockWindow:
             waited_s=error.waited_s,
             pause_s=state.upcoming_sleep,
             why=error.why,
-            blockers=tuple(map(str, self._blockers)),
+            blockers=tuple(map(str, self._lookout.blockers)),
         )
 
     def _give_up(self, state: tenacity.RetryCallState) -> None:
@@ -300,7 +266,7 @@ class LockWindow:
         else:
             spent_s = self.exposure.total_s
             bound = f"after {state.attempt_number} tries, {spent_s:.1f} s of exposure in this run"
-        raise self._not_had(bound, self._blockers)
+        raise self._not_had(bound, self._lookout.blockers)
 
     def _not_had(self, bound: str, blockers: Sequence[Blocker]) -> LockNotHad:
         return LockNotHad(
@@ -319,9 +285,6 @@ class LockWindow:
         if not self.work.closed:
             self.work.rollback()
 
-    def _say_blockers(self, blockers: Sequence[Blocker], waiting_for: str) -> None:
-        self.emit(BlockersSeen, waiting_for=waiting_for, blockers=tuple(map(str, blockers)))
-
     def _names(self) -> tuple[str, ...]:
         return tuple(t.relation for t in self._targets if t.is_lockable)
 
@@ -329,13 +292,6 @@ class LockWindow:
         if not self._targets:
             return "a lock of the change itself"
         return f"{self._targets[0].mode.sql} on {', '.join(self._names())}"
-
-
-def read_deadlock_timeouts(connection: Connection) -> tuple[float, float]:
-    """deadlock_timeout of this session, and the shortest that a role or this database has by ALTER … SET; seconds."""
-    rows = connection.execute(_DEADLOCK_TIMEOUTS).fetchall()
-    times = [(ms / 1000, own) for text, own in rows if (ms := parse_milliseconds(text)) is not None]
-    return next(s for s, own in times if own), min(s for s, _ in times)
 
 
 def _read_xid(cursor: psycopg.Cursor[tuple[Any, ...]]) -> str:
