@@ -24,6 +24,7 @@ from benchmarks.ground import (
     machine,
     median,
     read_hot_share,
+    read_server_cpu_s,
     read_sizes,
     server,
     spread,
@@ -44,6 +45,8 @@ class Measured:
 
     seconds: float
     cpu_s: float
+    """of the orchestrator"""
+    server_cpu_s: float
     wal_bytes: int
     table_ratio: float
     index_ratio: float
@@ -66,6 +69,8 @@ class Result:
     hot_share: float | None
     speed_ratio: float
     wal_ratio: float
+    server_cpu_s: float
+    server_cpu_ratio: float
     cpu_s: float
     peak_memory_bytes: int
 
@@ -126,13 +131,15 @@ def measure(made: Server, template: str, way: str) -> Measured:
             if way == "ours":
                 ensure_schema(connection)
             before = read_sizes(connection)
-            cpu, began = time.process_time(), time.perf_counter()
+            server_cpu, cpu, began = read_server_cpu_s(made), time.process_time(), time.perf_counter()
             WAYS[way](dsn)
             seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu
+            server_cpu_s = read_server_cpu_s(made) - server_cpu
             after = read_sizes(connection)
         return Measured(
             seconds=seconds,
             cpu_s=cpu_s,
+            server_cpu_s=server_cpu_s,
             wal_bytes=after.wal - before.wal,
             table_ratio=after.table / before.table,
             index_ratio=after.indexes / before.indexes,
@@ -177,6 +184,10 @@ def _result(shape: str, way: str, rows: int, found: list[Measured], peer: list[M
         hot_share=median(shares) if shares else None,
         speed_ratio=median([p.seconds / m.seconds for m, p in zip(found, peer, strict=True)]),
         wal_ratio=median([m.wal_bytes / p.wal_bytes for m, p in zip(found, peer, strict=True)]),
+        server_cpu_s=median([m.server_cpu_s for m in found]),
+        server_cpu_ratio=median(
+            [m.server_cpu_s / max(p.server_cpu_s, 0.01) for m, p in zip(found, peer, strict=True)]
+        ),
         cpu_s=median([m.cpu_s for m in found]),
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
@@ -185,15 +196,14 @@ def _result(shape: str, way: str, rows: int, found: list[Measured], peer: list[M
 def table_of(results: list[Result]) -> str:
     """For people."""
     lines = [
-        "| shape | way | rows | seconds | rows/s | × one UPDATE | WAL | × its WAL | table × | indexes × | heap-only |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| shape | way | rows | seconds | rows/s | × one UPDATE | × its CPU | WAL | × its WAL | table × | indexes × | heap-only |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for r in results:
         hot = "–" if r.hot_share is None else f"{r.hot_share:.0%}"
-        lines.append(
-            f"| {r.shape} | {r.way} | {r.rows:,} | {r.seconds:.2f} ± {r.seconds_spread:.0%} | {r.rows_per_s:,.0f} | {r.speed_ratio:.2f} |"
-            f" {r.wal_bytes / 1e6:.0f} MB | {r.wal_ratio:.2f} | {r.table_ratio:.2f} | {r.index_ratio:.2f} | {hot} |"
-        )
+        speed = f"{r.seconds:.2f} ± {r.seconds_spread:.0%} | {r.rows_per_s:,.0f} | {r.speed_ratio:.2f} | {r.server_cpu_ratio:.2f}"
+        size = f"{r.wal_bytes / 1e6:.0f} MB | {r.wal_ratio:.2f} | {r.table_ratio:.2f} | {r.index_ratio:.2f} | {hot}"
+        lines.append(f"| {r.shape} | {r.way} | {r.rows:,} | {speed} | {size} |")
     return "\n".join(lines)
 
 
@@ -204,13 +214,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--shapes", default=",".join(SHAPES), help="of %(default)s")
     parser.add_argument("--ways", default=";".join(WAYS), help="of %(default)s; the first is the peer")
+    parser.add_argument(
+        "--brief", action="store_true", help="all ways on the first shape, one UPDATE and ours on the others"
+    )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--docs", action="store_true", help="write the table into docs/benchmarks.md")
     given = parser.parse_args(arguments)
     results: list[Result] = []
     with server() as made:
-        for name in given.shapes.split(","):
-            results += run_shape(made, SHAPES[name], given.rows, given.rounds, given.ways.split(";"))
+        for number, name in enumerate(given.shapes.split(",")):
+            ways = ["one UPDATE", "ours"] if given.brief and number else given.ways.split(";")
+            results += run_shape(made, SHAPES[name], given.rows, given.rounds, ways)
         where = machine(made)
     print(json.dumps([asdict(r) for r in results], indent=2) if given.json else table_of(results))
     if given.docs:

@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 from benchmarks.workbench import Heard, begin_journal, workbench
-from online_migrate.backfill.worker import Backfill
+from online_migrate.backfill import batch
+from online_migrate.backfill.worker import Backfill, vacuum_delay_ms
 from online_migrate.clock import Signal
 from online_migrate.errors import Interrupted, LeaseLost, LockNotHad, VerificationFailed
 from online_migrate.events import BatchDone
@@ -203,6 +204,48 @@ def test_a_lock_on_the_whole_table_is_waited_for_outside_the_queue(database: str
     assert "a dump" in heard.of("wait_started")[0].reason
 
 
+@pytest.mark.parametrize(
+    "lock", ["LOCK TABLE online_migrate.cursor", "SELECT FROM online_migrate.cursor FOR UPDATE"]
+)
+def test_a_cursor_that_is_locked_for_a_moment_is_tried_again(database: str, lock: str) -> None:
+    """An autovacuum that cuts the journal's table locks it: the batch is rolled back and made again, its rows counted once."""
+    make_table(database, 3_000)
+    with workbench(database, "t", pace=SMALL) as bench, psycopg.connect(database) as holder:
+        work = Backfill(bench, table="t", column="c", value="1")
+        commit = work._writer.commit
+        timers: list[threading.Timer] = []
+
+        def locking(*args: object) -> None:
+            if not timers:
+                holder.execute(lock.encode())
+                timers.append(threading.Timer(0.6, holder.rollback))
+                timers[0].start()
+            commit(*args)  # type: ignore[arg-type]
+
+        work._writer.commit = locking  # type: ignore[assignment,method-assign]
+        assert work.run() == 3_000
+        timers[0].join()
+    assert ask(database, "SELECT count(*) FROM t WHERE c = 1") == 3_000
+
+
+def test_a_cursor_that_stays_locked_is_a_zombie_s(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session of a dead runner holds it: exit 6, and nothing was written."""
+    monkeypatch.setattr(batch, "CURSOR_LOCK_S", 0.5)
+    make_table(database, 500)
+    with workbench(database, "t", pace=SMALL) as bench, psycopg.connect(database) as holder:
+        work = Backfill(bench, table="t", column="c", value="1")
+        write = work._writer.write
+
+        def locking(*args: object, **more: object) -> object:
+            holder.execute("SELECT FROM online_migrate.cursor FOR UPDATE")
+            return write(*args, **more)  # type: ignore[arg-type]
+
+        work._writer.write = locking  # type: ignore[assignment,method-assign]
+        with pytest.raises(LeaseLost, match="dead runner"):
+            work.run()
+    assert ask(database, "SELECT count(*) FROM t WHERE c = 1") == 0
+
+
 def test_a_locked_parent_row_is_waited_for(database: str) -> None:
     """With the foreign key there already each row asks for its parent's: while that is locked we come again."""
     make_table(database, 300, more="CREATE TABLE bots (id integer PRIMARY KEY); INSERT INTO bots VALUES (1)")
@@ -309,6 +352,13 @@ def test_an_index_on_the_column_brings_vacuum_rounds(database: str) -> None:
     assert heard.of("backfill_started")[0].pass_name == "sequential"
     assert int(str(ask(database, "SELECT vacuum_count FROM pg_stat_user_tables WHERE relname = 't'"))) >= 5
     assert int(str(ask(database, "SELECT pg_relation_size('t')"))) <= 1.25 * before
+
+
+def test_a_vacuum_round_rests_as_we_do() -> None:
+    """At the default pace as autovacuum does; unthrottled not at all; slower where we are slower."""
+    assert vacuum_delay_ms(0.5) == 2.0
+    assert vacuum_delay_ms(1.0) == 0.0
+    assert vacuum_delay_ms(0.25) == 3.0
 
 
 def test_a_batch_s_wal_is_measured_and_bounded(database: str) -> None:

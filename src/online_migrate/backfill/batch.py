@@ -6,7 +6,7 @@ the sweep.  A lock on the whole table is waited for outside: the transaction is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
@@ -28,6 +28,14 @@ TABLE_LOCK_PAUSE_S = 0.25
 """between two tries while somebody holds a lock on the whole table: five times the time that we stand in its queue"""
 
 
+CURSOR_LOCK_S = 5.0
+"""so long a locked cursor is tried again: an autovacuum that cuts the journal's table locks it for some milliseconds"""
+
+
+class CursorLocked(Exception):
+    """Somebody holds the cursor's row, or its table; the batch was rolled back."""
+
+
 class TableRewritten(Exception):  # a turn of the pass, not an error that anyone meets
     """The relfilenode changed: rows have moved to other TIDs."""
 
@@ -41,6 +49,8 @@ class Change:
     """where it was measured"""
     lock_wait_s: float
     skipped_locked: bool
+    cursor_s: float = 0.0
+    """what moving the cursor and the commit took"""
 
 
 class Writer:
@@ -53,6 +63,30 @@ class Writer:
     @property
     def connection(self) -> Connection:
         return self._bench.work
+
+    def write(
+        self, rows: sql.Composable, cursor: CursorRecord, then: Position, *, measure_wal: bool = False
+    ) -> Change:
+        """One transaction: the rows that are free, and the cursor; committed.  See :meth:`change` for what it raises."""
+        clock = self._bench.clock
+        began = clock.monotonic()
+        while True:
+            tried_at = clock.monotonic()
+            change = self.change(rows, measure_wal=measure_wal)
+            written_at = clock.monotonic()
+            try:
+                self.commit(cursor, then, change.rows)
+            except CursorLocked as error:
+                if clock.monotonic() - began > CURSOR_LOCK_S:
+                    raise LeaseLost(
+                        f"the cursor of {self.target.table.full_name} is locked: a session of a dead runner is still at work",
+                        remedy="wait some seconds, then run the same command again",
+                    ) from error
+                clock.wait(TABLE_LOCK_PAUSE_S, self._bench.signal)
+                self._bench.ensure_going()
+            else:
+                waited_s = change.lock_wait_s + tried_at - began
+                return replace(change, lock_wait_s=waited_s, cursor_s=clock.monotonic() - written_at)
 
     def change(self, rows: sql.Composable, *, measure_wal: bool = False) -> Change:
         """Begin the transaction and change the rows that are free; the caller moves the cursor and commits.
@@ -80,7 +114,7 @@ class Writer:
             waiting = True
 
     def commit(self, cursor: CursorRecord, then: Position, rows: int) -> None:
-        """Move the cursor by compare-and-set, in the batch's transaction, and commit both."""
+        """Move the cursor by compare-and-set, in the batch's transaction, and commit both; else :class:`CursorLocked`."""
         work = self._bench.work
         arguments = [
             self._bench.run_id,
@@ -99,10 +133,7 @@ class Writer:
                 raise
             work.rollback()
             if trouble_of(error) is Trouble.LOCK and not self._bench.signal.is_aborting:
-                raise LeaseLost(
-                    f"the cursor's row of {self.target.table.full_name} is locked: a session of a dead runner is still at work",
-                    remedy="wait some seconds, then run the same command again",
-                ) from error
+                raise CursorLocked from error
             raise
 
     def probe(self, ctid: str) -> psycopg.Error | None:

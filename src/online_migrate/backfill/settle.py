@@ -84,8 +84,7 @@ class Settlement:
         began = self.bench.clock.monotonic()
         is_waiting = False
         while True:
-            change = self.writer.change(rows)
-            self.writer.commit(cursor, position_of(cursor), change.rows)
+            change = self.writer.write(rows, cursor, position_of(cursor))
             cursor = replace(cursor, rows_done=cursor.rows_done + change.rows, batches=cursor.batches + 1)
             if change.rows or not self._is_held(late):
                 break

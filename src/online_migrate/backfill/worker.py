@@ -36,6 +36,8 @@ from online_migrate.postgres.long_statement import run_long_statement
 VACUUM_EVERY = 0.1
 """of the table, where an index holds the column: dead entries are cleaned before the table has grown by more"""
 VACUUM_FROM_PAGES = 1000
+VACUUM_DELAY_MS = 2.0
+"""autovacuum_vacuum_cost_delay's default"""
 MEASURE_WAL_EVERY = 16
 """batches; the one that is measured runs under EXPLAIN (ANALYZE, WAL), which alone tells our WAL from that of others"""
 CURSOR_SHARE = 0.05
@@ -172,11 +174,10 @@ class Backfill:
         clock = self._bench.clock
         began = clock.monotonic()
         self._batches += 1
-        change = self._writer.change(part.condition, measure_wal=self._batches % MEASURE_WAL_EVERY == 1)
-        written_at = clock.monotonic()
-        self._writer.commit(cursor, part.then, change.rows)
+        measure_wal = self._batches % MEASURE_WAL_EVERY == 1
+        change = self._writer.write(part.condition, cursor, part.then, measure_wal=measure_wal)
         seconds = clock.monotonic() - began
-        self._relax(clock.monotonic() - written_at)
+        self._relax(change.cursor_s)
         pacing = self._pacer.decide(
             rows=max(int(part.pages * rows_per_page / part.stripes), 1),
             batch_s=seconds,
@@ -216,7 +217,8 @@ class Backfill:
             return
         self._next_vacuum = share + VACUUM_EVERY
         bench = self._bench
-        bench.work.execute("SET vacuum_cost_delay = '2ms'")
+        delay = sql.Literal(f"{vacuum_delay_ms(bench.pace.duty):.1f}ms")
+        bench.work.execute(sql.SQL("SET vacuum_cost_delay = {}").format(delay))
         run_long_statement(
             sql.SQL("VACUUM (TRUNCATE OFF) {}").format(self.target.sql_table),
             work=bench.work,
@@ -275,6 +277,11 @@ class Backfill:
                 remedy="restore it, or take it out of the plan and run with --accept-changed-plan",
             )
         return table
+
+
+def vacuum_delay_ms(duty: float) -> float:
+    """Autovacuum's own 2 ms at the default pace of a half, none where we do not rest either."""
+    return VACUUM_DELAY_MS * min((1 - duty) / 0.5, 1.9)
 
 
 _NO_WALK = Walk(pages_total=0, chunk_pages=1, stripes=1)

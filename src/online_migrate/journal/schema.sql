@@ -23,7 +23,7 @@ CREATE TABLE online_migrate.heartbeat (
     plan     text NOT NULL,
     since    timestamptz NOT NULL,
     beat_at  timestamptz NOT NULL
-) WITH (fillfactor = 10);
+) WITH (fillfactor = 10, vacuum_truncate = off);
 
 CREATE TABLE online_migrate.run (
     run_id      integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -73,6 +73,7 @@ CREATE TABLE online_migrate.step (
 );
 
 -- How far a backfill has come.  Moves only in the transaction of its batch, by compare-and-set.
+-- vacuum_truncate: an autovacuum that cuts the file takes ACCESS EXCLUSIVE, and a batch waits for locks for 50 ms at most.
 CREATE TABLE online_migrate.cursor (
     run_id      integer,
     stage       text,
@@ -93,7 +94,7 @@ CREATE TABLE online_migrate.cursor (
     moved_at    timestamptz NOT NULL,
     PRIMARY KEY (run_id, stage, step, table_name),
     FOREIGN KEY (run_id, stage, step, table_name) REFERENCES online_migrate.step
-) WITH (fillfactor = 10);
+) WITH (fillfactor = 10, vacuum_truncate = off);
 
 -- What <master.id> stands for.
 CREATE TABLE online_migrate.reference (
