@@ -52,6 +52,10 @@ HELD_P99_MS = 50.0
 """the promise: strong locks are held for at most this, at p99, over the whole multi-tenant plan"""
 
 
+BATCH_MS = 50.0
+"""a batch aims at this, and for so long its rows are locked: a backfill has no windows"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beside:
     """ADD COLUMN beside a slow autovacuum, one way."""
@@ -267,7 +271,7 @@ def broken_promises(figures: dict[str, Any]) -> Sequence[str]:
     broken += [
         f"{f.change}: waited {f.longest_ms} ms, its windows explain {f.bound_ms} ms, the machine {f.calm_ms} ms"
         for f in figures["ours"]
-        if f.longest_ms > f.bound_ms + 2 * f.calm_ms + 20
+        if f.longest_ms > f.bound_ms + BATCH_MS * (f.change == "backfill") + 2 * f.calm_ms + 20
     ]
     if whole.held_p99_ms > HELD_P99_MS:
         broken.append(f"held {whole.held_p99_ms} ms at p99")

@@ -245,6 +245,7 @@ def cross(site: Site, ours: psycopg.Connection, wait: str) -> tuple[str, str]:
 
         with in_thread(application):
             await_true(lambda: is_waiting(site.watch, app.info.backend_pid))
+            pause(0.4)  # its second of deadlock_timeout began clearly before ours
             try:
                 ours.execute("LOCK TABLE parent")
             except psycopg.Error as error:
