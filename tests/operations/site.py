@@ -194,9 +194,7 @@ def open_site(
         sets = resolve_sets(plan, Catalog(connection, plan.schema).foreign_keys())
         ensure_schema(connection)
     lease = Lease(connector, clock, signal, plan.name)
-    sessions = Sessions(
-        connector=connector, signal=signal, emit=lambda *_, **__: None, monotonic=clock.monotonic
-    )
+    sessions = Sessions(connector=connector, signal=signal, emit=lambda *_, **__: None, clock=clock)
     try:
         lease.acquire()
         sessions.open()
