@@ -198,7 +198,7 @@ class LockHeld(Event):
     waited_s: float
     """longest time in the lock's queue: what a statement of the application could have waited behind us, before the hold"""
     held_s: float
-    """from the strong lock's grant to the commit's answer"""
+    """from the strong lock's grant to after the commit, by the server's clock"""
     locks: tuple[str, ...] = ()
     """every strong lock that was held, as declared and compared"""
 
