@@ -103,6 +103,8 @@ def find_missing_servers() -> dict[str, str]:
     missing = {}
     if not is_engine_there():
         missing["engine"] = "a container engine that answers"
+    if not shutil.which("chromium"):
+        missing["chromium"] = "chromium on PATH (Debian: chromium)"
     if not (shutil.which("prometheus") and shutil.which("promtool")):
         missing["prometheus"] = "prometheus and promtool on PATH (Debian: prometheus)"
     return missing

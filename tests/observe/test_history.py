@@ -144,3 +144,34 @@ def test_the_keeper_is_not_among_the_runners_statements(run: MadeRun) -> None:
     sink.close()
     assert [r.fields["message"] for r in kept(run)] == ["x"]
     assert calls == []
+
+
+def test_tables_are_measured_when_a_run_begins_and_ends(run: MadeRun) -> None:
+    """What a migration made of the tables' sizes is in the journal, for the report."""
+    with psycopg.connect(run.connector.dsn, autocommit=True) as connection:
+        connection.execute("CREATE TABLE users (id int PRIMARY KEY)")
+        sink = HistorySink(run.connector)
+        sink.emit(run_started(run))
+        wait_until(lambda: len(kept(run)) == 2)
+        connection.execute("INSERT INTO users SELECT generate_series(1, 10000)")
+        sink.emit(e.RunEnded(outcome="done", exit_code=0, seconds=1))
+        sink.close()
+    first, last = (r.fields["sizes"] for r in kept(run) if r.event == "tables_measured")
+    assert isinstance(first, dict)
+    assert isinstance(last, dict)
+    assert first.keys() == last.keys() == {"users"}
+    assert last["users"][0] > first["users"][0] + 300_000
+    assert last["users"][1] > first["users"][1] + 100_000
+
+
+def test_sizes_are_not_worth_a_wait(run: MadeRun) -> None:
+    """Somebody's strong lock on one table costs the sizes, not the events behind them."""
+    with psycopg.connect(run.connector.dsn) as connection:
+        connection.execute("CREATE TABLE users (id int PRIMARY KEY)")
+        connection.commit()
+        connection.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+        sink = HistorySink(run.connector)
+        sink.emit(run_started(run))
+        sink.emit(e.Note(message="goes on"))
+        sink.close()
+    assert [r.event for r in kept(run)] == ["run_started", "note"]

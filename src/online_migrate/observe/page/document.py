@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import online_migrate
 from online_migrate.journal.store import HistoryRecord
-from online_migrate.observe.page.throughput import Curve, Hold, draw_curve, find_holds, find_work
+from online_migrate.observe.page.throughput import Curve, Hold, draw_curve, find_holds, find_work, recent_rate
 from online_migrate.observe.snapshot import to_json
 from online_migrate.observe.views import Snapshot, StageView, StepView, WaitView, where
 from online_migrate.observe.words import describe, place_text
@@ -30,6 +30,7 @@ def to_document(snapshot: Snapshot) -> dict[str, Any]:
     work = find_work(snapshot.history, snapshot.steps, snapshot.read_at)
     curve = draw_curve(work, until=snapshot.read_at if is_filling(snapshot) else None, longest_s=LONGEST_S)
     stage = snapshot.stage
+    rate = recent_rate(work, snapshot.read_at) if is_filling(snapshot) and not snapshot.waits else None
     return to_json(snapshot) | {
         "version": online_migrate.__version__,
         "word": decide_word(snapshot),
@@ -45,8 +46,8 @@ def to_document(snapshot: Snapshot) -> dict[str, Any]:
         "steps_total": len(snapshot.steps),
         "stage": stage.stage if stage else None,
         "rows_done": sum(step.rows_done for step in snapshot.steps),
-        "rate": _rate(snapshot),
-        "eta_s": None if stage is None else stage_eta_s(stage, snapshot),
+        "rate": rate,
+        "eta_s": None if stage is None else stage_eta_s(stage, rate),
         "stages": [_stage_json(stage) for stage in snapshot.stages],
         "waits": [_wait_json(wait, snapshot.read_at) for wait in snapshot.waits],
         "blockers": [b.to_json() for b in find_blockers(snapshot)],
@@ -70,24 +71,22 @@ def is_filling(snapshot: Snapshot) -> bool:
     return snapshot.is_live and any(s.state == "running" and s.share_done is not None for s in snapshot.steps)
 
 
-def _rate(snapshot: Snapshot) -> float | None:
-    rates = [step.rate for step in snapshot.steps if step.rate is not None]
-    return sum(rates) if rates else None
-
-
-def stage_eta_s(stage: StageView, snapshot: Snapshot) -> float | None:
-    """Until the stage is done, at the pace of now: what runs, then the rows that are expected in what comes after.
+def stage_eta_s(stage: StageView, rate: float | None) -> float | None:
+    """Until the stage is done, at that many rows per second: what runs, by its own pace where it has one, then the rest.
 
     None where it stands still, where nothing is measured, and where the rows to come are not known.
     """
     running = [step for step in stage.steps if step.state == "running"]
-    etas = [step.eta_s for step in running if step.eta_s is not None]
-    rate = sum(step.rate for step in running if step.rate is not None)
-    to_come = [step.rows_expected for step in stage.steps if step.state == "pending"]
-    expected = [rows for rows in to_come if rows is not None]
-    if snapshot.waits or not running or len(etas) < len(running) or len(expected) < len(to_come) or rate <= 0:
+    pending = [step.rows_expected for step in stage.steps if step.state == "pending"]
+    if not rate or not running or None in pending:
         return None
-    return max(etas) + sum(expected) / rate
+    own = [step.eta_s if step.eta_s is not None else _rows_left(step, rate) for step in running]
+    known = [eta for eta in own if eta is not None]
+    return None if len(known) < len(own) else max(known) + sum(rows or 0 for rows in pending) / rate
+
+
+def _rows_left(step: StepView, rate: float) -> float | None:
+    return None if step.rows_expected is None else max(0, step.rows_expected - step.rows_done) / rate
 
 
 def _stage_json(stage: StageView) -> dict[str, Any]:

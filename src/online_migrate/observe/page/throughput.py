@@ -13,6 +13,8 @@ from online_migrate.observe.words import place_text
 
 BUCKETS: Final = 120
 """points of a curve at most: more is no more to see on a page"""
+RECENT_S: Final = 10.0
+"""the rate of now is measured over this: one batch says little, and a small table is done between two looks"""
 _WIDTHS_S: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 43_200, 86_400)
 
 
@@ -73,6 +75,17 @@ def find_work(
         ):
             work.append(Work(begins_at=at, ends_at=now, rows=step.rows_done - rows))
     return tuple(work)
+
+
+def recent_rate(work: Sequence[Work], now: datetime) -> float | None:
+    """Rows per second over the last :data:`RECENT_S`; None where there was less than a second of work in them."""
+    begin = now - timedelta(seconds=RECENT_S)
+    parts = [(w, max(w.begins_at, begin), min(w.ends_at, now)) for w in work if w.ends_at > begin]
+    if not parts:
+        return None
+    seconds = (now - min(since for _, since, _ in parts)).total_seconds()
+    rows = sum(w.rows * ((until - since) / (w.ends_at - w.begins_at)) for w, since, until in parts)
+    return rows / seconds if seconds >= 1 else None
 
 
 def draw_curve(
