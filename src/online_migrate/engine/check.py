@@ -12,6 +12,7 @@ from online_migrate.engine.check_standbys import find_standbys
 from online_migrate.journal.store import Journal, RunRecord, ensure_readable
 from online_migrate.operations.add_column import AddColumnParams
 from online_migrate.operations.base import Finding, Place, Severity
+from online_migrate.operations.preflight import preflight
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.operations.swap_unique import SwapUniqueParams
 from online_migrate.plan.expand import expand
@@ -33,10 +34,21 @@ class Survey:
     """of each set, the tables that stand in the plan by `also` only"""
     steps: tuple[Step, ...]
     journal: Journal | None
-    run_id: int | None
+    run: RunRecord | None
     references: Mapping[str, str]
     done: frozenset[tuple[str, str, str]]
     """steps that the journal has as done"""
+
+    @property
+    def run_id(self) -> int | None:
+        return None if self.run is None else self.run.run_id
+
+    @property
+    def is_over(self) -> bool:
+        """Is the plan's run at its end, with nothing left to do?"""
+        return (
+            self.run is not None and self.run.state == "done" and all(s.key in self.done for s in self.steps)
+        )
 
     def place(self, step: Step) -> Place:
         return Place(
@@ -72,7 +84,7 @@ def survey(plan: Plan, connection: Connection) -> Survey:
         found=found,
         steps=expand(plan, sets, OPERATIONS),
         journal=journal,
-        run_id=run_id,
+        run=run,
         references=references,
         done=frozenset(r.key for r in records if r.state == "done"),
     )
@@ -128,7 +140,7 @@ def check(seen: Survey, *, missing_secrets: Iterable[str] = ()) -> list[Finding]
     for step in seen.steps:
         if step.key not in seen.done and step.table not in blocked:
             operation = OPERATIONS[step.spec.operation]
-            found = operation.preflight(seen.place(step), step.spec.params)
+            found = preflight(operation, seen.place(step), step.spec.params)
             findings += [
                 replace(f, step=f"{step.stage}: {step.spec.title}", table=step.table or "") for f in found
             ]

@@ -26,10 +26,10 @@ from online_migrate.errors import (
 )
 from online_migrate.events import Event, RunEnded, RunStarted, Sink, StepFailed
 from online_migrate.journal.lease import Lease, whoami
-from online_migrate.journal.store import Journal, RunRecord, approve, ensure_schema
+from online_migrate.journal.store import Journal, RunRecord, approve, ensure_readable, ensure_schema
 from online_migrate.operations.base import Finding, Severity
 from online_migrate.plan.model import Plan, changes_between
-from online_migrate.postgres.connection import Connector
+from online_migrate.postgres.connection import Connection, Connector
 from online_migrate.postgres.refusals import in_our_words
 
 _WORD = {75: "gate", 130: "interrupted"}
@@ -105,17 +105,41 @@ class Runner:
     def _carry_out(self) -> tuple[Ended, str]:
         """Check on a connection of its own, so that nothing is written while a finding stops us; then do it."""
         with self.connector.open("check") as connection:
-            seen = survey(self.plan, connection)
-            run = None if seen.journal is None else seen.journal.read_run(self.plan.name)
-            self._ensure_same_plan(run)
-            if run is not None and self._is_over(seen, run):
-                return self._over_already(run), ""
-            self._ensure_no_stop(seen)
-            ensure_schema(connection)
-        self._lease.acquire()
+            seen = self._look(connection)
+            if not seen.is_over and seen.journal is None:
+                self._begin_journal(seen, connection)
+            if not seen.is_over:
+                self._lease.acquire()
+                seen = self._look_again(seen, connection)
+            if seen.run is not None and seen.is_over:
+                return self._over_already(seen.run), ""
         self._sessions.open()
         self._steadily(partial(self._open_run, seen), "the journal")
         return self._walk()
+
+    def _look(self, connection: Connection) -> Survey:
+        seen = survey(self.plan, connection)
+        self._ensure_same_plan(seen.run)
+        return seen
+
+    def _begin_journal(self, seen: Survey, connection: Connection) -> None:
+        """The check comes before the first thing that is written."""
+        try:
+            self._ensure_no_stop(seen)
+        except PreflightFailed:
+            if not ensure_readable(connection):
+                raise
+            return  # another runner has begun while we looked: what we saw is its work, and the lease says who it is
+        ensure_schema(connection)
+
+    def _look_again(self, seen: Survey, connection: Connection) -> Survey:
+        """Under the lease nobody else changes what a check sees; not needed where nobody has begun a run since the first."""
+        if seen.journal is None and Journal(connection).read_run(self.plan.name) is None:
+            return seen
+        seen = self._look(connection)
+        if not seen.is_over:
+            self._ensure_no_stop(seen)
+        return seen
 
     # beginning
 
@@ -129,9 +153,6 @@ class Runner:
             stage = self.plan.stage(name)
             if stage is not None and stage.gate is None:
                 raise UsageError(f"stage {name} has no gate", remedy="nothing needs to be approved for it")
-
-    def _is_over(self, seen: Survey, run: RunRecord) -> bool:
-        return run.state == "done" and all(step.key in seen.done for step in seen.steps)
 
     def _over_already(self, run: RunRecord) -> Ended:
         at = "" if run.ended_at is None else f" since {run.ended_at:%Y-%m-%d %H:%M:%S %Z}"
@@ -165,7 +186,6 @@ class Runner:
         """Go on with the plan's run, or begin one; its sets and steps are frozen here."""
         journal = self._journal
         run = journal.read_run(self.plan.name)
-        self._ensure_same_plan(run)  # again: another runner may have worked between our check and our lease
         if run is None:
             self._run_id = journal.begin_run(self.plan, seen.sets, seen.steps)
         else:
