@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import signal as os_signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
 import click
-from rich.console import Console
 
 from online_migrate.cli.common import CLOCK, connector_of, dsn_option, echo_findings, plan_argument, read_plan
+from online_migrate.cli.screen import Screen
 from online_migrate.clock import Signal
 from online_migrate.engine.runner import Ended, Options, Runner
 from online_migrate.engine.secrets import Secrets
@@ -25,7 +25,6 @@ from online_migrate.observe.lock_summary import LockSummary
 from online_migrate.observe.logs import Format, LogSink
 from online_migrate.observe.metrics import Budgets, MetricsSink
 from online_migrate.observe.page.serve import StatusPage
-from online_migrate.observe.progress import LiveView
 from online_migrate.observe.readings import ServerReader
 from online_migrate.observe.watch import SnapshotWatch
 from online_migrate.observe.web import MetricsServer
@@ -98,9 +97,10 @@ def run_plan(plan: Plan, dsn: str, options: Options, wiring: Wiring) -> Ended:
     signal = Signal()
     with ExitStack() as stack:
         locks = LockSummary()
-        stack.callback(lambda: _say_all(locks.lines()))
-        sinks, stream = _listeners(
-            plan, connector_of(plan, dsn), replace(wiring, sinks=(*wiring.sinks, locks)), stack
+        screen = Screen(is_live=wiring.log_format == "console" and wiring.log_level == "info")
+        stack.callback(lambda: screen.say_all(locks.lines()))
+        sinks = _listeners(
+            plan, connector_of(plan, dsn), replace(wiring, sinks=(*wiring.sinks, locks)), screen, stack
         )
         runner = Runner(
             plan=plan,
@@ -109,18 +109,16 @@ def run_plan(plan: Plan, dsn: str, options: Options, wiring: Wiring) -> Ended:
             signal=signal,
             sink=sinks,
             secrets=Secrets(plan.secrets, os.environ),
-            show_secret=lambda name, value: _show_secret(plan, name, value, sinks),
+            show_secret=lambda name, value: _show_secret(plan, connector.where, name, value, screen, sinks),
             options=options,
-            on_findings=lambda findings: _say_findings(findings, stream, sinks),
+            on_findings=lambda findings: _say_findings(findings, sinks),
         )
-        stack.enter_context(_stoppable(signal))
+        stack.enter_context(_stoppable(signal, screen))
         return runner.run()
 
 
-def _listeners(plan: Plan, connector: Connector, wiring: Wiring, stack: ExitStack) -> tuple[Sinks, Console]:
+def _listeners(plan: Plan, connector: Connector, wiring: Wiring, screen: Screen, stack: ExitStack) -> Sinks:
     """Log, journal's history, metrics and, on a terminal, the live table."""
-    console = Console(stderr=True)
-    is_live = console.is_terminal and wiring.log_format == "console" and wiring.log_level == "info"
     sinks: list[Sink] = [*wiring.sinks]
     watchers, looks = [], []
     if wiring.metrics_address is not None:  # first, so that its wait for a last scrape is the last of all
@@ -132,11 +130,12 @@ def _listeners(plan: Plan, connector: Connector, wiring: Wiring, stack: ExitStac
     history = HistorySink(connector)
     stack.callback(history.close)
     sinks.append(history)
-    if is_live:
-        view = LiveView(console)
-        stack.callback(view.close)
-        watchers.append(view.update)
-        sinks.append(LogSink(plan=plan.name, fmt="console", stream=view.stream, level="warning", colour=True))
+    stack.callback(screen.close)
+    if screen.view is not None:
+        watchers.append(screen.view.update)
+        sinks.append(
+            LogSink(plan=plan.name, fmt="console", stream=screen.view.stream, level="warning", colour=True)
+        )
     else:
         sinks.append(
             LogSink(
@@ -151,7 +150,7 @@ def _listeners(plan: Plan, connector: Connector, wiring: Wiring, stack: ExitStac
         watch = SnapshotWatch(connector, plan.name, watchers, looks=looks)
         watch.start()
         stack.callback(watch.close)
-    return Sinks(sinks), console
+    return Sinks(sinks)
 
 
 def _serve_metrics(plan: Plan, address: tuple[str, int], page: StatusPage, stack: ExitStack) -> MetricsSink:
@@ -174,20 +173,18 @@ def _await_last_scrape(metrics: MetricsSink) -> None:
             metrics.registry.await_last_scrape()
 
 
-def _say_findings(findings: list[Finding], console: Console, sink: Sink) -> None:
+def _say_findings(findings: list[Finding], sink: Sink) -> None:
     """Warnings and questions; what stops the run is its error.  All of them are kept for the report."""
     for finding in findings:
         where = place_text("", finding.step, finding.table)
         sink.emit(
             CheckFound(severity=finding.severity.value, fact=finding.fact, where=where, remedy=finding.remedy)
         )
-    shown = [f for f in findings if f.severity in (Severity.WARN, Severity.ASK)]
-    if console.is_terminal or shown:
-        echo_findings(shown, err=True)
+    echo_findings([f for f in findings if f.severity in (Severity.WARN, Severity.ASK)], err=True)
 
 
 @contextmanager
-def _stoppable(signal: Signal) -> Iterator[None]:
+def _stoppable(signal: Signal, screen: Screen) -> Iterator[None]:
     """First signal: stop after the batch.  Second: cancel the statement; psycopg does so on KeyboardInterrupt.
 
     Third: end at once, as a power cut would, which the journal survives: for a server that does not even answer a cancel.
@@ -198,10 +195,10 @@ def _stoppable(signal: Signal) -> Iterator[None]:
         name = os_signal.Signals(number).name
         received.append(name)
         if len(received) == 1:
-            _say(f"{name}: stopping after the current batch or statement; once more cancels it")
+            screen.notice(f"{name}: stopping after the current batch or statement; once more cancels it")
             signal.stop(name)
         elif len(received) == 2:
-            _say(f"{name}: cancelling; once more ends this process at once")
+            screen.notice(f"{name}: cancelling; once more ends this process at once")
             signal.abort(name)
             raise KeyboardInterrupt
         else:
@@ -218,40 +215,35 @@ def _stoppable(signal: Signal) -> Iterator[None]:
             os_signal.signal(number, handler)
 
 
-def _say(sentence: str) -> None:
-    """From within a signal handler: past Python's buffers, which may be in use just now."""
-    with suppress(OSError):
-        os.write(2, f"{sentence}\n".encode())
-
-
-def _say_all(lines: Iterable[str]) -> None:
-    for line in lines:
-        _say(line)
-
-
-def _show_secret(plan: Plan, name: str, value: str, sink: Sinks) -> str:
+def _show_secret(plan: Plan, where: str, name: str, value: str, screen: Screen, sink: Sinks) -> str:
     """On the terminal; without one into a file that only we may read, before its row commits."""
-    if sys.stdout.isatty():
-        click.echo(f"\n{name} (shown once, only its SHA-256 is kept): {value}\n")
-        where = "the terminal"
+    if sys.stdout.isatty() and sys.stderr.isatty():
+        screen.keep(f"\n{name} (shown only now; its SHA-256 alone is kept): {value}\n")
+        shown = "the terminal"
     else:
-        path = _free_path(Path(f"{plan.name}.{name}.secret"))
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except OSError as error:
-            raise UsageError(
-                f"secret {name} cannot be written to {path}: {error.strerror}",
-                remedy="run in a folder where you may write",
-            ) from error
-        with os.fdopen(descriptor, "w") as file:
-            file.write(value + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        where = str(path.resolve())
-        click.echo(f"{name}: written once to {where} (mode 0600); only its SHA-256 is kept in the database")
-    event: Event = SecretShown(secret=name, where=where)
+        shown = str(_write_secret(_free_path(Path(f"{plan.name}.{name}.secret")), f"{value}\n"))
+        screen.keep(
+            f"{name} for {where}: written once to {shown} (mode 0600); only its SHA-256 is kept in the database"
+        )
+    event: Event = SecretShown(secret=name, where=shown)
     sink.emit(event)
-    return where
+    return shown
+
+
+def _write_secret(path: Path, text: str) -> Path:
+    """A new file of mode 0600, safe on the disk."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise UsageError(
+            f"a secret cannot be written to {path}: {error.strerror}",
+            remedy="run in a folder where you may write, or on a terminal",
+        ) from error
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    return path.resolve()
 
 
 def _free_path(path: Path) -> Path:

@@ -37,14 +37,15 @@ _ROOM: Final = 7
 """lines of the header, the table's head, and the line below"""
 
 
-def render(snapshot: Snapshot) -> RenderableType:
-    """The header and the table, made to fit the console that draws them."""
-    return _Picture(snapshot)
+def render(snapshot: Snapshot, notice: str = "") -> RenderableType:
+    """The header and the table, made to fit the console that draws them; ``notice`` stands between."""
+    return _Picture(snapshot, notice)
 
 
 class _Picture:
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, notice: str) -> None:
         self._snapshot = snapshot
+        self._notice = [Text(notice, style="bold yellow")] if notice else []
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         snapshot = self._snapshot
@@ -52,7 +53,8 @@ class _Picture:
         rows = _rows(snapshot)
         shown = rows if height is None else _fitting(rows, height - _ROOM)
         table = _table(snapshot, shown, options.max_width)
-        yield Group(_header(snapshot), _legend(snapshot), *_why(snapshot), table, *_left_out(rows, shown))
+        head = [_header(snapshot), _legend(snapshot), *self._notice, *_why(snapshot)]
+        yield Group(*head, table, *_left_out(rows, shown))
 
 
 class _Row:
@@ -252,6 +254,8 @@ class LiveView:
         self._line = ""
         self._line_at = -LINE_S
         self._last: Snapshot | None = None
+        self.notice = ""
+        """a line in the header from now on; may be set from a signal handler"""
 
     @property
     def stream(self) -> TextIO:
@@ -265,7 +269,7 @@ class LiveView:
             if self._live is None:
                 self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="crop")
                 self._live.start()
-            self._live.update(render(snapshot), refresh=True)
+            self._live.update(render(snapshot, self.notice), refresh=True)
         elif self._clock.monotonic() - self._line_at >= LINE_S:
             self._print_line(snapshot)
 

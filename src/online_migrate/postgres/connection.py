@@ -6,11 +6,13 @@ have as defaults: a role's statement_timeout or idle_session_timeout must not cu
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
 import psycopg
+import psycopg.conninfo
 from psycopg import sql
 
 from online_migrate.errors import ConnectionFailed, OnlineMigrateError, PreflightFailed, UsageError
@@ -98,6 +100,20 @@ class Connector:
     schema: str = "public"
     application: str = "online-migrate"
     on_statement: Callable[[], None] | None = None
+
+    @property
+    def where(self) -> str:
+        """The database in words, ``shop on db.example as migrator``; never a password."""
+        known = os.environ
+        try:
+            given = psycopg.conninfo.conninfo_to_dict(self.dsn)
+        except psycopg.Error:
+            return "a DSN that cannot be read"
+        user = given.get("user") or known.get("PGUSER") or "the login's own name"
+        database = given.get("dbname") or known.get("PGDATABASE") or user
+        host = given.get("host") or known.get("PGHOST") or "a local socket"
+        port = given.get("port") or known.get("PGPORT") or "5432"
+        return f"{database} on {host}:{port} as {user}"
 
     def open(self, purpose: str, *, settings: dict[str, str] | None = None) -> Connection:
         """A new autocommit session with our settings.
