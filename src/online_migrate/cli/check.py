@@ -27,7 +27,8 @@ def check_command(plan: Path, dsn: str, format_: str) -> None:
     warn  it runs, but know this          info  good to know
     """
     read = read_plan(plan)
-    with connector_of(read, dsn).open("check") as connection:
+    connector = connector_of(read, dsn)
+    with connector.open("check") as connection:
         seen = survey(read, connection)
         findings = check(seen, missing_secrets=Secrets(read.secrets, os.environ).missing())
     if format_ == "json":
@@ -35,7 +36,10 @@ def check_command(plan: Path, dsn: str, format_: str) -> None:
     else:
         echo_findings(findings)
         counts = {s: sum(f.severity is s for f in findings) for s in Severity}
-        click.echo(f"{len(seen.steps)} steps; " + ", ".join(f"{n} {s.value}" for s, n in counts.items()))
+        click.echo(
+            f"{len(seen.steps)} steps on {connector.where}; "
+            + ", ".join(f"{n} {s.value}" for s, n in counts.items())
+        )
     if is_stopping(findings):
         raise PreflightFailed("the run would not begin", remedy="mend what is marked stop, then check again")
 

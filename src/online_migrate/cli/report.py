@@ -34,11 +34,11 @@ def report_command(plan: Path, dsn: str, output: Path | None) -> None:
     read = read_plan(plan)
     with connector_of(read, dsn).open("report") as connection:
         document = read_report(connection, read.name)
-    if document is None:
-        raise UsageError(
-            f"there is no run of plan {read.name} in this database",
-            remedy=f"begin one: online-migrate run {read.path}",
-        )
+        if document is None:
+            raise UsageError(
+                f"there is no run of plan {read.name} in database {connection.info.dbname}",
+                remedy=f"begin one: online-migrate run {read.path}",
+            )
     text = one_file(document)
     path = output or Path(f"{read.name}-report.html")
     if str(path) == "-":

@@ -25,7 +25,11 @@ WATCH_EVERY_S = 1.0
 @plan_argument
 @dsn_option
 @click.option("--json", "as_json", is_flag=True, help="For machines: plan, state, stages, steps.")
-@click.option("--watch", is_flag=True, help="Draw it anew every second until the run ends.")
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Draw it anew every second until the plan is done; a stop in between is shown and waited through.",
+)
 def status_command(plan: Path, dsn: str, as_json: bool, watch: bool) -> None:
     """Say how far PLAN has come, and why it waits.  From the journal: works from any host, with or without a runner."""
     read = read_plan(plan)
@@ -42,7 +46,7 @@ def _snapshot(plan: Plan, connection: Connection) -> Snapshot:
     snapshot = read_snapshot(connection, plan.name) if ensure_readable(connection) else None
     if snapshot is None:
         raise UsageError(
-            f"there is no run of plan {plan.name} in this database",
+            f"there is no run of plan {plan.name} in database {connection.info.dbname} on {connection.info.host}",
             remedy=f"begin one: online-migrate run {plan.path}",
         )
     return snapshot
@@ -55,7 +59,7 @@ def _watch(plan: Plan, connection: Connection) -> None:
         while True:
             snapshot = _snapshot(plan, connection)
             view.update(snapshot)
-            if snapshot.state != "running" or CLOCK.wait(WATCH_EVERY_S, signal):
+            if snapshot.state == "done" or CLOCK.wait(WATCH_EVERY_S, signal):
                 return
     except KeyboardInterrupt:
         return

@@ -26,7 +26,7 @@ def stop_command(plan: Path, dsn: str) -> None:
         holder = read_holder(connection) if ensure_readable(connection) else None
         if holder is None or holder.plan != read.name or not read_sessions(connection):
             raise UsageError(
-                f"no runner of plan {read.name} is at work in this database",
+                f"no runner of plan {read.name} is at work in database {connection.info.dbname} on {connection.info.host}",
                 remedy=f"see how far it is: online-migrate status {plan}",
             )
         request_stop(connection, plan=read.name, by_whom=whoami())

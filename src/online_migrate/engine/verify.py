@@ -24,7 +24,7 @@ def verify(plan: Plan, connection: Connection) -> Verified:
     seen = survey(plan, connection)
     if seen.run_id is None:
         raise UsageError(
-            f"there is no run of plan {plan.name} in this database",
+            f"there is no run of plan {plan.name} in database {connection.info.dbname}",
             remedy=f"begin one: online-migrate run {plan.path}",
         )
     findings: list[Finding] = []
