@@ -20,6 +20,7 @@ from online_migrate.events import Event
 from online_migrate.journal.lease import Lease
 from online_migrate.journal.store import Journal, ensure_schema
 from online_migrate.operations.base import Context, Finding, Operation, Place, Severity, State
+from online_migrate.operations.preflight import preflight
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.expand import expand
 from online_migrate.plan.load import load
@@ -124,7 +125,7 @@ class Site:
 
     def preflight(self, step: Step | None = None) -> list[Finding]:
         step = step or self.step()
-        return self.operation(step).preflight(self.place(step), step.spec.params)
+        return preflight(self.operation(step), self.place(step), step.spec.params)
 
     def stops(self, step: Step | None = None) -> list[Finding]:
         """The findings that keep a run from beginning."""

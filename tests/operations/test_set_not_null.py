@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import psycopg
 import pytest
 
-from online_migrate.errors import VerificationFailed
+from online_migrate.clock import Signal
+from online_migrate.errors import Interrupted, LeaseLost, LockNotHad, VerificationFailed
 from online_migrate.events import LateRows
-from online_migrate.operations.base import Context, State
-from online_migrate.operations.set_not_null import ROUNDS, SetNotNull, SetNotNullParams
+from online_migrate.operations import owed_check, steps
+from online_migrate.operations.base import Context, State, Statement
+from online_migrate.operations.set_not_null import ROUNDS, SetNotNull, SetNotNullParams, check_name
 from tests.operations.cases import EMPTY_COLUMN
 from tests.operations.conftest import OpenSite
-from tests.operations.site import Site, plan_of
+from tests.operations.site import Site, connect, plan_of, replaced
 
 PLAN = plan_of(
     "backfill: {table: transactions, column: bot_id, value: 1}",
@@ -111,3 +114,230 @@ def test_a_nullable_column_is_seen(site: Site) -> None:
     site.sql("ALTER TABLE transactions ALTER bot_id DROP NOT NULL")
     (finding,) = site.verify()
     assert finding.fact.startswith("transactions.bot_id is not NOT NULL")
+
+
+# The check is owed: whatever ends the step before it is valid
+
+LEFT = (
+    FORGET + ";ALTER TABLE transactions ADD CONSTRAINT online_migrate_bot_id_not_null"
+    " CHECK (bot_id IS NOT NULL) NOT VALID"
+)
+SHORT = "locks: {lock_wait: 500ms, exposure: 1s}"
+IN_THE_WAY = "LOCK TABLE transactions IN ROW EXCLUSIVE MODE"
+
+
+@pytest.fixture
+def at_validate(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """Have something happen at the first VALIDATE."""
+
+    def arrange(happens: Callable[[], object]) -> None:
+        real = steps.run_long
+
+        def run_long(context: Context, statement: Statement) -> None:
+            happens()
+            real(context, statement)
+
+        monkeypatch.setattr("online_migrate.operations.set_not_null.run_long", run_long)
+
+    return arrange
+
+
+def raising(error: BaseException) -> Callable[[], object]:
+    def happens() -> None:
+        raise error
+
+    return happens
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        LockNotHad("VALIDATE: cancelled, it took longer than 1 s"),
+        Interrupted("VALIDATE: cancelled: SIGINT"),
+        KeyboardInterrupt(),
+        psycopg.errors.DiskFull("no space"),
+    ],
+    ids=lambda e: type(e).__name__,
+)
+def test_whatever_ends_it_the_check_goes_first(
+    site: Site, at_validate: Callable[[Callable[[], object]], None], error: BaseException
+) -> None:
+    """A timeout, a second Ctrl-C, an error of the server: the run ends as it would, and no UPDATE meets the check."""
+    at_validate(raising(error))
+    site.signal.stop("SIGINT")  # no stop keeps the drop from its window
+    context = replaced(site.context(), signal=Signal())
+    with pytest.raises(type(error)):
+        site.operation().execute(context, site.step().spec.params)
+    assert site.one(CHECKS) == 0
+    assert site.state() is State.ABSENT
+
+
+def test_a_stop_at_the_worst_moment_leaves_no_check(
+    site: Site, at_validate: Callable[[Callable[[], object]], None]
+) -> None:
+    """VALIDATE finds a NULL, and the operator has asked for a stop meanwhile: the check goes, then the run stops."""
+
+    def happens() -> None:
+        site.sql("ALTER TABLE transactions DROP CONSTRAINT online_migrate_bot_id_not_null;" + LEFT)
+        site.signal.stop("SIGINT")
+
+    at_validate(happens)
+    with pytest.raises(Interrupted):
+        site.execute()
+    assert site.one(CHECKS) == 0
+    assert len(site.sql(AN_OLD_ROW)) == 1
+
+
+def test_a_check_that_cannot_be_taken_away_is_named_with_its_drop(
+    site_of: OpenSite, at_validate: Callable[[Callable[[], object]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session in the way to the end: the error says who hurts, whom, who is in the way, and the statement that ends it."""
+    monkeypatch.setattr(owed_check, "LAST_WAIT_S", 0.5)
+    site = site_of(PLAN.replace("plan: harness\n", f"plan: harness\n{SHORT}\n"))
+    site.sql(EMPTY_COLUMN)
+    site.execute(site.step("backfill"))
+    with connect(site.app.info.dsn) as other:
+        other.autocommit = False
+        pid = other.info.backend_pid
+
+        def happens() -> None:
+            other.execute(IN_THE_WAY)
+            raise Interrupted("VALIDATE: cancelled: SIGINT")
+
+        at_validate(happens)
+        with pytest.raises(Interrupted) as ended:
+            site.execute()
+        other.rollback()
+    said = ended.value.message
+    assert said.startswith(
+        "VALIDATE: cancelled: SIGINT\ntransactions keeps the check online_migrate_bot_id_not_null"
+    )
+    assert "every UPDATE of a row whose bot_id is NULL fails with 23514" in said
+    assert "nothing was changed" not in said
+    assert f"in the way: pid {pid}" in said
+    assert (
+        'ALTER TABLE "public"."transactions" DROP CONSTRAINT "online_migrate_bot_id_not_null"'
+        in ended.value.remedy
+    )
+    assert str(ended.value) == said
+    site.execute()
+    assert site.state() is State.DONE
+
+
+def test_who_lost_the_lease_leaves_the_check_to_the_next_and_says_so(
+    site: Site, at_validate: Callable[[Callable[[], object]], None]
+) -> None:
+    """Fenced off, we may not even drop: the error is the lease's, exit 6, and names the check all the same."""
+
+    def happens() -> None:
+        site.sql("UPDATE online_migrate.epoch SET epoch = epoch + 1")
+        raise Interrupted("VALIDATE: cancelled: another runner took the lease over")
+
+    at_validate(happens)
+    with pytest.raises(LeaseLost, match="keeps the check online_migrate_bot_id_not_null"):
+        site.execute()
+    assert site.one(CHECKS) == 1
+
+
+def test_a_leftover_over_nulls_goes_before_anything_is_scanned_behind_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed runner's check over a NULL row: it is gone before the sweep, which may take long, and before a VALIDATE."""
+    site.sql(LEFT)
+    seen: list[tuple[str, int]] = []
+    real = steps.run_long
+    prove = SetNotNull._prove
+
+    def run_long(context: Context, statement: Statement) -> None:
+        seen.append(("validate", site.one("SELECT count(*) FROM transactions WHERE bot_id IS NULL")))
+        real(context, statement)
+
+    def proved(self: SetNotNull, context: Context, params: SetNotNullParams) -> None:
+        seen.append(("prove", site.one(CHECKS)))
+        prove(self, context, params)
+
+    monkeypatch.setattr("online_migrate.operations.set_not_null.run_long", run_long)
+    monkeypatch.setattr(SetNotNull, "_prove", proved)
+    site.execute()
+    assert seen == [("prove", 0), ("validate", 0)]
+    assert site.state() is State.DONE
+
+
+# Names
+
+LONG = "ж" * 30
+"""60 bytes of a name in 30 characters"""
+
+
+def test_a_long_name_in_another_script_is_found_again(site_of: OpenSite) -> None:
+    """The server cuts names by bytes; a check of ours that is cut is never found again, and stays in the way."""
+    site = site_of(plan_of(f"set_not_null: {{table: transactions, column: {LONG}}}"))
+    site.sql(f'ALTER TABLE transactions ADD COLUMN "{LONG}" integer DEFAULT 1')
+    site.execute()
+    assert site.state() is State.DONE
+    assert site.one(CHECKS) == 0
+
+
+def test_two_columns_alike_at_their_beginning_have_two_checks() -> None:
+    """Cut names are told apart by a hash, and stay within 63 bytes; a short name is as it always was."""
+    first, second = (check_name("an_owner_of_some_other_kind_with_a_name_" + end) for end in ("a", "b"))
+    assert first != second
+    assert max(len(check_name(n).encode()) for n in (LONG, "a" * 63, "a" * 39, "a" * 40)) <= 63
+    assert check_name("bot_id") == "online_migrate_bot_id_not_null"
+
+
+def test_a_check_that_an_earlier_version_named_is_found_by_what_it_says(site_of: OpenSite) -> None:
+    """Earlier versions cut the name otherwise; the leftover is used, and goes.  A check of somebody else's stays."""
+    column = "a_column_whose_name_is_longer_than_thirty_bytes"
+    old = f"online_migrate_{column}"[:54] + "_not_null"
+    site = site_of(plan_of(f"set_not_null: {{table: transactions, column: {column}}}"))
+    site.sql(
+        f"ALTER TABLE transactions ADD COLUMN {column} integer DEFAULT 1,"
+        f" ADD CONSTRAINT theirs CHECK ({column} IS NOT NULL);"
+        f"ALTER TABLE transactions ADD CONSTRAINT {old} CHECK ({column} IS NOT NULL) NOT VALID"
+    )
+    assert site.state() is State.PARTIAL
+    site.execute()
+    assert site.state() is State.DONE
+    assert site.sql(
+        "SELECT conname FROM pg_constraint WHERE conrelid = 'transactions'::regclass AND contype = 'c'"
+    ) == [("theirs",)]
+
+
+# Tables below the table
+
+PARENT = """
+    CREATE TABLE parcels (id int, bot_id int) PARTITION BY RANGE (id);
+    CREATE TABLE parcels_1 PARTITION OF parcels FOR VALUES FROM (1) TO (9);
+    CREATE TABLE letters (id int, bot_id int);
+    CREATE TABLE old_letters () INHERITS (letters);
+    INSERT INTO parcels VALUES (1, NULL); INSERT INTO old_letters VALUES (1, NULL);"""
+
+
+@pytest.mark.parametrize(
+    ("table", "code", "way"),
+    [("parcels", "partitioned", "name its partitions"), ("letters", "inherited", "name them")],
+)
+def test_what_would_bind_other_tables_is_refused(site_of: OpenSite, table: str, code: str, way: str) -> None:
+    """The check would bind partitions and heirs, of which nothing is proven; and were it run, the NULL there is found."""
+    site = site_of(plan_of(f"set_not_null: {{table: {table}, column: bot_id}}"))
+    site.sql(PARENT)
+    (finding,) = site.stops()
+    assert finding.code == code
+    assert way in finding.remedy
+    with pytest.raises(VerificationFailed, match="rows without bot_id"):
+        site.execute()
+    assert (
+        site.one("SELECT count(*) FROM pg_constraint WHERE contype = 'c' AND conname ~ '^online_migrate'")
+        == 0
+    )
+
+
+def test_a_partition_by_itself_is_a_table(site_of: OpenSite) -> None:
+    """The way that the finding names works, and SET NOT NULL on the root then reads no row."""
+    site = site_of(plan_of("set_not_null: {table: parcels_1, column: bot_id}"))
+    site.sql(PARENT + "UPDATE parcels SET bot_id = 1;")
+    assert site.stops() == []
+    site.execute()
+    assert site.state() is State.DONE
+    site.sql("ALTER TABLE parcels ALTER bot_id SET NOT NULL")

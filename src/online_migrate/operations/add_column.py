@@ -19,6 +19,7 @@ from online_migrate.operations.base import (
     Statement,
     TableParams,
 )
+from online_migrate.operations.heirs import Heirs
 from online_migrate.operations.steps import need, run_window
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.catalog import ColumnInfo
@@ -56,6 +57,7 @@ class AddColumn(Operation[AddColumnParams]):
     name = "add_column"
     phase = Phase.EXPAND
     summary = "add a nullable column; rows written from now on get its default"
+    heirs = Heirs.ALONG
     Params: ClassVar[type[AddColumnParams]] = AddColumnParams
 
     def title(self, params: AddColumnParams) -> str:
@@ -79,7 +81,7 @@ class AddColumn(Operation[AddColumnParams]):
             Statement(
                 sql=alter,
                 kind=Kind.WINDOW,
-                locks=(need(place.schema, place.table, LockMode.ACCESS_EXCLUSIVE),),
+                locks=tuple(need(*table, LockMode.ACCESS_EXCLUSIVE) for table in place.family),
             ),
         )
 

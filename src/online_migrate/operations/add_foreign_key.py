@@ -21,6 +21,7 @@ from online_migrate.operations.base import (
     Statement,
     TableParams,
 )
+from online_migrate.operations.heirs import Heirs
 from online_migrate.operations.steps import need, run_long, run_window
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.catalog import ConstraintInfo
@@ -55,6 +56,7 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
     name = "add_foreign_key"
     phase = Phase.CONTRACT
     summary = "add a foreign key NOT VALID, then validate it"
+    heirs = Heirs.APART
     Params: ClassVar[type[AddForeignKeyParams]] = AddForeignKeyParams
 
     def title(self, params: AddForeignKeyParams) -> str:
@@ -87,7 +89,6 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
         )
 
     def preflight(self, place: Place, params: AddForeignKeyParams) -> list[Finding]:
-        table = place.known.table(place.table)
         name = self._name(place, params)
         findings = []
         if len(name.encode()) > 63:
@@ -97,17 +98,6 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
                     code="name_too_long",
                     fact=f"{name!r} is longer than 63 bytes",
                     remedy="give `name`",
-                )
-            )
-        if table is not None and table.kind == "p" and place.known.connection.info.server_version < 180000:
-            fact = f"{place.table} is partitioned: a NOT VALID foreign key on it needs PostgreSQL 18"
-            findings.append(
-                Finding(
-                    severity=Severity.STOP,
-                    code="partitioned",
-                    fact=fact,
-                    remedy="name its partitions instead",
-                    manual=MANUAL,
                 )
             )
         if self.state(place, params) is State.CONFLICT:

@@ -34,7 +34,7 @@ class Analyze(Operation[AnalyzeParams]):
     Params: ClassVar[type[AnalyzeParams]] = AnalyzeParams
 
     def statements(self, place: Place, params: AnalyzeParams) -> tuple[Statement, ...]:  # noqa: ARG002
-        locks = (need(place.schema, place.table, LockMode.SHARE_UPDATE_EXCLUSIVE, is_long=True),)
+        locks = tuple(need(*t, LockMode.SHARE_UPDATE_EXCLUSIVE, is_long=True) for t in place.family)
         return (Statement(sql=sql.SQL("ANALYZE {}").format(place.sql_table), kind=Kind.LONG, locks=locks),)
 
     def preflight(self, place: Place, params: AnalyzeParams) -> list[Finding]:  # noqa: ARG002

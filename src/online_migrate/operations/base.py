@@ -15,6 +15,7 @@ from pydantic import model_validator
 from online_migrate.clock import Clock, Signal
 from online_migrate.events import Event, Sink
 from online_migrate.journal.store import Fence, Journal
+from online_migrate.operations.heirs import Heirs
 from online_migrate.operations.state import State
 from online_migrate.plan.model import HoldWhen, LockRules, Pace, Phase, Plan, Step, Strict
 from online_migrate.postgres.catalog import Catalog
@@ -104,6 +105,12 @@ class Place:
     @property
     def sql_table(self) -> sql.Identifier:
         return sql.Identifier(self.schema, self.table)
+
+    @property
+    def family(self) -> tuple[tuple[str, str], ...]:
+        """(schema, name) of the table and of what the server changes along with it: partitions, inheriting tables."""
+        table = None if self.catalog is None else self.catalog.table(self.table)
+        return ((self.schema, self.table), *(() if table is None else table.heirs))
 
     @property
     def known(self) -> Catalog:
@@ -197,6 +204,11 @@ class Operation(ABC, Generic[P]):
     is_verified_at_once: ClassVar[bool] = True
     """verify() after execute(): for all whose verify is a look at the catalog; a scan has just been made by those that scan"""
 
+    heirs: ClassVar[Heirs] = Heirs.ANY
+    """what becomes of partitions and inheriting tables"""
+    partitions_way: ClassVar[str] = "name its partitions instead"
+    """the remedy where a partitioned root is refused"""
+
     Params: ClassVar[type[Strict]]
 
     def title(self, params: P) -> str:  # noqa: ARG002  # others name more than the operation
@@ -228,7 +240,7 @@ class Operation(ABC, Generic[P]):
 
     @abstractmethod
     def preflight(self, place: Place, params: P) -> list[Finding]:
-        """All findings at once; reads only."""
+        """The operation's own findings, all at once; reads only.  What every table is asked: operations/preflight.py."""
 
     @abstractmethod
     def state(self, place: Place, params: P) -> State:

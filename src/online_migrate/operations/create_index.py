@@ -21,6 +21,7 @@ from online_migrate.operations.base import (
     Statement,
     TableParams,
 )
+from online_migrate.operations.heirs import Heirs
 from online_migrate.operations.steps import need, run_long
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.catalog import IndexInfo
@@ -47,6 +48,8 @@ class CreateIndex(Operation[CreateIndexParams]):
     name = "create_index"
     phase = Phase.EXPAND
     summary = "build an index CONCURRENTLY"
+    heirs = Heirs.APART
+    partitions_way = "name its partitions instead; then attach their indexes to one of the root"
     Params: ClassVar[type[CreateIndexParams]] = CreateIndexParams
 
     def title(self, params: CreateIndexParams) -> str:
@@ -73,18 +76,6 @@ class CreateIndex(Operation[CreateIndexParams]):
                     code="name_too_long",
                     fact=fact,
                     remedy="give a shorter name",
-                    manual=MANUAL,
-                )
-            )
-        table = place.known.table(place.table)
-        if table is not None and table.kind == "p":
-            fact = f"{place.table} is partitioned: no index can be built on it CONCURRENTLY"
-            findings.append(
-                Finding(
-                    severity=Severity.STOP,
-                    code="partitioned",
-                    fact=fact,
-                    remedy="name its partitions instead; then attach their indexes to one of the root",
                     manual=MANUAL,
                 )
             )

@@ -17,6 +17,7 @@ from online_migrate.operations.base import (
     Statement,
     TableParams,
 )
+from online_migrate.operations.heirs import Heirs
 from online_migrate.operations.steps import need, run_window
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.locks import LockMode
@@ -34,6 +35,7 @@ class DropDefault(Operation[DropDefaultParams]):
     name = "drop_default"
     phase = Phase.CONTRACT
     summary = "take a column's default away"
+    heirs = Heirs.ALONG
     Params: ClassVar[type[DropDefaultParams]] = DropDefaultParams
 
     def title(self, params: DropDefaultParams) -> str:
@@ -47,7 +49,7 @@ class DropDefault(Operation[DropDefaultParams]):
             Statement(
                 sql=alter,
                 kind=Kind.WINDOW,
-                locks=(need(place.schema, place.table, LockMode.ACCESS_EXCLUSIVE),),
+                locks=tuple(need(*table, LockMode.ACCESS_EXCLUSIVE) for table in place.family),
             ),
         )
 

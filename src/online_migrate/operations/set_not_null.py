@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import ClassVar
 
 import psycopg
@@ -23,12 +24,16 @@ from online_migrate.operations.base import (
     Statement,
     TableParams,
 )
+from online_migrate.operations.heirs import Heirs
+from online_migrate.operations.owed_check import OwedCheck
 from online_migrate.operations.steps import need, run_long, run_window
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.catalog import Catalog, ConstraintInfo
 from online_migrate.postgres.locks import LockMode
 
 MANUAL = "https://www.postgresql.org/docs/current/sql-altertable.html"
+PREFIX, SUFFIX = "online_migrate_", "_not_null"
+NAME_BYTES = 63
 ROUNDS = 5
 """times that a NULL written between proof and check is mended before it is said that somebody keeps writing them"""
 
@@ -43,12 +48,14 @@ class SetNotNull(Operation[SetNotNullParams]):
     """ACCESS EXCLUSIVE twice, instant; between them SHARE UPDATE EXCLUSIVE for one scan.
 
     A CHECK … NOT VALID binds every later UPDATE, also of an old row that is still NULL (23514): it is added only when one
-    statement in one snapshot has found none, and taken away at once when VALIDATE finds one all the same.
+    statement in one snapshot has found none, and whatever ends us before it is valid, its removal is owed (:class:`OwedCheck`).
     """
 
     name = "set_not_null"
     phase = Phase.CONTRACT
     summary = "make a column NOT NULL without a scan under a strong lock"
+    heirs = Heirs.REFUSED
+    partitions_way = "name its partitions instead; then SET NOT NULL on the root by hand, which reads no row once each of them has it"
     Params: ClassVar[type[SetNotNullParams]] = SetNotNullParams
 
     def title(self, params: SetNotNullParams) -> str:
@@ -58,7 +65,7 @@ class SetNotNull(Operation[SetNotNullParams]):
         table, column, check = (
             place.sql_table,
             sql.Identifier(params.column),
-            sql.Identifier(check_name(params.column)),
+            sql.Identifier(self._helper(place, params)),
         )
         strong = (need(place.schema, place.table, LockMode.ACCESS_EXCLUSIVE),)
         scan = (need(place.schema, place.table, LockMode.SHARE_UPDATE_EXCLUSIVE, is_long=True),)
@@ -97,26 +104,41 @@ class SetNotNull(Operation[SetNotNullParams]):
         return State.DONE if column.is_not_null else State.ABSENT
 
     def _check(self, catalog: Catalog, place: Place, params: SetNotNullParams) -> ConstraintInfo | None:
-        """What has the helper check's name."""
+        """The helper check, by definition, whatever an earlier version called it; else what has its name."""
         table = catalog.table(place.table)
-        found = () if table is None else table.constraints
-        return next((c for c in found if c.name == check_name(params.column)), None)
+        found = [c for c in (() if table is None else table.constraints) if c.kind == "c"]
+        ours = [c for c in found if c.name.startswith(PREFIX) and _is_ours(c, params)]
+        named = [c for c in found if c.name == check_name(params.column)]
+        return next(iter(ours + named), None)
+
+    def _helper(self, place: Place, params: SetNotNullParams) -> str:
+        there = None if place.catalog is None else self._check(place.known, place, params)
+        return check_name(params.column) if there is None else there.name
 
     def execute(self, context: Context, params: SetNotNullParams) -> int:
         if self.state(context.place, params) is State.DONE:
             return 0
         _, add, validate, set_, drop = self.statements(context.place, params)
+        owed = OwedCheck(
+            table=context.place.table,
+            column=params.column,
+            name=self._helper(context.place, params),
+            drop=drop,
+        )
         for _ in range(ROUNDS):
-            if self._check(context.fresh_catalog(), context.place, params) is None:
-                self._prove(context, params)
-                run_window(context, [add])
-            try:
-                run_long(context, validate)
-            except psycopg.errors.CheckViolation:
-                run_window(context, [drop])
-            else:
-                run_window(context, [set_, drop])
-                return 0
+            with owed.settled(context):
+                if owed.is_there(context) and self._nulls(context, params):
+                    owed.take_away(context)
+                if not owed.is_there(context):
+                    self._prove(context, params)
+                    run_window(context, [add])
+                try:
+                    run_long(context, validate)
+                except psycopg.errors.CheckViolation:
+                    owed.take_away(context)
+                    continue
+            run_window(context, [set_, drop])
+            return 0
         raise VerificationFailed(
             f"{context.place.table}: NULLs keep being written into {params.column}",
             remedy="find the statement that writes NULL explicitly; the step before has taken its check away; then run the same command again",
@@ -124,7 +146,7 @@ class SetNotNull(Operation[SetNotNullParams]):
 
     def _prove(self, context: Context, params: SetNotNullParams) -> None:
         """No row without a value, or mended by the backfill's own sweep where the plan has one for the column."""
-        found = context.work.execute(self._proof(context.place, params)).fetchall()
+        found = self._nulls(context, params)
         if not found:
             return
         context.emit(LateRows, rows=len(found), more=False)
@@ -137,6 +159,9 @@ class SetNotNull(Operation[SetNotNullParams]):
         Work(
             _bench(context, cursor), table=context.place.table, column=params.column, value=cursor.value
         ).run()
+
+    def _nulls(self, context: Context, params: SetNotNullParams) -> list[tuple[str]]:
+        return context.work.execute(self._proof(context.place, params)).fetchall()
 
     def _cursor_of_backfill(self, context: Context, params: SetNotNullParams) -> CursorRecord | None:
         cursors = context.journal.read_cursors(context.run_id)
@@ -159,13 +184,13 @@ class SetNotNull(Operation[SetNotNullParams]):
         ]
 
     def _proof(self, place: Place, params: SetNotNullParams) -> sql.Composed:
-        return sql.SQL("SELECT ctid::text FROM ONLY {} WHERE {} IS NULL LIMIT 1").format(
+        return sql.SQL("SELECT ctid::text FROM {} WHERE {} IS NULL LIMIT 1").format(
             place.sql_table, sql.Identifier(params.column)
         )
 
     def _drop(self, place: Place, params: SetNotNullParams) -> sql.Composed:
         return sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(
-            place.sql_table, sql.Identifier(check_name(params.column))
+            place.sql_table, sql.Identifier(self._helper(place, params))
         )
 
 
@@ -175,8 +200,13 @@ def _is_ours(check: ConstraintInfo, params: SetNotNullParams) -> bool:
 
 
 def check_name(column: str) -> str:
-    """The helper check's name, unique within its table and within 63 bytes."""
-    return f"online_migrate_{column}"[:54] + "_not_null"
+    """The helper check's name: within 63 bytes, and where that cuts the column's name, told apart by its hash."""
+    name = f"{PREFIX}{column}{SUFFIX}"
+    if len(name.encode()) <= NAME_BYTES:
+        return name
+    digest = "_" + hashlib.sha256(column.encode()).hexdigest()[:8]
+    room = NAME_BYTES - len(f"{PREFIX}{digest}{SUFFIX}")
+    return f"{PREFIX}{column.encode()[:room].decode(errors='ignore')}{digest}{SUFFIX}"
 
 
 def _bench(context: Context, cursor: CursorRecord) -> Bench:

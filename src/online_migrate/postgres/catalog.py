@@ -18,6 +18,7 @@ class ColumnInfo:
     type: str
     """as format_type() spells it: ``integer``, ``character varying(255)``"""
     is_not_null: bool
+    """no row is NULL: a NOT NULL … NOT VALID (from 18 on) is none yet, though attnotnull says so"""
     default: str | None
     number: int
 
@@ -76,6 +77,8 @@ class TableInfo:
     bytes: int
     """heap with TOAST"""
     index_bytes: int
+    heirs: tuple[tuple[str, str], ...] = ()
+    """(schema, name) of its partitions, or of the tables that inherit from it, on every level"""
     columns: dict[str, ColumnInfo] = field(default_factory=dict)
     indexes: tuple[IndexInfo, ...] = ()
     constraints: tuple[ConstraintInfo, ...] = ()
@@ -104,13 +107,21 @@ SELECT c.oid::int8, n.nspname, c.relname, c.relkind::text, pg_get_userbyid(c.rel
        greatest(c.reltuples, 0)::int8,
        CASE WHEN c.relkind = 'r' THEN pg_relation_size(c.oid) / current_setting('block_size')::int ELSE 0 END,
        CASE WHEN c.relkind = 'r' THEN pg_table_size(c.oid) ELSE 0 END,
-       CASE WHEN c.relkind = 'r' THEN pg_indexes_size(c.oid) ELSE 0 END
+       CASE WHEN c.relkind = 'r' THEN pg_indexes_size(c.oid) ELSE 0 END,
+       CASE WHEN c.relhassubclass THEN (
+         WITH RECURSIVE heir (oid) AS (
+           SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = c.oid
+           UNION SELECT i.inhrelid FROM pg_inherits i JOIN heir ON i.inhparent = heir.oid)
+         SELECT array_agg(ARRAY[hn.nspname::text, h.relname::text] ORDER BY h.oid)
+           FROM heir JOIN pg_class h ON h.oid = heir.oid JOIN pg_namespace hn ON hn.oid = h.relnamespace) END
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p', 'f', 'v', 'm') AND (%(names)s::text[] IS NULL OR c.relname = ANY (%(names)s))
  ORDER BY c.relname"""
 
 _COLUMNS = """
-SELECT a.attrelid::int8, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+SELECT a.attrelid::int8, a.attname, format_type(a.atttypid, a.atttypmod),
+       a.attnotnull AND NOT EXISTS (SELECT FROM pg_constraint n WHERE n.conrelid = a.attrelid AND n.contype = 'n'
+                                       AND n.conkey = ARRAY[a.attnum] AND NOT n.convalidated),
        pg_get_expr(d.adbin, d.adrelid), a.attnum::int
   FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
  WHERE a.attrelid = ANY (%(oids)s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum"""
@@ -217,6 +228,7 @@ def _read(connection: Connection, schema: str, names: list[str] | None) -> dict[
             pages=t[7],
             bytes=t[8],
             index_bytes=t[9],
+            heirs=tuple((s, n) for s, n in t[10] or ()),
             columns=columns.get(t[0], {}),
             indexes=tuple(indexes.get(t[0], ())),
             constraints=tuple(constraints.get(t[0], ())),
