@@ -60,6 +60,8 @@ class Felt:
     change: str
     seconds: float
     longest_ms: float
+    in_queue_ms: float
+    """of it: the longest time in a lock's queue"""
     calm_ms: float
     """its longest wait right before, without the change: what the machine itself does.  For ours it is taken while
     ``online-migrate explain`` runs, which is as much work for the processors as run's beginning, and takes no lock."""
@@ -164,6 +166,7 @@ def _felt(change: str, seconds: float, hammer: Hammer, calm_s: float) -> Felt:
         change=change,
         seconds=round(seconds, 2),
         longest_ms=round(hammer.longest_s * 1000, 1),
+        in_queue_ms=round(hammer.in_queue_s * 1000, 1),
         calm_ms=round(calm_s * 1000, 1),
         errors=errors,
     )

@@ -52,8 +52,10 @@ HELD_P99_MS = 50.0
 """the promise: strong locks are held for at most this, at p99, over the whole multi-tenant plan"""
 
 
-BATCH_MS = 50.0
-"""a batch aims at this, and for so long its rows are locked: a backfill has no windows"""
+SAMPLED_MS = 10.0
+"""how far a sampled wait and the windows' own clocks may differ"""
+BATCH_MS = 250.0
+"""five times what a batch aims at, where the pacer cuts it down: for so long its rows are locked; a backfill has no windows"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,7 @@ class Beside:
     had: bool
     seconds: float
     longest_ms: float
+    in_queue_ms: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,8 +117,14 @@ def measure_autovacuum(rows: int, folder: Path) -> list[Beside]:
                 had = add_column(dsn, way, folder)
                 seconds = monotonic() - began
                 hammer.rest(AFTER_S)
-                longest_ms = round(hammer.longest_s * 1000, 1)
-            found.append(Beside(way=way, had=had, seconds=round(seconds, 2), longest_ms=longest_ms))
+                beside = Beside(
+                    way=way,
+                    had=had,
+                    seconds=round(seconds, 2),
+                    longest_ms=round(hammer.longest_s * 1000, 1),
+                    in_queue_ms=round(hammer.in_queue_s * 1000, 1),
+                )
+            found.append(beside)
     return found
 
 
@@ -200,18 +209,19 @@ def markdown(figures: dict[str, Any]) -> str:
         f"Measured {figures['machine']}.",
         "",
         f"**Each change on a table of {figures['rows']:,} rows**, one reader and one writer without pause, beside a transaction that",
-        "has read and written the table and sits idle for 1.5 s, comes and goes. The longest wait of any statement of the",
-        "application, in ms; *calm* is its longest wait right before, while `explain` runs, which takes no lock; *window* is the",
-        "longest time in the queue and hold together of one lock window.",
+        "has read and written the table and sits idle for 1.5 s, comes and goes. In ms: the longest time that a statement of the",
+        "application stood in a lock's *queue* (pg_locks, sampled every 4 ms); the longest time in the queue and hold together of one",
+        "lock *window* of ours; its longest *latency*, disk and processors included; and the same when *calm*, right before, while",
+        "`explain` runs, which takes no lock. A backfill has no windows; its batches lock rows for some 50 ms.",
         "",
-        "| change | ours: longest wait | window | held | calm | errors | seconds | by hand: longest wait | errors | seconds |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| change | ours: queue | window | held | latency | calm | errors | seconds | by hand: queue | latency | errors | seconds |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for felt in ours:
         other = naive[felt.change]
         lines.append(
-            f"| {felt.change} | **{felt.longest_ms}** | {felt.bound_ms} | {felt.held_ms} | {felt.calm_ms} | {felt.errors} | {felt.seconds}"
-            f" | {other.longest_ms:,} | {other.errors} | {other.seconds} |"
+            f"| {felt.change} | **{felt.in_queue_ms}** | {felt.bound_ms} | {felt.held_ms} | {felt.longest_ms} | {felt.calm_ms}"
+            f" | {felt.errors} | {felt.seconds} | **{other.in_queue_ms:,}** | {other.longest_ms:,} | {other.errors} | {other.seconds} |"
         )
     lines += ["", "By hand is what one types into psql:", ""]
     lines += [f"    {statement.strip()}" for statement in NAIVE.values()]
@@ -219,11 +229,11 @@ def markdown(figures: dict[str, Any]) -> str:
         "",
         "**ADD COLUMN beside a slow autovacuum** of the same table:",
         "",
-        "| way | had | seconds | longest wait of the application, ms |",
-        "| --- | --- | --- | --- |",
+        "| way | had | seconds | longest time of the application in the queue, ms | latency, ms |",
+        "| --- | --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {b.way} | {'yes' if b.had else '**no**'} | {b.seconds} | {b.longest_ms:,} |"
+        f"| {b.way} | {'yes' if b.had else '**no**'} | {b.seconds} | **{b.in_queue_ms:,}** | {b.longest_ms:,} |"
         for b in figures["autovacuum"]
     ]
     lines += [
@@ -269,9 +279,9 @@ def broken_promises(figures: dict[str, Any]) -> Sequence[str]:
     whole: Whole = figures["whole"]
     broken = [f"{f.change}: {f.errors} statements failed" for f in figures["ours"] if f.errors]
     broken += [
-        f"{f.change}: waited {f.longest_ms} ms, its windows explain {f.bound_ms} ms, the machine {f.calm_ms} ms"
+        f"{f.change}: stood in a queue for {f.in_queue_ms} ms, its windows explain {f.bound_ms} ms"
         for f in figures["ours"]
-        if f.longest_ms > f.bound_ms + BATCH_MS * (f.change == "backfill") + 2 * f.calm_ms + 20
+        if f.in_queue_ms > f.bound_ms + SAMPLED_MS + BATCH_MS * (f.change == "backfill")
     ]
     if whole.held_p99_ms > HELD_P99_MS:
         broken.append(f"held {whole.held_p99_ms} ms at p99")

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 from psycopg.conninfo import make_conninfo
 
+from online_migrate.cli import main
 from online_migrate.engine.check import check, survey
 from online_migrate.errors import PlanError
 from online_migrate.operations.registry import OPERATIONS
@@ -74,3 +76,26 @@ def test_a_policy_that_is_half_said_is_a_mistake(locks: str, words: str) -> None
     """Ending sessions takes an age and a pattern that can be read; nothing is guessed."""
     with pytest.raises(PlanError, match=words):
         plan_with(locks)
+
+
+def test_a_blocker_that_never_goes_by_the_command_line(shop: str, tmp_path: Path) -> None:
+    """Exit 4, its pid named, nothing changed, how to go on; and when it has gone the same command goes on to the end."""
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(
+        "plan: small\nlocks: {lock_wait: 1s}\nstages:\n  - stage: columns\n    steps:\n"
+        "      - add_column: {table: users, column: bot_id, type: integer, new_rows: 1}\n"
+    )
+    column = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'users'::regclass AND attname = 'bot_id'"
+    arguments = ["run", str(plan), "--dsn", shop]
+    with psycopg.connect(shop, application_name="report") as other:
+        other.execute("SELECT count(*) FROM users")
+        pid = other.info.backend_pid
+        refused = CliRunner().invoke(main, arguments)
+        assert other.execute(column).fetchone() == (0,)
+    assert refused.exit_code == 4
+    assert f"pid {pid} (postgres, report): idle in transaction holds ACCESS SHARE on users" in refused.output
+    assert "run the same command again" in refused.output
+    again = CliRunner().invoke(main, arguments)
+    assert again.exit_code == 0, again.output
+    with psycopg.connect(shop) as other:
+        assert other.execute(column).fetchone() == (1,)
