@@ -45,16 +45,18 @@ def read_leaners(
     columns: Collection[str],
     old: Collection[int],
     added: Collection[str],
+    planned: Collection[str] = (),
 ) -> tuple[Leaner, ...]:
     """Who leans on the unique indexes ``old`` (OIDs) over exactly ``columns``; ``added`` are the columns that the new one
-    has besides: a statement that names one of them looks up within one owner already.
+    has besides: a statement that names one of them looks up within one owner already.  ``planned`` are the columns with
+    which indexes begin that the plan builds before.
     """
     return (
         *_identity(connection, old),
         *_upserts_and_look_ups(connection, table, columns, added),
         *_functions(connection, table, columns, added),
         *_views(connection, table, columns),
-        *_lost_index(table, columns, old),
+        *_lost_index(table, columns, old, planned),
     )
 
 
@@ -102,10 +104,13 @@ def _views(connection: Connection, table: TableInfo, columns: Collection[str]) -
         )
 
 
-def _lost_index(table: TableInfo, columns: Collection[str], old: Collection[int]) -> Iterator[Leaner]:
+def _lost_index(
+    table: TableInfo, columns: Collection[str], old: Collection[int], planned: Collection[str]
+) -> Iterator[Leaner]:
     """An index on (bot_id, code) cannot serve a look-up by code alone."""
     left = [i for i in table.indexes if i.oid not in old and i.is_valid and not i.has_predicate]
-    if not any(i.columns and i.columns[0] in columns for i in left):
+    first = {*planned, *(i.columns[0] for i in left if i.columns)}
+    if not first & set(columns):
         yield Leaner(
             kind="look-ups",
             name=f"by {', '.join(columns)} alone",
