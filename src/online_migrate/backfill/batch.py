@@ -7,13 +7,15 @@ the sweep.  A lock on the whole table is waited for outside: the transaction is 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from online_migrate.backfill.bench import Bench, Target
+from online_migrate.backfill.bench import Bench, By, Target
 from online_migrate.backfill.chunks import Position
+from online_migrate.backfill.rows import Few, late_rows_statement, read_late_rows
 from online_migrate.errors import LeaseLost, LockNotHad
 from online_migrate.events import WaitEnded, WaitStarted
 from online_migrate.journal.store import CursorRecord
@@ -26,14 +28,22 @@ ROW_LOCK_TIMEOUT = "50ms"
 """a batch never waits longer for an application's row lock"""
 TABLE_LOCK_PAUSE_S = 0.25
 """between two tries while somebody holds a lock on the whole table: five times the time that we stand in its queue"""
-
-
+IDLE_TIMEOUT = "1s"
+"""between a batch's two messages the rows that it has changed are locked and the server waits for us, usually for less than a
+millisecond: a runner that is stopped, or whose network is gone, must not keep them.  Its session ends, and is opened anew"""
+TRANSACTION_TIMEOUT = "5min"
+"""from 17 on, whatever else goes wrong: a hundred times the longest batch of a usual plan, and so that slow triggers may be slow"""
+WAITING_TARGETS = 20
+"""times the target of a batch that it may take while it waits for row locks: each is waited for 50 ms at most, but many may be,
+one after another, while all that is changed already is held.  Past it, the rows that are free, which has no such bound"""
+WAITING_LEAST_S = 1.0
+"""however short batches are to be: a busy disk alone may take some tenths of a second"""
 CURSOR_LOCK_S = 5.0
 """so long a locked cursor is tried again: an autovacuum that cuts the journal's table locks it for some milliseconds"""
 
 
 class CursorLocked(Exception):
-    """Somebody holds the cursor's row, or its table; the batch was rolled back."""
+    """Somebody holds the cursor's row, or its table, or cancelled our statement; the batch was rolled back."""
 
 
 class TableRewritten(Exception):  # a turn of the pass, not an error that anyone meets
@@ -64,20 +74,43 @@ class Writer:
     def connection(self) -> Connection:
         return self._bench.work
 
+    @cached_property
+    def _search_path(self) -> str:
+        """The plan's schema, then what role and database have by themselves, so that triggers find what they find otherwise.
+
+        The schema stays first: our own statements mean what check has read.  Another role's own setting we cannot know; that
+        triggers fire at all is a finding of check.
+        """
+        row = self._bench.work.execute(
+            "SELECT reset_val FROM pg_settings WHERE name = 'search_path'"
+        ).fetchone()
+        schema = sql.Identifier(self._bench.schema).as_string(None)
+        return schema if row is None or not row[0] else f"{schema}, {row[0]}"
+
     def write(
-        self, rows: sql.Composable, cursor: CursorRecord, then: Position, *, measure_wal: bool = False
+        self,
+        rows: sql.Composable,
+        cursor: CursorRecord,
+        then: Position,
+        *,
+        by: By = By.TID,
+        measure_wal: bool = False,
     ) -> Change:
         """One transaction: the rows that are free, and the cursor; committed.  See :meth:`change` for what it raises."""
         clock = self._bench.clock
         began = clock.monotonic()
+        locked_since: float | None = None
         while True:
             tried_at = clock.monotonic()
-            change = self.change(rows, measure_wal=measure_wal)
+            change = self.change(rows, by=by, measure_wal=measure_wal)
             written_at = clock.monotonic()
             try:
                 self.commit(cursor, then, change.rows)
             except CursorLocked as error:
-                if clock.monotonic() - began > CURSOR_LOCK_S:
+                now = clock.monotonic()
+                if locked_since is None or isinstance(error.__cause__, psycopg.errors.QueryCanceled):
+                    locked_since = now
+                if now - locked_since > CURSOR_LOCK_S:
                     raise LeaseLost(
                         f"the cursor of {self.target.table.full_name} is locked: a session of a dead runner is still at work",
                         remedy="wait some seconds, then run the same command again",
@@ -88,7 +121,7 @@ class Writer:
                 waited_s = change.lock_wait_s + tried_at - began
                 return replace(change, lock_wait_s=waited_s, cursor_s=clock.monotonic() - written_at)
 
-    def change(self, rows: sql.Composable, *, measure_wal: bool = False) -> Change:
+    def change(self, rows: sql.Composable, *, by: By = By.TID, measure_wal: bool = False) -> Change:
         """Begin the transaction and change the rows that are free; the caller moves the cursor and commits.
 
         Raises :class:`TableRewritten`, :class:`LeaseLost`, :class:`LockNotHad` after ``lock_wait`` behind a table's lock,
@@ -101,7 +134,7 @@ class Writer:
             for skip_locked in (False, True):
                 tried_at = clock.monotonic()
                 try:
-                    count, wal = self._write(rows, skip_locked=skip_locked, measure_wal=measure_wal)
+                    count, wal = self._write(rows, by=by, skip_locked=skip_locked, measure_wal=measure_wal)
                 except psycopg.Error as error:
                     self._roll_back_or_raise(error)
                     continue
@@ -147,11 +180,34 @@ class Writer:
         self._bench.work.rollback()
         return None
 
+    def try_free(self, late: Few) -> tuple[Few, Few]:
+        """Lock those of the rows that are free, change them, and take it all back: (free, still without a value).
+
+        Nothing can come between lock and change: a row that has no value then cannot be given one.
+        """
+        work = self._bench.work
+        try:
+            look = late_rows_statement(self.target, among=late)
+            begin = sql.SQL("{}; {} FOR NO KEY UPDATE SKIP LOCKED").format(self._settings(by=late.by), look)
+            cursor = work.execute(begin)
+            while cursor.nextset():
+                pass
+            free = Few(target=self.target, names=tuple(cursor.fetchall()))
+            refused = replace(free, names=())
+            if free:
+                work.execute(self.target.update(free.condition))
+                refused = read_late_rows(work, self.target, len(free), among=free)
+        except psycopg.Error as error:
+            self._roll_back_or_raise(error)  # behind a parent's lock: no row's fault
+            return replace(late, names=()), replace(late, names=())
+        work.rollback()
+        return free, refused
+
     def _write(
-        self, rows: sql.Composable, *, skip_locked: bool, measure_wal: bool = False
+        self, rows: sql.Composable, *, skip_locked: bool, by: By = By.TID, measure_wal: bool = False
     ) -> tuple[int, int | None]:
         """Rows changed and, where asked for, bytes of WAL; the transaction is open afterwards."""
-        update = self.target.update(rows, skip_locked=skip_locked)
+        update = self.target.update(rows, skip_locked=skip_locked, by=by)
         if measure_wal:
             update = (
                 sql.SQL(
@@ -159,7 +215,9 @@ class Writer:
                 )
             ).format(update)
         node = sql.SQL("SELECT pg_relation_filenode({}::oid)").format(sql.Literal(self.target.table.oid))
-        cursor = self._bench.work.execute(sql.SQL("; ").join([self._settings(), update, node]))
+        cursor = self._bench.work.execute(
+            sql.SQL("; ").join([self._settings(by=by, is_waiting=not skip_locked), update, node])
+        )
         count, wal = 0, None
         while cursor.nextset():
             if (cursor.statusmessage or "").startswith("UPDATE"):
@@ -172,13 +230,38 @@ class Writer:
             raise TableRewritten
         return count, wal
 
-    def _settings(self) -> sql.Composed:
-        """TID range scans only; a commit that a crash loses takes the cursor with it, so it need not wait for the disk."""
-        triggers = "SET LOCAL session_replication_role = replica; " if self.target.skip_triggers else ""
-        return sql.SQL(
-            "BEGIN; SET LOCAL lock_timeout = {lock}; SET LOCAL synchronous_commit = off; SET LOCAL enable_seqscan = off;"
-            " SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_indexonlyscan = off; {triggers}{fence}"
-        ).format(lock=sql.Literal(ROW_LOCK_TIMEOUT), triggers=sql.SQL(triggers), fence=self._bench.fence.sql)
+    def _settings(self, *, by: By = By.TID, is_waiting: bool = False) -> sql.Composed:
+        """Begin.  A commit that a crash loses takes the cursor with it, so it need not wait for the disk."""
+        values: dict[str, str] = {
+            "lock_timeout": ROW_LOCK_TIMEOUT,
+            "synchronous_commit": "off",
+            "enable_seqscan": "off",
+            "idle_in_transaction_session_timeout": IDLE_TIMEOUT,
+        }
+        if by is By.TID:  # TID range scans only: an index scan would walk dead entries
+            values |= dict.fromkeys(("enable_indexscan", "enable_bitmapscan", "enable_indexonlyscan"), "off")
+        if by is not By.SCAN:  # which takes as long as the table is large
+            values |= self._bounds(is_waiting=is_waiting)
+        if self.target.skip_triggers:
+            values["session_replication_role"] = "replica"
+        settings = sql.SQL("; ").join(
+            sql.SQL("SET LOCAL {} = {}").format(
+                sql.SQL(name), sql.SQL("off") if value == "off" else sql.Literal(value)
+            )
+            for name, value in values.items()
+        )
+        path = sql.SQL("SELECT set_config('search_path', {}, true)").format(sql.Literal(self._search_path))
+        return sql.SQL("; ").join([sql.SQL("BEGIN"), settings, path, self._bench.fence.sql])
+
+    def _bounds(self, *, is_waiting: bool) -> dict[str, str]:
+        """How long a statement that may wait for rows, and any batch, may take."""
+        bounds = {}
+        if is_waiting:
+            waiting_s = max(WAITING_TARGETS * self._bench.pace.batch_target, WAITING_LEAST_S)
+            bounds["statement_timeout"] = f"{waiting_s * 1000:.0f}ms"
+        if self._bench.work.info.server_version >= 170000:
+            bounds["transaction_timeout"] = TRANSACTION_TIMEOUT
+        return bounds
 
     def _roll_back_or_raise(self, error: psycopg.Error, but: psycopg.Error | None = None) -> None:
         """A lock that was not had in time leads on; ``but`` is an error that the caller wants; the rest is raised."""

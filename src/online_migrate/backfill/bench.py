@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 
 from psycopg import sql
 
@@ -42,6 +43,17 @@ class Bench:
             raise Interrupted(f"stopped after a batch: {self.signal.reason}")
 
 
+class By(Enum):
+    """How a statement names its rows."""
+
+    TID = "TID"
+    """their places: the fastest, but a row that the application updates meanwhile has another place"""
+    KEY = "primary key"
+    """where the table has one: a row keeps it, wherever it goes"""
+    SCAN = "scan"
+    """not at all: the whole table is read for those that have no value"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """Which column of which table gets what: ``value`` is an SQL expression over the row."""
@@ -60,9 +72,20 @@ class Target:
     def sql_column(self) -> sql.Identifier:
         return sql.Identifier(self.column)
 
-    def update(self, rows: sql.Composable, *, skip_locked: bool = False) -> sql.Composed:
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The columns of the primary key, or none."""
+        return next((c.columns for c in self.table.constraints if c.kind == "p"), ())
+
+    def update(self, rows: sql.Composable, *, skip_locked: bool = False, by: By = By.TID) -> sql.Composed:
         """The statement of a batch.  FOR NO KEY UPDATE: FOR UPDATE would skip and block rows under a child's insert."""
-        if skip_locked:
+        if skip_locked and by is By.KEY:
+            # by ctid the outer statement, whose snapshot is older than the lock, would not find a row that has just moved
+            key = sql.SQL("ROW({})").format(sql.SQL(", ").join(map(sql.Identifier, self.key)))
+            rows = sql.SQL(
+                "{rows} AND {key} = ANY (ARRAY(SELECT {key} FROM ONLY {table} WHERE {rows} AND {column} IS NULL FOR NO KEY UPDATE SKIP LOCKED))"
+            ).format(table=self.sql_table, rows=rows, column=self.sql_column, key=key)
+        elif skip_locked:
             rows = sql.SQL(
                 "ctid = ANY (ARRAY(SELECT ctid FROM ONLY {table} WHERE {rows} AND {column} IS NULL FOR NO KEY UPDATE SKIP LOCKED))"
             ).format(table=self.sql_table, rows=rows, column=self.sql_column)

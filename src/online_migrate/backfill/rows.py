@@ -3,50 +3,80 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from psycopg import sql
 
-from online_migrate.backfill.bench import Target
+from online_migrate.backfill.bench import By, Target
 from online_migrate.postgres.blockers import read_blockers, read_sessions
 from online_migrate.postgres.catalog import TableInfo
 from online_migrate.postgres.connection import Connection
 from online_migrate.postgres.locks import LockMode
 
 
-def read_late_rows(
-    connection: Connection, target: Target, limit: int, *, among: Sequence[str] | None = None
-) -> tuple[str, ...]:
-    """TIDs of rows without a value, in one snapshot; rows that others have locked count."""
-    narrowed: sql.Composable = sql.SQL("")
-    if among is not None:
-        narrowed = sql.SQL("ctid = ANY ({}::tid[]) AND ").format(sql.Literal(list(among)))
-    found = connection.execute(
-        sql.SQL("SELECT ctid::text FROM ONLY {} WHERE {}{} IS NULL LIMIT {}").format(
-            target.sql_table, narrowed, target.sql_column, sql.Literal(limit)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Few:
+    """A few rows by their primary key, which they keep when the application updates them; without one by TID."""
+
+    target: Target
+    names: tuple[tuple[str, ...], ...]
+    """of each row the values of its key, as text"""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def by(self) -> By:
+        return By.KEY if self.target.key else By.TID
+
+    @property
+    def condition(self) -> sql.Composable:
+        """Each column by itself, so that an index serves it and a row that has just moved is looked at again by it.
+
+        Of a composite key this names more rows than these; all that are without a value are few, and any may be mended.
+        """
+        if self.by is By.TID:
+            return sql.SQL("ctid = ANY ({}::tid[])").format(sql.Literal([name[0] for name in self.names]))
+        parts = []
+        for column, values in zip(self.target.key, zip(*self.names, strict=True), strict=True):
+            kind = sql.SQL(self.target.table.columns[column].type)
+            listed = sql.SQL(", ").join(sql.SQL("{}::{}").format(sql.Literal(v), kind) for v in set(values))
+            parts.append(sql.SQL("{} IN ({})").format(sql.Identifier(column), listed))
+        return sql.SQL(" AND ").join(parts)
+
+    def __str__(self) -> str:
+        """The first three, as an operator finds them again: ``id = 4711; id = 4712``."""
+        columns = self.target.key or ("ctid",)
+        return "; ".join(
+            ", ".join(f"{c} = {v}" for c, v in zip(columns, name, strict=True)) for name in self.names[:3]
         )
-    ).fetchall()
-    return tuple(r[0] for r in found)
 
 
-def read_free_rows(connection: Connection, target: Target, among: Sequence[str]) -> tuple[str, ...]:
-    """Those of the rows that are without a value and that nobody holds against us."""
-    found = connection.execute(
-        sql.SQL(
-            "SELECT ctid::text FROM ONLY {} WHERE ctid = ANY ({}::tid[]) AND {} IS NULL FOR NO KEY UPDATE SKIP LOCKED"
-        ).format(target.sql_table, sql.Literal(list(among)), target.sql_column)
-    ).fetchall()
-    return tuple(r[0] for r in found)
+def late_rows_statement(target: Target, among: Few | None = None) -> sql.Composed:
+    """Rows without a value, as :class:`Few` names them."""
+    columns = sql.SQL(", ").join(
+        sql.SQL("{}::text").format(sql.Identifier(c)) for c in target.key or ("ctid",)
+    )
+    narrowed: sql.Composable = sql.SQL("") if among is None else sql.SQL("{} AND ").format(among.condition)
+    return sql.SQL("SELECT {} FROM ONLY {} WHERE {}{} IS NULL").format(
+        columns, target.sql_table, narrowed, target.sql_column
+    )
 
 
-def read_holders(
-    watch: Connection, work: Connection, table: TableInfo, among: Sequence[str]
-) -> tuple[str, ...]:
+def read_late_rows(connection: Connection, target: Target, limit: int, *, among: Few | None = None) -> Few:
+    """Rows without a value, in one snapshot; rows that others have locked count."""
+    query = sql.SQL("{} LIMIT {}").format(late_rows_statement(target, among), sql.Literal(limit))
+    return Few(target=target, names=tuple(connection.execute(query).fetchall()))
+
+
+def read_holders(watch: Connection, work: Connection, late: Few) -> tuple[str, ...]:
     """Who holds these rows, by the transaction that stands in their xmax; else whoever may hold rows of the table.
 
     Source: PostgreSQL manual, 5.5 "System Columns"; a row that several share shows a multixact, which is in no view.
     """
-    rows = sql.SQL("{} t WHERE t.ctid = ANY ({}::tid[]) AND t.xmax").format(
-        sql.Identifier(table.schema, table.name), sql.Literal(list(among))
+    table = late.target.table
+    rows = sql.SQL("{} t WHERE {} AND {} IS NULL AND t.xmax").format(
+        late.target.sql_table, late.condition, late.target.sql_column
     )
     prepared = watch.execute(
         sql.SQL(

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from psycopg import sql
 
 from online_migrate.backfill.batch import Writer
-from online_migrate.backfill.bench import Bench
+from online_migrate.backfill.bench import Bench, By
 from online_migrate.backfill.chunks import position_of
-from online_migrate.backfill.rows import describe_rows, read_free_rows, read_holders, read_late_rows
+from online_migrate.backfill.rows import Few, read_holders, read_late_rows
 from online_migrate.backfill.writing import Calls, read_calls, statements_since
 from online_migrate.errors import LockNotHad, VerificationFailed
 from online_migrate.events import LateRows, WaitEnded, WaitStarted
@@ -22,7 +22,7 @@ from online_migrate.journal.store import CursorRecord
 LATE_LIMIT = 1000
 """rows without a value that one proof looks for; from this many on the whole table is walked again"""
 LATE_ROUNDS = 30
-"""proofs in a row that found new rows without a value, before it is said that somebody keeps writing them"""
+"""proofs without a clean one between that found no fewer rows than before, before it is said that somebody keeps writing them"""
 ROW_LOCK_LOOK_S = 0.2
 """how often rows that others hold are tried again"""
 QUIET_PROOFS = 4
@@ -40,8 +40,8 @@ class Settlement:
     quiet_s: float = 0.0
     """so long no row without a value may be seen before the step is done"""
 
-    def prove(self, limit: int = LATE_LIMIT) -> tuple[str, ...]:
-        """TIDs of rows without a value, by one statement in one snapshot; locked rows count.  Empty: nothing is left."""
+    def prove(self, limit: int = LATE_LIMIT) -> Few:
+        """Rows without a value, by one statement in one snapshot; locked rows count.  Empty: nothing is left."""
         return read_late_rows(self.bench.work, self.writer.target, limit)
 
     def settle(self, cursor: CursorRecord) -> int:
@@ -50,11 +50,13 @@ class Settlement:
         Raises :class:`VerificationFailed` where rows keep coming, or where a row cannot be given its value.
         """
         clock, calls = self.bench.clock, read_calls(self.bench.watch, self.writer.target.table.name)
-        quiet_since, rounds, waited_s = clock.monotonic(), 0, 0.0
+        quiet_since, waited_s = clock.monotonic(), 0.0
+        rounds, fewest = 0, LATE_LIMIT
         while True:
             late = self.prove()
             if late:
-                rounds += 1
+                rounds += not rounds or len(late) >= fewest
+                fewest = min(fewest, len(late))
                 if rounds > LATE_ROUNDS:
                     raise self._keep_coming(late, calls)
                 self.bench.ensure_going()
@@ -66,6 +68,7 @@ class Settlement:
                     self.bench.emit(WaitEnded, kind="coverage", seconds=waited_s)
                 return cursor.rows_done
             else:
+                rounds, fewest = 0, LATE_LIMIT
                 waited_s += self._stay_quiet(is_first=waited_s == 0)
 
     def _stay_quiet(self, *, is_first: bool) -> float:
@@ -78,43 +81,52 @@ class Settlement:
         bench.ensure_going()
         return seconds
 
-    def _mend(self, cursor: CursorRecord, late: tuple[str, ...]) -> CursorRecord:
-        """A few rows by their TIDs; those that are locked are waited for, and it is said who has them."""
-        rows = sql.SQL("ctid = ANY ({}::tid[])").format(sql.Literal(list(late)))
-        began = self.bench.clock.monotonic()
+    def _mend(self, cursor: CursorRecord, late: Few) -> CursorRecord:
+        """A few rows by their keys; those that are locked are waited for, and it is said who has them."""
+        began, before = self.bench.clock.monotonic(), cursor.rows_done
         is_waiting = False
         while True:
-            change = self.writer.write(rows, cursor, position_of(cursor))
-            cursor = replace(cursor, rows_done=cursor.rows_done + change.rows, batches=cursor.batches + 1)
-            if change.rows or not self._is_held(late):
+            cursor = self._write(cursor, late.condition, late.by)
+            if cursor.rows_done > before:
+                break
+            if self._was_free(late):  # it was let go between our change and our look
+                continue
+            if not read_late_rows(self.bench.work, self.writer.target, 1, among=late):
                 break
             self._wait_for_holders(late, began, is_first=not is_waiting)
             is_waiting = True
         if is_waiting:
             self.bench.emit(WaitEnded, kind="row_lock", seconds=self.bench.clock.monotonic() - began)
+        if cursor.rows_done == before and late.by is By.TID:
+            # without a key there is no other way to rows that the application moves faster than we come back to them
+            cursor = self._write(cursor, sql.SQL("true"), By.SCAN)
         return cursor
 
-    def _is_held(self, late: tuple[str, ...]) -> bool:
-        """Are they there still, in others' hands?  False where the application has changed or removed them meanwhile.
+    def _write(self, cursor: CursorRecord, rows: sql.Composable, by: By) -> CursorRecord:
+        change = self.writer.write(rows, cursor, position_of(cursor), by=by)
+        return replace(cursor, rows_done=cursor.rows_done + change.rows, batches=cursor.batches + 1)
 
-        Raises :class:`VerificationFailed` where a row is free and yet was not given a value.
+    def _was_free(self, late: Few) -> bool:
+        """Can any of them be changed now?  False where others hold them, or have changed or removed them meanwhile.
+
+        Raises :class:`VerificationFailed` where a row was ours alone, was changed, and has no value all the same.
         """
-        work, target = self.bench.work, self.writer.target
-        free = read_free_rows(work, target, late)
-        if free:
-            rows = describe_rows(work, target.table, free[:3])
+        target = self.writer.target
+        free, refused = self.writer.try_free(late)
+        if refused:
             raise VerificationFailed(
-                f"{target.table.full_name}: {len(free)} rows cannot be given {target.column}, e.g. {rows}: its value is NULL for them,"
-                " or a trigger takes it away again",
+                f"{target.table.full_name}: {len(refused)} rows cannot be given {target.column}, e.g. {refused}: its value is NULL for"
+                " them, or a trigger takes it away again",
                 remedy="give these rows a value, or name one for them by `else:`; then run the same command again",
             )
-        return bool(read_late_rows(work, target, 1, among=late))
+        self.bench.ensure_going()
+        return bool(free)
 
-    def _wait_for_holders(self, late: tuple[str, ...], began: float, *, is_first: bool) -> None:
+    def _wait_for_holders(self, late: Few, began: float, *, is_first: bool) -> None:
         bench, table = self.bench, self.writer.target.table
         elapsed = bench.clock.monotonic() - began
         if is_first or elapsed > bench.locks.lock_wait:
-            holders = read_holders(bench.watch, bench.work, table, late)
+            holders = read_holders(bench.watch, bench.work, late)
             if elapsed > bench.locks.lock_wait:
                 raise LockNotHad(
                     f"rows of {table.full_name} stay locked for {bench.locks.lock_wait:.0f} s",
@@ -126,15 +138,14 @@ class Settlement:
         bench.clock.wait(ROW_LOCK_LOOK_S, bench.signal)
         bench.ensure_going()
 
-    def _keep_coming(self, late: tuple[str, ...], calls: Calls) -> VerificationFailed:
+    def _keep_coming(self, late: Few, calls: Calls) -> VerificationFailed:
         target = self.writer.target
-        rows = describe_rows(self.bench.work, target.table, late[:3])
         now = read_calls(self.bench.watch, target.table.name)
         texts = statements_since(calls, now)
         seen = f"; statements that wrote {target.table.name} meanwhile: " + "; ".join(texts) if texts else ""
         return VerificationFailed(
             f"{target.table.full_name}: rows without {target.column} keep coming, after {LATE_ROUNDS} sweeps {len(late)} are left,"
-            f" e.g. {rows}{seen}",
+            f" e.g. {late}{seen}",
             remedy=f"find the statement that writes NULL into {target.column} explicitly (the default covers those that leave it out),"
             " then run the same command again",
         )

@@ -18,6 +18,7 @@ from online_migrate.backfill.chunks import Slice, Walk, next_slice, position_of,
 from online_migrate.backfill.health import Health
 from online_migrate.backfill.pacer import Pacer
 from online_migrate.backfill.refused import find_refused_row, is_about_rows
+from online_migrate.backfill.rows import Few
 from online_migrate.backfill.settle import LATE_LIMIT, Settlement
 from online_migrate.backfill.strategy import (
     decide_chunk_pages,
@@ -102,7 +103,7 @@ class Backfill:
             except TableRewritten:
                 self._aim_at(replace(self.target, table=self._read_table(self.target.table.name)))
 
-    def prove(self, limit: int = LATE_LIMIT) -> tuple[str, ...]:
+    def prove(self, limit: int = LATE_LIMIT) -> Few:
         """See :meth:`Settlement.prove`."""
         return self._settlement.prove(limit)
 

@@ -84,7 +84,7 @@ CREATE TABLE online_migrate.cursor (
     pass_name   text NOT NULL,
     relfilenode bigint NOT NULL,
     pages_total bigint NOT NULL,
-    chunk_pages integer NOT NULL,
+    chunk_pages bigint NOT NULL,
     stripes     integer NOT NULL,
     chunk       bigint NOT NULL,
     stripe      integer NOT NULL,

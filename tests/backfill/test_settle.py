@@ -1,0 +1,153 @@
+"""Sweep and proof: rows that move are found wherever they go, and none is blamed that was only busy."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+
+from benchmarks.workbench import Heard, workbench
+from online_migrate.backfill.batch import Change
+from online_migrate.backfill.worker import Backfill
+from online_migrate.errors import VerificationFailed
+from online_migrate.events import Event, LateRows
+from tests.backfill.tables import ask, do, make_table
+
+HOT = "UPDATE t SET v = v + 1 WHERE id <= 10"
+
+
+def moving(heard: Heard, move: Callable[[], object]) -> Callable[..., None]:
+    """What hears of late rows, and moves them before they are mended."""
+
+    def emit(event_type: type[Event], **fields: object) -> None:
+        heard.emit(event_type, **fields)
+        if event_type is LateRows:
+            move()
+
+    return emit
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param("", id="a key of one column"),
+        pytest.param(
+            "ALTER TABLE t DROP CONSTRAINT t_pkey, ADD COLUMN \"the name\" varchar(40) DEFAULT 'it''s',"
+            ' ADD COLUMN at timestamptz DEFAULT now(), ADD PRIMARY KEY ("the name", at, id)',
+            id="a key of three columns of three types",
+        ),
+        pytest.param(
+            "ALTER TABLE t DROP CONSTRAINT t_pkey, ADD COLUMN k int[]; UPDATE t SET k = ARRAY[id, 1]; ALTER TABLE t ADD PRIMARY KEY (k)",
+            id="a key that is an array",
+        ),
+        pytest.param("ALTER TABLE t DROP CONSTRAINT t_pkey", id="no key at all"),
+    ],
+)
+def test_a_row_that_moves_between_proof_and_mend_is_mended(database: str, more: str) -> None:
+    """The application writes it all the time, so it never is where the proof saw it: its key leads there, or a scan does."""
+    make_table(database, 2_000, more=f"{more}; UPDATE t SET c = 1 WHERE id > 10")
+    with psycopg.connect(database) as holder:
+        holder.execute("SELECT FROM t WHERE id <= 10 FOR UPDATE")  # so that the pass leaves them
+        heard = Heard()
+
+        def move() -> None:
+            holder.rollback()
+            do(database, HOT)
+
+        with workbench(database, "t", emit=moving(heard, move)) as bench:
+            assert Backfill(bench, table="t", column="c", value="1").run() == 10
+    assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 0
+    assert len(heard.of("late_rows")) == 1
+
+
+@contextmanager
+def updating(dsn: str, *, lanes: int) -> Iterator[list[int]]:
+    """An application that updates ten rows over and over, so fast as it can."""
+    over, counts = threading.Event(), [0] * lanes
+
+    def go(lane: int) -> None:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            while not over.is_set():
+                connection.execute(
+                    "UPDATE t SET v = v + 1 WHERE id = %s", [1 + (counts[lane] * lanes + lane) % 10]
+                )
+                counts[lane] += 1
+
+    threads = [threading.Thread(target=go, args=[n], daemon=True) for n in range(lanes)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield counts
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(timeout=10)
+
+
+@pytest.mark.parametrize("more", ["", "ALTER TABLE t DROP CONSTRAINT t_pkey; CREATE INDEX ON t (id)"])
+def test_rows_that_are_updated_without_a_pause_are_filled(database: str, more: str) -> None:
+    """Hundreds of updates a second on ten rows: they have their value in the end, and nobody is blamed for writing NULL."""
+    make_table(database, 20_000, more=f"{more}; UPDATE t SET c = 1 WHERE id > 10")
+    heard = Heard()
+    with updating(database, lanes=2) as counts, workbench(database, "t", emit=heard.emit) as bench:
+        assert Backfill(bench, table="t", column="c", value="1").run() == 10
+    assert sum(counts) > 0
+    assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 0
+
+
+def test_a_row_that_is_let_go_between_change_and_look_is_not_blamed(database: str) -> None:
+    """It was locked when we came, and free when we looked: that says nothing of its value."""
+    make_table(database, 50, more="UPDATE t SET c = 1 WHERE id <> 7")
+    with psycopg.connect(database) as holder, workbench(database, "t") as bench:
+        holder.execute("SELECT FROM t WHERE id = 7 FOR UPDATE")
+        work = Backfill(bench, table="t", column="c", value="1")
+        write, tries = work._writer.write, []
+
+        def letting_go(*args: object, **more: object) -> Change:
+            change = write(*args, **more)  # type: ignore[arg-type]
+            tries.append(change.rows)
+            if len(tries) == 2:  # the first is the pass, the second the mend
+                holder.rollback()
+            return change
+
+        work._writer.write = letting_go  # type: ignore[method-assign]
+        assert work.run() == 1
+    assert tries == [0, 0, 1]
+
+
+def test_a_row_that_was_ours_and_stays_empty_is_blamed(database: str) -> None:
+    """Among busy rows too: one that cannot be given a value is named, by its key."""
+    make_table(database, 50, more="UPDATE t SET c = 1 WHERE id > 2; UPDATE t SET user_id = NULL WHERE id = 2")
+    with psycopg.connect(database) as holder, workbench(database, "t") as bench:
+        holder.execute("SELECT FROM t WHERE id = 1 FOR UPDATE")
+        with pytest.raises(VerificationFailed, match=r"1 rows cannot be given c, e\.g\. id = 2:"):
+            Backfill(bench, table="t", column="c", value="(user_id::int)").run()
+
+
+def test_only_rounds_without_progress_count(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Late rows that become fewer are no sign of somebody who writes NULLs, and a clean proof forgets what was before."""
+    monkeypatch.setattr("online_migrate.backfill.settle.LATE_ROUNDS", 2)
+    make_table(database, 200)
+    heard = Heard()
+    left = [3, 2, 1]
+
+    def more_nulls() -> None:
+        if left:
+            do(database, f"INSERT INTO t (user_id, c) SELECT 1, NULL FROM generate_series(1, {left.pop(0)})")
+
+    emit = moving(heard, more_nulls)
+    with workbench(database, "t", emit=emit) as bench:
+        work = Backfill(bench, table="t", column="c", value="1")
+        commit = work._writer.commit
+
+        def first(*args: object) -> None:
+            commit(*args)  # type: ignore[arg-type]
+            work._writer.commit = commit  # type: ignore[method-assign]
+            do(database, "INSERT INTO t (user_id, c) SELECT 1, NULL FROM generate_series(1, 4)")
+
+        work._writer.commit = first  # type: ignore[assignment,method-assign]
+        work.run()
+    assert [e.rows for e in heard.of("late_rows")] == [4, 3, 2, 1]
