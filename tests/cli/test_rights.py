@@ -117,7 +117,7 @@ def test_no_secret_and_no_password_stands_anywhere(guarded: Server, guarded_desk
     (kept,) = guarded_desk.folder.glob("multi_tenant.api_token*.secret")
     assert kept.stat().st_mode & 0o777 == 0o600
     api_token = kept.read_text().strip()
-    assert f"api_token: written once to {kept} (mode 0600)" in said.all
+    assert str(kept) in said.all
     said_more = guarded_desk.call("status").all + guarded_desk.call("status", "--json").all
     with psycopg.connect(guarded.dsn, password="right-and-long-enough", autocommit=True) as connection:
         row = connection.execute("SELECT telegram_bot_token, api_token, api_token_hash FROM bots").fetchone()
