@@ -152,6 +152,16 @@ class WaitStarted(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WaitGoesOn(Event):
+    """We still hold back; ``reason`` is as it is now, since who is in the way may have changed."""
+
+    kind: str
+    reason: str
+    seconds: float
+    """since the wait began"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WaitEnded(Event):
     kind: str
     seconds: float

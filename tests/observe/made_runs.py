@@ -165,6 +165,9 @@ def whole_run() -> Iterator[e.Event]:
     yield e.StepStarted(**column, resumed=False)
     yield e.WaitStarted(**column, kind="blocker", reason="pid 12 has been in a transaction for 4 s")
     yield e.BlockersSeen(**column, waiting_for="users", blockers=("pid 12",))
+    yield e.WaitGoesOn(
+        **column, kind="blocker", reason="pid 13 has been in a transaction for 5 s", seconds=3.0
+    )
     yield e.WaitEnded(**column, kind="blocker", seconds=4.0)
     yield e.LockGivenWay(
         **column, relation="users", lock="ACCESS EXCLUSIVE", attempt=1, waited_s=0.05, pause_s=0.2,

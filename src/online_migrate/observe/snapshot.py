@@ -155,10 +155,12 @@ def find_waits(history: Iterable[HistoryRecord]) -> tuple[WaitView, ...]:
             waits.clear()
         elif record.event in {"step_ended", "step_failed"}:
             waits = {k: w for k, w in waits.items() if k[0] != key}
-        elif record.event == "wait_started":
+        elif record.event in {"wait_started", "wait_goes_on"}:
             reason = str(record.fields.get("reason", ""))
+            known = waits.get((key, kind))
+            since = known.since if known is not None and record.event == "wait_goes_on" else record.at
             waits[key, kind] = WaitView(
-                kind=kind, reason=reason, since=record.at, stage=key[0], step=key[1], table=key[2]
+                kind=kind, reason=reason, since=since, stage=key[0], step=key[1], table=key[2]
             )
         elif record.event == "wait_ended":
             waits.pop((key, kind), None)

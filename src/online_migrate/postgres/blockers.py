@@ -151,6 +151,14 @@ def read_sessions(connection: Connection, pids: Iterable[int]) -> tuple[Blocker,
     return tuple(_blocker(r) for r in connection.execute(_BY_PID, {"pids": list(pids)}).fetchall())
 
 
+def describe_blockers(blockers: Sequence[Blocker], limit_s: float) -> str:
+    """The first of them, how many more there are, until when we wait, and what ends them."""
+    more = f" (and {len(blockers) - 1} more in the way)" if len(blockers) > 1 else ""
+    pids = [b.pid for b in blockers if b.pid is not None]
+    end = f"; to end it: SELECT pg_terminate_backend({pids[0]})" if pids else ""
+    return f"{blockers[0]}{more}; we wait for at most {_age(limit_s)}{end}"
+
+
 def _read_chain(connection: Connection, blocker: Blocker) -> tuple[str, ...]:
     chain: list[str] = []
     seen = {blocker.pid}

@@ -17,8 +17,8 @@ from psycopg.pq import TransactionStatus
 
 from online_migrate.clock import Clock, Signal
 from online_migrate.errors import Interrupted, LockNotHad, UndeclaredLock
-from online_migrate.events import LockGivenWay, LockHeld, WaitEnded, WaitStarted
-from online_migrate.postgres.blockers import Blocker
+from online_migrate.events import LockGivenWay, LockHeld, WaitEnded, WaitGoesOn, WaitStarted
+from online_migrate.postgres.blockers import Blocker, describe_blockers
 from online_migrate.postgres.connection import Connection, Sql
 from online_migrate.postgres.ladder import LEAST_TIMEOUT_S, Exposure, Ladder
 from online_migrate.postgres.locks import LockNeed
@@ -36,6 +36,8 @@ from online_migrate.postgres.window_message import (
 from online_migrate.postgres.window_rules import WindowRules
 
 LOOK_EVERY_S = 0.25
+TELL_EVERY_S = 10.0
+"""while we wait: who is in the way may have changed, and the operator is about to end a session by its pid"""
 PAUSE_MAX_S = 5.0
 CAP_HITS = 2
 """a change that twice needed longer than hold_cap under the lock is no instant one: asking again would stop the
@@ -125,13 +127,18 @@ class LockWindow:
         """While a session is in the way for longer than the threshold, wait where nobody stands behind us."""
         self._ensure_not_stopped()
         began: float | None = None
+        told = 0.0
         try:
             while stale := self._lookout.look(self._targets):
                 now = self.clock.monotonic()
+                reason = describe_blockers(stale, self.rules.lock_wait_s)
                 if began is None:
-                    began = now
-                    self.emit(WaitStarted, kind="blocker", reason=str(stale[0]))
+                    began = told = now
+                    self.emit(WaitStarted, kind="blocker", reason=reason)
                     self._lookout.say(stale, self._described())
+                elif now - told >= TELL_EVERY_S:
+                    told = now
+                    self.emit(WaitGoesOn, kind="blocker", reason=reason, seconds=now - began)
                 if now > self._deadline:
                     raise self._not_had(f"after {self.rules.lock_wait_s:.0f} s", stale)
                 self._lookout.end_by_rule(stale)

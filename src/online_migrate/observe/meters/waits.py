@@ -29,6 +29,7 @@ class WaitMeter:
         return {
             e.RunStarted: self._begin,
             e.WaitStarted: self._wait_started,
+            e.WaitGoesOn: self._wait_started,
             e.WaitEnded: self._wait_ended,
             e.RunEnded: self._end,
             e.StageEnded: self._forget_readings,
@@ -52,7 +53,7 @@ class WaitMeter:
         self._m.waited.add(("blocker",))
         self._m.retries.add(("connection",))
 
-    def _wait_started(self, event: e.WaitStarted) -> None:
+    def _wait_started(self, event: e.WaitStarted | e.WaitGoesOn) -> None:
         self._open[event.kind, *table_of(event)] = event.reason
         self._m.waited.add((event.kind,))
         self._since.setdefault(event.kind, self._clock.monotonic())
