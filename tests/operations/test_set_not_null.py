@@ -131,10 +131,11 @@ def at_validate(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], objec
     """Have something happen at the first VALIDATE."""
 
     def arrange(happens: Callable[[], object]) -> None:
-        real = steps.run_long
+        real, left = steps.run_long, [happens]
 
         def run_long(context: Context, statement: Statement) -> None:
-            happens()
+            if left:
+                left.pop()()
             real(context, statement)
 
         monkeypatch.setattr("online_migrate.operations.set_not_null.run_long", run_long)

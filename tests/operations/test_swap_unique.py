@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from online_migrate.errors import VerificationFailed
 from online_migrate.events import LockHeld
-from online_migrate.operations.base import State
+from online_migrate.operations import steps
+from online_migrate.operations.base import Context, State, Statement
 from tests.operations.cases import TWO_TENANTS
 from tests.operations.conftest import OpenSite
 from tests.operations.site import plan_of
@@ -60,9 +63,7 @@ def test_a_foreign_key_that_hangs_on_the_old_one_stops_it(site_of: OpenSite) -> 
     assert site.schema() == before
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
+CHANGES: list[tuple[str, str]] = [
         ("DROP INDEX idx_users_telegram_bot", "there is no unique index idx_users_telegram_bot"),
         (
             "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'idx_users_telegram_bot'::regclass",
@@ -86,8 +87,10 @@ def test_a_foreign_key_that_hangs_on_the_old_one_stops_it(site_of: OpenSite) -> 
             "DROP INDEX idx_users_telegram_bot; CREATE UNIQUE INDEX idx_users_telegram_bot ON users (telegram_id)",
             "is on (telegram_id), which is not (telegram_id) and more",
         ),
-    ],
-)  # fmt: skip
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "words"), CHANGES)
 def test_without_a_new_one_that_holds_the_old_one_stays(site_of: OpenSite, change: str, words: str) -> None:
     """Missing, invalid, nullable, not unique, partial, on other columns, or the old one itself: refused, exit 5, nothing changed."""
     site = site_of(USERS)
@@ -97,6 +100,49 @@ def test_without_a_new_one_that_holds_the_old_one_stays(site_of: OpenSite, chang
         site.execute()
     assert words in refused.value.message
     assert site.schema() == before
+
+
+@pytest.mark.parametrize("change", [change for change, _ in CHANGES])
+def test_what_is_changed_while_the_window_waits_is_seen_under_the_lock(
+    site_of: OpenSite, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """The window may wait for half an hour; the new unique is asked for once more before the drops, in their transaction."""
+    site = site_of(USERS)
+    site.sql(TWO_TENANTS)
+
+    def after_the_wait(context: Context, statements: Sequence[Statement]) -> None:
+        site.sql(change)
+        steps.run_window(context, statements)
+
+    monkeypatch.setattr("online_migrate.operations.swap_unique.run_window", after_the_wait)
+    with pytest.raises(
+        VerificationFailed, match=r"the old unique stays: under the lock, idx_users_telegram_bot"
+    ):
+        site.execute()
+    assert "ix_users_telegram_id" in uniques(site.sql(UNIQUES % "users"))
+
+
+def test_explain_shows_what_is_asked_under_the_lock(site_of: OpenSite) -> None:
+    """The assertion is a statement like any other: what explain prints is what run executes."""
+    site = site_of(USERS)
+    site.sql(TWO_TENANTS)
+    first, drop = site.operation().statements(site.place(), site.step().spec.params)
+    assert "idx_users_telegram_bot" in first.text
+    assert first.note
+    assert drop.text.startswith("DROP INDEX")
+
+
+def test_nulls_that_are_not_distinct_need_no_not_null(site_of: OpenSite) -> None:
+    """From 15 on such a unique keeps NULLs apart, too."""
+    site = site_of(USERS)
+    if site.app.info.server_version < 150000:
+        return
+    site.sql(
+        "ALTER TABLE users ADD COLUMN bot_id integer DEFAULT 1;"
+        "CREATE UNIQUE INDEX idx_users_telegram_bot ON users (telegram_id, bot_id) NULLS NOT DISTINCT"
+    )
+    site.execute()
+    assert site.state() is State.DONE
 
 
 def test_a_unique_that_comes_back_is_seen(site_of: OpenSite) -> None:

@@ -129,7 +129,7 @@ class SetNotNull(Operation[SetNotNullParams]):
             with owed.settled(context):
                 if owed.is_there(context) and self._nulls(context, params):
                     owed.take_away(context)
-                if not owed.is_there(context):
+                if self._check(context.fresh_catalog(), context.place, params) is None:
                     self._prove(context, params)
                     run_window(context, [add])
                 try:

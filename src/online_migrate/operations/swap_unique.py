@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
+import psycopg
 from psycopg import sql
 from pydantic import Field
 
@@ -20,12 +21,34 @@ from online_migrate.operations.base import (
     State,
     Statement,
 )
+from online_migrate.operations.heirs import Heirs
 from online_migrate.operations.steps import need, run_window
 from online_migrate.plan.model import Phase, Strict
 from online_migrate.postgres.catalog import ConstraintInfo, IndexInfo, TableInfo
 from online_migrate.postgres.locks import LockMode
+from online_migrate.postgres.sqlstate import NOT_AS_PROMISED
 
 MANUAL = "https://www.postgresql.org/docs/current/sql-dropindex.html"
+BUILD_FIRST = "build it and set its columns NOT NULL first, then run again"
+
+_ASSERT = """DO $swap$ BEGIN
+  IF NOT EXISTS (
+    SELECT FROM pg_catalog.pg_index i, LATERAL (
+        SELECT pg_catalog.array_agg(a.attname::text) AS columns,
+               pg_catalog.bool_and(coalesce(a.attname = ANY ({old}) OR a.attnotnull AND NOT EXISTS (
+                 SELECT FROM pg_catalog.pg_constraint n WHERE n.conrelid = i.indrelid AND n.contype = 'n'
+                    AND n.conkey = ARRAY[a.attnum] AND NOT n.convalidated), false)) AS are_not_null
+          FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) k
+          LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k] AND a.attnum > 0) key
+     WHERE i.indexrelid = pg_catalog.to_regclass({index}) AND i.indrelid = pg_catalog.to_regclass({table})
+       AND i.indisunique AND i.indisvalid AND i.indisready AND i.indislive AND i.indpred IS NULL
+       AND key.columns @> {old} AND i.indnkeyatts > pg_catalog.cardinality({old})
+       AND (key.are_not_null OR coalesce((pg_catalog.to_jsonb(i) ->> 'indnullsnotdistinct')::bool, false)))
+  THEN RAISE EXCEPTION '%', {message} USING ERRCODE = {state};
+  END IF;
+END $swap$"""
+"""The window may wait for half an hour after the precondition was read; under its lock it is asked once more."""
+
 _REMEDIES = {
     "replica identity": "ALTER TABLE … REPLICA IDENTITY USING INDEX another one, or FULL; then check again",
     "look-ups": "where the application has such look-ups, build a plain index on these columns first (create_index)",
@@ -48,6 +71,8 @@ class SwapUnique(Operation[SwapUniqueParams]):
     name = "swap_unique"
     phase = Phase.CONTRACT
     summary = "drop every unique on exactly the old columns, once the new one holds"
+    heirs = Heirs.APART
+    partitions_way = "name its partitions instead; a unique of the root itself goes with the root's, by hand"
     Params: ClassVar[type[SwapUniqueParams]] = SwapUniqueParams
 
     def title(self, params: SwapUniqueParams) -> str:
@@ -64,7 +89,27 @@ class SwapUnique(Operation[SwapUniqueParams]):
             ).format(sql.SQL(", ").join(map(sql.Identifier, params.from_)), place.sql_table)
             locks = (need(place.schema, place.table, LockMode.ACCESS_EXCLUSIVE),)
             return (Statement(sql=note, kind=Kind.WINDOW, locks=locks),)
-        return tuple(self._drop(place, table, index) for index in self._old(table, params))
+        drops = tuple(self._drop(place, table, index) for index in self._old(table, params))
+        return (self._assertion(place, params), *drops) if drops else ()
+
+    def _assertion(self, place: Place, params: SwapUniqueParams) -> Statement:
+        """In the window, before the drops: the new unique keeps duplicates out, or nothing is dropped."""
+        columns = f"({', '.join(params.from_)}) and more, all NOT NULL"
+        said = f"under the lock, {params.to} is no valid unique index over the whole of {place.table} on {columns}"
+        check = sql.SQL(_ASSERT).format(
+            old=sql.SQL("{}::text[]").format(sql.Literal(list(params.from_))),
+            index=sql.Literal(sql.Identifier(place.schema, params.to).as_string(None)),
+            table=sql.Literal(place.sql_table.as_string(None)),
+            message=sql.Literal(said),
+            state=sql.Literal(NOT_AS_PROMISED),
+        )
+        locks = (need(place.schema, place.table, LockMode.ACCESS_EXCLUSIVE),)
+        return Statement(
+            sql=check,
+            kind=Kind.WINDOW,
+            locks=locks,
+            note="is the new unique still there? asked under the lock",
+        )
 
     def _drop(self, place: Place, table: TableInfo, index: IndexInfo) -> Statement:
         if index.constraint is not None:
@@ -115,6 +160,7 @@ class SwapUnique(Operation[SwapUniqueParams]):
             params.from_,
             [i.oid for i in old],
             [c for c in new if c not in params.from_],
+            self._planned(place),
         )
         what = f"the unique of {place.table} on ({', '.join(params.from_)})"
         return [
@@ -127,6 +173,11 @@ class SwapUnique(Operation[SwapUniqueParams]):
             )
             for leaner in leaners
         ]
+
+    def _planned(self, place: Place) -> list[str]:
+        """The columns with which indexes begin that steps above this one build on the table."""
+        above = place.all_steps[: [s.key for s in place.all_steps].index(place.step.key)]
+        return [s.spec.params.columns[0] for s in above if s.table == place.table and s.spec.operation == "create_index"]  # type: ignore[attr-defined]
 
     def _new_columns(self, place: Place, params: SwapUniqueParams, table: TableInfo) -> list[str]:
         """Of the new unique: as it is there, or as an earlier step of the plan builds it; empty where nobody does."""
@@ -203,11 +254,18 @@ class SwapUnique(Operation[SwapUniqueParams]):
         if problem is not None:
             raise VerificationFailed(
                 f"the old unique stays: {problem}",
-                remedy="build it and set its columns NOT NULL first, then run again",
+                remedy=BUILD_FIRST,
             )
         statements = self.statements(replace(context.place, catalog=context.fresh_catalog()), params)
-        if statements:
-            run_window(context, statements)
+        try:
+            if statements:
+                run_window(context, statements)
+        except psycopg.Error as error:
+            if error.sqlstate != NOT_AS_PROMISED:
+                raise
+            raise VerificationFailed(
+                f"the old unique stays: {error.diag.message_primary}", remedy=BUILD_FIRST
+            ) from error
         return 0
 
     def verify(self, place: Place, params: SwapUniqueParams) -> list[Finding]:

@@ -13,6 +13,8 @@ FENCE_LOST = "OM006"
 """Raised by the journal's fence(): another epoch is in force."""
 LOCK_MISMATCH = "OM004"
 """Raised by a lock window's comparison: a lock that was not declared."""
+NOT_AS_PROMISED = "OM005"
+"""Raised by an assertion within a lock window: what its change rests on is no longer there."""
 CURSOR_MOVED = "OM008"
 """Raised by the journal's advance(): the cursor is not where we left it."""
 
