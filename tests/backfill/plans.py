@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from online_migrate.clock import Signal, SystemClock
-from online_migrate.engine.check import check, survey
+from online_migrate.engine.check import check
 from online_migrate.engine.runner import Runner
 from online_migrate.engine.secrets import Secrets
+from online_migrate.engine.survey import survey
 from online_migrate.events import Event
 from online_migrate.operations.base import Finding
 from online_migrate.operations.registry import OPERATIONS

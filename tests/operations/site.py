@@ -13,9 +13,9 @@ from psycopg.conninfo import make_conninfo
 
 from online_migrate.clock import Signal, SystemClock
 from online_migrate.demo.dump import rows_digest, schema_dump
-from online_migrate.engine.check import resolve_sets
 from online_migrate.engine.secrets import Secrets
 from online_migrate.engine.sessions import Sessions
+from online_migrate.engine.survey import resolve_sets
 from online_migrate.events import Event
 from online_migrate.journal.lease import Lease
 from online_migrate.journal.store import Journal, ensure_schema

@@ -18,8 +18,8 @@ from online_migrate.cli.common import (
     read_plan,
     stage_of,
 )
-from online_migrate.engine.check import survey
 from online_migrate.engine.explain import ExplainedStep, Explanation, explain
+from online_migrate.engine.survey import survey
 from online_migrate.operations.base import Kind, Statement
 from online_migrate.postgres.locks import LockNeed
 

@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from online_migrate.cli.common import connector_of, dsn_option, has_database, plan_argument, read_plan
-from online_migrate.engine.check import survey
 from online_migrate.engine.explain import Explanation, explain
 from online_migrate.engine.lock_table import TABLE, LockLine, lock_lines
+from online_migrate.engine.survey import survey
 from online_migrate.plan.model import LockRules
 from online_migrate.postgres.connection import ensure_supported
 

@@ -3,124 +3,24 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
-from online_migrate.discovery.reach import tables_hanging_on, tables_referencing
+from online_migrate.discovery.reach import tables_hanging_on
 from online_migrate.discovery.star import read_isolation_settings, read_star_functions, read_star_statements
 from online_migrate.engine.check_standbys import find_standbys
-from online_migrate.journal.store import Journal, RunRecord, ensure_readable
+from online_migrate.engine.references import check_references
+from online_migrate.engine.rights import check_rights
+from online_migrate.engine.survey import Survey, resolve_sets
 from online_migrate.operations.add_column import AddColumnParams
-from online_migrate.operations.base import Finding, Place, Severity
+from online_migrate.operations.base import Finding, Severity
 from online_migrate.operations.preflight import preflight
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.operations.swap_unique import SwapUniqueParams
-from online_migrate.plan.expand import expand
-from online_migrate.plan.model import Plan, Step, set_part
-from online_migrate.postgres.catalog import Catalog, ConstraintInfo, TableInfo
-from online_migrate.postgres.connection import Connection, version_text
+from online_migrate.postgres.catalog import TableInfo
+from online_migrate.postgres.connection import version_text
 
 _S = Severity
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Survey:
-    """What the database says of a plan: the tables of its sets, its steps, and a catalog to ask further."""
-
-    plan: Plan
-    catalog: Catalog
-    sets: Mapping[str, tuple[str, ...]]
-    found: Mapping[str, tuple[str, ...]]
-    """of each set, the tables that stand in the plan by `also` only"""
-    steps: tuple[Step, ...]
-    journal: Journal | None
-    run: RunRecord | None
-    references: Mapping[str, str]
-    done: frozenset[tuple[str, str, str]]
-    """steps that the journal has as done"""
-
-    @property
-    def run_id(self) -> int | None:
-        return None if self.run is None else self.run.run_id
-
-    @property
-    def is_over(self) -> bool:
-        """Is the plan's run at its end, with nothing left to do?"""
-        return (
-            self.run is not None and self.run.state == "done" and all(s.key in self.done for s in self.steps)
-        )
-
-    def place(self, step: Step) -> Place:
-        return Place(
-            plan=self.plan,
-            step=step,
-            catalog=self.catalog,
-            references=self.references,
-            journal=self.journal,
-            run_id=self.run_id,
-            all_steps=self.steps,
-        )
-
-
-def survey(plan: Plan, connection: Connection) -> Survey:
-    """Resolve the table sets: as an open run has frozen them, else as the foreign keys lead now."""
-    catalog = Catalog(connection, plan.schema)
-    now = resolve_sets(plan, catalog.foreign_keys())
-    journal = Journal(connection) if ensure_readable(connection) else None
-    run = None if journal is None else journal.read_run(plan.name)
-    sets = now if journal is None or run is None else now | _frozen_sets(plan, journal, run)
-    found = {
-        name: tuple(t for t in tables if t not in plan.table_sets[name].tables)
-        for name, tables in sets.items()
-        if name in plan.table_sets
-    }
-    run_id = None if run is None else run.run_id
-    references = {} if journal is None or run_id is None else journal.read_references(run_id)
-    records = () if journal is None or run_id is None else journal.read_steps(run_id)
-    return Survey(
-        plan=plan,
-        catalog=catalog,
-        sets=sets,
-        found=found,
-        steps=expand(plan, sets, OPERATIONS),
-        journal=journal,
-        run=run,
-        references=references,
-        done=frozenset(r.key for r in records if r.state == "done"),
-    )
-
-
-def _frozen_sets(plan: Plan, journal: Journal, run: RunRecord) -> dict[str, tuple[str, ...]]:
-    """The sets as the run fixed them; one that the plan now defines otherwise is resolved anew."""
-    parts = plan.parts()
-    return {
-        name: tables
-        for name, tables in journal.read_tables(run.run_id).items()
-        if name in plan.table_sets and run.parts.get(set_part(name)) == parts[set_part(name)]
-    }
-
-
-def resolve_sets(plan: Plan, foreign_keys: Iterable[ConstraintInfo]) -> dict[str, tuple[str, ...]]:
-    """Each set with what its `also` finds.  Not by way of tables that the plan makes: once these are there, every table
-    of the set refers to them, and what hangs on such a table would seem to reach the root.
-    """
-    made = {
-        t
-        for stage in plan.stages
-        for s in stage.steps
-        if s.operation == "create_tables"
-        for t in OPERATIONS[s.operation].targets(s.params) or ()
-    }
-    keys = tuple(k for k in foreign_keys if k.table not in made and k.ref_table not in made)
-    sets = {}
-    for name, table_set in plan.table_sets.items():
-        further: tuple[str, ...] = ()
-        if table_set.also is not None:
-            reached = tables_referencing(table_set.also.referencing, keys, plan.schema)
-            skip = {*table_set.tables, *table_set.exclude, *made}
-            further = tuple(t for t in reached if t not in skip)
-        sets[name] = (*table_set.tables, *further)
-    return sets
 
 
 def check(seen: Survey, *, missing_secrets: Iterable[str] = ()) -> list[Finding]:
@@ -128,11 +28,12 @@ def check(seen: Survey, *, missing_secrets: Iterable[str] = ()) -> list[Finding]
     seen.catalog.prefetch({s.table for s in seen.steps if s.table is not None})
     findings = [
         *_server(seen),
-        *_rights(seen),
+        *check_rights(seen),
         *find_standbys(seen.plan, seen.catalog.connection),
         *_secrets(missing_secrets),
     ]
     missing = [*_missing_tables(seen), *_missing_columns(seen)]
+    findings += check_references(seen)
     findings += missing
     findings += _tables(seen)
     findings += _code(seen)
@@ -168,48 +69,6 @@ def _server(seen: Survey) -> Iterator[Finding]:
             fact=fact,
             remedy="upgrade the server, or change `requires`",
         )
-
-
-def _rights(seen: Survey) -> Iterator[Finding]:
-    connection = seen.catalog.connection
-    row = connection.execute(
-        "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'), has_database_privilege(current_database(), 'CREATE'),"
-        " quote_ident(current_user), quote_ident(current_database()), has_schema_privilege(%s, 'CREATE'),"
-        " pg_has_role(current_user, 'pg_signal_backend', 'USAGE')",
-        [seen.plan.schema],
-    ).fetchone()
-    assert row is not None  # a SELECT without FROM has one row
-    sees, may_create, user, database, may_make_tables, may_signal = row
-    if not sees:
-        fact = f"{user} does not see other sessions: who is in the way of a lock, and how old snapshots are"
-        yield Finding(severity=_S.STOP, code="blind", fact=fact, remedy=f"GRANT pg_read_all_stats TO {user}")
-    if seen.plan.locks.end_blockers is not None and not may_signal:
-        fact = f"{user} may not end other sessions, which locks.end_blockers asks for"
-        remedy = f"GRANT pg_signal_backend TO {user}, or leave end_blockers out"
-        yield Finding(severity=_S.STOP, code="signal_right", fact=fact, remedy=remedy)
-    if seen.journal is None and not may_create:
-        fact = f"{user} may not create the journal's schema online_migrate in {database}"
-        yield Finding(
-            severity=_S.STOP,
-            code="journal_right",
-            fact=fact,
-            remedy=f"GRANT CREATE ON DATABASE {database} TO {user}",
-        )
-    if not may_make_tables:
-        fact = f"{user} may not create tables and indexes in schema {seen.plan.schema}"
-        yield Finding(
-            severity=_S.STOP,
-            code="schema_right",
-            fact=fact,
-            remedy=f"GRANT CREATE ON SCHEMA {seen.plan.schema} TO {user}",
-        )
-    tables = sorted({s.table for s in seen.steps if s.table is not None})
-    owners = {t.owner: t for n in tables if (t := seen.catalog.table(n)) is not None}
-    for owner, example in owners.items():
-        row = connection.execute("SELECT pg_has_role(current_user, %s, 'USAGE')", [owner]).fetchone()
-        if row is not None and not row[0]:
-            fact = f"{user} may not alter tables of {owner}, e.g. {example.name}"
-            yield Finding(severity=_S.STOP, code="owner_right", fact=fact, remedy=f"GRANT {owner} TO {user}")
 
 
 def _secrets(missing: Iterable[str]) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from online_migrate.engine.check import Survey
+from online_migrate.engine.survey import Survey
 from online_migrate.operations.base import Kind, Place, Statement
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.expand import expand, listed_tables

@@ -11,9 +11,10 @@ import psycopg
 
 from online_migrate.clock import Clock, Signal
 from online_migrate.control import take_stop
-from online_migrate.engine.check import Survey, check, is_stopping, survey
+from online_migrate.engine.check import check, is_stopping
 from online_migrate.engine.secrets import Secrets
 from online_migrate.engine.sessions import Sessions
+from online_migrate.engine.survey import Survey, survey
 from online_migrate.engine.walk import Walk
 from online_migrate.errors import (
     Conflict,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from online_migrate.engine.check import survey
+from online_migrate.engine.survey import survey
 from online_migrate.errors import UsageError
 from online_migrate.operations.base import Finding
 from online_migrate.operations.registry import OPERATIONS

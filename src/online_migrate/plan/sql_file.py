@@ -55,6 +55,8 @@ class SqlStatement:
     is_concurrent: bool = False
     references: tuple[str, ...] = ()
     """the tables that foreign keys of a new table point at, each once, itself not; ``schema.table`` where written so"""
+    columns: tuple[str, ...] = ()
+    """of a new table"""
     serial_columns: tuple[str, ...] = ()
     """columns of a new table that get a sequence of their own"""
 
@@ -156,6 +158,7 @@ def _classify(node: ast.Node, text: str, line: int) -> SqlStatement:
             schema=relation.schemaname or None,
             table=relation.relname,
             references=_references(node.create_stmt),
+            columns=tuple(c.colname for c in find_nodes(node.create_stmt, ast.ColumnDef)),
             serial_columns=_serial_columns(node.create_stmt),
         )
     if which == "index_stmt":

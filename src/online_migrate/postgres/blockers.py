@@ -103,6 +103,20 @@ class Blocker:
             return "idle in transaction"
         return "session"
 
+    @property
+    def is_ours_to_end(self) -> bool:
+        """A plain session of this server: not a standby's, no vacuum, no other migration."""
+        return (
+            not self.standby
+            and self.backend_type == "client backend"
+            and self.kind
+            in {
+                "session",
+                "idle in transaction",
+                "pg_dump",
+            }
+        )
+
     def __str__(self) -> str:
         if self.backend_type == NO_ANSWER:
             return f"standby {self.standby} does not answer, so that its readers are not known: {self.query}"
@@ -154,7 +168,7 @@ def read_sessions(connection: Connection, pids: Iterable[int]) -> tuple[Blocker,
 def describe_blockers(blockers: Sequence[Blocker], limit_s: float) -> str:
     """The first of them, how many more there are, until when we wait, and what ends them."""
     more = f" (and {len(blockers) - 1} more in the way)" if len(blockers) > 1 else ""
-    pids = [b.pid for b in blockers if b.pid is not None]
+    pids = [b.pid for b in blockers if b.pid is not None and b.is_ours_to_end]
     end = f"; to end it: SELECT pg_terminate_backend({pids[0]})" if pids else ""
     return f"{blockers[0]}{more}; we wait for at most {_age(limit_s)}{end}"
 

@@ -1,0 +1,115 @@
+"""What a database says of a plan: the tables of its sets, its steps, how far it has come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from online_migrate.discovery.reach import tables_referencing
+from online_migrate.journal.store import Journal, RunRecord, ensure_readable
+from online_migrate.operations.base import Place
+from online_migrate.operations.registry import OPERATIONS
+from online_migrate.plan.expand import expand
+from online_migrate.plan.model import Plan, Step, set_part
+from online_migrate.postgres.catalog import Catalog, ConstraintInfo
+from online_migrate.postgres.connection import Connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What the database says of a plan: the tables of its sets, its steps, and a catalog to ask further."""
+
+    plan: Plan
+    catalog: Catalog
+    sets: Mapping[str, tuple[str, ...]]
+    found: Mapping[str, tuple[str, ...]]
+    """of each set, the tables that stand in the plan by `also` only"""
+    steps: tuple[Step, ...]
+    journal: Journal | None
+    run: RunRecord | None
+    references: Mapping[str, str]
+    done: frozenset[tuple[str, str, str]]
+    """steps that the journal has as done"""
+
+    @property
+    def run_id(self) -> int | None:
+        return None if self.run is None else self.run.run_id
+
+    @property
+    def is_over(self) -> bool:
+        """Is the plan's run at its end, with nothing left to do?"""
+        return (
+            self.run is not None and self.run.state == "done" and all(s.key in self.done for s in self.steps)
+        )
+
+    def place(self, step: Step) -> Place:
+        return Place(
+            plan=self.plan,
+            step=step,
+            catalog=self.catalog,
+            references=self.references,
+            journal=self.journal,
+            run_id=self.run_id,
+            all_steps=self.steps,
+        )
+
+
+def survey(plan: Plan, connection: Connection) -> Survey:
+    """Resolve the table sets: as an open run has frozen them, else as the foreign keys lead now."""
+    catalog = Catalog(connection, plan.schema)
+    now = resolve_sets(plan, catalog.foreign_keys())
+    journal = Journal(connection) if ensure_readable(connection) else None
+    run = None if journal is None else journal.read_run(plan.name)
+    sets = now if journal is None or run is None else now | _frozen_sets(plan, journal, run)
+    found = {
+        name: tuple(t for t in tables if t not in plan.table_sets[name].tables)
+        for name, tables in sets.items()
+        if name in plan.table_sets
+    }
+    run_id = None if run is None else run.run_id
+    references = {} if journal is None or run_id is None else journal.read_references(run_id)
+    records = () if journal is None or run_id is None else journal.read_steps(run_id)
+    return Survey(
+        plan=plan,
+        catalog=catalog,
+        sets=sets,
+        found=found,
+        steps=expand(plan, sets, OPERATIONS),
+        journal=journal,
+        run=run,
+        references=references,
+        done=frozenset(r.key for r in records if r.state == "done"),
+    )
+
+
+def _frozen_sets(plan: Plan, journal: Journal, run: RunRecord) -> dict[str, tuple[str, ...]]:
+    """The sets as the run fixed them; one that the plan now defines otherwise is resolved anew."""
+    parts = plan.parts()
+    return {
+        name: tables
+        for name, tables in journal.read_tables(run.run_id).items()
+        if name in plan.table_sets and run.parts.get(set_part(name)) == parts[set_part(name)]
+    }
+
+
+def resolve_sets(plan: Plan, foreign_keys: Iterable[ConstraintInfo]) -> dict[str, tuple[str, ...]]:
+    """Each set with what its `also` finds.  Not by way of tables that the plan makes: once these are there, every table
+    of the set refers to them, and what hangs on such a table would seem to reach the root.
+    """
+    made = {
+        t
+        for stage in plan.stages
+        for s in stage.steps
+        if s.operation == "create_tables"
+        for t in OPERATIONS[s.operation].targets(s.params) or ()
+    }
+    keys = tuple(k for k in foreign_keys if k.table not in made and k.ref_table not in made)
+    sets = {}
+    for name, table_set in plan.table_sets.items():
+        further: tuple[str, ...] = ()
+        if table_set.also is not None:
+            reached = tables_referencing(table_set.also.referencing, keys, plan.schema)
+            skip = {*table_set.tables, *table_set.exclude, *made}
+            further = tuple(t for t in reached if t not in skip)
+        sets[name] = (*table_set.tables, *further)
+    return sets
