@@ -9,6 +9,7 @@ from typing import Any
 
 from online_migrate.clock import Clock, Signal
 from online_migrate.control import take_stop
+from online_migrate.engine.patience import Patience
 from online_migrate.engine.secrets import Secrets
 from online_migrate.engine.sessions import Sessions
 from online_migrate.engine.transitions import Action, decide_action
@@ -59,10 +60,18 @@ class Walk:
     exposure: Exposure = field(default_factory=Exposure)
     """of all lock windows of this run"""
     _standbys: Standbys = field(init=False)
+    _patience: Patience = field(init=False)
     _stop_looked_at: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
         self._standbys = Standbys(connector=self.sessions.connector, names=self.plan.locks.standbys)
+        self._patience = Patience(
+            sessions=self.sessions,
+            schema=self.plan.schema,
+            lock_wait_s=self.plan.locks.lock_wait,
+            clock=self.clock,
+            signal=self.signal,
+        )
 
     def to(self, last: str | None) -> bool:
         """Walk through the stage of that name, or to the end; True when nothing is left.
@@ -89,7 +98,7 @@ class Walk:
         steps = expand(self.plan, self.journal.read_tables(self.run_id), OPERATIONS)
         for step in steps:
             if step.stage == stage.name:
-                self._steadily(partial(self._take, stage, step, steps), step)
+                self._steadily(partial(self._patiently, stage, step, steps), step)
         self.journal.set_stage(self.run_id, stage.name, "done")
         self._emit(StageEnded, stage=stage.name, seconds=self.clock.monotonic() - began)
 
@@ -114,6 +123,14 @@ class Walk:
         self.sessions.steadily(work, self.lease.fence.sql, str(what))
 
     # one step
+
+    def _patiently(self, stage: Stage, step: Step, steps: tuple[Step, ...]) -> None:
+        self._patience.take(
+            partial(self._take, stage, step, steps),
+            step.table,
+            partial(self._emit_step, step=step),
+            partial(self._ensure_going, step),
+        )
 
     def _take(self, stage: Stage, step: Step, steps: tuple[Step, ...]) -> None:
         self._ensure_going(step)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
-from online_migrate.errors import ConnectionFailed, LeaseLost, OnlineMigrateError, PreflightFailed
+from online_migrate.errors import ConnectionFailed, LeaseLost, LockNotHad, OnlineMigrateError, PreflightFailed
 from online_migrate.postgres.sqlstate import Trouble, trouble_of
 
 AGAIN = "then run the same command again"
@@ -22,6 +22,8 @@ def in_our_words(error: psycopg.Error, where: str = "") -> OnlineMigrateError:
             f"the connection to the server was lost: {message}",
             remedy=f"when the server is back, {AGAIN.removeprefix('then ')}: it goes on where it stopped",
         )
+    if isinstance(error, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected):
+        return LockNotHad(message, remedy=f"let whoever holds the lock end, {AGAIN}")
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return PreflightFailed(message, remedy=f"give the role that right, {AGAIN}")
     if isinstance(error, psycopg.errors.UndefinedTable):

@@ -1,0 +1,107 @@
+"""A step whose own look at a table stood behind somebody's strong lock waits outside the queue, and is taken again.
+
+Lock windows and batches wait in their own ways; what is left are reads of the catalog, of sizes and of rows, which die
+of lock_timeout while somebody holds ACCESS EXCLUSIVE: VACUUM FULL, an ORM that alters the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psycopg
+
+from online_migrate.clock import Clock, Signal
+from online_migrate.engine.sessions import IN_A_ROW_S, Sessions
+from online_migrate.errors import LockNotHad
+from online_migrate.events import WaitEnded, WaitStarted
+from online_migrate.postgres.blockers import Blocker, read_blockers
+from online_migrate.postgres.locks import LockMode
+
+LOOK_EVERY_S = 0.5
+"""whether they are gone"""
+_LOCKED = {"55P03", "40P01"}
+"""not 57014: who cancels a statement wants the run to end"""
+
+
+@dataclass(slots=True, kw_only=True)
+class Patience:
+    """Waits for at most ``lock_wait_s`` in a row, then :class:`LockNotHad`, which names who is in the way."""
+
+    sessions: Sessions
+    schema: str
+    lock_wait_s: float
+    clock: Clock
+    signal: Signal
+
+    def take(
+        self,
+        work: Callable[[], None],
+        table: str | None,
+        emit: Callable[..., None],
+        ensure_going: Callable[[], None],
+    ) -> None:
+        """Do it, as often as a lock is not had.  What is done must converge."""
+        began = regained_at = float("-inf")
+        while True:
+            try:
+                return work()
+            except (psycopg.Error, LockNotHad) as error:
+                if not _is_locked_out(error) or self.signal.is_aborting:
+                    raise
+                if self.clock.monotonic() - regained_at > IN_A_ROW_S:
+                    began = self.clock.monotonic()
+                self._wait(error, table, began + self.lock_wait_s, emit, ensure_going)
+                regained_at = self.clock.monotonic()
+
+    def _wait(
+        self,
+        error: psycopg.Error | LockNotHad,
+        table: str | None,
+        deadline: float,
+        emit: Callable[..., None],
+        ensure_going: Callable[[], None],
+    ) -> None:
+        """Until nobody holds the step's table, or once where nobody is seen there."""
+        began, blockers = self.clock.monotonic(), self._read(table)
+        who = str(blockers[0]) if blockers else "by somebody who was gone when we looked"
+        emit(WaitStarted, kind="table_lock", reason=f"{_text(error)}: {table or 'a table'} is locked: {who}")
+        while True:
+            if self.clock.monotonic() > deadline:
+                if isinstance(error, LockNotHad):
+                    raise error
+                raise LockNotHad(
+                    f"{table or 'a table'} stays locked for {self.lock_wait_s:.0f} s: {_text(error)}",
+                    blockers=tuple(map(str, blockers)),
+                    remedy="let them end, then run the same command again",
+                ) from error
+            self.clock.wait(LOOK_EVERY_S, self.signal)
+            ensure_going()
+            blockers = self._read(table)
+            if not any(b.relation == table for b in blockers):
+                break
+        emit(WaitEnded, kind="table_lock", seconds=self.clock.monotonic() - began)
+
+    def _read(self, table: str | None) -> tuple[Blocker, ...]:
+        """Who keeps us from reading the table; where nobody is seen there, from reading others of the schema."""
+        watch = self.sessions.watch
+        rows = watch.execute(
+            "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE n.nspname = %s AND c.relkind IN ('r', 'p', 'm')",
+            [self.schema],
+        ).fetchall()
+        mine = [self.sessions.work.info.backend_pid, self.sessions.journal.info.backend_pid]
+        found = read_blockers(watch, [(oid, LockMode.ACCESS_SHARE) for (oid,) in rows], mine=mine)
+        return tuple(b for b in found if b.relation == table) or found
+
+
+def _is_locked_out(error: BaseException | None) -> bool:
+    """Did the server say so, be it told in an operation's words?"""
+    if isinstance(error, LockNotHad):
+        error = error.__cause__
+    return isinstance(error, psycopg.Error) and error.sqlstate in _LOCKED
+
+
+def _text(error: psycopg.Error | LockNotHad) -> str:
+    cause = error.__cause__ if isinstance(error, LockNotHad) else error
+    return (isinstance(cause, psycopg.Error) and cause.diag.message_primary) or str(error)
