@@ -97,7 +97,7 @@ class Backfill:
                 cursor = self._bench.journal.read_cursor(self._bench.run_id, self._bench.key)
                 if cursor is None and not self._settlement.prove(1):
                     cursor = self._begin("sweep", _NO_WALK, None)
-                if cursor is None or cursor.pass_name != "sweep":
+                if cursor is None or cursor.pass_name != "sweep" or self._is_changed(cursor):
                     cursor = self._walk_main(cursor)
                 return self._settlement.settle(cursor)
             except TableRewritten:
@@ -111,16 +111,29 @@ class Backfill:
 
     def _walk_main(self, cursor: CursorRecord | None) -> CursorRecord:
         strategy = decide_strategy(self._bench.work, self.target.table, self.target.column)
-        if cursor is None or cursor.relfilenode != self.target.table.relfilenode:
-            if cursor is not None:
-                name = self.target.table.full_name
-                message = f"{name} was rewritten (VACUUM FULL, CLUSTER): its pass begins again"
-                self._bench.emit(Note, message=message)
+        why = "" if cursor is None else self._why_anew(cursor)
+        if cursor is None or why:
+            if why:
+                self._bench.emit(Note, message=f"{self.target.table.full_name} {why}")
             cursor = self._begin(strategy.pass_name, strategy.walk, cursor)
         self._teller.say_started(cursor, strategy)
         self._next_vacuum = share_done(walk_of(cursor), position_of(cursor)) + VACUUM_EVERY
         cursor = self._walk(cursor, strategy.rows_per_page)
         return self._begin("sweep", _NO_WALK, cursor)
+
+    def _is_changed(self, cursor: CursorRecord) -> bool:
+        return (cursor.column, cursor.value) != (self.target.column, self.target.value)
+
+    def _why_anew(self, cursor: CursorRecord) -> str:
+        """What makes the cursor worthless; empty where the pass goes on from it."""
+        if self._is_changed(cursor):
+            return (
+                f"is given other values by the changed plan: {self.target.column} = {self.target.value}, before {cursor.column} ="
+                f" {cursor.value}; its pass begins again, and the {cursor.rows_done:,} rows that were given a value keep what they have"
+            )
+        if cursor.relfilenode != self.target.table.relfilenode:
+            return "was rewritten (VACUUM FULL, CLUSTER): its pass begins again"
+        return ""
 
     def _walk(self, cursor: CursorRecord, rows_per_page: float) -> CursorRecord:
         """From the cursor to the end of the pass."""

@@ -409,7 +409,8 @@ class Journal:
                VALUES (%(run)s, %(stage)s, %(step)s, %(table)s, %(column)s, %(value)s, %(pass)s, %(node)s, %(pages)s,
                        %(chunk_pages)s, %(stripes)s, %(chunk)s, %(stripe)s, %(slice)s, %(rows)s, %(batches)s, clock_timestamp())
                ON CONFLICT (run_id, stage, step, table_name) DO UPDATE
-               SET pass_name = excluded.pass_name, relfilenode = excluded.relfilenode, pages_total = excluded.pages_total,
+               SET column_name = excluded.column_name, value = excluded.value,
+                   pass_name = excluded.pass_name, relfilenode = excluded.relfilenode, pages_total = excluded.pages_total,
                    chunk_pages = excluded.chunk_pages, stripes = excluded.stripes, chunk = excluded.chunk, stripe = excluded.stripe,
                    slice = excluded.slice, rows_done = excluded.rows_done, batches = excluded.batches, moved_at = clock_timestamp()""",
             {
