@@ -246,6 +246,19 @@ def test_references_are_values_and_not_text(site_of: OpenSite) -> None:
     assert {site.state(step) for step in site.steps} == {State.DONE}
 
 
+def test_a_per_cent_sign_in_a_name_is_a_letter(site_of: OpenSite) -> None:
+    """Names stand beside bind parameters, where psycopg would take the sign for the beginning of a placeholder."""
+    site = site_of(
+        plan_of(
+            'ensure_row: {id: main, table: "sales at 50%s", where: {"50%": half}, values: {"%s of %": all}}'
+        )
+    )
+    site.sql('CREATE TABLE "sales at 50%s" (id serial PRIMARY KEY, "50%" text, "%s of %" text)')
+    site.execute()
+    assert site.sql('SELECT "50%", "%s of %" FROM "sales at 50%s"') == [("half", "all")]
+    assert site.state() is State.DONE
+
+
 def test_a_row_is_not_looked_for_by_a_secret(site_of: OpenSite) -> None:
     """It would stand in a statement's text; the loader says so with the column."""
     text = MASTER_PLAN.replace("is_master: true", "telegram_bot_token: <secret.telegram_token>")

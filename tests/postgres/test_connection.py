@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+from collections.abc import Iterator
+
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from online_migrate.errors import PreflightFailed
-from online_migrate.postgres.connection import ensure_direct, ensure_supported, version_text
+from online_migrate.postgres.connection import (
+    Connector,
+    NoServer,
+    ensure_direct,
+    ensure_supported,
+    version_text,
+)
+from tests.backfill.throttlers.standby import Pair, start_pair
 
 
 @pytest.mark.parametrize("version", [130020, 140000, 140003])
@@ -27,3 +39,51 @@ def test_a_pooler_is_known_by_the_process_that_answers() -> None:
     with pytest.raises(PreflightFailed, match="4712, the pooler had said 4711") as caught:
         ensure_direct(4711, 4712)
     assert "straight to PostgreSQL" in caught.value.remedy
+
+
+SETTINGS = {
+    "tcp_keepalives_idle": "15",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
+
+
+def test_a_cut_network_is_noticed_from_both_sides(database: str) -> None:
+    """Idle or with something not yet acknowledged, on our side and on the server's: within 30 s and not a quarter of an hour."""
+    with Connector(dsn=database).open("test") as connection:
+        for name, value in SETTINGS.items():
+            row = connection.execute(f"SHOW {name}".encode()).fetchone()
+            assert row == (value,)
+        ours = socket.socket(fileno=connection.fileno())
+        try:
+            (milliseconds,) = struct.unpack(
+                "I", ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 4)
+            )
+            assert milliseconds == 30_000
+            assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 15
+        finally:
+            ours.detach()
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Pair]:
+    with start_pair({"hot_standby": "on"}) as pair:
+        yield pair
+
+
+def test_a_standby_is_told_at_once(pair: Pair) -> None:
+    """Not by the first write's 'read-only transaction', which a failover says too: exit 8, and what to put into the DSN."""
+    with pytest.raises(NoServer, match="is a standby") as caught:
+        Connector(dsn=pair.standby.dsn).open("check")
+    assert caught.value.exit_code == 8
+    assert "target_session_attrs=read-write" in caught.value.remedy
+    with Connector(dsn=pair.standby.dsn).open("status", may_be_standby=True) as connection:
+        assert connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,)
+
+
+def test_a_role_whose_default_is_read_only_writes(database: str) -> None:
+    """So 25006 has one meaning: the server was demoted under us."""
+    dsn = make_conninfo(database, options="-c default_transaction_read_only=on")
+    with Connector(dsn=dsn).open("test") as connection:
+        connection.execute("CREATE TABLE written ()")

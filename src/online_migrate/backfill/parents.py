@@ -13,6 +13,7 @@ from online_migrate.backfill.rows import describe_rows
 from online_migrate.backfill.traps import LOOK_TIMEOUT_MS, Trap
 from online_migrate.backfill.values import FromParent, Join, SqlValue, parent_exists_sql
 from online_migrate.postgres.catalog import Catalog, TableInfo
+from online_migrate.postgres.connection import name_beside_parameters
 
 Columns = AbstractSet[tuple[str, str]]
 """(table, column)"""
@@ -139,7 +140,7 @@ def _expression(
     try:
         catalog.connection.execute(
             sql.SQL("EXPLAIN SELECT ({}) FROM ONLY {} WHERE %s").format(
-                sql.SQL(value.sql.replace("%", "%%")), sql.Identifier(table.schema, table.name)
+                sql.SQL(value.sql.replace("%", "%%")), name_beside_parameters(table.schema, table.name)
             ),
             [False],
         )

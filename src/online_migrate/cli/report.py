@@ -32,7 +32,7 @@ def report_command(plan: Path, dsn: str, output: Path | None) -> None:
     online-migrate report plans/multi_tenant.yaml -o night.html
     """
     read = read_plan(plan)
-    with connector_of(read, dsn).open("report") as connection:
+    with connector_of(read, dsn).open("report", may_be_standby=True) as connection:
         document = read_report(connection, read.name)
         if document is None:
             raise UsageError(

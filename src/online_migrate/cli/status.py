@@ -33,7 +33,7 @@ WATCH_EVERY_S = 1.0
 def status_command(plan: Path, dsn: str, as_json: bool, watch: bool) -> None:
     """Say how far PLAN has come, and why it waits.  From the journal: works from any host, with or without a runner."""
     read = read_plan(plan)
-    with connector_of(read, dsn).open("status") as connection:
+    with connector_of(read, dsn).open("status", may_be_standby=True) as connection:
         if as_json:
             click.echo(json.dumps(to_json(_snapshot(read, connection)), indent=2))
         elif watch:

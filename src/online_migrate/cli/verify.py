@@ -17,7 +17,7 @@ from online_migrate.errors import VerificationFailed
 def verify_command(plan: Path, dsn: str) -> None:
     """Read the database again and compare it with what PLAN's finished steps promise.  Scans rows; reads only."""
     read = read_plan(plan)
-    with connector_of(read, dsn).open("verify") as connection:
+    with connector_of(read, dsn).open("verify", may_be_standby=True) as connection:
         result = verify(read, connection)
     echo_findings(result.findings)
     click.echo(

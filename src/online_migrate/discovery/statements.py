@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-from online_migrate.postgres.connection import Connection
+from online_migrate.postgres.connection import Connection, name_beside_parameters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ def read_statements(connection: Connection, words: Iterable[str]) -> tuple[Seen,
         "SELECT s.query, sum(s.calls)::int8 FROM {} s WHERE s.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())"
         " AND s.query ILIKE ANY (%s) AND s.query NOT LIKE '%%online_migrate%%' AND s.query NOT LIKE '%%pg_stat_statements%%'"
         " GROUP BY s.query ORDER BY 2 DESC LIMIT 2000"
-    ).format(sql.Identifier(row[0], "pg_stat_statements"))
+    ).format(name_beside_parameters(row[0], "pg_stat_statements"))
     try:
         rows = connection.execute(query, [[f"%{w}%" for w in words]]).fetchall()
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.ObjectNotInPrerequisiteState):

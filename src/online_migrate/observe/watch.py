@@ -71,7 +71,7 @@ class SnapshotWatch:
     def _look(self) -> None:
         try:
             if self._connection is None or self._connection.closed:
-                self._connection = self._connector.open("snapshot")
+                self._connection = self._connector.open("snapshot", may_be_standby=True)
             snapshot = read_snapshot(self._connection, self._plan)
         except (psycopg.Error, OnlineMigrateError, OSError):
             return

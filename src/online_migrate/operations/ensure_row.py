@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,6 +23,7 @@ from online_migrate.operations.base import (
     Statement,
 )
 from online_migrate.plan.model import Phase, Strict
+from online_migrate.postgres.connection import name_beside_parameters
 from online_migrate.postgres.sqlstate import FENCE_LOST, Trouble, trouble_of
 
 MASKED_DIGITS = 12
@@ -90,12 +91,17 @@ class EnsureRow(Operation[EnsureRowParams]):
         )
 
     def _insert(
-        self, place: Place, values: Mapping[str, object], parameters: Sequence[sql.Composable]
+        self,
+        place: Place,
+        values: Mapping[str, object],
+        parameters: Sequence[sql.Composable],
+        *,
+        name: Callable[..., sql.Identifier] = sql.Identifier,
     ) -> sql.Composed:
         """ON CONFLICT: the server writes the row that a unique refuses into its log, secrets included; so it is not asked to."""
         return sql.SQL("INSERT INTO {} ({}) VALUES ({}) ON CONFLICT DO NOTHING").format(
-            place.sql_table,
-            sql.SQL(", ").join(map(sql.Identifier, values)),
+            name(place.schema, place.table),
+            sql.SQL(", ").join(map(name, values)),
             sql.SQL(", ").join(parameters),
         )
 
@@ -188,7 +194,9 @@ class EnsureRow(Operation[EnsureRowParams]):
                 bound.append(self._bound(context, value, shown))
                 parameters.append(sql.Placeholder())
         context.work.execute(_QUIET)
-        made = context.work.execute(self._insert(context.place, values, parameters), bound)
+        made = context.work.execute(
+            self._insert(context.place, values, parameters, name=name_beside_parameters), bound
+        )
         if made.rowcount == 0:
             raise VerificationFailed(
                 f"the row <{params.id}> of {params.table} was refused: another row has the same value in one of"

@@ -177,7 +177,11 @@ class SwapUnique(Operation[SwapUniqueParams]):
     def _planned(self, place: Place) -> list[str]:
         """The columns with which indexes begin that steps above this one build on the table."""
         above = place.all_steps[: [s.key for s in place.all_steps].index(place.step.key)]
-        return [s.spec.params.columns[0] for s in above if s.table == place.table and s.spec.operation == "create_index"]  # type: ignore[attr-defined]
+        return [
+            s.spec.params.columns[0]  # type: ignore[attr-defined]  # create_index's
+            for s in above
+            if s.table == place.table and s.spec.operation == "create_index"
+        ]
 
     def _new_columns(self, place: Place, params: SwapUniqueParams, table: TableInfo) -> list[str]:
         """Of the new unique: as it is there, or as an earlier step of the plan builds it; empty where nobody does."""

@@ -29,7 +29,10 @@ _KEEPALIVES = {
     "keepalives_idle": "15",
     "keepalives_interval": "5",
     "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
 }
+"""Keepalives ask only on an idle connection; while something of ours is not acknowledged, tcp_user_timeout (ms) counts
+instead (tcp(7)).  Without it a statement sent into a cut network waits for the kernel's quarter of an hour."""
 _SESSION = {
     "statement_timeout": "0",
     "lock_timeout": "5s",
@@ -41,11 +44,17 @@ _SESSION = {
     "row_security": "off",
     "synchronous_commit": "on",
     "client_connection_check_interval": "2s",
+    "tcp_keepalives_idle": "15",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "30s",
     "TimeZone": "UTC",
     "jit": "off",
 }
 """lock_timeout 5 s: nothing of ours ever waits for good, and what may wait longer says so in its own statement.
-client_connection_check_interval (from 14 on): a statement whose runner was killed ends by itself within 2 s."""
+client_connection_check_interval (from 14 on): a statement whose runner was killed ends by itself within 2 s.
+tcp_…: the same from the server's side, so that the sessions, and the locks, of a runner whose machine vanished end within
+30 s.  Over a Unix socket, and where the system has no such option, setting them does nothing (pqcomm.c)."""
 
 
 class NoServer(ConnectionFailed):
@@ -115,8 +124,10 @@ class Connector:
         port = given.get("port") or known.get("PGPORT") or "5432"
         return f"{database} on {host}:{port} as {user}"
 
-    def open(self, purpose: str, *, settings: dict[str, str] | None = None) -> Connection:
-        """A new autocommit session with our settings.
+    def open(
+        self, purpose: str, *, settings: dict[str, str] | None = None, may_be_standby: bool = False
+    ) -> Connection:
+        """A new autocommit session with our settings, on a primary unless ``may_be_standby``.
 
         ``purpose`` is part of application_name, which is cut at 63 bytes and is for people only.
         Raises :class:`NoServer` with what the server said and what to do, :class:`UsageError` for a DSN that is none,
@@ -144,7 +155,7 @@ class Connector:
             ) from None
         try:
             ensure_supported(connection.info.server_version)
-            self._settle(connection, settings or {})
+            self._settle(connection, settings or {}, may_be_standby=may_be_standby)
         except psycopg.Error as error:
             connection.close()
             raise NoServer(f"no usable session: {_one_line(error)}", remedy=_remedy(str(error))) from error
@@ -154,7 +165,7 @@ class Connector:
         connection.on_statement = self.on_statement
         return connection
 
-    def _settle(self, connection: Connection, settings: dict[str, str]) -> None:
+    def _settle(self, connection: Connection, settings: dict[str, str], *, may_be_standby: bool) -> None:
         wanted = {k: v for k, v in (_SESSION | settings).items() if v is not None}
         if connection.info.server_version >= 170000:
             wanted.setdefault("transaction_timeout", "0")
@@ -164,9 +175,19 @@ class Connector:
             for k, v in wanted.items()
         )
         connection.execute(assignments)
-        row = connection.execute("SELECT pg_backend_pid()").fetchone()
+        row = connection.execute("SELECT pg_backend_pid(), pg_is_in_recovery()").fetchone()
         assert row is not None  # a SELECT without FROM has one row
         ensure_direct(connection.info.backend_pid, int(row[0]))
+        if row[1] and not may_be_standby:
+            raise NoServer(
+                "the server that answers is a standby: nothing can be written there",
+                remedy="give the primary's DSN, or all hosts with target_session_attrs=read-write",
+            )
+
+
+def name_beside_parameters(*names: str) -> sql.Identifier:
+    """A name within a query that is given parameters: there psycopg takes each ``%`` for the beginning of a placeholder."""
+    return sql.Identifier(*(name.replace("%", "%%") for name in names))
 
 
 def _one_line(error: psycopg.Error) -> str:

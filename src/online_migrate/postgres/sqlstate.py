@@ -36,6 +36,8 @@ class Trouble(Enum):
 
 _LOCK = {"55P03", "40P01", "57014"}
 _UNAVAILABLE = {"57P03", "53300", "25006"}
+"""25006 is a server that was demoted to a standby under us: our sessions begin on a primary (Connector.open) and set
+default_transaction_read_only off, whatever the role has, so that no setting of ours or theirs is taken for a failover."""
 _LOST = {"57P01", "57P02", "57P05", "25P03", "25P04"}
 
 

@@ -66,7 +66,7 @@ def open_standby(connector: Connector | None, name: str) -> Connection:
     assert connector is not None  # only without names is there none
     dsn = make_conninfo(connector.dsn, **conninfo_to_dict(name))
     beside = Connector(dsn=dsn, schema=connector.schema, application=connector.application)
-    return beside.open("standby", settings=_STANDBY_SETTINGS)
+    return beside.open("standby", settings=_STANDBY_SETTINGS, may_be_standby=True)
 
 
 def _silent(name: str, why: str) -> Blocker:
