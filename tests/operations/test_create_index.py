@@ -124,3 +124,17 @@ def test_names_are_taken_as_they_are(site_of: OpenSite, name: str) -> None:
     )
     site.execute()
     assert site.state() is State.DONE
+
+
+def test_check_looks_for_duplicates_for_a_few_seconds_only(
+    site_of: OpenSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sort of a whole table is not to hold its snapshot before every run: what was not seen is said, and stops nothing."""
+    monkeypatch.setattr("online_migrate.operations.create_index.LOOK_TIMEOUT_S", 0.001)
+    site = site_of(plan_of("create_index: {table: slow, name: idx_slow, columns: [v], unique: true}"))
+    site.sql(
+        "CREATE TABLE slow AS SELECT 1 AS v FROM generate_series(1, 300000); ALTER TABLE slow ADD id serial"
+    )
+    (finding,) = site.preflight()
+    assert (finding.severity.value, finding.code) == ("warn", "duplicates_unknown")
+    assert site.sessions.work.execute("SHOW statement_timeout").fetchone() == ("0",)

@@ -83,3 +83,15 @@ def test_answers_are_compared_as_psql_prints_them(site_of: OpenSite, tmp_path: P
         " '2026-01-09'::timestamp, 1.50, '\\x01'::bytea"
     )
     assert check(site_of, tmp_path, text) == ""
+
+
+def test_the_proof_of_owners_ends_by_itself(site_of: OpenSite) -> None:
+    """It reads whole tables in one snapshot: said at check, bounded by locks.long_statement, and not proven is not passed."""
+    site = site_of(
+        plan_of("verify_owner: {table: slow, column: bot_id}", head="locks: {long_statement: 1ms}")
+    )
+    site.sql("CREATE TABLE slow AS SELECT n, 1 AS bot_id FROM generate_series(1, 500000) n")
+    (finding,) = site.preflight()
+    assert finding.code == "reads_all"
+    with pytest.raises(VerificationFailed, match=r"slow\.bot_id: not proven"):
+        site.execute()

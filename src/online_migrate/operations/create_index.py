@@ -31,6 +31,8 @@ from online_migrate.postgres.locks import LockMode
 MANUAL = "https://www.postgresql.org/docs/current/sql-createindex.html#SQL-CREATEINDEX-CONCURRENTLY"
 NAME_BYTES = 63
 EXAMPLES = 5
+LOOK_TIMEOUT_S = 5
+"""for how long check looks for duplicates: a whole table's sort must not hold its snapshot before every run"""
 _STORAGE = re.compile(r" WITH \([^)]*\)$")
 
 
@@ -123,7 +125,19 @@ class CreateIndex(Operation[CreateIndexParams]):
         )
         if kept_out or not there:
             return []
-        examples = read_duplicates(place.known.connection, place, there)
+        try:
+            examples = read_duplicates(place.known.connection, place, there)
+        except psycopg.errors.QueryCanceled:
+            what = f"duplicates in ({', '.join(there)}) keep {place.fill(params.name)} from being built"
+            fact = f"{place.table}: whether {what} was not seen within {LOOK_TIMEOUT_S} s"
+            remedy = (
+                "look for them before, on a standby; the build would find them, and take its index away again"
+            )
+            return [
+                Finding(
+                    severity=Severity.WARN, code="duplicates_unknown", fact=fact, remedy=remedy, manual=MANUAL
+                )
+            ]
         if not examples:
             return []
         fact = f"duplicates in {place.table} ({', '.join(there)}) keep {place.fill(params.name)} from being built: {'; '.join(examples)}"
@@ -159,7 +173,7 @@ class CreateIndex(Operation[CreateIndexParams]):
             run_long(context, self.statements(context.place, params)[0])
         except psycopg.errors.UniqueViolation as error:
             self._drop_leftover(context, name)
-            examples = "; ".join(read_duplicates(context.work, context.place, params.columns))
+            examples = self._examples(context, params) or str(error.diag.message_detail)
             raise VerificationFailed(
                 f"duplicates in {context.place.table} ({', '.join(params.columns)}) keep {name} from being built: {examples}",
                 remedy="merge or delete these rows, then run the same command again",
@@ -168,6 +182,12 @@ class CreateIndex(Operation[CreateIndexParams]):
             self._drop_leftover(context, name)
             raise
         return 0
+
+    def _examples(self, context: Context, params: CreateIndexParams) -> str:
+        try:
+            return "; ".join(read_duplicates(context.work, context.place, params.columns))
+        except psycopg.errors.QueryCanceled:  # what the build itself has said must do
+            return ""
 
     def _drop_leftover(self, context: Context, name: str) -> None:
         """An index left invalid is ours to drop, unless somebody else is building it just now."""
@@ -219,14 +239,18 @@ def read_index(connection: Connection, schema: str, name: str) -> tuple[int, str
 
 
 def read_duplicates(connection: Connection, place: Place, columns: list[str]) -> list[str]:
-    """Some keys that stand more than once; NULLs are no duplicates."""
+    """Some keys that stand more than once; NULLs are no duplicates.  Raises QueryCanceled where :data:`LOOK_TIMEOUT_S` is not enough."""
     keys = sql.SQL(", ").join(map(sql.Identifier, columns))
     not_null = sql.SQL(" AND ").join(sql.SQL("{} IS NOT NULL").format(sql.Identifier(c)) for c in columns)
-    rows = connection.execute(
-        sql.SQL(
-            "SELECT count(*), {keys} FROM {table} WHERE {not_null} GROUP BY {keys} HAVING count(*) > 1 LIMIT {n}"
-        ).format(keys=keys, table=place.sql_table, not_null=not_null, n=sql.Literal(EXAMPLES))
-    ).fetchall()
+    look = sql.SQL(
+        "SELECT count(*), {keys} FROM {table} WHERE {not_null} GROUP BY {keys} HAVING count(*) > 1 LIMIT {n}"
+    ).format(keys=keys, table=place.sql_table, not_null=not_null, n=sql.Literal(EXAMPLES))
+    with connection.transaction():
+        connection.execute("SET TRANSACTION READ ONLY")
+        connection.execute(
+            sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(f"{LOOK_TIMEOUT_S * 1000:.0f}ms"))
+        )
+        rows = connection.execute(look).fetchall()
     return [f"({', '.join(map(str, r[1:]))}) {r[0]} times" for r in rows]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import psycopg
 from psycopg import sql
 
 from online_migrate.errors import VerificationFailed
@@ -75,8 +76,13 @@ class VerifyOwner(Operation[VerifyOwnerParams]):
             if k.ref_table in members and k.ref_schema == place.schema and params.column not in k.columns
         )
 
-    def preflight(self, place: Place, params: VerifyOwnerParams) -> list[Finding]:  # noqa: ARG002
-        return []
+    def preflight(self, place: Place, params: VerifyOwnerParams) -> list[Finding]:
+        fact = (
+            f"verify_owner {params.column} reads each of its tables as a whole, and its parents; each query holds a"
+            f" snapshot for as long, at most {place.plan.locks.long_statement:.0f} s"
+        )
+        remedy = "locks.long_statement bounds it; run it when few rows are written"
+        return [Finding(severity=Severity.INFO, code="reads_all", fact=fact, remedy=remedy)]
 
     def state(self, place: Place, params: VerifyOwnerParams) -> State:  # noqa: ARG002
         return State.ABSENT
@@ -93,9 +99,26 @@ class VerifyOwner(Operation[VerifyOwnerParams]):
     def _look(self, place: Place, catalog: Catalog, params: VerifyOwnerParams) -> list[Finding]:
         findings = []
         for statement in self.statements(place, params):
-            rows = catalog.connection.execute(statement.sql).fetchall()
+            try:
+                rows = self._read(place, catalog, statement)
+            except psycopg.errors.QueryCanceled:
+                bound = f"after {place.plan.locks.long_statement:.0f} s at most"
+                fact = f"{place.table}.{params.column}: not proven ({statement.note}): the query was ended, {bound}"
+                remedy = "give locks.long_statement more time, or see who cancelled it; then run the same command again"
+                findings.append(
+                    Finding(severity=Severity.STOP, code="owner_unknown", fact=fact, remedy=remedy)
+                )
+                continue
             if rows:
                 fact = f"{place.table}.{params.column}: not as promised ({statement.note}), e.g. at ctid {', '.join(r[0] for r in rows)}"
                 remedy = "these rows have another owner than their parent, or none: mend them, then run the same command again"
                 findings.append(Finding(severity=Severity.STOP, code="owner", fact=fact, remedy=remedy))
         return findings
+
+    def _read(self, place: Place, catalog: Catalog, statement: Statement) -> list[tuple[str]]:
+        """Reads only, and ends by itself; Ctrl-C cancels it, as psycopg does with every statement."""
+        limit = sql.Literal(f"{place.plan.locks.long_statement * 1000:.0f}ms")
+        with catalog.connection.transaction():
+            catalog.connection.execute("SET TRANSACTION READ ONLY")
+            catalog.connection.execute(sql.SQL("SET LOCAL statement_timeout = {}").format(limit))
+            return catalog.connection.execute(statement.sql).fetchall()
