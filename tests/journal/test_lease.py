@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from time import monotonic
 
 import pytest
 
@@ -108,6 +113,59 @@ def test_a_start_does_not_end_another_that_is_just_taking_the_lease(
         with pytest.raises(LeaseLost):
             leases.new().acquire()
         assert other.execute("SELECT 1").fetchone() == (1,)
+
+
+def cut_off(lease: Lease) -> None:
+    """As a failover does: the runner lives, its sessions do not, and its next beat is to come."""
+    lease._over.stop("cut off")
+    assert lease._thread is not None
+    lease._thread.join()
+    assert lease._connection is not None
+    lease._connection.close()
+    lease._over = Signal()
+
+
+def test_a_runner_that_is_reconnecting_keeps_its_lease(
+    leases: Leases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sessions were cut off a moment ago and the advisory lock is free: a start waits, and it comes back."""
+    monkeypatch.setattr(module, "RETURN_S", 10.0)
+    first = leases.new()
+    first.acquire()
+    cut_off(first)
+    back = threading.Timer(1.0, first._reopen)
+    back.start()
+    with pytest.raises(LeaseLost, match="another runner holds the lease"):
+        leases.new().acquire()
+    back.join()
+    first._beat_once()
+    assert first.lost == ""
+
+
+def test_a_runner_that_does_not_come_back_is_waited_for_some_seconds_only(
+    leases: Leases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that may live on another machine: after RETURN_S without a sign of it the lease is taken."""
+    monkeypatch.setattr(module, "RETURN_S", 1.0)
+    first = leases.new()
+    epoch = first.acquire().epoch
+    cut_off(first)
+    assert leases.new().acquire().epoch == epoch + 1
+
+
+def test_a_killed_process_of_this_machine_is_not_waited_for(leases: Leases, connection: Connection) -> None:
+    """`run` right after a SIGKILL goes on at once: its process is seen to be gone."""
+    first = leases.new()
+    epoch = first.acquire().epoch
+    cut_off(first)
+    gone = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
+    )
+    who = f"somebody@{platform.node()}, process {int(gone.stdout)}"
+    connection.execute("UPDATE online_migrate.heartbeat SET who = %s", [who])
+    began = monotonic()
+    assert leases.new().acquire().epoch == epoch + 1
+    assert monotonic() - began < 3
 
 
 def test_a_stop_while_waiting_for_the_lease_is_a_stop(leases: Leases) -> None:

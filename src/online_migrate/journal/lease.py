@@ -11,6 +11,7 @@ import os
 import platform
 import threading
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psycopg
@@ -30,6 +31,11 @@ TAKE_OVER_S = 60.0
 BEAT_EVERY_S = 5.0
 RELEASE_S = 12.0
 """how long letting go waits for a beat that is under way: a try to connect takes up to 10 s"""
+RETURN_S = 15.0
+"""how long a start waits for a runner without sessions, whose heartbeat is not stale, to come back: behind a failover its
+next beat comes after BEAT_EVERY_S and a try to connect"""
+LET_GO = "00000000-0000-0000-0000-000000000000"
+"""the heartbeat's holder once its runner has ended by itself: nobody is waited for then"""
 GRACE_S = 8.0
 """how long a start waits for the sessions of a runner that has just been killed: client_connection_check_interval is 2 s"""
 
@@ -42,6 +48,23 @@ class Holder:
     plan: str
     since: str
     beat_age_s: float
+    has_let_go: bool = False
+
+    @property
+    def may_return(self) -> bool:
+        """Has it neither ended by itself nor been seen dead?  A process of this machine that is gone does not come back."""
+        if self.has_let_go or self.beat_age_s > STALE_AFTER_S:
+            return False
+        place, _, process = self.who.rpartition(", process ")
+        if place.rpartition("@")[2] != platform.node() or not process.isdecimal():
+            return True
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            return False
+        except OSError:  # it is another user's
+            return True
+        return True
 
 
 def whoami() -> str:
@@ -57,9 +80,12 @@ def read_holder(connection: Connection) -> Holder | None:
     """Who beat last."""
     row = connection.execute(
         "SELECT who, plan, to_char(since, 'YYYY-MM-DD HH24:MI:SS TZ'),"
-        " extract(epoch FROM clock_timestamp() - beat_at)::float8 FROM online_migrate.heartbeat"
+        " extract(epoch FROM clock_timestamp() - beat_at)::float8, holder::text = %s FROM online_migrate.heartbeat",
+        [LET_GO],
     ).fetchone()
-    return None if row is None else Holder(who=row[0], plan=row[1], since=row[2], beat_age_s=row[3])
+    if row is None:
+        return None
+    return Holder(who=row[0], plan=row[1], since=row[2], beat_age_s=row[3], has_let_go=row[4])
 
 
 def read_sessions(connection: Connection) -> tuple[tuple[int, str], ...]:
@@ -121,10 +147,32 @@ class Lease:
         if self._thread is not None:
             self._thread.join(timeout=RELEASE_S)
         if self._connection is not None:
+            if self._thread is None or not self._thread.is_alive():  # else it is in the middle of a beat
+                self._say_let_go(self._connection)
             self._connection.close()
+
+    def _say_let_go(self, connection: Connection) -> None:
+        """So that the next start waits for nobody; where it cannot be said, it waits for some seconds."""
+        with suppress(psycopg.Error):
+            connection.execute(
+                "UPDATE online_migrate.heartbeat SET holder = %s WHERE holder = %s", [LET_GO, self._holder]
+            )
+
+    def _await_return(self, connection: Connection) -> None:
+        """A runner that reconnects after a failover holds no lock for some seconds, and is alive: until it has its lock
+        again, or could have it.  The lock is not tried meanwhile: it would be refused its own.
+        """
+        began = self._clock.monotonic()
+        while not read_sessions(connection) and self._clock.monotonic() - began < RETURN_S:
+            holder = read_holder(connection)
+            if holder is None or not holder.may_return:
+                return
+            if self._clock.wait(0.2, self._signal):
+                raise Interrupted(f"stopped before it began: {self._signal.reason}")
 
     def _await_exclusive(self, connection: Connection) -> None:
         """While a live runner's sessions hold the lock, wait for some seconds: one that was killed lets go by then."""
+        self._await_return(connection)
         began = self._clock.monotonic()
         while not self._try_exclusive(connection):
             holder = read_holder(connection)
