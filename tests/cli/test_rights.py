@@ -13,6 +13,8 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from online_migrate.demo.shop import create_shop
+from online_migrate.journal.store import ensure_schema
+from online_migrate.postgres.connection import Connector
 from online_migrate.postgres.server import Server
 from tests.desk import TOKEN, Desk, open_desk, small_text
 from tests.servers import SHOP_USERS, TestServer, start_own_server
@@ -54,6 +56,21 @@ def test_the_rights_that_are_missing_are_named_all_at_once_and_granting_them_is_
     said = desk.call("run", "--approve", "swap")
     assert said.code == 0, said.all
     assert desk.ask("SELECT tableowner FROM pg_tables WHERE tablename = 'bots'") == "postgres"
+
+
+def test_the_rights_to_try_things_are_asked_for_after_the_first_run_too(role: str, desk: Desk) -> None:
+    """The journal is there, and yet a schema and a temporary table are made and rolled back while steps are open."""
+    with Connector(dsn=desk.dsn).open("test") as connection:
+        ensure_schema(connection)
+        database = connection.info.dbname
+        connection.execute(f"REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC".encode())
+        connection.execute(f"GRANT USAGE ON SCHEMA online_migrate TO {role}".encode())
+        connection.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA online_migrate TO {role}".encode())
+    desk.dsn = make_conninfo(desk.dsn, user=role, password="made-up")
+    said = desk.call("check")
+    assert said.code == 3
+    assert f"GRANT TEMPORARY ON DATABASE {database} TO {role}" in said.all
+    assert f"GRANT CREATE ON DATABASE {database} TO {role}" in said.all
 
 
 def test_a_journal_of_somebody_else_is_told_as_a_right_that_is_missing(role: str, desk: Desk) -> None:

@@ -67,6 +67,7 @@ def test_tables_that_are_there_already_are_adopted(site_of: OpenSite) -> None:
 DIFFERENCES = (
     ("ALTER TABLE bot_plans ALTER price_kopeks TYPE bigint", "missing: column price_kopeks integer NOT NULL"),
     ("ALTER TABLE bot_plans ALTER sort_order DROP DEFAULT", "missing: column sort_order integer NOT NULL DEFAULT 0"),
+    ('ALTER TABLE bot_plans ALTER name TYPE varchar(255) COLLATE "C"', "missing: column name character varying(255) NOT NULL"),
     ("ALTER TABLE bot_plans ADD extra text", "not in the plan: column extra text"),
     ("ALTER TABLE bot_plans ADD UNIQUE (name)", "not in the plan: constraint bot_plans_name_key"),
     ("CREATE UNIQUE INDEX ON bot_plans (name)", "not in the plan: index CREATE UNIQUE INDEX bot_plans_name_idx"),

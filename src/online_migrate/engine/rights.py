@@ -14,11 +14,11 @@ def check_rights(seen: Survey) -> Iterator[Finding]:
     row = connection.execute(
         "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'), has_database_privilege(current_database(), 'CREATE'),"
         " quote_ident(current_user), quote_ident(current_database()), has_schema_privilege(%s, 'CREATE'),"
-        " pg_has_role(current_user, 'pg_signal_backend', 'USAGE')",
+        " pg_has_role(current_user, 'pg_signal_backend', 'USAGE'), has_database_privilege(current_database(), 'TEMP')",
         [seen.plan.schema],
     ).fetchone()
     assert row is not None  # a SELECT without FROM has one row
-    sees, may_create, user, database, may_make_tables, may_signal = row
+    sees, may_create, user, database, may_make_tables, may_signal, may_make_temporary = row
     if not sees:
         fact = f"{user} does not see other sessions: who is in the way of a lock, and how old snapshots are"
         yield Finding(
@@ -35,6 +35,23 @@ def check_rights(seen: Survey) -> Iterator[Finding]:
             code="journal_right",
             fact=fact,
             remedy=f"GRANT CREATE ON DATABASE {database} TO {user}",
+        )
+    open_kinds = {s.spec.operation for s in seen.steps if s.key not in seen.done}
+    if seen.journal is not None and not may_create and "create_tables" in open_kinds:
+        fact = f"{user} may not create a schema in {database}, in which tables that are there are compared with the plan's and rolled back"
+        yield Finding(
+            severity=Severity.STOP,
+            code="scratch_right",
+            fact=fact,
+            remedy=f"GRANT CREATE ON DATABASE {database} TO {user}",
+        )
+    if not may_make_temporary and "add_column" in open_kinds:
+        fact = f"{user} may not create temporary tables in {database}, in which a column's type and default are tried and rolled back"
+        yield Finding(
+            severity=Severity.STOP,
+            code="temporary_right",
+            fact=fact,
+            remedy=f"GRANT TEMPORARY ON DATABASE {database} TO {user}",
         )
     if not may_make_tables:
         fact = f"{user} may not create tables and indexes in schema {seen.plan.schema}"

@@ -21,12 +21,15 @@ SCRATCH = "online_migrate_scratch"
 _SHAPE = """
 SELECT format('kind %%s, %%s', c.relkind, c.relpersistence) FROM pg_class c WHERE c.oid = %(oid)s
 UNION ALL
-SELECT format('column %%s %%s%%s%%s%%s', a.attname, format_type(a.atttypid, a.atttypmod),
+SELECT format('column %%s %%s%%s%%s%%s%%s', a.attname, format_type(a.atttypid, a.atttypmod),
+              CASE WHEN a.attcollation = t.typcollation THEN ''
+                   ELSE (SELECT ' COLLATE ' || quote_ident(l.collname) FROM pg_collation l WHERE l.oid = a.attcollation) END,
               CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END,
               coalesce(' DEFAULT ' || pg_get_expr(d.adbin, d.adrelid), ''),
               CASE a.attidentity WHEN '' THEN '' ELSE ' IDENTITY ' || a.attidentity::text END ||
               CASE a.attgenerated WHEN '' THEN '' ELSE ' GENERATED' END)
-  FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+  FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+  LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
  WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped
 UNION ALL
 SELECT format('constraint %%s %%s', conname, pg_get_constraintdef(oid))
