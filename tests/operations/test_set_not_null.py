@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import psycopg
 import pytest
 
+from online_migrate.backfill.bench import Bench
+from online_migrate.backfill.worker import Backfill
 from online_migrate.clock import Signal
 from online_migrate.errors import Interrupted, LeaseLost, LockNotHad, VerificationFailed
 from online_migrate.events import LateRows
-from online_migrate.operations import owed_check, steps
+from online_migrate.operations import owed_check, set_not_null, steps
 from online_migrate.operations.base import Context, State, Statement
 from online_migrate.operations.set_not_null import ROUNDS, SetNotNull, SetNotNullParams, check_name
 from tests.operations.cases import EMPTY_COLUMN
@@ -342,3 +345,47 @@ def test_a_partition_by_itself_is_a_table(site_of: OpenSite) -> None:
     site.execute()
     assert site.state() is State.DONE
     site.sql("ALTER TABLE parcels ALTER bot_id SET NOT NULL")
+
+
+IN_STAGES = """plan: harness
+stages:
+  - stage: before
+    steps:
+      - backfill: {table: transactions, column: bot_id, value: {sql: "NULL::int"}}
+  - stage: fill
+    pace: {duty: 100%, max_rows: 111}
+    hold_when: {oldest_snapshot: 55min}
+    steps:
+      - backfill: {table: transactions, column: bot_id, value: 1, triggers: skip}
+  - stage: here
+    pace: {duty: 1%, max_rows: 77}
+    steps:
+      - set_not_null: {table: transactions, column: bot_id}
+"""
+REFUSES = """CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not for old rows'; END $$;
+             CREATE TRIGGER no BEFORE UPDATE ON transactions FOR EACH ROW EXECUTE FUNCTION no()"""
+
+
+def test_a_late_null_is_mended_as_the_plan_s_backfill_would(
+    site_of: OpenSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last backfill of the column above: its value, its `triggers: skip`, and its own stage's pace and holds."""
+    site: Site = site_of(IN_STAGES)
+    site.sql(EMPTY_COLUMN)
+    site.execute(site.step("backfill"))
+    site.sql(FORGET)
+    site.sql(REFUSES)
+    benches: list[Bench] = []
+
+    class Work(Backfill):
+        def __init__(self, bench: Bench, **more: Any) -> None:
+            benches.append(bench)
+            super().__init__(bench, **more)
+
+    monkeypatch.setattr(set_not_null, "Work", Work)
+    site.execute()
+    assert site.state() is State.DONE
+    (bench,) = benches
+    assert (bench.pace.duty, bench.pace.max_rows) == (1.0, 111)
+    assert bench.hold_when.oldest_snapshot == 55 * 60
+    assert bench.key[0] == "fill"

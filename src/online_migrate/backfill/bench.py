@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from psycopg import sql
 
+from online_migrate.backfill.throttlers import Throttles
 from online_migrate.clock import Clock, Signal
 from online_migrate.errors import Interrupted
 from online_migrate.journal.store import Fence, Journal
@@ -36,6 +37,8 @@ class Bench:
     clock: Clock
     signal: Signal
     is_stop_asked: Callable[[], bool]
+    throttles: Throttles = field(default_factory=Throttles)
+    """of the run, where there is one"""
 
     def ensure_going(self) -> None:
         """Raise :class:`Interrupted` where a stop is asked for."""

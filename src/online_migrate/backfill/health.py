@@ -5,7 +5,6 @@ from __future__ import annotations
 import psycopg
 
 from online_migrate.backfill.bench import Bench
-from online_migrate.backfill.throttlers import Throttle, throttlers_for
 from online_migrate.backfill.throttlers.oldest_snapshot import Holder, OldestSnapshot
 from online_migrate.events import Note, Reading, WaitEnded, WaitStarted
 
@@ -22,7 +21,7 @@ class Health:
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
-        self._throttle = Throttle(throttlers_for(bench.hold_when), bench.clock)
+        self._throttle = bench.throttles.of(bench.hold_when, bench.clock)
         self._snapshots = OldestSnapshot(limit_s=3600)
         self._read_at = self._snapshots_read_at = self._said_at = float("-inf")
         self._oldest: Holder | None = None

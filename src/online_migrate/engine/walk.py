@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from online_migrate.backfill.throttlers import Throttles
 from online_migrate.clock import Clock, Signal
 from online_migrate.control import take_stop
 from online_migrate.engine.patience import Patience
@@ -59,6 +60,8 @@ class Walk:
     show_secret: Callable[[str, str], str]
     exposure: Exposure = field(default_factory=Exposure)
     """of all lock windows of this run"""
+    throttles: Throttles = field(default_factory=Throttles)
+    """of all backfills of this run"""
     _standbys: Standbys = field(init=False)
     _patience: Patience = field(init=False)
     _stop_looked_at: float = field(init=False, default=0.0)
@@ -205,6 +208,7 @@ class Walk:
             is_stop_asked=self._is_stop_asked,
             exposure=self.exposure,
             standbys=self._standbys,
+            throttles=self.throttles,
         )
 
     @property

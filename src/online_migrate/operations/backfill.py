@@ -10,11 +10,11 @@ from online_migrate.backfill.chunks import Position, Walk, next_slice
 from online_migrate.backfill.forecast import Forecast, forecast
 from online_migrate.backfill.parents import Around, read_value_traps
 from online_migrate.backfill.strategy import decide_strategy, index_with
-from online_migrate.backfill.throttlers import throttlers_for
+from online_migrate.backfill.throttlers import WalSinceCheckpoint, throttlers_for
 from online_migrate.backfill.traps import Trap, read_traps
 from online_migrate.backfill.values import FromParent, SqlValue, value_sql
 from online_migrate.backfill.worker import Backfill as Work
-from online_migrate.backfill.worker import Bench, update_statement
+from online_migrate.backfill.worker import update_statement
 from online_migrate.operations.base import (
     Context,
     Finding,
@@ -26,6 +26,7 @@ from online_migrate.operations.base import (
     Statement,
     TableParams,
 )
+from online_migrate.operations.steps import bench_of
 from online_migrate.plan.model import Phase, Step
 from online_migrate.plan.units import Duration
 from online_migrate.postgres.catalog import TableInfo
@@ -87,7 +88,7 @@ class Backfill(Operation[BackfillParams]):
 
     def preflight(self, place: Place, params: BackfillParams) -> list[Finding]:
         table = place.known.table(place.table)
-        findings = self._blind(place)
+        findings = [*self._blind(place), *self._holds_for_long(place)]
         if table is None or self._is_done(place):
             return findings
         skip = params.triggers == "skip"
@@ -119,6 +120,18 @@ class Backfill(Operation[BackfillParams]):
                     Finding(severity=Severity.STOP, code="blind_throttler", fact=fact, remedy=remedy)
                 )
         return found
+
+    def _holds_for_long(self, place: Place) -> list[Finding]:
+        """Told once, at the step's first table."""
+        stage, tables = place.plan.stage(place.step.stage), _tables_left(place)
+        share = None if stage is None else stage.hold_when.wal_since_checkpoint
+        if share is None or not tables or tables[0].name != place.table:
+            return []
+        fact = WalSinceCheckpoint(limit_share=share).too_low(place.known.connection)
+        if fact is None:
+            return []
+        remedy = "give a larger share, or run CHECKPOINT when it holds"
+        return [Finding(severity=Severity.WARN, code="checkpoint_share", fact=fact, remedy=remedy)]
 
     def _forecast(self, place: Place, params: BackfillParams) -> list[Finding]:
         """Of all tables of the step, told once, at its first table; and what an instant column would save."""
@@ -167,7 +180,7 @@ class Backfill(Operation[BackfillParams]):
 
     def execute(self, context: Context, params: BackfillParams) -> int:
         return Work(
-            bench_of(context),
+            bench_of(context, context.step),
             table=context.place.table,
             column=params.column,
             value=_value(context.place, params).as_string(None),
@@ -242,24 +255,4 @@ def _around(place: Place) -> Around:
             if s.spec.operation == "backfill"
         },
         made={str(s.table) for s in place.all_steps if s.spec.operation == "create_tables"},
-    )
-
-
-def bench_of(context: Context) -> Bench:
-    """What the backfill's worker needs of a step's context."""
-    return Bench(
-        work=context.work,
-        watch=context.watch,
-        journal=context.journal,
-        run_id=context.run_id,
-        key=context.step.key,
-        schema=context.place.schema,
-        fence=context.fence,
-        pace=context.pace,
-        hold_when=context.hold_when,
-        locks=context.locks,
-        emit=context.emit,
-        clock=context.clock,
-        signal=context.signal,
-        is_stop_asked=context.is_stop_asked,
     )

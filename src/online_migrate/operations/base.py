@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from psycopg import sql
 from pydantic import model_validator
 
+from online_migrate.backfill.throttlers import Throttles
 from online_migrate.clock import Clock, Signal
 from online_migrate.events import Event, Sink
 from online_migrate.journal.store import Fence, Journal
@@ -158,6 +159,8 @@ class Context:
     """of the run: how long the application could have stood behind us"""
     standbys: Standbys = field(default_factory=Standbys)
     """those that the plan names, where ACCESS EXCLUSIVE is replayed"""
+    throttles: Throttles = field(default_factory=Throttles)
+    """of the run: what holds its backfills, and what was seen of it"""
 
     @property
     def step(self) -> Step:

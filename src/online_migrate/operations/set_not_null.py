@@ -8,11 +8,10 @@ from typing import ClassVar
 import psycopg
 from psycopg import sql
 
+from online_migrate.backfill.values import Value, value_sql
 from online_migrate.backfill.worker import Backfill as Work
-from online_migrate.backfill.worker import Bench
 from online_migrate.errors import VerificationFailed
 from online_migrate.events import LateRows
-from online_migrate.journal.store import CursorRecord
 from online_migrate.operations.base import (
     Context,
     Finding,
@@ -26,8 +25,8 @@ from online_migrate.operations.base import (
 )
 from online_migrate.operations.heirs import Heirs
 from online_migrate.operations.owed_check import OwedCheck
-from online_migrate.operations.steps import need, run_long, run_window
-from online_migrate.plan.model import Phase
+from online_migrate.operations.steps import bench_of, need, run_long, run_window
+from online_migrate.plan.model import Phase, Step
 from online_migrate.postgres.catalog import Catalog, ConstraintInfo
 from online_migrate.postgres.locks import LockMode
 
@@ -150,24 +149,37 @@ class SetNotNull(Operation[SetNotNullParams]):
         if not found:
             return
         context.emit(LateRows, rows=len(found), more=False)
-        cursor = self._cursor_of_backfill(context, params)
-        if cursor is None:
+        step = self._backfill_above(context.place, params)
+        if step is None:
             raise VerificationFailed(
                 f"{context.place.table} has rows without {params.column}, e.g. at ctid {found[0][0]}, and the plan backfills them nowhere",
                 remedy="give these rows a value, then run the same command again",
             )
-        Work(
-            _bench(context, cursor), table=context.place.table, column=params.column, value=cursor.value
+        place, filled = context.place, step.spec.params
+        given: Value = filled.value  # type: ignore[attr-defined]  # BackfillParams, which is another operation's
+        value = value_sql(given, schema=place.schema, table=place.table, literal=place.value)
+        Work(  # without its `quiet`: from the check on the server refuses what that would wait for
+            bench_of(context, step),
+            table=place.table,
+            column=params.column,
+            value=value.as_string(None),
+            skip_triggers=getattr(filled, "triggers", "fire") == "skip",
         ).run()
 
     def _nulls(self, context: Context, params: SetNotNullParams) -> list[tuple[str]]:
         return context.work.execute(self._proof(context.place, params)).fetchall()
 
-    def _cursor_of_backfill(self, context: Context, params: SetNotNullParams) -> CursorRecord | None:
-        cursors = context.journal.read_cursors(context.run_id)
-        return next(
-            (c for c in cursors if c.table == context.place.table and c.column == params.column), None
+    def _backfill_above(self, place: Place, params: SetNotNullParams) -> Step | None:
+        """The last step of the plan above this one that fills the column: its value, its triggers, its stage's pace."""
+        at = place.all_steps.index(place.step) if place.step in place.all_steps else len(place.all_steps)
+        fills = (
+            s
+            for s in place.all_steps[:at]
+            if s.spec.operation == "backfill"
+            and s.table == place.table
+            and getattr(s.spec.params, "column", None) == params.column
         )
+        return next(iter([*fills][::-1]), None)
 
     def verify(self, place: Place, params: SetNotNullParams) -> list[Finding]:
         if self.state(place, params) is State.DONE:
@@ -207,22 +219,3 @@ def check_name(column: str) -> str:
     digest = "_" + hashlib.sha256(column.encode()).hexdigest()[:8]
     room = NAME_BYTES - len(f"{PREFIX}{digest}{SUFFIX}")
     return f"{PREFIX}{column.encode()[:room].decode(errors='ignore')}{digest}{SUFFIX}"
-
-
-def _bench(context: Context, cursor: CursorRecord) -> Bench:
-    return Bench(
-        work=context.work,
-        watch=context.watch,
-        journal=context.journal,
-        run_id=context.run_id,
-        key=cursor.key,
-        schema=context.place.schema,
-        fence=context.fence,
-        pace=context.pace,
-        hold_when=context.hold_when,
-        locks=context.locks,
-        emit=context.emit,
-        clock=context.clock,
-        signal=context.signal,
-        is_stop_asked=context.is_stop_asked,
-    )

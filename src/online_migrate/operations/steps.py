@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 
 import psycopg
 
+from online_migrate.backfill.bench import Bench
 from online_migrate.errors import LeaseLost
 from online_migrate.operations.base import Context, Statement
-from online_migrate.plan.model import LockRules
+from online_migrate.plan.model import LockRules, Step
 from online_migrate.postgres.blocker_policy import BlockerPolicy
 from online_migrate.postgres.lock_window import LockWindow
 from online_migrate.postgres.locks import LockMode, LockNeed
@@ -98,3 +99,25 @@ def _raise_if_fenced(error: psycopg.Error) -> None:
         raise LeaseLost(
             str(error.diag.message_primary), remedy="see who it is: online-migrate status PLAN"
         ) from error
+
+
+def bench_of(context: Context, step: Step) -> Bench:
+    """What the backfill of ``step`` works with, at its own stage's pace, be it from within another step's context."""
+    stage = context.place.plan.stage(step.stage)
+    return Bench(
+        work=context.work,
+        watch=context.watch,
+        journal=context.journal,
+        run_id=context.run_id,
+        key=step.key,
+        schema=context.place.schema,
+        fence=context.fence,
+        pace=context.pace if stage is None else stage.pace,
+        hold_when=context.hold_when if stage is None else stage.hold_when,
+        locks=context.locks,
+        emit=context.emit,
+        clock=context.clock,
+        signal=context.signal,
+        is_stop_asked=context.is_stop_asked,
+        throttles=context.throttles,
+    )

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import psycopg
 import pytest
 
 from online_migrate.backfill.throttlers.base import Throttle
 from online_migrate.backfill.throttlers.wal_since_checkpoint import WalSinceCheckpoint
 from online_migrate.clock import SystemClock
+from online_migrate.engine.check import check
+from online_migrate.engine.survey import survey
+from online_migrate.operations.base import Severity
+from online_migrate.operations.registry import OPERATIONS
+from online_migrate.plan.load import load
 from online_migrate.postgres.connection import Connection, Connector
+from tests.backfill.tables import make_table
 from tests.backfill.throttlers.standby import run, write_wal
 
 
@@ -52,3 +60,26 @@ def test_every_role_sees_it_unless_the_right_was_taken_away(database: str, conne
                 throttler.read(plain)
     finally:
         run(database, "DROP ROLE no_sight")
+
+
+@pytest.mark.parametrize(("share", "is_low"), [(0.5, True), (0.53, False), (0.8, False)])
+def test_a_share_that_holds_until_the_timeout_is_a_warning_at_check(
+    database: str, share: float, is_low: bool
+) -> None:
+    """Below what starts a checkpoint by WAL the hold would end by time alone: said before the run, once for all tables."""
+    for name in "ab":
+        make_table(database, 10, name=name)
+    text = f"""plan: small
+stages:
+  - stage: one
+    hold_when: {{wal_since_checkpoint: {share:.0%}}}
+    steps:
+      - backfill: {{tables: [a, b], column: c, value: 1}}
+"""
+    with Connector(dsn=database).open("check") as session:
+        found = check(survey(load(text, OPERATIONS, path=Path("small.yaml")), session))
+    low = [f for f in found if f.code == "checkpoint_share"]
+    assert len(low) == is_low
+    for finding in low:
+        assert finding.severity is Severity.WARN
+        assert finding.fact.startswith("wal_since_checkpoint: 50% holds until checkpoint_timeout (5 min)")

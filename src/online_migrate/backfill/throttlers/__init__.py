@@ -11,6 +11,7 @@ from online_migrate.backfill.throttlers.query import Query
 from online_migrate.backfill.throttlers.standby_lag import StandbyLag
 from online_migrate.backfill.throttlers.wal_held import WalHeld
 from online_migrate.backfill.throttlers.wal_since_checkpoint import WalSinceCheckpoint
+from online_migrate.clock import Clock
 from online_migrate.plan.model import HoldWhen
 
 __all__ = [
@@ -25,10 +26,25 @@ __all__ = [
     "StandbyLag",
     "Throttle",
     "Throttler",
+    "Throttles",
     "WalHeld",
     "WalSinceCheckpoint",
     "throttlers_for",
 ]
+
+
+class Throttles:
+    """One throttle for each ``hold_when`` of a run: a standby that goes between two tables was seen at the first."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Throttle] = {}
+
+    def of(self, hold_when: HoldWhen, clock: Clock) -> Throttle:
+        """The same one for the same limits, with what it has seen."""
+        key = repr(hold_when)
+        if key not in self._known:
+            self._known[key] = Throttle(throttlers_for(hold_when), clock)
+        return self._known[key]
 
 
 def throttlers_for(hold_when: HoldWhen) -> tuple[Throttler, ...]:

@@ -37,6 +37,21 @@ class WalSinceCheckpoint:
         assert row is not None  # a SELECT without FROM has one row
         return None if row[0] else f"GRANT EXECUTE ON FUNCTION pg_control_checkpoint() TO {row[1]}"
 
+    def too_low(self, connection: Connection) -> str | None:
+        """Why this share holds for minutes: below it no checkpoint begins by WAL, so that only time ends the hold; else None."""
+        row = connection.execute(
+            "SELECT 1 / (1 + current_setting('checkpoint_completion_target')::float8),"
+            " extract(epoch FROM current_setting('checkpoint_timeout')::interval)::float8"
+        ).fetchone()
+        assert row is not None  # a SELECT without FROM has one row
+        begins_at, timeout_s = row
+        if self._limit_share >= begins_at:
+            return None
+        return (
+            f"wal_since_checkpoint: {self._limit_share:.0%} holds until checkpoint_timeout ({seconds_text(timeout_s)}):"
+            f" by WAL a checkpoint begins at {begins_at:.0%} of max_wal_size, which is never reached while we hold"
+        )
+
     def read(self, connection: Connection) -> Reading:
         with bounded(connection):
             row = connection.execute(_QUERY).fetchone()
