@@ -15,15 +15,21 @@ from online_migrate.errors import VerificationFailed
 @plan_argument
 @dsn_option
 def verify_command(plan: Path, dsn: str) -> None:
-    """Read the database again and compare it with what PLAN's finished steps promise.  Scans rows; reads only."""
+    """Read the database again and compare it with what PLAN's finished steps promise.
+
+    Scans rows.  To compare definitions it makes tables in a schema of its own and rolls that back, which needs CREATE and
+    TEMP on the database; nothing stays.
+    """
     read = read_plan(plan)
     with connector_of(read, dsn).open("verify", may_be_standby=True) as connection:
         result = verify(read, connection)
     echo_findings(result.findings)
     click.echo(
-        f"{result.verified} steps verified, {result.open} not done yet, {len(result.findings)} not as promised"
+        f"{result.verified} finished steps looked at: {result.verified - result.broken} as promised, {result.broken} not;"
+        f" {result.open} steps not done yet"
     )
     if result.findings:
         raise VerificationFailed(
-            "the database is not what the plan's finished steps promise", remedy="see each finding"
+            "the database is not what the plan's finished steps promise",
+            remedy="mend it by hand, as each finding says (explain has the steps' SQL): run does not do a finished step again",
         )

@@ -15,6 +15,9 @@ from online_migrate.postgres.connection import Connection
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
     verified: int
+    """finished steps that were looked at"""
+    broken: int
+    """of these, how many are not as promised"""
     open: int
     findings: tuple[Finding, ...]
 
@@ -28,10 +31,14 @@ def verify(plan: Plan, connection: Connection) -> Verified:
             remedy=f"begin one: online-migrate run {plan.path}",
         )
     findings: list[Finding] = []
+    broken = 0
     done = [s for s in seen.steps if s.key in seen.done]
     for step in done:
         found = OPERATIONS[step.spec.operation].verify(seen.place(step), step.spec.params)
+        broken += bool(found)
         findings += [
             replace(f, step=f"{step.stage}: {step.spec.title}", table=step.table or "") for f in found
         ]
-    return Verified(verified=len(done), open=len(seen.steps) - len(done), findings=tuple(findings))
+    return Verified(
+        verified=len(done), broken=broken, open=len(seen.steps) - len(done), findings=tuple(findings)
+    )
