@@ -89,7 +89,7 @@ def test_a_running_pass_says_what_is_left(database: str) -> None:
 
     make_table(database, 20_000)
     heard = Heard()
-    pace = Pace.model_construct(duty=0.2, batch_target=0.02, max_rows=300)
+    pace = Pace.model_construct(duty=0.08, batch_target=0.02, max_rows=300)
     with workbench(database, "t", pace=pace, emit=heard.emit) as bench:
         work = Backfill(bench, table="t", column="c", value="1")
         work._teller._forecast_at = bench.clock.monotonic()

@@ -51,7 +51,7 @@ def test_a_commit_that_waits_holds_us(pair: Pair, synchronous: Connection) -> No
 
 def test_an_error_leaves_the_session_usable(pair: Pair) -> None:
     """Where no commit is possible, on a server turned standby, it is an error, not a session stuck in a transaction."""
-    with Connector(dsn=pair.standby.dsn).open("test") as connection:
+    with Connector(dsn=pair.standby.dsn).open("test", may_be_standby=True) as connection:
         with pytest.raises(psycopg.Error):
             CommitLatency(limit_s=0.2).read(connection)
         assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
