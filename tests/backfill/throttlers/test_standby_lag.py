@@ -55,7 +55,8 @@ def test_a_standby_that_is_gone_is_red_until_it_is_back_or_dismissed(
     gone = throttler.read(on_primary)
     assert gone.utilisation >= 1
     assert (
-        gone.reason == "standby walreceiver was streaming and is gone: bring it back, or dismiss it by name"
+        gone.reason
+        == "standby walreceiver was streaming and is gone: bring it back; if it is gone for good, stop and run again"
     )
     assert not throttler.dismiss("another")
     assert throttler.dismiss("walreceiver")

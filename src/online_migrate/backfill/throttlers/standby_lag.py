@@ -124,7 +124,7 @@ class StandbyLag:
 def _gone_text(gone: list[str]) -> str:
     names = ", ".join(gone)
     return (
-        f"standby {names} was streaming and is gone: bring it back, or dismiss it by name"
+        f"standby {names} was streaming and is gone: bring it back; if it is gone for good, stop and run again"
         if len(gone) == 1
-        else f"standbys {names} were streaming and are gone: bring them back, or dismiss them by name"
+        else f"standbys {names} were streaming and are gone: bring them back; if they are gone for good, stop and run again"
     )
