@@ -120,19 +120,21 @@ def run_plan(plan: Plan, dsn: str, options: Options, wiring: Wiring) -> Ended:
 def _listeners(plan: Plan, connector: Connector, wiring: Wiring, screen: Screen, stack: ExitStack) -> Sinks:
     """Log, journal's history, metrics and, on a terminal, the live table."""
     sinks: list[Sink] = [*wiring.sinks]
-    watchers, looks = [], []
+    watchers, looks, watched = [], [], []
     if wiring.metrics_address is not None:  # first, so that its wait for a last scrape is the last of all
         page = StatusPage(plan.name)
         metrics = _serve_metrics(plan, wiring.metrics_address, page, stack)
         sinks.append(metrics)
         watchers += [metrics.update, page.update]
         looks.append(ServerReader(metrics.take).look)
+        watched += [page.is_watched, metrics.registry.is_watched]
     history = HistorySink(connector)
     stack.callback(history.close)
     sinks.append(history)
     stack.callback(screen.close)
     if screen.view is not None:
         watchers.append(screen.view.update)
+        watched.append(lambda: True)
         sinks.append(
             LogSink(plan=plan.name, fmt="console", stream=screen.view.stream, level="warning", colour=True)
         )
@@ -147,7 +149,9 @@ def _listeners(plan: Plan, connector: Connector, wiring: Wiring, screen: Screen,
             )
         )
     if watchers:
-        watch = SnapshotWatch(connector, plan.name, watchers, looks=looks)
+        watch = SnapshotWatch(
+            connector, plan.name, watchers, looks=looks, is_watched=lambda: any(look() for look in watched)
+        )
         watch.start()
         stack.callback(watch.close)
     return Sinks(sinks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 
@@ -18,6 +18,8 @@ TEXTS: Final = 100
 ONE_MORE: Final = "another one: see the log"
 LAST_SCRAPE_S: Final = 20.0
 """how long the end of a run waits for the scrape that shows it: enough for a scrape every 15 s"""
+WATCHED_S: Final = 3.0
+"""a scrape so short ago: somebody, or a test, scrapes every second or two"""
 SEND_S: Final = 0.2
 """for the answer's way to the scraper"""
 
@@ -47,6 +49,10 @@ class Registry(CollectorRegistry):
         if self._is_last_awaited:
             self._scraped.stop("scraped")
 
+    def is_watched(self) -> bool:
+        """Whether somebody scrapes so often that it must be a person, or a test."""
+        return bool(self._scraped_at) and self._clock.monotonic() - self._scraped_at[-1] < WATCHED_S
+
     def last_scrape_within_s(self) -> float | None:
         """Until when the next scrape is to be expected; None where nobody scrapes at regular times."""
         if len(self._scraped_at) < 2:
@@ -68,41 +74,52 @@ class Registry(CollectorRegistry):
 
 
 class Series:
-    """One metric of one plan; labels are given without the plan's."""
+    """One metric of one plan; labels are given without the plan's.
+
+    What a series is looked up by is kept: the client's own look-up is half of what a batch costs the exporter.
+    """
 
     def __init__(self, metric: Gauge | Counter | Histogram, plan: str) -> None:
         self._metric = metric
         self._plan = plan
+        self._children: dict[tuple[str, ...], Any] = {}
+
+    def _child(self, labels: tuple[str, ...]) -> Any:
+        child = self._children.get(labels)
+        if child is None:
+            child = self._children[labels] = self._metric.labels(self._plan, *labels)
+        return child
 
     def set(self, labels: tuple[str, ...], value: float | None) -> None:
         """A gauge's value; None takes the series away: what is not known is not shown."""
         assert isinstance(self._metric, Gauge)
         if value is not None:
-            self._metric.labels(self._plan, *labels).set(value)
-        else:
+            self._child(labels).set(value)
+        elif self._children.pop(labels, None) is not None:
             self._metric.remove(self._plan, *labels)
 
     def raise_to(self, labels: tuple[str, ...], value: float) -> None:
         """A gauge of the largest value so far."""
         assert isinstance(self._metric, Gauge)
-        child = self._metric.labels(self._plan, *labels)
+        child = self._child(labels)
         child.set(max(value, child._value.get()))  # noqa: SLF001  # the client has no reading of its own
 
     def add(self, labels: tuple[str, ...], value: float = 0) -> None:
         """Count; by 0 to begin a series, so that its first increase is seen."""
         assert isinstance(self._metric, Counter | Gauge)
-        self._metric.labels(self._plan, *labels).inc(value)
+        self._child(labels).inc(value)
 
     def observe(self, labels: tuple[str, ...], value: float) -> None:
         assert isinstance(self._metric, Histogram)
-        self._metric.labels(self._plan, *labels).observe(value)
+        self._child(labels).observe(value)
 
     def begin(self, labels: tuple[str, ...]) -> None:
         """Show the series with nothing in it."""
-        self._metric.labels(self._plan, *labels)
+        self._child(labels)
 
     def clear(self) -> None:
         """Take every series away."""
+        self._children.clear()
         self._metric.clear()
 
 

@@ -18,6 +18,7 @@ from online_migrate.journal.store import (
     ensure_readable,
 )
 from online_migrate.observe.estimates import SWEEP, UNKNOWN, Point, pace_of, points_of, share_of
+from online_migrate.observe.memory import Memory
 from online_migrate.observe.views import Key, Snapshot, StageView, StepView, WaitView
 from online_migrate.observe.words import seconds_text
 from online_migrate.plan.model import Phase
@@ -25,13 +26,16 @@ from online_migrate.postgres.connection import Connection
 
 __all__ = ["Snapshot", "StageView", "StepView", "WaitView", "find_waits", "read_snapshot", "to_json"]
 
+EXPECTED_S: Final = 10
+"""how long an estimate of rows is kept: it changes with the next ANALYZE"""
 HISTORY: Final = 500
 """events that are looked at, from the newest: an hour of throughput of one table, and some"""
 
 
-def read_snapshot(connection: Connection, plan: str) -> Snapshot | None:
+def read_snapshot(connection: Connection, plan: str, memory: Memory | None = None) -> Snapshot | None:
     """The newest run of ``plan``, read in one snapshot of the database; None where it never ran.
 
+    Who reads again and again hands in one ``memory``: what has not changed is not read again.
     Raises :class:`JournalVersion` where the journal is another version's.
     """
     with connection.transaction():
@@ -40,24 +44,30 @@ def read_snapshot(connection: Connection, plan: str) -> Snapshot | None:
             return None
         journal = Journal(connection)
         run = journal.read_run(plan)
-        return None if run is None else _read(connection, journal, run)
+        return None if run is None else _read(connection, journal, run, memory or Memory())
 
 
-def _read(connection: Connection, journal: Journal, run: RunRecord) -> Snapshot:
-    now = _read_clock(connection)
+def _read(connection: Connection, journal: Journal, run: RunRecord, memory: Memory) -> Snapshot:
+    marks = _read_marks(connection, run.run_id)
+    now = marks.now
     holder = read_holder(connection)
     ours = holder if holder is not None and holder.plan == run.plan else None
     is_live = ours is not None and ours.beat_age_s < STALE_AFTER_S and bool(read_sessions(connection))
-    history = journal.read_newest_history(run.run_id, HISTORY)
-    steps = journal.read_steps(run.run_id)
+    history = memory.get("history", marks.history, lambda: journal.read_newest_history(run.run_id, HISTORY))
+    steps = memory.get("steps", marks.steps, lambda: journal.read_steps(run.run_id))
     waits = find_waits(history) if run.state == "running" and is_live else ()
     facts = _Facts(
         now=now,
         is_live=is_live and run.state == "running",
         cursors={c.key: c for c in journal.read_cursors(run.run_id)},
-        points=points_of(history),
+        points=memory.get("points", marks.history, lambda: points_of(history)),
         waits={w.key: w for w in waits},
-        expected=_read_expected(connection, {s.table for s in steps if s.table}),
+        expected=memory.get(
+            "expected",
+            (run.run_id, len(steps), now.timestamp() // EXPECTED_S),
+            lambda: _read_expected(connection, {s.table for s in steps if s.table}),
+        ),
+        memory=memory,
     )
     stages = tuple(_stage(stage, steps, facts) for stage in journal.read_stages(run.run_id))
     return Snapshot(
@@ -86,13 +96,22 @@ class _Facts:
     points: Mapping[Key, tuple[Point, ...]]
     waits: Mapping[Key, WaitView]
     expected: Mapping[str, int]
+    memory: Memory
 
 
 def _stage(stage: StageRecord, steps: Iterable[StepRecord], facts: _Facts) -> StageView:
-    views = tuple(_step(step, stage, facts) for step in steps if step.stage == stage.stage)
+    views = tuple(_remembered(step, stage, facts) for step in steps if step.stage == stage.stage)
     return StageView(
         stage=stage.stage, phase=stage.phase, state=stage.state, reason=stage.reason, steps=views
     )
+
+
+def _remembered(step: StepRecord, stage: StageRecord, facts: _Facts) -> StepView:
+    """The view of a step, made anew only where something of it can have changed."""
+    if step.state == "running":
+        return _step(step, stage, facts)
+    mark = (step, facts.cursors.get(step.key), facts.waits.get(step.key), facts.expected.get(step.table))
+    return facts.memory.get(step.key, mark, lambda: _step(step, stage, facts))
 
 
 def _step(step: StepRecord, stage: StageRecord, facts: _Facts) -> StepView:
@@ -167,11 +186,24 @@ def find_waits(history: Iterable[HistoryRecord]) -> tuple[WaitView, ...]:
     return tuple(waits.values())
 
 
-def _read_clock(connection: Connection) -> datetime:
-    row = connection.execute("SELECT clock_timestamp()").fetchone()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Marks:
+    """The server's time, and what tells whether the history and the steps of a run are others than before."""
+
+    now: datetime
+    history: object
+    steps: object
+
+
+def _read_marks(connection: Connection, run_id: int) -> _Marks:
+    """A row that is written anew has the number of its writer's transaction in xmin (manual, 5.5 System Columns)."""
+    row = connection.execute(
+        "SELECT clock_timestamp(), (SELECT max(history_id) FROM online_migrate.history WHERE run_id = %(run)s), count(*),"
+        " sum(xmin::text::bigint) FROM online_migrate.step WHERE run_id = %(run)s",
+        {"run": run_id},
+    ).fetchone()
     assert row is not None
-    now: datetime = row[0]
-    return now
+    return _Marks(now=row[0], history=(run_id, row[1]), steps=(run_id, row[2], row[3]))
 
 
 def _read_expected(connection: Connection, tables: Iterable[str]) -> dict[str, int]:

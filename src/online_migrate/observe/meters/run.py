@@ -21,6 +21,7 @@ class RunMeter:
         self._m = metrics
         self._now = now
         self._own: set[tuple[str, ...]] = set()
+        self._open: set[tuple[str, ...]] = set()
         self._states: dict[tuple[str, ...], str] = {}
         self._shares: dict[tuple[str, str, str], tuple[str, float | None]] = {}
         metrics.build_info.set((online_migrate.__version__,), 1)
@@ -108,7 +109,11 @@ class RunMeter:
         self._show_step(key, state)
         if is_new:
             self._m.steps_done.add((), 1)
-        self._m.steps_open.set((), sum(1 for own in self._own if self._states.get(own) == "running"))
+        if state == "running":
+            self._open.add(key)
+        else:
+            self._open.discard(key)
+        self._m.steps_open.set((), len(self._open))
         self._m.progress.set((), self._now())
 
     def _show_step(self, key: tuple[str, str, str], state: str) -> None:

@@ -16,6 +16,8 @@ from online_migrate.observe.page.files import POLICY, SCRIPTS, TYPES, read_file
 from online_migrate.observe.views import Snapshot
 from online_migrate.observe.web import Page, Route
 
+WATCHED_S: Final = 5.0
+"""an open page asks every second; one that has not for so long was closed"""
 READY_S: Final = 30.0
 """a snapshot that is older is no picture of now; of a very large plan one is read every few seconds"""
 _SAFE: Final[Mapping[str, str]] = {
@@ -46,6 +48,7 @@ class StatusPage:
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._updated_at = -READY_S
+        self._asked_at = -WATCHED_S
         self._answer: _Answer | None = None
 
     @property
@@ -59,6 +62,10 @@ class StatusPage:
             "/readyz": lambda _: self._ready(),
         }
 
+    def is_watched(self) -> bool:
+        """Whether somebody has the page open."""
+        return self._clock.monotonic() - self._asked_at < WATCHED_S
+
     def update(self, snapshot: Snapshot) -> None:
         """Take in a newer snapshot."""
         with self._lock:
@@ -67,6 +74,7 @@ class StatusPage:
 
     def _status(self, headers: Mapping[str, str]) -> Page:
         with self._lock:
+            self._asked_at = self._clock.monotonic()
             if self._answer is None:
                 self._answer = _answer(self._plan, self._snapshot)
             answer = self._answer

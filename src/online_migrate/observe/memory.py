@@ -1,0 +1,24 @@
+"""What a reader of the same thing, over and over, need not read or make again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import TypeVar, cast
+
+_T = TypeVar("_T")
+
+
+class Memory:
+    """The last value of each name, good for as long as its mark is the same; of one reader, not of several threads."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Hashable, tuple[object, object]] = {}
+
+    def get(self, name: Hashable, mark: object, make: Callable[[], _T]) -> _T:
+        """What ``make`` made when the mark was this, else what it makes now."""
+        kept = self._kept.get(name)
+        if kept is not None and kept[0] == mark:
+            return cast("_T", kept[1])
+        value = make()
+        self._kept[name] = (mark, value)
+        return value

@@ -1,0 +1,96 @@
+"""A reader that reads again and again: cheap, and never behind the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from online_migrate import events as e
+from online_migrate.observe.memory import Memory
+from online_migrate.observe.snapshot import Snapshot, read_snapshot
+from online_migrate.observe.watch import SnapshotWatch
+from online_migrate.postgres.connection import Connection
+from tests.observe.made_runs import BACKFILL, MadeRun, begun_run, started
+
+TABLES = ("tables", "create_tables", "")
+
+
+@pytest.fixture
+def run(database: str) -> Iterator[MadeRun]:
+    with begun_run(database) as made:
+        yield made
+
+
+@pytest.fixture
+def connection(run: MadeRun) -> Iterator[Connection]:
+    with run.connector.open("test") as opened:
+        yield opened
+
+
+def still(snapshot: Snapshot | None) -> Snapshot:
+    """Without what is another at every look."""
+    assert snapshot is not None
+    assert snapshot.holder is not None
+    holder = replace(snapshot.holder, beat_age_s=0)
+    stages = tuple(
+        replace(stage, steps=tuple(replace(s, seconds=None, rate=None, eta_s=None) for s in stage.steps))
+        for stage in snapshot.stages
+    )
+    return replace(snapshot, read_at=snapshot.started_at, holder=holder, stages=stages)
+
+
+def begin_backfill(run: MadeRun) -> None:
+    run.journal.set_step(run.run_id, BACKFILL, "running")
+    run.put_cursor()
+    run.tell(started())
+
+
+CHANGES: dict[str, Callable[[MadeRun], None]] = {
+    "nothing": lambda _: None,
+    "a step begins": lambda run: run.journal.set_step(run.run_id, TABLES, "running"),
+    "a step is done": lambda run: run.journal.set_step(run.run_id, TABLES, "done"),
+    "a step fails": lambda run: run.journal.set_step(run.run_id, TABLES, "failed", reason="no"),
+    "a step is set back": lambda run: run.journal.set_step(run.run_id, TABLES, "pending"),
+    "a stage waits": lambda run: run.journal.set_stage(run.run_id, "swap", "waiting", "approve it"),
+    "an event": lambda run: run.tell(e.Note(message="news")),
+    "a backfill begins": begin_backfill,
+    "a cursor moves": lambda run: run.put_cursor(chunk=300, rows_done=3_000),
+    "a wait": lambda run: run.tell(
+        e.WaitStarted(stage="fill", step="backfill bot_id", table="users", kind="blocker", reason="pid 1")
+    ),
+    "the run stops": lambda run: run.journal.set_run(run.run_id, "stopped", "as asked"),
+}  # fmt: skip
+
+
+def test_a_memory_shows_what_a_fresh_look_shows(run: MadeRun, connection: Connection) -> None:
+    """After every kind of change the page is what it would be without a memory."""
+    memory = Memory()
+    for name, change in CHANGES.items():
+        change(run)
+        remembered = still(read_snapshot(connection, "shop", memory))
+        assert remembered == still(read_snapshot(connection, "shop")), name
+
+
+def test_what_has_not_changed_is_not_read_again(run: MadeRun, connection: Connection) -> None:
+    """Of a plan of 2,700 steps a look every second costs little while one of them is at work."""
+    memory = Memory()
+    first = read_snapshot(connection, "shop", memory)
+    second = read_snapshot(connection, "shop", memory)
+    assert first is not None
+    assert second is not None
+    assert all(a is b for a, b in zip(first.steps, second.steps, strict=True))
+    assert first.history is second.history
+
+
+def test_nobody_looks_nobody_reads(run: MadeRun) -> None:
+    """A page that nobody has open costs a reading every few seconds, and the end is read in any case."""
+    seen: list[Snapshot] = []
+    watch = SnapshotWatch(run.connector, "shop", [seen.append], is_watched=lambda: False, every_s=0.01)
+    watch.start()
+    watch._over.event.wait(0.5)
+    assert len(seen) <= 1
+    run.journal.set_run(run.run_id, "done")
+    watch.close()
+    assert seen[-1].state == "done"
