@@ -143,3 +143,25 @@ def test_on_a_terminal_the_table_stays_in_place() -> None:
     shown = stream.getvalue()
     assert "\x1b[1A" in shown  # the cursor goes up: redrawn, not scrolled
     assert shown.index("a line of the log") < shown.rindex("orders")
+
+
+def test_where_not_all_fit_what_is_at_work_and_what_comes_next_is_seen() -> None:
+    """A terminal of 20 lines and 300 tables: what is done needs no room."""
+    tables = tuple(f"table_{n:03}" for n in range(300))
+    snapshot = make_snapshot(tables)
+    fill = snapshot.stages[2]
+    done = tuple(replace(s, state="done", share_done=1.0) for s in fill.steps[:100])
+    running = replace(fill.steps[0], table=tables[100])
+    stage = replace(fill, steps=(*done, running, *fill.steps[101:]))
+    shown = draw(replace(snapshot, stages=(*snapshot.stages[:2], stage, snapshot.stages[3])), height=20)
+    names = [line.split()[0] for line in shown.splitlines() if line.startswith("table_")]
+    assert names[:3] == ["table_100", "table_101", "table_102"]
+    assert "more tables" in shown
+
+
+@pytest.mark.parametrize("width", range(30, 60))
+def test_a_stage_and_its_mark_stay_on_one_line(width: int) -> None:
+    """A mark alone at the beginning of a line belongs to nobody."""
+    lines = draw(make_snapshot(), width=width).splitlines()
+    for part in ("1 tables ✓", "2 columns ✓", "3 fill ▶", "4 swap ·"):
+        assert any(part in line for line in lines)

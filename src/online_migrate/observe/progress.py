@@ -53,7 +53,7 @@ class _Picture:
         rows = _rows(snapshot)
         shown = rows if height is None else _fitting(rows, height - _ROOM)
         table = _table(snapshot, shown, options.max_width)
-        head = [_header(snapshot), _legend(snapshot), *self._notice, *_why(snapshot)]
+        head = [_header(snapshot), _legend(snapshot, options.max_width), *self._notice, *_why(snapshot)]
         yield Group(*head, table, *_left_out(rows, shown))
 
 
@@ -92,7 +92,7 @@ def _fitting(rows: list[_Row], room: int) -> list[_Row]:
     if len(rows) <= room:
         return rows
     rank = {"failed": 0, "running": 1, "pending": 2, "done": 3}
-    best = sorted(rows, key=lambda row: (rank[row.state], -row.share if row.state == "pending" else 0))
+    best = sorted(rows, key=lambda row: (rank[row.state], row.share if row.state == "pending" else 0))
     kept = {id(row) for row in best[: max(1, room)]}
     return [row for row in rows if id(row) in kept]
 
@@ -114,13 +114,16 @@ def _header(snapshot: Snapshot) -> Text:
     )  # fmt: skip
 
 
-def _legend(snapshot: Snapshot) -> Text:
-    """Which number is which stage, and how far each is."""
-    parts = [
-        Text(f"{number} {stage.stage} {_MARKS[stage.state]}", style=_STYLES[stage.state])
-        for number, stage in enumerate(snapshot.stages, start=1)
-    ]
-    return Text("  ").join(parts)
+def _legend(snapshot: Snapshot, width: int) -> Text:
+    """Which number is which stage, and how far each is; a line is broken between two stages only."""
+    legend, used = Text(), 0
+    for number, stage in enumerate(snapshot.stages, start=1):
+        part = Text(f"{number} {stage.stage} {_MARKS[stage.state]}", style=_STYLES[stage.state])
+        is_broken = used + 2 + part.cell_len > width
+        gap = "" if not used else "\n" if is_broken else "  "
+        used = part.cell_len if is_broken or not used else used + 2 + part.cell_len
+        legend.append(gap).append_text(part)
+    return legend
 
 
 def _why(snapshot: Snapshot) -> Iterable[Text]:

@@ -75,7 +75,7 @@ function draw_stages(stages) {
     item.className = stage.state;
     item.toggleAttribute("aria-current", stage.state === "running");
     say(item.querySelector(".state"), MARKS[stage.state] || stage.state);
-    say(item.children[1].lastChild, `${done} / ${stage.steps.length}`);
+    say(item.children[1].lastChild, `${done}/${stage.steps.length}`);
     item.querySelector(".track > i").style.width = `${stage.steps.length ? (100 * done) / stage.steps.length : 0}%`;
   });
 }
