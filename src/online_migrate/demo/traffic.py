@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import threading
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ class Record:
         )
 
 
-class _Client(threading.Thread):
+class _Client(threading.Thread, ABC):
     """One connection that is the application's own: no settings of ours, and psycopg prepares by itself."""
 
     def __init__(
@@ -123,9 +124,9 @@ class _Client(threading.Thread):
                 self.note("connect", error)
                 self.pause()
 
+    @abstractmethod
     def serve(self, connection: psycopg.Connection) -> None:
         """Work until stopped or until the connection is lost."""
-        raise NotImplementedError
 
     def note(self, kind: str, error: Exception, period: str | None = None) -> None:
         sqlstate = (error.sqlstate or "") if isinstance(error, psycopg.Error) else ""
