@@ -39,6 +39,13 @@ class Bench:
     is_stop_asked: Callable[[], bool]
     throttles: Throttles = field(default_factory=Throttles)
     """of the run, where there is one"""
+    share: Callable[[], float] = lambda: 1.0
+    """our part of the pace now: workers side by side have it together"""
+
+    @property
+    def duty(self) -> float:
+        """Our share of the time, 0…1, beside the workers that are at work now."""
+        return min(self.pace.duty * self.share(), 1.0)
 
     def ensure_going(self) -> None:
         """Raise :class:`Interrupted` where a stop is asked for."""

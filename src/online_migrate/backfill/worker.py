@@ -71,7 +71,7 @@ class Backfill:
         pace = bench.pace
         self._pacer = Pacer(
             target_s=pace.batch_target,
-            duty=pace.duty,
+            duty=bench.duty,
             min_rows=pace.min_rows,
             max_rows=pace.max_rows,
             max_wal_bytes=pace.max_wal,
@@ -219,7 +219,7 @@ class Backfill:
         times = min(max(self._cursor_s / (pace.batch_target * CURSOR_SHARE), 1.0), LONGEST_RELAXED)
         self._pacer.retune(
             target_s=pace.batch_target * times,
-            duty=pace.duty,
+            duty=self._bench.duty,
             min_rows=pace.min_rows,
             max_rows=pace.max_rows,
         )
@@ -231,7 +231,7 @@ class Backfill:
             return
         self._next_vacuum = share + VACUUM_EVERY
         bench = self._bench
-        delay = sql.Literal(f"{vacuum_delay_ms(bench.pace.duty):.1f}ms")
+        delay = sql.Literal(f"{vacuum_delay_ms(bench.duty):.1f}ms")
         bench.work.execute(sql.SQL("SET vacuum_cost_delay = {}").format(delay))
         run_long_statement(
             sql.SQL("VACUUM (TRUNCATE OFF) {}").format(self.target.sql_table),
