@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from psycopg.conninfo import make_conninfo
@@ -39,6 +40,21 @@ def test_a_pooler_is_known_by_the_process_that_answers() -> None:
     with pytest.raises(PreflightFailed, match="4712, the pooler had said 4711") as caught:
         ensure_direct(4711, 4712)
     assert "straight to PostgreSQL" in caught.value.remedy
+
+
+def test_a_transaction_is_one_threads_turn(database: str) -> None:
+    """Another thread's statement waits until it is over: it would see what is rolled back, under settings that it did not make."""
+    with Connector(dsn=database).open("test") as connection, ThreadPoolExecutor() as pool:
+        with connection.transaction(force_rollback=True):
+            connection.execute("CREATE TABLE only_inside (); SET LOCAL statement_timeout = '2s'")
+            other = pool.submit(
+                lambda: connection.execute(
+                    "SELECT to_regclass('only_inside'), current_setting('statement_timeout')"
+                ).fetchone()
+            )
+            with pytest.raises(TimeoutError):
+                other.result(timeout=0.3)
+        assert other.result(timeout=5) == (None, "0")
 
 
 SETTINGS = {

@@ -7,7 +7,9 @@ have as defaults: a role's statement_timeout or idle_session_timeout must not cu
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -85,17 +87,37 @@ def ensure_direct(said_pid: int, found_pid: int) -> None:
         )
 
 
-class _CountingCursor(psycopg.Cursor[tuple[Any, ...]]):
+class _OurCursor(psycopg.Cursor[tuple[Any, ...]]):
+    connection: _OurConnection
+
     def execute(self, query: Any, params: Any = None, **kwargs: Any) -> Self:
-        hook = getattr(self.connection, "on_statement", None)
-        if hook is not None:
-            hook()
-        super().execute(query, params, **kwargs)
+        with self.connection.turn:
+            if self.connection.on_statement is not None:
+                self.connection.on_statement()
+            super().execute(query, params, **kwargs)
         return self
 
 
-class _CountedConnection(psycopg.Connection[tuple[Any, ...]]):
+class _OurConnection(psycopg.Connection[tuple[Any, ...]]):
+    """May be shared by threads: a statement, or a whole ``transaction()``, is one thread's turn.
+
+    psycopg's own lock holds for one statement only, so another thread's would slip into a transaction.
+    """
+
     on_statement: Callable[[], None] | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.turn = threading.RLock()
+
+    @contextmanager
+    def transaction(
+        self,
+        savepoint_name: str | None = None,
+        force_rollback: bool = False,  # noqa: FBT001, FBT002  # as psycopg has it
+    ) -> Iterator[psycopg.Transaction]:
+        with self.turn, super().transaction(savepoint_name, force_rollback) as transaction:
+            yield transaction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,11 +157,11 @@ class Connector:
         """
         name = f"{self.application} {purpose}"[:63]
         try:
-            connection = _CountedConnection.connect(
+            connection = _OurConnection.connect(
                 self.dsn,
                 autocommit=True,
                 application_name=name,
-                cursor_factory=_CountingCursor,
+                cursor_factory=_OurCursor,
                 prepare_threshold=None,
                 connect_timeout=10,
                 **_KEEPALIVES,  # type: ignore[arg-type]  # libpq takes them as text
