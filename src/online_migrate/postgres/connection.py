@@ -58,6 +58,9 @@ client_connection_check_interval (from 14 on): a statement whose runner was kill
 tcp_…: the same from the server's side, so that the sessions, and the locks, of a runner whose machine vanished end within
 30 s.  Over a Unix socket, and where the system has no such option, setting them does nothing (pqcomm.c)."""
 
+_CUTTING = {"57014": "statement_timeout", "25P04": "transaction_timeout", "57P05": "idle_session_timeout"}
+"""what may end a session's first message, by SQLSTATE (manual, appendix A)"""
+
 
 class NoServer(ConnectionFailed):
     """The server did not let us in."""
@@ -180,7 +183,8 @@ class Connector:
             self._settle(connection, settings or {}, may_be_standby=may_be_standby)
         except psycopg.Error as error:
             connection.close()
-            raise NoServer(f"no usable session: {_one_line(error)}", remedy=_remedy(str(error))) from error
+            remedy = _cut_off(error) or _remedy(str(error))
+            raise NoServer(f"no usable session: {_one_line(error)}", remedy=remedy) from error
         except OnlineMigrateError:
             connection.close()
             raise
@@ -214,6 +218,12 @@ def name_beside_parameters(*names: str) -> sql.Identifier:
 
 def _one_line(error: psycopg.Error) -> str:
     return " ".join(str(error).split())
+
+
+def _cut_off(error: psycopg.Error) -> str:
+    """The remedy where a timeout of the role's or the database's ends the message that sets our own."""
+    name = _CUTTING.get(error.sqlstate or "", "")
+    return name and f"ALTER ROLE … RESET {name}, ALTER DATABASE … too, or options='-c {name}=0' in the DSN"
 
 
 def _remedy(message: str) -> str:
