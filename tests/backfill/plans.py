@@ -6,6 +6,7 @@ from pathlib import Path
 
 from online_migrate.clock import Signal, SystemClock
 from online_migrate.engine.check import check
+from online_migrate.engine.explain import explain
 from online_migrate.engine.runner import Runner
 from online_migrate.engine.secrets import Secrets
 from online_migrate.engine.survey import survey
@@ -44,9 +45,19 @@ def findings_of(dsn: str, *steps: str) -> dict[str, Finding]:
         connection.close()
 
 
-def run_plan(dsn: str, *steps: str) -> list[Event]:
+def explained(dsn: str, *steps: str) -> list[str]:
+    """The statements that explain prints with the database."""
+    connection = Connector(dsn=dsn).open("explain")
+    try:
+        plan = plan_of(*steps)
+        return [s.text for step in explain(plan, survey(plan, connection)).steps for s in step.statements]
+    finally:
+        connection.close()
+
+
+def run_plan(dsn: str, *steps: str, ears: Ears | None = None) -> list[Event]:
     """Run it to its end; returns the events."""
-    ears = Ears()
+    ears = ears or Ears()
     Runner(
         plan=plan_of(*steps),
         connector=Connector(dsn=dsn),

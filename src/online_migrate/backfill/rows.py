@@ -52,20 +52,35 @@ class Few:
         )
 
 
-def late_rows_statement(target: Target, among: Few | None = None) -> sql.Composed:
+def unfilled_statement(
+    table: sql.Composable,
+    column: sql.Composable,
+    key: Sequence[str],
+    *,
+    among: Few | None = None,
+    limit: int | None = None,
+) -> sql.Composed:
+    """Rows without a value, by their primary key, without one by ctid: the proof, as run executes and explain prints it.
+
+    One statement, one snapshot; rows that others have locked are found too.
+    """
+    names = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(c)) for c in key or ("ctid",))
+    query = sql.SQL("SELECT {} FROM ONLY {} WHERE {} IS NULL").format(names, table, column)
+    if among is not None:
+        query += sql.SQL(" AND {}").format(among.condition)
+    return query if limit is None else query + sql.SQL(" LIMIT {}").format(sql.Literal(limit))
+
+
+def late_rows_statement(
+    target: Target, among: Few | None = None, *, limit: int | None = None
+) -> sql.Composed:
     """Rows without a value, as :class:`Few` names them."""
-    columns = sql.SQL(", ").join(
-        sql.SQL("{}::text").format(sql.Identifier(c)) for c in target.key or ("ctid",)
-    )
-    narrowed: sql.Composable = sql.SQL("") if among is None else sql.SQL("{} AND ").format(among.condition)
-    return sql.SQL("SELECT {} FROM ONLY {} WHERE {}{} IS NULL").format(
-        columns, target.sql_table, narrowed, target.sql_column
-    )
+    return unfilled_statement(target.sql_table, target.sql_column, target.key, among=among, limit=limit)
 
 
 def read_late_rows(connection: Connection, target: Target, limit: int, *, among: Few | None = None) -> Few:
     """Rows without a value, in one snapshot; rows that others have locked count."""
-    query = sql.SQL("{} LIMIT {}").format(late_rows_statement(target, among), sql.Literal(limit))
+    query = late_rows_statement(target, among, limit=limit)
     return Few(target=target, names=tuple(connection.execute(query).fetchall()))
 
 

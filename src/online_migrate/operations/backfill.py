@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from typing import ClassVar, Literal
 
 from psycopg import sql
 
+from online_migrate.backfill.bench import Target
 from online_migrate.backfill.chunks import Position, Walk, next_slice
 from online_migrate.backfill.forecast import Forecast, forecast
 from online_migrate.backfill.parents import Around, read_value_traps
+from online_migrate.backfill.rows import unfilled_statement
+from online_migrate.backfill.settle import LATE_LIMIT
 from online_migrate.backfill.strategy import decide_strategy, index_with
 from online_migrate.backfill.throttlers import WalSinceCheckpoint, throttlers_for
 from online_migrate.backfill.traps import Trap, read_traps
@@ -31,6 +36,7 @@ from online_migrate.plan.model import Phase, Step
 from online_migrate.plan.units import Duration
 from online_migrate.postgres.catalog import TableInfo
 
+_SUBQUERY = re.compile(r"\bselect\b", re.IGNORECASE)
 MANUAL = "https://www.postgresql.org/docs/current/storage-hot.html"
 
 
@@ -63,6 +69,12 @@ class Backfill(Operation[BackfillParams]):
             return f"backfill {params.column} from {joins[-1].table} by {', '.join(j.on for j in joins)}"
         return f"backfill {params.column}{' by sql' if isinstance(params.value, SqlValue) else ''}"
 
+    def may_run_beside(self, params: BackfillParams, tables: Collection[str]) -> bool:
+        """Not where a value may be read from a table that is filled beside it, and comes first in the plan's order."""
+        if isinstance(params.value, FromParent):
+            return not any(j.table in tables for j in params.value.joins)
+        return not (isinstance(params.value, SqlValue) and _SUBQUERY.search(params.value.sql))
+
     def statements(self, place: Place, params: BackfillParams) -> tuple[Statement, ...]:
         walk, why = (
             Walk(pages_total=8192, chunk_pages=8192, stripes=16),
@@ -76,14 +88,14 @@ class Backfill(Operation[BackfillParams]):
         condition = sql.SQL("true") if part is None else part.condition
         column = sql.Identifier(params.column)
         batch = update_statement(place.sql_table, column, _value(place, params), condition)
-        proof = sql.SQL("SELECT ctid FROM ONLY {} WHERE {} IS NULL LIMIT 1000").format(
-            place.sql_table, column
-        )
+        key = () if table is None else Target(table=table, column=params.column, value="").key
+        proof = unfilled_statement(place.sql_table, column, key, limit=LATE_LIMIT)
+        note = "the proof: one statement, one snapshot, no row"
+        if table is None:
+            note += "; rows by their primary key where they have one"
         return (
             Statement(sql=batch, kind=Kind.BATCH, note=why),
-            Statement(
-                sql=proof, kind=Kind.READ, note="the proof: one statement, one snapshot, no row", group=1
-            ),
+            Statement(sql=proof, kind=Kind.READ, note=note, group=1),
         )
 
     def preflight(self, place: Place, params: BackfillParams) -> list[Finding]:
