@@ -13,7 +13,7 @@ from benchmarks.workbench import Heard, workbench
 from online_migrate.backfill.batch import Change
 from online_migrate.backfill.worker import Backfill
 from online_migrate.errors import VerificationFailed
-from online_migrate.events import Event, LateRows
+from online_migrate.events import Event, LateRows, WaitEnded, WaitGoesOn, WaitStarted
 from tests.backfill.tables import ask, do, make_table
 
 HOT = "UPDATE t SET v = v + 1 WHERE id <= 10"
@@ -151,3 +151,36 @@ def test_only_rounds_without_progress_count(database: str, monkeypatch: pytest.M
         work._writer.commit = first  # type: ignore[assignment,method-assign]
         work.run()
     assert [e.rows for e in heard.of("late_rows")] == [4, 3, 2, 1]
+
+
+def test_who_holds_the_rows_is_told_again(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every 10 s, here every 0.3: the operator is about to end a session, and it may be another by now."""
+    monkeypatch.setattr("online_migrate.backfill.settle.TELL_EVERY_S", 0.3)
+    make_table(database, 50)
+    heard = Heard()
+    first = psycopg.connect(database, application_name="the first")
+    second = psycopg.connect(database, application_name="the second")
+    try:
+        first.execute("SELECT FROM t WHERE id = 7 FOR UPDATE")
+        waiting = threading.Thread(target=second.execute, args=["SELECT FROM t WHERE id = 7 FOR UPDATE"])
+        waiting.start()
+        handing_over = threading.Timer(0.8, first.rollback)
+        handing_over.start()
+        letting_go = threading.Timer(1.8, second.rollback)
+        letting_go.start()
+        with workbench(database, "t", emit=heard.emit) as bench:
+            assert Backfill(bench, table="t", column="c", value="1").run() == 50
+        for thread in (waiting, handing_over, letting_go):
+            thread.join()
+    finally:
+        first.close()
+        second.close()
+    waits = [e for e in heard.events if isinstance(e, WaitStarted | WaitGoesOn | WaitEnded)]
+    assert isinstance(waits[0], WaitStarted)
+    assert "the first" in waits[0].reason
+    again = [e for e in waits[1:-1] if isinstance(e, WaitGoesOn)]
+    assert len(again) == len(waits) - 2 >= 2
+    assert "the second" in again[-1].reason
+    assert {e.kind for e in waits} == {"row_lock"}
+    assert [e.seconds for e in again] == sorted(e.seconds for e in again)
+    assert isinstance(waits[-1], WaitEnded)

@@ -16,8 +16,9 @@ from online_migrate.backfill.chunks import position_of
 from online_migrate.backfill.rows import Few, read_holders, read_late_rows
 from online_migrate.backfill.writing import Calls, read_calls, statements_since
 from online_migrate.errors import LockNotHad, VerificationFailed
-from online_migrate.events import LateRows, WaitEnded, WaitStarted
+from online_migrate.events import LateRows, WaitEnded, WaitGoesOn, WaitStarted
 from online_migrate.journal.store import CursorRecord
+from online_migrate.postgres.lock_window import TELL_EVERY_S
 
 LATE_LIMIT = 1000
 """rows without a value that one proof looks for; from this many on the whole table is walked again"""
@@ -84,7 +85,7 @@ class Settlement:
     def _mend(self, cursor: CursorRecord, late: Few) -> CursorRecord:
         """A few rows by their keys; those that are locked are waited for, and it is said who has them."""
         began, before = self.bench.clock.monotonic(), cursor.rows_done
-        is_waiting = False
+        told: float | None = None
         while True:
             cursor = self._write(cursor, late.condition, late.by)
             if cursor.rows_done > before:
@@ -93,9 +94,8 @@ class Settlement:
                 continue
             if not read_late_rows(self.bench.work, self.writer.target, 1, among=late):
                 break
-            self._wait_for_holders(late, began, is_first=not is_waiting)
-            is_waiting = True
-        if is_waiting:
+            told = self._wait_for_holders(late, began, told)
+        if told is not None:
             self.bench.emit(WaitEnded, kind="row_lock", seconds=self.bench.clock.monotonic() - began)
         if cursor.rows_done == before and late.by is By.TID:
             # without a key there is no other way to rows that the application moves faster than we come back to them
@@ -122,21 +122,30 @@ class Settlement:
         self.bench.ensure_going()
         return bool(free)
 
-    def _wait_for_holders(self, late: Few, began: float, *, is_first: bool) -> None:
-        bench, table = self.bench, self.writer.target.table
-        elapsed = bench.clock.monotonic() - began
-        if is_first or elapsed > bench.locks.lock_wait:
+    def _wait_for_holders(self, late: Few, began: float, told: float | None) -> float:
+        """Wait a moment; who has the rows is told at first, and again every 10 s, for it may be another by then.
+
+        Returns when it was told last.  Raises :class:`LockNotHad` after ``lock_wait``.
+        """
+        bench, table, now = self.bench, self.writer.target.table, self.bench.clock.monotonic()
+        is_over = now - began > bench.locks.lock_wait
+        if told is None or is_over or now - told >= TELL_EVERY_S:
             holders = read_holders(bench.watch, bench.work, late)
-            if elapsed > bench.locks.lock_wait:
+            if is_over:
                 raise LockNotHad(
                     f"rows of {table.full_name} stay locked for {bench.locks.lock_wait:.0f} s",
                     blockers=holders,
                     remedy="let them end, then run the same command again",
                 )
             reason = f"rows of {table.full_name} are locked: {holders[0] if holders else 'by whom is not to be seen'}"
-            bench.emit(WaitStarted, kind="row_lock", reason=reason)
+            if told is None:
+                bench.emit(WaitStarted, kind="row_lock", reason=reason)
+            else:
+                bench.emit(WaitGoesOn, kind="row_lock", reason=reason, seconds=now - began)
+            told = now
         bench.clock.wait(ROW_LOCK_LOOK_S, bench.signal)
         bench.ensure_going()
+        return told
 
     def _keep_coming(self, late: Few, calls: Calls) -> VerificationFailed:
         target = self.writer.target
