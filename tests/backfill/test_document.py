@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.workbench import workbench
-from online_migrate.backfill import batch, settle, strategy
+from online_migrate.backfill import batch, settle, strategy, telling, worker
 from online_migrate.backfill.bench import Target
 from online_migrate.operations.backfill import Backfill, BackfillParams
 from online_migrate.plan.yaml_file import read_document
@@ -35,6 +35,8 @@ def test_its_numbers_are_the_code_s() -> None:
     assert f"lock_timeout = '{batch.ROW_LOCK_TIMEOUT}'" in TEXT
     assert f"after {settle.LATE_ROUNDS} rounds" in TEXT
     assert f"LIMIT {settle.LATE_LIMIT}" in TEXT
+    assert f"every {worker.MEASURE_WAL_EVERY}th batch" in TEXT
+    assert f"every\n{telling.FORECAST_AGAIN_S / 60:.0f} minutes, a note" in TEXT
 
 
 def test_the_batch_that_is_shown_is_the_one_that_runs(database: str) -> None:

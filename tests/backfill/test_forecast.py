@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import re
+import time
+from dataclasses import dataclass, field
+
 import pytest
 
-from online_migrate.backfill.forecast import Rates, bytes_text, forecast, seconds_text
-from online_migrate.events import Note
+from benchmarks.workbench import Heard, workbench
+from online_migrate.backfill import telling
+from online_migrate.backfill.forecast import (
+    KEPT_ROUNDS,
+    ROUND_S,
+    Costs,
+    Mark,
+    Rates,
+    bytes_text,
+    forecast,
+    seconds_text,
+)
+from online_migrate.backfill.worker import Backfill
+from online_migrate.events import Event, Note
+from online_migrate.plan.model import Pace
+from online_migrate.postgres.connection import Connection
 from tests.backfill.plans import findings_of
-from tests.backfill.tables import make_table
+from tests.backfill.tables import do, make_table, session
 
 
 def test_a_forecast_is_a_range() -> None:
@@ -81,18 +99,142 @@ def test_check_forecasts_the_step_once_for_all_its_tables(database: str) -> None
     assert " to " in found["forecast"].fact
 
 
-def test_a_running_pass_says_what_is_left(database: str) -> None:
-    """From the first minute on: a note with a range; here the minute is made short."""
-    from benchmarks.workbench import Heard, workbench
-    from online_migrate.backfill.worker import Backfill
-    from online_migrate.plan.model import Pace
+def marked(rounds: list[tuple[float, int]], *, rows: int = 1_000, bytes_a_row: list[int]) -> Costs:
+    """A pass of rounds that end at these shares and table sizes, ten seconds each; one row in ten is measured."""
+    costs = Costs()
+    for n, (share, size) in enumerate(rounds):
+        if n:
+            costs.note(rows - rows // 10, None)
+            costs.note(rows // 10, bytes_a_row[n - 1] * (rows // 10))
+        costs.end_round(Mark(at_s=10.0 * n, share=share, table_bytes=size))
+    return costs
 
+
+def test_what_is_left_is_as_the_cheapest_and_as_the_dearest_round() -> None:
+    """WAL by the rows that were measured, of all rows of the round; growth by the table's size; both by the share walked."""
+    costs = marked([(0.0, 10_000), (0.1, 10_500), (0.3, 12_500)], bytes_a_row=[200, 150])
+    wal, growth = costs.wal_left(0.5), costs.growth_left(0.5)
+    assert wal is not None
+    assert growth is not None
+    assert wal.low == pytest.approx(0.5 * 1_000 * 150 / 0.2)
+    assert wal.high == pytest.approx(0.5 * 1_000 * 200 / 0.1)
+    assert growth.low == pytest.approx(0.5 * 500 / 0.1)
+    assert growth.high == pytest.approx(0.5 * 2_000 / 0.2)
+
+
+def test_one_round_shows_no_spread() -> None:
+    """And a half one, as after a resume within a chunk, is not one: unknown until two were walked."""
+    assert Costs().wal_left(0.5) is None
+    costs = marked([(0.15, 100), (0.2, 200)], bytes_a_row=[100])
+    assert costs.wal_left(0.2) is None
+    assert costs.growth_left(0.2) is None
+
+
+def test_a_size_that_could_not_be_read_is_not_made_up() -> None:
+    """Behind somebody's lock: the rounds on both its sides have no growth, and their WAL all the same."""
+    costs = Costs()
+    for n, size in enumerate([100, None, 300, 400]):
+        costs.note(10, 1_000)
+        costs.end_round(Mark(at_s=n, share=n / 10, table_bytes=size))
+    assert costs.growth_left(0.3) is None
+    assert costs.wal_left(0.3) is not None
+
+
+def test_a_table_that_shrinks_grows_by_nothing() -> None:
+    """Somebody's VACUUM has cut it: no negative growth is foretold."""
+    costs = marked([(0.0, 1_000), (0.1, 500), (0.2, 600)], bytes_a_row=[1, 1])
+    growth = costs.growth_left(0.2)
+    assert growth is not None
+    assert growth.low == 0
+
+
+def test_rounds_that_are_kept_are_few() -> None:
+    """The last ones count, and memory stays flat."""
+    costs = Costs()
+    for n in range(1_000):
+        costs.note(10, 1_000)
+        costs.end_round(Mark(at_s=n, share=n / 1_000, table_bytes=n))
+    assert len(costs._wal) == len(costs._growth) == KEPT_ROUNDS
+    assert costs.is_long_enough(999 + ROUND_S)
+    assert not costs.is_long_enough(999 + ROUND_S / 2)
+
+
+SLOW = Pace.model_construct(duty=0.2, batch_target=0.01, min_rows=400, max_rows=400)
+SLOWER = Pace.model_construct(duty=0.08, batch_target=0.02, max_rows=300)
+
+
+@dataclass
+class Foretold:
+    """Hears a pass, and looks at the server when the forecast is told."""
+
+    watch: Connection
+    heard: Heard = field(default_factory=Heard)
+    notes: list[str] = field(default_factory=list)
+    before: tuple[float, ...] = ()
+
+    def emit(self, event_type: type[Event], **fields: object) -> None:
+        self.heard.emit(event_type, **fields)
+        if event_type is Note:
+            self.notes.append(str(fields["message"]))
+            self.before = self.look()
+
+    def look(self) -> tuple[float, ...]:
+        """The time in seconds, WAL position and size of the table in bytes."""
+        row = self.watch.execute(
+            "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::int8, pg_relation_size('t')"
+        ).fetchone()
+        assert row is not None
+        return time.monotonic(), int(row[0]), int(row[1])
+
+
+def size_of(text: str) -> float:
+    """``1.5 MB`` as bytes, ``3.2 s`` as seconds."""
+    number, unit = text.split()
+    return float(number) * {"bytes": 1, "kB": 1e3, "MB": 1e6, "s": 1}[unit]
+
+
+FORETOLD = re.compile(
+    r"public\.t: (\S+ \S+) to (\S+ \S+) left, by the rate of the last half minute; (?:some )?(\S+ \S+)(?: to (\S+ \S+))? more of WAL"
+    r"(?: \(VACUUM's own apart\))?, (?:some )?(\S+ \S+)(?: to (\S+ \S+))? more of table, by the (?:chunks|tenths of the table) that were walked"
+)
+
+
+@pytest.mark.parametrize("indexed", [False, True], ids=["interleaved", "index on the column"])
+def test_a_running_pass_says_what_is_left_and_is_right(
+    database: str, monkeypatch: pytest.MonkeyPatch, indexed: bool
+) -> None:
+    """Time, WAL and growth as ranges once they are measured, here early on; what is written and grown then lies within."""
+    monkeypatch.setattr(telling, "FORECAST_AFTER_S", 0.0)
+    monkeypatch.setattr("online_migrate.backfill.forecast.ROUND_S", 0.0)
+    monkeypatch.setattr("online_migrate.backfill.strategy.CHUNK_PAGES", 128)
+    monkeypatch.setattr("online_migrate.backfill.worker.MEASURE_WAL_EVERY", 3)
+    make_table(database, 80_000, more="CREATE INDEX ON t (c)" if indexed else "")
+    do(database, "CHECKPOINT")
+    with session(database) as watch:
+        foretold = Foretold(watch)
+        with workbench(database, "t", pace=SLOW, emit=foretold.emit) as bench:
+            Backfill(bench, table="t", column="c", value="1").run()
+            after = foretold.look()
+    told = FORETOLD.fullmatch(foretold.notes[-1])
+    assert told is not None, foretold.notes
+    seconds, wal, growth = (b - a for a, b in zip(foretold.before, after, strict=True))
+    ends = [told[1], told[2], told[3], told[4] or told[3], told[5], told[6] or told[5]]
+    low_s, high_s, low_wal, high_wal, low_growth, high_growth = map(size_of, ends)
+    assert 0.6 * low_s <= seconds <= 1.6 * high_s, foretold.notes
+    assert 0.8 * low_wal <= wal <= 1.25 * high_wal, foretold.notes
+    page = 8192
+    assert 0.75 * low_growth - 16 * page <= growth <= 1.25 * high_growth + 16 * page, foretold.notes
+    assert high_wal < 10 * wal
+
+
+def test_what_is_not_measured_yet_is_not_told(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table that is one chunk has no second one to compare: its time is told, WAL and growth are n/a."""
+    monkeypatch.setattr(telling, "FORECAST_AFTER_S", 0.0)
     make_table(database, 20_000)
     heard = Heard()
-    pace = Pace.model_construct(duty=0.08, batch_target=0.02, max_rows=300)
-    with workbench(database, "t", pace=pace, emit=heard.emit) as bench:
-        work = Backfill(bench, table="t", column="c", value="1")
-        work._teller._forecast_at = bench.clock.monotonic()
-        work.run()
-    notes = [e.message for e in heard.events if isinstance(e, Note)]
-    assert any("left, by the rate of the last half minute" in n for n in notes)
+    with workbench(database, "t", pace=SLOWER, emit=heard.emit) as bench:
+        Backfill(bench, table="t", column="c", value="1").run()
+    (note,) = heard.of("note")
+    assert note.message.endswith(
+        " left, by the rate of the last half minute; WAL and growth n/a before two chunks were walked"
+    )

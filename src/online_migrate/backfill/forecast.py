@@ -23,6 +23,11 @@ SHORTEST_S = 1.0
 """less is no measure"""
 PARTS = 6
 """the window is cut into so many: the slowest and the fastest of them are the ends of the range"""
+ROUND_S = 5.0
+"""a shorter round is taken together with the next: the table's size is not read more often"""
+KEPT_ROUNDS = 12
+FEWEST_ROUNDS = 2
+"""one shows no spread"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +117,67 @@ class Rates:
 def _left(first: tuple[float, float], last: tuple[float, float]) -> float | None:
     seconds, gained = last[0] - first[0], last[1] - first[1]
     return None if gained <= 0 or seconds < SHORTEST_S else (1 - last[1]) * seconds / gained
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """Where a pass stands between two rounds; ``table_bytes`` is None where the size could not be read."""
+
+    at_s: float
+    share: float
+    table_bytes: int | None
+
+
+class Costs:
+    """How much WAL a pass writes, and how much its table grows, as measured round by round.
+
+    A round is what repeats: a chunk, of which the first stripe finds no room in its pages and all others do; where an index
+    holds the column, what lies between two vacuums.  Half a round says nothing of the other half.
+    """
+
+    def __init__(self) -> None:
+        self._mark: Mark | None = None
+        self._rows = self._measured_rows = self._measured_bytes = 0
+        self._wal: deque[float] = deque(maxlen=KEPT_ROUNDS)
+        self._growth: deque[float] = deque(maxlen=KEPT_ROUNDS)
+
+    def note(self, rows: int, wal_bytes: int | None) -> None:
+        """A batch of so many rows; its WAL where it was measured."""
+        self._rows += rows
+        if wal_bytes is not None:
+            self._measured_rows += rows
+            self._measured_bytes += wal_bytes
+
+    def is_long_enough(self, now_s: float) -> bool:
+        return self._mark is None or now_s - self._mark.at_s >= ROUND_S
+
+    def end_round(self, mark: Mark) -> None:
+        """Here a round ends, where one was begun, and the next begins."""
+        before, self._mark = self._mark, mark
+        rows, measured_rows, measured_bytes = self._rows, self._measured_rows, self._measured_bytes
+        self._rows = self._measured_rows = self._measured_bytes = 0
+        if before is None or mark.share <= before.share:
+            return
+        walked = mark.share - before.share
+        if measured_rows:
+            self._wal.append(measured_bytes / measured_rows * rows / walked)
+        if mark.table_bytes is not None and before.table_bytes is not None:
+            self._growth.append(max(mark.table_bytes - before.table_bytes, 0) / walked)
+
+    def wal_left(self, share: float) -> Range | None:
+        """Bytes that the batches from ``share`` on will write; None while that is not known."""
+        return _spread(self._wal, 1 - share)
+
+    def growth_left(self, share: float) -> Range | None:
+        """Bytes that the table will grow by; None while that is not known."""
+        return _spread(self._growth, 1 - share)
+
+
+def _spread(by_share: deque[float], left: float) -> Range | None:
+    """As the cheapest and as the dearest round."""
+    if len(by_share) < FEWEST_ROUNDS:
+        return None
+    return Range(low=min(by_share) * left, high=max(by_share) * left)
 
 
 def seconds_text(seconds: float) -> str:
