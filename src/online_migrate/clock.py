@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 
@@ -16,17 +18,36 @@ class Signal:
     def __init__(self) -> None:
         self._stop = threading.Event()
         self._abort = threading.Event()
+        self._children: list[Signal] = []
         self.reason = ""
 
     def stop(self, reason: str) -> None:
         """Ask for a stop after the current batch."""
         self.reason = self.reason or reason
         self._stop.set()
+        for child in tuple(self._children):
+            child.stop(reason)
 
     def abort(self, reason: str) -> None:
         """Ask for a stop now: running statements are cancelled."""
         self.stop(reason)
         self._abort.set()
+        for child in tuple(self._children):
+            child.abort(reason)
+
+    @contextmanager
+    def child(self) -> Iterator[Signal]:
+        """A signal that hears what this one hears, and may be stopped without it."""
+        child = Signal()
+        self._children.append(child)  # before the look: whoever stops us meanwhile finds one of both
+        if self.is_stopping:
+            child.stop(self.reason)
+        if self.is_aborting:
+            child.abort(self.reason)
+        try:
+            yield child
+        finally:
+            self._children.remove(child)
 
     @property
     def is_stopping(self) -> bool:

@@ -90,8 +90,8 @@ class Patience:
             " WHERE n.nspname = %s AND c.relkind IN ('r', 'p', 'm')",
             [self.schema],
         ).fetchall()
-        mine = [self.sessions.work.info.backend_pid, self.sessions.journal.info.backend_pid]
-        found = read_blockers(watch, [(oid, LockMode.ACCESS_SHARE) for (oid,) in rows], mine=mine)
+        needs = [(oid, LockMode.ACCESS_SHARE) for (oid,) in rows]
+        found = read_blockers(watch, needs, mine=self.sessions.pids)
         return tuple(b for b in found if b.relation == table) or found
 
 

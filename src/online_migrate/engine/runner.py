@@ -75,6 +75,7 @@ class Runner:
     _sessions: Sessions = field(init=False)
     _lease: Lease = field(init=False)
     _run_id: int = field(init=False, default=0)
+    _walking: Walk | None = field(init=False, default=None)
 
     def run(self) -> Ended:
         """Raises nothing but errors of ours."""
@@ -215,7 +216,7 @@ class Runner:
         )
 
     def _walk(self) -> tuple[Ended, str]:
-        walk = Walk(
+        self._walking = walk = Walk(
             plan=self.plan,
             run_id=self._run_id,
             sessions=self._sessions,
@@ -266,8 +267,9 @@ class Runner:
             return
 
     def _mark_failed(self, reason: str) -> None:
+        failed = None if self._walking is None else self._walking.failed
         for record in self._journal.read_steps(self._run_id):
-            if record.state == "running":
+            if record.state == "running" and (failed is None or failed.key == record.key):
                 self._journal.set_step(self._run_id, record.key, "failed", reason=reason)
                 self._emit(StepFailed, stage=record.stage, step=record.step, table=record.table, error=reason)
         for stage in self._journal.read_stages(self._run_id):

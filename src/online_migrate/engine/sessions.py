@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import psycopg
@@ -40,6 +41,7 @@ class Sessions:
     work: Connection = field(init=False)
     watch: Connection = field(init=False)
     journal: Connection = field(init=False)
+    _more: list[Connection] = field(init=False, default_factory=list)
     _old: list[tuple[int, object]] = field(default_factory=list)
 
     def open(self) -> None:
@@ -51,7 +53,30 @@ class Sessions:
         self.watch = self._open("watch")
         self._old = [self._identity(c) for c in (self.journal, self.work, self.watch)]
 
+    @contextmanager
+    def workers(self, count: int) -> Iterator[list[Connection]]:
+        """So many sessions for work, ``work`` and others that are closed afterwards."""
+        try:
+            for number in range(2, count + 1):
+                self._more.append(self._open(f"work {number}"))
+                self._old.append(self._identity(self._more[-1]))
+            yield [self.work, *self._more]
+        finally:
+            self._close_more()
+
+    def _close_more(self) -> None:
+        while self._more:
+            self._more.pop().close()
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes of all that are open."""
+        return [
+            c.info.backend_pid for c in (self.journal, self.watch, self.work, *self._more) if not c.closed
+        ]
+
     def close(self) -> None:
+        self._close_more()
         for name in ("work", "watch", "journal"):
             connection = getattr(self, name, None)
             if connection is not None:
@@ -65,10 +90,9 @@ class Sessions:
         losses, regained_at = 0, self.clock.monotonic()
         while True:
             try:
-                work()
+                with saying(what):
+                    work()
             except psycopg.Error as error:
-                if trouble_of(error) not in (Trouble.LOST, Trouble.UNAVAILABLE):
-                    raise in_our_words(error, what) from error
                 losses = losses + 1 if self.clock.monotonic() - regained_at < IN_A_ROW_S else 1
                 if losses > LOSSES:
                     raise ConnectionFailed(
@@ -163,3 +187,14 @@ class Sessions:
                     remedy="wait for it, or end it, then run again",
                 )
         self._old = []
+
+
+@contextmanager
+def saying(what: object) -> Iterator[None]:
+    """Errors of the server are raised in our words, with ``what`` it was; a loss comes out as it is: it is no end."""
+    try:
+        yield
+    except psycopg.Error as error:
+        if trouble_of(error) in (Trouble.LOST, Trouble.UNAVAILABLE):
+            raise
+        raise in_our_words(error, str(what)) from error

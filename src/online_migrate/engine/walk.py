@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 from online_migrate.backfill.throttlers import Throttles
 from online_migrate.clock import Clock, Signal
 from online_migrate.control import take_stop
+from online_migrate.engine.crew import Crew, Hand
 from online_migrate.engine.patience import Patience
 from online_migrate.engine.secrets import Secrets
-from online_migrate.engine.sessions import Sessions
+from online_migrate.engine.sessions import Sessions, saying
 from online_migrate.engine.transitions import Action, decide_action
 from online_migrate.errors import (
     Conflict,
@@ -62,6 +64,8 @@ class Walk:
     """of all lock windows of this run"""
     throttles: Throttles = field(default_factory=Throttles)
     """of all backfills of this run"""
+    failed: Step | None = field(init=False, default=None)
+    """which of several side by side ended the run; the others were stopped on its account"""
     _standbys: Standbys = field(init=False)
     _patience: Patience = field(init=False)
     _stop_looked_at: float = field(init=False, default=0.0)
@@ -99,9 +103,8 @@ class Walk:
         self.journal.set_stage(self.run_id, stage.name, "running")
         self._emit(StageStarted, stage=stage.name, phase=stage.phase.value)
         steps = expand(self.plan, self.journal.read_tables(self.run_id), OPERATIONS)
-        for step in steps:
-            if step.stage == stage.name:
-                self._steadily(partial(self._patiently, stage, step, steps), step)
+        for group in self._groups(stage, steps):
+            self._steadily(partial(self._take_all, stage, group, steps), group[0])
         self.journal.set_stage(self.run_id, stage.name, "done")
         self._emit(StageEnded, stage=stage.name, seconds=self.clock.monotonic() - began)
 
@@ -125,23 +128,63 @@ class Walk:
     def _steadily(self, work: Callable[[], None], what: object) -> None:
         self.sessions.steadily(work, self.lease.fence.sql, str(what))
 
+    # which steps
+
+    def _groups(self, stage: Stage, steps: tuple[Step, ...]) -> list[tuple[Step, ...]]:
+        """One step after the other, or the tables of a step of the plan together where they may be filled side by side."""
+        mine = [s for s in steps if s.stage == stage.name]
+        if stage.pace.workers == 1:
+            return [(s,) for s in mine]
+        groups: list[tuple[Step, ...]] = []
+        for _, same in groupby(mine, key=lambda s: id(s.spec)):
+            group = tuple(same)
+            operation, tables = OPERATIONS[group[0].spec.operation], [s.table for s in group if s.table]
+            is_one = operation.may_run_beside(group[0].spec.params, tables)
+            groups += [group] if is_one else [(s,) for s in group]
+        return groups
+
+    def _take_all(self, stage: Stage, group: tuple[Step, ...], steps: tuple[Step, ...]) -> None:
+        self.failed = None
+        if len(group) == 1:
+            self._patiently(stage, steps, group[0], Hand(work=self.sessions.work, signal=self.signal))
+            return
+        crew = Crew(take=partial(self._in_crew, stage, steps), signal=self.signal)
+        ordered = self._largest_first(group)
+        try:
+            with self.sessions.workers(min(stage.pace.workers, len(ordered))) as sessions:
+                crew.run(ordered, sessions)
+        finally:
+            self.failed = crew.failed
+
+    def _in_crew(self, stage: Stage, steps: tuple[Step, ...], step: Step, hand: Hand) -> None:
+        """Other errors than a loss are told with the step where they came up: the group has several."""
+        with saying(step):
+            self._patiently(stage, steps, step, hand)
+
+    def _largest_first(self, group: tuple[Step, ...]) -> list[Step]:
+        """Those that are open: the longest begins first, so that it does not run on alone at the end."""
+        done = {r.key for r in self.journal.read_steps(self.run_id) if r.state == "done"}
+        catalog = Catalog(self.sessions.work, self.plan.schema)
+        pages = {s: 0 if (t := catalog.table(str(s.table))) is None else t.pages for s in group}
+        return sorted((s for s in group if s.key not in done), key=lambda s: -pages[s])
+
     # one step
 
-    def _patiently(self, stage: Stage, step: Step, steps: tuple[Step, ...]) -> None:
+    def _patiently(self, stage: Stage, steps: tuple[Step, ...], step: Step, hand: Hand) -> None:
         self._patience.take(
-            partial(self._take, stage, step, steps),
+            partial(self._take, stage, steps, step, hand),
             step.table,
             partial(self._emit_step, step=step),
-            partial(self._ensure_going, step),
+            partial(self._ensure_going, step, hand.signal),
         )
 
-    def _take(self, stage: Stage, step: Step, steps: tuple[Step, ...]) -> None:
-        self._ensure_going(step)
+    def _take(self, stage: Stage, steps: tuple[Step, ...], step: Step, hand: Hand) -> None:
+        self._ensure_going(step, hand.signal)
         record = next(r for r in self.journal.read_steps(self.run_id) if r.key == step.key)
         if record.state == "done":
             return
         operation = OPERATIONS[step.spec.operation]
-        place = self._place(step, steps)
+        place = self._place(step, steps, hand)
         self._ensure_table(step, place)
         action = decide_action(record.state, operation.state(place, step.spec.params))
         if action is Action.STOP:
@@ -149,7 +192,7 @@ class Walk:
         if action is Action.ADOPT:
             self._finish(step, "adopted", began=self.clock.monotonic(), rows=record.rows_done)
         else:
-            self._execute(stage, step, operation, place, is_resumed=action is Action.RESUME)
+            self._execute(stage, operation, place, hand, is_resumed=action is Action.RESUME)
 
     def _conflict(self, step: Step, operation: Operation[Any], place: Place) -> Conflict:
         found = operation.preflight(place, step.spec.params)
@@ -158,13 +201,13 @@ class Walk:
         return Conflict(f"{step}: {facts}", remedy=f"{remedy}; then run the same command again")
 
     def _execute(
-        self, stage: Stage, step: Step, operation: Operation[Any], place: Place, *, is_resumed: bool
+        self, stage: Stage, operation: Operation[Any], place: Place, hand: Hand, *, is_resumed: bool
     ) -> None:
-        began = self.clock.monotonic()
+        began, step = self.clock.monotonic(), place.step
         self.journal.set_step(self.run_id, step.key, "running")
         self._emit_step(StepStarted, step, resumed=is_resumed)
-        rows = operation.execute(self._context(stage, place), step.spec.params)
-        fresh = self._place(step, place.all_steps)
+        rows = operation.execute(self._context(stage, place, hand), step.spec.params)
+        fresh = self._place(step, place.all_steps, hand)
         left = operation.verify(fresh, step.spec.params) if operation.is_verified_at_once else []
         if left:
             raise OnlineMigrateError(
@@ -178,21 +221,21 @@ class Walk:
 
     # what a step gets
 
-    def _place(self, step: Step, steps: tuple[Step, ...]) -> Place:
+    def _place(self, step: Step, steps: tuple[Step, ...], hand: Hand) -> Place:
         return Place(
             plan=self.plan,
             step=step,
-            catalog=Catalog(self.sessions.work, self.plan.schema),
+            catalog=Catalog(hand.work, self.plan.schema),
             references=self.journal.read_references(self.run_id),
             journal=self.journal,
             run_id=self.run_id,
             all_steps=steps,
         )
 
-    def _context(self, stage: Stage, place: Place) -> Context:
+    def _context(self, stage: Stage, place: Place, hand: Hand) -> Context:
         return Context(
             place=place,
-            work=self.sessions.work,
+            work=hand.work,
             watch=self.sessions.watch,
             journal=self.journal,
             run_id=self.run_id,
@@ -202,13 +245,14 @@ class Walk:
             hold_when=stage.hold_when,
             sink=self.sink,
             clock=self.clock,
-            signal=self.signal,
+            signal=hand.signal,
             secrets=self.secrets.value,
             show_secret=self.show_secret,
             is_stop_asked=self._is_stop_asked,
             exposure=self.exposure,
             standbys=self._standbys,
             throttles=self.throttles,
+            share=hand.share,
         )
 
     @property
@@ -218,11 +262,11 @@ class Walk:
 
     # stopping
 
-    def _ensure_going(self, step: Step) -> None:
+    def _ensure_going(self, step: Step, signal: Signal) -> None:
         if self.lease.lost:
             raise LeaseLost(self.lease.lost)
-        if self.signal.is_stopping or self._is_stop_asked():
-            raise Interrupted(f"stopped before {step}: {self.signal.reason}")
+        if signal.is_stopping or self._is_stop_asked():
+            raise Interrupted(f"stopped before {step}: {signal.reason}")
 
     def _is_stop_asked(self) -> bool:
         now = self.clock.monotonic()

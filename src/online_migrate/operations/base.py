@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -161,6 +161,8 @@ class Context:
     """those that the plan names, where ACCESS EXCLUSIVE is replayed"""
     throttles: Throttles = field(default_factory=Throttles)
     """of the run: what holds its backfills, and what was seen of it"""
+    share: Callable[[], float] = lambda: 1.0
+    """our part of the pace now, where steps run side by side"""
 
     @property
     def step(self) -> Step:
@@ -221,6 +223,10 @@ class Operation(ABC, Generic[P]):
     def load(self, params: P, folder: Path) -> P:  # noqa: ARG002
         """Read files that the parameters name; raises ValueError."""
         return params
+
+    def may_run_beside(self, params: P, tables: Collection[str]) -> bool:  # noqa: ARG002
+        """May the step's tables be taken side by side, ``tables`` being all of them?  Locks and long statements never are."""
+        return False
 
     def targets(self, params: P) -> tuple[str | None, ...] | None:
         """The tables of the step; None where ``tables`` names them."""

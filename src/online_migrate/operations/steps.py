@@ -120,4 +120,5 @@ def bench_of(context: Context, step: Step) -> Bench:
         signal=context.signal,
         is_stop_asked=context.is_stop_asked,
         throttles=context.throttles,
+        share=context.share,
     )

@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal, Protocol
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-from online_migrate.plan.units import Duration, Share, Size
+from online_migrate.plan.units import MOST_WORKERS, Duration, Duty, Share, Size, write_share
 
 
 class Strict(BaseModel):
@@ -125,8 +125,10 @@ class Pace(Strict):
 
     batch_target: Duration = 0.05
     """how long a batch should take"""
-    duty: Share = 0.5
-    """share of the time in which we work; the rest is pause"""
+    duty: Duty = 0.5
+    """share of the time in which we work, all workers together; the rest is pause.  Above 100% with several workers only"""
+    workers: int = Field(default=1, ge=1, le=MOST_WORKERS)
+    """tables that are filled side by side, the largest first; each has a connection of its own, beside four that they share"""
     max_rows: int = Field(default=50_000, ge=1, le=10_000_000)
     """no batch has more rows"""
     min_rows: int = Field(default=50, ge=1, le=10_000_000)
@@ -138,6 +140,11 @@ class Pace(Strict):
     def _has_room(self) -> Pace:
         if self.min_rows > self.max_rows:
             raise ValueError(f"min_rows {self.min_rows} is more than max_rows {self.max_rows}")
+        if self.duty > self.workers:
+            raise ValueError(
+                f"duty {write_share(self.duty)} is more than {self.workers} worker{'s' * (self.workers > 1)} can do:"
+                f" give up to {self.workers}00%, or more workers"
+            )
         return self
 
 

@@ -14,6 +14,8 @@ _BYTES: Final = {
 }  # fmt: skip
 _NUMBER: Final = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,15})?)\s*([A-Za-z%]*)\s*")
 
+MOST_WORKERS: Final = 8
+"""side by side: each has a session of its own, and the server a backend that works"""
 LONGEST: Final = 24 * 86_400.0
 """seconds; PostgreSQL's timeouts are milliseconds in an int4, 24.8 days"""
 
@@ -31,6 +33,13 @@ def read_bytes(text: object) -> int:
 def read_share(text: object) -> float:
     """``80%`` → 0.8; raises ValueError."""
     return _between(_read(text, {"%": 0.01}, "80%"), 1e-6, 1.0, "0.0001% to 100%")
+
+
+def read_duty(text: object) -> float:
+    """``150%`` → 1.5; raises ValueError."""
+    return _between(
+        _read(text, {"%": 0.01}, "50%"), 1e-6, float(MOST_WORKERS), f"0.0001% to {MOST_WORKERS}00%"
+    )
 
 
 def write_seconds(seconds: float) -> str:
@@ -97,3 +106,10 @@ Share = Annotated[
     _schema("%", "50%"),
 ]
 """A part of a whole, 0…1."""
+Duty = Annotated[
+    float,
+    BeforeValidator(read_duty),
+    PlainSerializer(write_share, return_type=str, when_used="json"),
+    _schema("%", "50%"),
+]
+"""Sessions of ours that are at work, on the average: 1.5 is one always and a second half of the time."""

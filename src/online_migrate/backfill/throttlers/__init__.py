@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Lock
+
 from online_migrate.backfill.throttlers.base import AgedReading, Blind, Reading, Throttle, Throttler
 from online_migrate.backfill.throttlers.commit_latency import CommitLatency
 from online_migrate.backfill.throttlers.lock_waiters import LockWaiters
@@ -38,13 +40,15 @@ class Throttles:
 
     def __init__(self) -> None:
         self._known: dict[str, Throttle] = {}
+        self._lock = Lock()
 
     def of(self, hold_when: HoldWhen, clock: Clock) -> Throttle:
         """The same one for the same limits, with what it has seen."""
         key = repr(hold_when)
-        if key not in self._known:
-            self._known[key] = Throttle(throttlers_for(hold_when), clock)
-        return self._known[key]
+        with self._lock:  # workers side by side: two that came at once would each have one of its own
+            if key not in self._known:
+                self._known[key] = Throttle(throttlers_for(hold_when), clock)
+            return self._known[key]
 
 
 def throttlers_for(hold_when: HoldWhen) -> tuple[Throttler, ...]:

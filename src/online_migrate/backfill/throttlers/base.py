@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 from typing import Final, Protocol
 
 import psycopg
@@ -123,7 +124,7 @@ class Throttle:
     """Several throttlers as one: red while any is red.  Fails closed.
 
     Each is asked at most every ``every_s`` seconds.  One that errors keeps its last reading for ``stale_after_s`` and
-    is red from then on; one that has never answered is red at once.
+    is red from then on; one that has never answered is red at once.  Workers may share it: it asks for one at a time.
     """
 
     def __init__(
@@ -139,12 +140,14 @@ class Throttle:
         self._every_s = every_s
         self._stale_after_s = stale_after_s
         self._states = tuple(_State(throttler=t) for t in self.throttlers)
+        self._turn = Lock()
 
     def read(self, connection: Connection) -> tuple[AgedReading, ...]:
         """Ask those that are due and give all readings.  Raises nothing of psycopg: a lost connection is no answer."""
-        for state in self._states:
-            if state.is_due(self._clock.monotonic(), self._every_s):
-                state.ask(connection, self._clock)
+        with self._turn:
+            for state in self._states:
+                if state.is_due(self._clock.monotonic(), self._every_s):
+                    state.ask(connection, self._clock)
         return self.readings()
 
     def readings(self) -> tuple[AgedReading, ...]:

@@ -1,0 +1,117 @@
+"""Several steps side by side, each on a session of its own: the largest table first, never two on one table.
+
+One budget: the workers have the stage's pace together, so more of them write no more than one, unless the plan gives them
+more.  The first failure ends the others at once, whose batches are rolled back; the journal says how far each has come.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import psycopg
+
+from online_migrate.clock import Signal
+from online_migrate.errors import Interrupted
+from online_migrate.plan.model import Step
+from online_migrate.postgres.connection import Connection
+
+CANCEL_S = 5.0
+"""how long the request to cancel a statement may take"""
+LOOK_S = 0.2
+"""how often it is seen whether all are to end, and, until they have, their statements are cancelled"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hand:
+    """What a worker has of its own."""
+
+    work: Connection
+    """where its statements run"""
+    signal: Signal
+    """stops it"""
+    share: Callable[[], float] = lambda: 1.0
+    """its part of the pace now"""
+
+
+@dataclass(slots=True, kw_only=True)
+class Crew:
+    """Workers for one step of the plan over several tables."""
+
+    take: Callable[[Step, Hand], None]
+    """does one step; what it raises ends all"""
+    signal: Signal
+    """the run's; what stops it lets each worker finish its batch"""
+    failed: Step | None = None
+    """the step that ended the others"""
+    _waiting: deque[Step] = field(init=False, default_factory=deque)
+    _at_work: int = field(init=False, default=0)
+    _error: BaseException | None = field(init=False, default=None)
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+
+    def run(self, steps: Iterable[Step], sessions: Sequence[Connection]) -> None:
+        """Take all the steps in their order, one worker a session; returns when all are done and nobody is at work.
+
+        Raises what the first worker raised that failed, or :class:`Interrupted` where the run is to stop.
+        """
+        self._waiting, self._at_work, self._error = deque(steps), len(sessions), None
+        with self.signal.child() as signal:
+            hands = [Hand(work=work, signal=signal, share=self._share) for work in sessions]
+            threads = {
+                threading.Thread(target=self._work, args=(hand,), name=f"worker {number}"): hand
+                for number, hand in enumerate(hands, 1)
+            }
+            for thread in threads:
+                thread.start()
+            try:
+                self._await(threads)
+            except BaseException:  # the operator's second Ctrl-C
+                signal.abort("cancelled")
+                self._await(threads)
+                raise
+        if self._error is not None:
+            raise self._error
+
+    def _await(self, threads: Mapping[threading.Thread, Hand]) -> None:
+        """Until nobody is at work.  Again and again, since a request to cancel may come between two statements."""
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(LOOK_S)
+                for other, hand in threads.items():
+                    if other.is_alive() and hand.signal.is_aborting:
+                        with suppress(psycopg.Error):  # a session that is lost has nothing to cancel
+                            hand.work.cancel_safe(timeout=CANCEL_S)
+
+    def _share(self) -> float:
+        return 1 / max(self._at_work, 1)
+
+    def _work(self, hand: Hand) -> None:
+        """One worker: the next table as soon as the last is done."""
+        try:
+            while (step := self._next()) is not None:
+                try:
+                    self.take(step, hand)
+                except BaseException as error:  # noqa: BLE001  # raised again by the thread that waits for us
+                    self._fail(step, error, hand.signal)
+                    return
+        finally:
+            with self._lock:
+                self._at_work -= 1
+
+    def _next(self) -> Step | None:
+        with self._lock:
+            return self._waiting.popleft() if self._waiting and self._error is None else None
+
+    def _fail(self, step: Step, error: BaseException, signal: Signal) -> None:
+        """A stop is heard by all; a failure counts for more, and is not waited for behind another's long statement."""
+        is_stop = isinstance(error, Interrupted)
+        with self._lock:
+            if self._error is not None and (is_stop or not isinstance(self._error, Interrupted)):
+                return
+            self._error = error
+            self.failed = None if is_stop else step
+        if not is_stop:
+            signal.abort(f"{step} failed")

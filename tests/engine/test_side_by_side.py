@@ -1,0 +1,255 @@
+"""Several tables filled at once by one run: the largest first, one budget, and stopped, cut off or failed as one."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from online_migrate.clock import Signal
+from online_migrate.engine.crew import Crew, Hand
+from online_migrate.errors import Conflict, Interrupted
+from online_migrate.operations.backfill import Backfill, BackfillParams
+from online_migrate.plan.model import Step, StepSpec
+from online_migrate.postgres.connection import Connection, Connector
+from tests.desk import SLOW, Child, Desk, SessionCount, await_true, small_text
+from tests.engine.test_stop_and_resume import END_SESSION, assert_as_undisturbed
+
+End = tuple[str, dict[str, str]]
+
+TWO = SLOW.replace("duty: 10%", "duty: 20%, workers: 2")
+BACKFILLS = (
+    "SELECT array_agg(table_name ORDER BY started_at) FROM online_migrate.step WHERE step LIKE 'backfill%'"
+)
+MOST_AT_ONCE = """
+SELECT max(n) FROM (SELECT (SELECT count(*) FROM online_migrate.step b WHERE b.step LIKE 'backfill%'
+                              AND b.started_at <= a.started_at AND b.ended_at > a.started_at) AS n
+                      FROM online_migrate.step a WHERE a.step LIKE 'backfill%') x"""
+BESIDE_OTHERS = """
+SELECT count(*) FROM online_migrate.step a JOIN online_migrate.step b ON a.step LIKE 'backfill%' AND b.step NOT LIKE 'backfill%'
+   AND b.started_at < a.ended_at AND b.ended_at > a.started_at"""
+BY_SIZE = """
+SELECT array_agg(t ORDER BY pg_relation_size(t::regclass) DESC)
+  FROM unnest('{transactions,users,promocodes,promo_groups}'::text[]) t"""
+BOTH_AT_WORK = """
+SELECT count(*) = 2 FROM online_migrate.cursor c JOIN online_migrate.step s USING (run_id, stage, step, table_name)
+ WHERE s.state = 'running' AND c.batches > 3"""
+PARTS = """
+SELECT sum((fields ->> 'worked_s')::float8), sum((fields ->> 'paused_s')::float8)
+  FROM online_migrate.history WHERE event = 'throughput' AND table_name = 'transactions'"""
+
+
+@pytest.fixture
+def pair(desk: Desk) -> Desk:
+    """The small plan with two workers, slow enough to act in the middle."""
+    desk.write(small_text(pace=TWO))
+    return desk
+
+
+def await_both(desk: Desk, child: Child) -> None:
+    """Two tables are in the middle of their passes."""
+    await_true(desk.has_journal, "the journal is there", child)
+    desk.await_true(BOTH_AT_WORK, child)
+
+
+def finish(desk: Desk, undisturbed: End) -> None:
+    """At the usual pace, still by two."""
+    desk.write(small_text(pace="{workers: 2}"))
+    child = desk.start("--approve", "swap")
+    assert child.wait(60) == 0, child.said
+    assert_as_undisturbed(desk, undisturbed)
+
+
+def test_two_tables_are_filled_at_once_and_nothing_else_beside_them(pair: Desk, undisturbed: End) -> None:
+    """The largest first, never more than two, no build and no VALIDATE meanwhile, and six sessions with page and history."""
+    with SessionCount(pair.dsn) as sessions:
+        child = pair.start("--approve", "swap", "--metrics-port", "0")
+        await_both(pair, child)
+        pair.await_batches(20, child)
+        assert pair.ask(BOTH_AT_WORK)
+        pair.write(small_text(pace="{workers: 2}"))
+        child.send(signal.SIGTERM)
+        assert child.wait() == 130, child.said
+        finish(pair, undisturbed)
+    assert pair.ask(BACKFILLS)[:2] == pair.ask(BY_SIZE)[:2]
+    assert pair.ask(MOST_AT_ONCE) == 2
+    assert pair.ask(BESIDE_OTHERS) == 0
+    assert len(sessions.most) <= 6, sessions.most
+    assert "online-migrate work 2" in sessions.most
+
+
+def test_two_workers_share_the_pace(pair: Desk) -> None:
+    """At 20 % each of two works a tenth of its time."""
+    child = pair.start()
+    await_both(pair, child)
+    pair.await_batches(40, child)
+    assert pair.ask(BOTH_AT_WORK)
+    child.send(signal.SIGTERM)
+    assert child.wait() == 130, child.said
+    with pair.connect() as connection:
+        row = connection.execute(PARTS.encode()).fetchone()
+    assert row is not None
+    worked_s, paused_s = row
+    assert worked_s / (worked_s + paused_s) == pytest.approx(0.1, abs=0.03)
+
+
+def test_a_kill_and_a_lost_session_of_either_worker_lose_nothing(pair: Desk, undisturbed: End) -> None:
+    """What one worker meets ends the other's batch too; both go on from their cursors."""
+    child = pair.start("--approve", "swap")
+    await_both(pair, child)
+    child.send(signal.SIGKILL)
+    child.wait()
+    child = pair.start()
+    for purpose in ("work 2", "work", "watch", "work 2"):
+        pair.await_batches(5, child)
+        pair.await_true(BOTH_AT_WORK, child)
+        assert pair.ask(END_SESSION, [f"online-migrate {purpose}"]) == 1, purpose
+    pair.await_batches(5, child)
+    child.send(signal.SIGINT)
+    assert child.wait() == 130, child.said
+    assert "connected again after" in child.said
+    finish(pair, undisturbed)
+
+
+def test_a_row_that_is_refused_in_one_table_stops_the_run_there(pair: Desk, undisturbed: End) -> None:
+    """The table is named, its step alone has failed, and once the row is mended the run goes on."""
+    pair.run_sql(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$BEGIN IF new.id = (SELECT max(id) FROM users) THEN RAISE 'no such user' USING ERRCODE = '23514'; END IF; RETURN new; END$$",
+        "CREATE TRIGGER refuse BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    child = pair.start("--approve", "swap")
+    assert child.wait(60) == 5, child.said
+    assert "\nerror: public.users: the row id = " in child.said
+    with pair.connect() as connection:
+        rows = connection.execute(
+            "SELECT table_name, state FROM online_migrate.step WHERE step LIKE 'backfill%'"
+        ).fetchall()
+    states = dict(rows)
+    assert states["users"] == "failed"
+    assert "failed" not in {state for table, state in states.items() if table != "users"}
+    pair.run_sql("DROP TRIGGER refuse ON users", "DROP FUNCTION refuse")
+    finish(pair, undisturbed)
+
+
+def test_a_second_ctrl_c_ends_both_at_once(pair: Desk, undisturbed: End) -> None:
+    """While a row is locked and a trigger sleeps: no worker is waited for."""
+    pair.run_sql(
+        "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(20); RETURN new; END$$",
+        "CREATE TRIGGER dawdle BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION dawdle()",
+        "CREATE TRIGGER dawdle BEFORE UPDATE ON transactions FOR EACH ROW EXECUTE FUNCTION dawdle()",
+    )
+    child = pair.start("--approve", "swap")
+    asleep = "SELECT count(*) = 2 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND application_name LIKE 'online-migrate work%'"
+    pair.await_true(asleep, child)
+    child.send(signal.SIGINT)
+    child.await_words("once more cancels it")
+    began = time.monotonic()
+    child.send(signal.SIGINT)
+    assert child.wait() == 130, child.said
+    assert time.monotonic() - began < 10
+    pair.run_sql("DROP FUNCTION dawdle CASCADE")
+    finish(pair, undisturbed)
+
+
+# the crew by itself
+
+
+def step(table: str) -> Step:
+    params = BackfillParams(table=table, column="c", value=1)
+    spec = StepSpec(operation="backfill", title="backfill c", params=params, where="")
+    return Step(stage="fill", spec=spec, table=table)
+
+
+@contextmanager
+def sessions(dsn: str, count: int) -> Iterator[list[Connection]]:
+    opened = [Connector(dsn=dsn).open(f"work {n}") for n in range(count)]
+    try:
+        yield opened
+    finally:
+        for connection in opened:
+            connection.close()
+
+
+def test_every_step_is_taken_once_in_order_and_the_share_grows_at_the_end(database: str) -> None:
+    """A worker takes the next table when it is free; the last one has the pace for itself."""
+    taken: list[str] = []
+    shares: list[float] = []
+
+    def take(step: Step, hand: Hand) -> None:
+        taken.append(str(step.table))
+        hand.work.execute("SELECT pg_sleep(%s)", [0.5 if step.table == "a" else 0.05])
+        shares.append(hand.share())
+
+    crew = Crew(take=take, signal=Signal())
+    with sessions(database, 2) as opened:
+        crew.run([step(t) for t in "abcd"], opened)
+    assert sorted(taken) == ["a", "b", "c", "d"]
+    assert taken[0] == "a"
+    assert (shares[0], shares[-1]) == (0.5, 1.0)
+
+
+def test_a_failure_ends_the_others_statement_and_is_what_is_raised(database: str) -> None:
+    """Nobody waits for another's long statement; the steps that are left are not begun."""
+    taken: list[str] = []
+
+    def take(step: Step, hand: Hand) -> None:
+        taken.append(str(step.table))
+        if step.table == "b":
+            raise Conflict("b is not as it was")
+        hand.work.execute("SELECT pg_sleep(60)")
+
+    crew, began = Crew(take=take, signal=Signal()), time.monotonic()
+    with sessions(database, 2) as opened, pytest.raises(Conflict, match="b is not as it was"):
+        crew.run([step(t) for t in "abc"], opened)
+    assert time.monotonic() - began < 10
+    assert crew.failed == step("b")
+    assert sorted(taken) == ["a", "b"]
+
+
+def test_a_stop_lets_each_worker_finish_what_it_does(database: str) -> None:
+    """One signal of the operator: no statement is cancelled, and no failure is told."""
+    stop, ended = Signal(), []
+
+    def take(step: Step, hand: Hand) -> None:
+        hand.work.execute("SELECT pg_sleep(%s)", [0.1 if step.table == "a" else 0.6])
+        if step.table == "a":
+            stop.stop("SIGINT")
+        assert hand.signal.is_stopping
+        ended.append(step.table)
+        raise Interrupted("stopped after a batch: SIGINT")
+
+    crew = Crew(take=take, signal=stop)
+    with sessions(database, 2) as opened, pytest.raises(Interrupted):
+        crew.run([step(t) for t in "abc"], opened)
+    assert (ended, crew.failed) == (["a", "b"], None)
+
+
+@pytest.mark.parametrize(
+    ("value", "may"),
+    [
+        (1, True),
+        ({"from": {"table": "users", "on": "user_id", "column": "bot_id"}}, True),
+        ({"from": {"table": "orders", "on": "order_id", "column": "bot_id"}}, False),
+        (
+            {
+                "from": [
+                    {"table": "orders", "on": "order_id"},
+                    {"table": "users", "on": "user_id", "column": "bot_id"},
+                ]
+            },
+            False,
+        ),
+        ({"sql": "amount * 2"}, True),
+        ({"sql": "(SELECT bot_id FROM orders o WHERE o.id = order_id)"}, False),
+    ],
+)
+def test_what_may_be_read_from_a_table_of_the_set_is_filled_in_the_plans_order(
+    value: object, may: bool
+) -> None:
+    """Side by side a child could come before its parent."""
+    params = BackfillParams.model_validate({"tables": "shop", "column": "bot_id", "value": value})
+    assert Backfill().may_run_beside(params, ["orders", "items"]) is may
