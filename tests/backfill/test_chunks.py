@@ -86,6 +86,12 @@ def test_the_last_chunk_takes_a_small_rest_along() -> None:
     assert Walk(pages_total=1_060, chunk_pages=100, stripes=4).chunk_end(900) == 1_000
 
 
+def test_what_is_left_of_a_stripe_is_cut_into_equal_parts() -> None:
+    """A batch of ten pages after one of a thousand would pay a transaction for them."""
+    walk = Walk(pages_total=2_010, chunk_pages=5_000, stripes=1)
+    assert [s.pages for s in walk_through(walk, [1_000])] == [670, 670, 670]
+
+
 def test_no_pages_no_batch() -> None:
     """An empty table is done at once."""
     walk = Walk(pages_total=0, chunk_pages=100, stripes=4)

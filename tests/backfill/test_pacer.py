@@ -141,6 +141,58 @@ def test_it_shrinks_under_load_and_recovers() -> None:
     assert pacer.rows == pytest.approx(before, rel=0.05)
 
 
+COSTS_US = (10, 5, 5, 2.5, 5, 2.3, 7, 2.7, 2.5, 2.5, 9, 3, 3.5, 16, 2.3, 2.2)
+"""of a row, stripe by stripe, as measured on a table whose rows grow by the column: the pages run out of room together"""
+
+
+def walk_stripes(pacer: Pacer, chance: random.Random, rows: int = 30_000, us: float = 1.0) -> list[float]:
+    """The seconds of each batch of one chunk of so many rows a stripe."""
+    took = []
+    for cost in COSTS_US:
+        pacer.begin_stripe()
+        left = rows
+        while left > 0:
+            part = min(pacer.rows, left)
+            took.append((0.001 + part * cost * us * 1e-6) * chance.uniform(0.8, 1.2))
+            pacer.decide(rows=part, batch_s=took[-1])
+            left -= part
+    return took
+
+
+@given(seed=st.integers(0, 2**32), us=st.floats(min_value=1, max_value=3))
+def test_a_stripe_of_dear_rows_after_cheap_ones_keeps_near_the_target(seed: int, us: float) -> None:
+    """Rows cost up to seven times what they did a stripe before: never a batch past three targets, and none too timid."""
+    chance, pacer = random.Random(seed), make_pacer()
+    took = walk_stripes(pacer, chance, us=us)
+    assert max(took) < 3 * TARGET_S
+    took = [s for _ in range(4) for s in walk_stripes(pacer, chance, us=us)]
+    assert max(took) < 2 * TARGET_S
+    assert sorted(took)[len(took) // 2] > 0.3 * TARGET_S
+
+
+def test_rows_as_dear_as_those_of_the_last_chunk_may_come_in_the_middle_of_a_stripe() -> None:
+    """However cheap a stripe's rows are, a batch that meets the dearest ones is not past three targets."""
+    pacer = make_pacer()
+    Server(batch_s=0, row_s=2e-5).run(pacer, 20)
+    pacer.begin_stripe()
+    cheap = Server(batch_s=0, row_s=2e-6).run(pacer, 30)
+    assert cheap[-1].rows * 2e-5 == pytest.approx(3 * TARGET_S, rel=0.01)
+
+
+def test_a_stripe_s_wal_is_learned_anew() -> None:
+    """The first rows of a chunk write a full-page image each: what follows is not kept small for it, only begun so."""
+    pacer = make_pacer(max_wal_bytes=1_000_000, start_rows=1_000)
+    for _ in range(20):
+        pacer.decide(rows=pacer.rows, batch_s=0.01, wal_bytes=pacer.rows * 2_000)
+    assert pacer.rows == 500
+    pacer.begin_stripe()
+    assert pacer.rows == 500
+    sizes = [pacer.decide(rows=pacer.rows, batch_s=0.01, wal_bytes=pacer.rows * 200).rows for _ in range(4)]
+    assert sizes == [750, 1125, 1687, 2531]
+    pacer.begin_stripe()
+    assert 500 <= pacer.rows <= 520
+
+
 @given(batches=batches)
 def test_the_same_measurements_give_the_same_pace(batches: list[dict[str, Any]]) -> None:
     """Pure: nothing but what was measured decides."""

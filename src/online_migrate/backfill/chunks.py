@@ -7,6 +7,7 @@ can be pruned, and the next stripe's new rows fit into the page (heap-only tuple
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -68,11 +69,15 @@ class Slice:
 
 
 def next_slice(walk: Walk, position: Position, pages: int) -> Slice | None:
-    """The next batch of at most ``pages`` pages, or None at the end of the pass."""
+    """The next batch of at most ``pages`` pages, or None at the end of the pass.
+
+    What is left of the stripe is cut into equal parts: no batch pays its fixed costs for a few pages at the end.
+    """
     if position.chunk >= walk.pages_total:
         return None
     chunk_end = walk.chunk_end(position.chunk)
-    end = min(position.slice + max(pages, 1), chunk_end)
+    left = chunk_end - position.slice
+    end = position.slice + math.ceil(left / math.ceil(left / max(pages, 1)))
     if end < chunk_end:
         then = Position(chunk=position.chunk, stripe=position.stripe, slice=end)
     elif position.stripe + 1 < walk.stripes:

@@ -2,6 +2,9 @@
 
 The batch follows a target time by a smoothed cost per row.  It grows and shrinks in small steps, so that one odd batch
 does not throw it about, and is cut to a tenth at once where a batch took far too long.  Waiting for a lock is not work.
+
+Rows of different stripes differ in cost by up to ten times: all pages of a chunk run out of room in the same stripe.  So
+each stripe begins with a batch that would keep to the target with the dearest rows met so far, and learns its own cost.
 """
 
 from __future__ import annotations
@@ -17,6 +20,10 @@ CUT_TO: Final = 0.1
 """of the batch; what is left of it after a cut: even 10 times slower rows are then within the target"""
 SMOOTHING: Final = 0.3
 """weight of the newest batch; some 7 batches make 90 % of the estimate: less than a second at the default pace"""
+FADING: Final = 0.98
+"""of the dearest row's cost, from stripe to stripe; a half is left after two chunks of 16 stripes without its like"""
+SURPRISE: Final = 3.0
+"""times the target; however cheap the rows of a stripe are, a batch that meets the dearest ones again takes no longer"""
 LONGEST_PAUSE_S: Final = 10.0
 """seconds; a single stall of minutes must not put us to sleep for minutes: throttlers hold us where that is due"""
 DEFAULT_WAL_BYTES: Final = 16 * 1024**2
@@ -52,8 +59,10 @@ class Pacer:
     ) -> None:
         self._size = float(start_rows)
         self._row_s: float | None = None
+        self._dearest_row_s = 0.0
         self._row_wal_bytes: float | None = None
         self._last_row_wal_bytes = 0.0
+        self._dearest_row_wal_bytes = 0.0
         self.retune(
             target_s=target_s, duty=duty, min_rows=min_rows, max_rows=max_rows, max_wal_bytes=max_wal_bytes
         )
@@ -81,6 +90,17 @@ class Pacer:
     def rows(self) -> int:
         """Expected rows of the next batch."""
         return int(self._size)
+
+    def begin_stripe(self) -> None:
+        """Other rows follow, of a cost that is not known yet: the next batch is sized as for the dearest so far."""
+        self._dearest_row_s = max(self._dearest_row_s * FADING, self._row_s or 0.0)
+        self._dearest_row_wal_bytes = max(self._dearest_row_wal_bytes * FADING, self._row_wal_bytes or 0.0)
+        if self._dearest_row_s > 0:
+            self._size = min(self._size, self._target_s / self._dearest_row_s)
+        if self._dearest_row_wal_bytes > 0:
+            self._size = min(self._size, self._max_wal_bytes / self._dearest_row_wal_bytes)
+        self._row_s, self._row_wal_bytes, self._last_row_wal_bytes = None, None, 0.0
+        self._size = self._within_bounds(self._size)
 
     def decide(
         self, *, rows: int, batch_s: float, wal_bytes: int | None = None, lock_wait_s: float = 0.0
@@ -118,6 +138,8 @@ class Pacer:
 
     def _within_bounds(self, size: float) -> float:
         """Floor and ceiling; the WAL's ceiling goes by the worse of last and usual, and never below the floor."""
+        if self._dearest_row_s > 0:
+            size = min(size, SURPRISE * self._target_s / self._dearest_row_s)
         row_wal_bytes = max(self._row_wal_bytes or 0.0, self._last_row_wal_bytes)
         if row_wal_bytes > 0:
             size = min(size, self._max_wal_bytes / row_wal_bytes)

@@ -39,11 +39,13 @@ VACUUM_EVERY = 0.1
 VACUUM_FROM_PAGES = 1000
 VACUUM_DELAY_MS = 2.0
 """autovacuum_vacuum_cost_delay's default"""
-MEASURE_WAL_EVERY = 17
-"""batches; the one that is measured runs under EXPLAIN (ANALYZE, WAL), which alone tells our WAL from that of others.  A prime:
-in step with the 16 stripes it would be the first one each time, whose rows cost several times as much as the others'"""
+MEASURE_WAL_EVERY = 16
+"""batches of a stripe, from its first on; such a one runs under EXPLAIN (ANALYZE, WAL), which alone tells our WAL from others'.
+Each stripe's own: the rows of a chunk's first stripe write several times as much as the others'"""
 CURSOR_SHARE = 0.05
 """of a batch's time that moving the cursor may take; past it, behind an old snapshot, we commit less often"""
+CURSOR_LEAST_S = 0.0025
+"""which it may take however short batches are to be: a busy machine alone makes a commit take a millisecond"""
 LONGEST_RELAXED = 4.0
 """times the target time of a batch, however slow the cursor is"""
 
@@ -145,6 +147,9 @@ class Backfill:
             if self._health.hold():
                 self._teller.forget_rate()
             cursor = self._begin_chunk(cursor)
+            if cursor.slice == cursor.chunk:
+                self._pacer.begin_stripe()
+                self._batches = 0
             walk = walk_of(cursor)
             pages = max(int(self._pacer.rows * walk.stripes / rows_per_page), 1)
             part = next_slice(walk, position_of(cursor), narrow or pages)
@@ -217,7 +222,8 @@ class Backfill:
         """Behind an old snapshot the cursor's row decays (postgres-facts): then fewer, longer batches."""
         self._cursor_s = 0.9 * self._cursor_s + 0.1 * cursor_s
         pace = self._bench.pace
-        times = min(max(self._cursor_s / (pace.batch_target * CURSOR_SHARE), 1.0), LONGEST_RELAXED)
+        may_s = max(pace.batch_target * CURSOR_SHARE, CURSOR_LEAST_S)
+        times = min(max(self._cursor_s / may_s, 1.0), LONGEST_RELAXED)
         self._pacer.retune(
             target_s=pace.batch_target * times,
             duty=self._bench.duty,
