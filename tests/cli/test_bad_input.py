@@ -25,7 +25,8 @@ def assert_nothing_run(desk: Desk, before: object) -> None:
         ),
         ("add_column:", "add_colum:", "unknown operation 'add_colum'; did you mean 'add_column'?"),
         ("{tables: owned, column: bot_id, value", "{tables: owners, column: bot_id, value", "there is no table set 'owners'"),
-        ("duty: 50%", "duty: 500%", "must be from 0.0001% to 100%"),
+        ("duty: 50%", "duty: 900%", "must be from 0.0001% to 800%"),
+        ("duty: 50%", "duty: 150%", "duty 150% is more than 1 worker can do: give up to 100%, or more workers"),
     ],
 )  # fmt: skip
 def test_a_wrong_plan_is_refused_before_any_connection(desk: Desk, old: str, new: str, words: str) -> None:
