@@ -34,6 +34,7 @@ ANALYZE = {
     "step": "analyze",
     "operation": "analyze",
     "table": "transactions",
+    "workers": 1,
     "instant": False,
     "done": False,
     "rows": None,
@@ -100,3 +101,19 @@ def test_with_a_database_rows_bytes_and_further_tables_are_told(desk: Desk) -> N
     assert all(s["done"] for s in done)
     said = desk.call("explain", "--stage", "backfill", "--format", "sql")
     assert '"bot_id" = 1 WHERE' in said.out, "the reference is known by now"
+
+
+def test_tables_that_are_filled_side_by_side_are_named_so(desk: Desk) -> None:
+    """Only those of one backfill, and only where no value is read from one of them."""
+    desk.write(small_text(pace="{workers: 3}"))
+    said = desk.call("explain", "--stage", "backfill")
+    assert "\n  backfill bot_id: 3 tables at a time, the largest first\n" in said.out
+    derived = "value: {from: {table: users, on: user_id, column: bot_id}}}"
+    desk.write(
+        small_text(pace="{workers: 3}").replace(
+            "column: bot_id, value: <master.id>}", f"column: bot_id, {derived}"
+        )
+    )
+    said = desk.call("explain", "--stage", "backfill")
+    assert said.code == 0, said.err
+    assert "at a time" not in said.out

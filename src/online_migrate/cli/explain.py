@@ -77,8 +77,10 @@ def _text_lines(explanation: Explanation, steps: list[ExplainedStep]) -> Iterato
         yield ""
         yield f"stage {stage_name} ({members[0].phase}{gate})"
         for title, same in groupby(members, key=lambda s: s.step):
-            yield f"  {title}"
-            for step in same:
+            tables = list(same)
+            workers = tables[0].workers
+            yield f"  {title}" + (f": {workers} tables at a time, the largest first" if workers > 1 else "")
+            for step in tables:
                 yield from _step_lines(step)
 
 
@@ -114,6 +116,7 @@ def _json(step: ExplainedStep) -> dict[str, Any]:
         "step": step.step,
         "operation": step.operation,
         "table": step.table,
+        "workers": step.workers,
         "instant": step.is_instant,
         "done": step.is_done,
         "rows": step.rows,

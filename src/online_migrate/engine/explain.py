@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from online_migrate.engine.groups import groups_of
 from online_migrate.engine.survey import Survey
 from online_migrate.operations.base import Kind, Place, Statement
 from online_migrate.operations.registry import OPERATIONS
@@ -24,6 +25,8 @@ class ExplainedStep:
     table: str
     statements: tuple[Statement, ...]
     locks: tuple[LockNeed, ...]
+    workers: int
+    """tables of this line of the plan that are taken at once"""
     is_instant: bool
     is_done: bool
     rows: int | None
@@ -48,11 +51,18 @@ def explain(plan: Plan, seen: Survey | None) -> Explanation:
         open_sets={
             n: s.also.referencing for n, s in plan.table_sets.items() if s.also is not None and seen is None
         },
-        steps=tuple(_explain_step(plan, step, steps, seen) for step in steps),
+        steps=tuple(
+            _explain_step(plan, step, steps, seen, group.workers)
+            for stage in plan.stages
+            for group in groups_of(stage, steps)
+            for step in group.steps
+        ),
     )
 
 
-def _explain_step(plan: Plan, step: Step, steps: tuple[Step, ...], seen: Survey | None) -> ExplainedStep:
+def _explain_step(
+    plan: Plan, step: Step, steps: tuple[Step, ...], seen: Survey | None, workers: int
+) -> ExplainedStep:
     operation = OPERATIONS[step.spec.operation]
     place = Place(plan=plan, step=step, catalog=None, all_steps=steps) if seen is None else seen.place(step)
     statements = operation.statements(place, step.spec.params)
@@ -66,6 +76,7 @@ def _explain_step(plan: Plan, step: Step, steps: tuple[Step, ...], seen: Survey 
         table=step.table or "",
         statements=statements,
         locks=operation.locks(place, step.spec.params),
+        workers=workers,
         is_instant=all(s.kind in (Kind.WINDOW, Kind.WRITE) for s in statements),
         is_done=seen is not None and step.key in seen.done,
         rows=None if table is None else table.rows_estimate,

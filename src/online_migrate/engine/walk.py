@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
 from typing import Any
 
 from online_migrate.backfill.throttlers import Throttles
 from online_migrate.clock import Clock, Signal
 from online_migrate.control import take_stop
 from online_migrate.engine.crew import Crew, Hand
+from online_migrate.engine.groups import Group, groups_of
 from online_migrate.engine.patience import Patience
 from online_migrate.engine.secrets import Secrets
 from online_migrate.engine.sessions import Sessions, saying
@@ -103,8 +103,8 @@ class Walk:
         self.journal.set_stage(self.run_id, stage.name, "running")
         self._emit(StageStarted, stage=stage.name, phase=stage.phase.value)
         steps = expand(self.plan, self.journal.read_tables(self.run_id), OPERATIONS)
-        for group in self._groups(stage, steps):
-            self._steadily(partial(self._take_all, stage, group, steps), group[0])
+        for group in groups_of(stage, steps):
+            self._take_all(stage, group, steps)
         self.journal.set_stage(self.run_id, stage.name, "done")
         self._emit(StageEnded, stage=stage.name, seconds=self.clock.monotonic() - began)
 
@@ -130,28 +130,30 @@ class Walk:
 
     # which steps
 
-    def _groups(self, stage: Stage, steps: tuple[Step, ...]) -> list[tuple[Step, ...]]:
-        """One step after the other, or the tables of a step of the plan together where they may be filled side by side."""
-        mine = [s for s in steps if s.stage == stage.name]
-        if stage.pace.workers == 1:
-            return [(s,) for s in mine]
-        groups: list[tuple[Step, ...]] = []
-        for _, same in groupby(mine, key=lambda s: id(s.spec)):
-            group = tuple(same)
-            operation, tables = OPERATIONS[group[0].spec.operation], [s.table for s in group if s.table]
-            is_one = operation.may_run_beside(group[0].spec.params, tables)
-            groups += [group] if is_one else [(s,) for s in group]
-        return groups
-
-    def _take_all(self, stage: Stage, group: tuple[Step, ...], steps: tuple[Step, ...]) -> None:
+    def _take_all(self, stage: Stage, group: Group, steps: tuple[Step, ...]) -> None:
+        """Each step for itself is tried anew after a loss; a crew's together."""
         self.failed = None
-        if len(group) == 1:
-            self._patiently(stage, steps, group[0], Hand(work=self.sessions.work, signal=self.signal))
-            return
+        if group.workers == 1:
+            for step in group.steps:
+                self._steadily(partial(self._take_alone, stage, steps, step), step)
+        else:
+            self._steadily(partial(self._take_side_by_side, stage, group, steps), group.steps[0])
+
+    def _take_alone(self, stage: Stage, steps: tuple[Step, ...], step: Step) -> None:
+        self._patiently(stage, steps, step, Hand(work=self.sessions.work, signal=self.signal))
+
+    def _take_side_by_side(self, stage: Stage, group: Group, steps: tuple[Step, ...]) -> None:
         crew = Crew(take=partial(self._in_crew, stage, steps), signal=self.signal)
-        ordered = self._largest_first(group)
+        ordered: list[Step] = []
+        first = group.steps[0]
+        self._patience.take(
+            lambda: ordered.extend(self._largest_first(group.steps)),
+            None,
+            partial(self._emit_step, step=first),
+            partial(self._ensure_going, first, self.signal),
+        )
         try:
-            with self.sessions.workers(min(stage.pace.workers, len(ordered))) as sessions:
+            with self.sessions.workers(min(group.workers, len(ordered))) as sessions:
                 crew.run(ordered, sessions)
         finally:
             self.failed = crew.failed
@@ -161,7 +163,7 @@ class Walk:
         with saying(step):
             self._patiently(stage, steps, step, hand)
 
-    def _largest_first(self, group: tuple[Step, ...]) -> list[Step]:
+    def _largest_first(self, group: Iterable[Step]) -> list[Step]:
         """Those that are open: the longest begins first, so that it does not run on alone at the end."""
         done = {r.key for r in self.journal.read_steps(self.run_id) if r.state == "done"}
         catalog = Catalog(self.sessions.work, self.plan.schema)
