@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -28,12 +30,25 @@ from benchmarks.ground import (
 )
 from benchmarks.workbench import Heard, begin_journal, workbench
 from online_migrate.backfill.worker import Backfill
-from online_migrate.clock import Signal
+from online_migrate.clock import Signal, SystemClock
+from online_migrate.engine.runner import Runner
+from online_migrate.engine.secrets import Secrets
 from online_migrate.errors import Interrupted
-from online_migrate.events import BatchDone
+from online_migrate.events import BatchDone, Event, Sinks
+from online_migrate.operations.registry import OPERATIONS
+from online_migrate.plan.load import load
 from online_migrate.postgres.connection import Connector
 from online_migrate.postgres.server import Server
 
+PLAN = """
+plan: growth
+table_sets: {{both: {{tables: [t, u]}}}}
+stages:
+  - stage: fill
+    pace: {{duty: {workers}00%, workers: {workers}}}
+    steps:
+      - backfill: {{tables: both, column: bot_id, value: 1}}
+"""
 TARGETS = "time per row ≤ 1.1 ×; heap-only ≥ 75 % beside a 0.5 s query and with two workers; resume < 1 s; memory flat"
 
 
@@ -81,40 +96,54 @@ def nothing(_: str) -> Iterator[None]:
     yield
 
 
-def run_ours(dsn: str, tables: list[str], heard: dict[str, Heard]) -> float:
-    """One worker a table, side by side; seconds until the last is done."""
-    with Connector(dsn=dsn).open("begin") as connection:
-        begun = begin_journal(connection, tables)
-    failures: list[BaseException] = []
+class Ears:
+    """What a run tells, by table."""
 
-    def work(table: str) -> None:
-        try:
-            with workbench(dsn, table, begun=begun, emit=heard[table].emit) as bench:
-                Backfill(bench, table=table, column="bot_id", value="1").run()
-        except BaseException as error:  # noqa: BLE001  # a thread's error is told by its starter
-            failures.append(error)
+    def __init__(self) -> None:
+        self.heard: dict[str, Heard] = {}
 
-    began = time.perf_counter()
-    threads = [threading.Thread(target=work, args=(t,)) for t in tables]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
-    return time.perf_counter() - began
+    def emit(self, event: Event) -> None:
+        self.heard.setdefault(event.table, Heard()).events.append(event)
+
+
+def run_alone(dsn: str) -> tuple[float, Heard]:
+    """The backfill of ``t`` by itself; seconds, and what it told."""
+    heard, began = Heard(), time.perf_counter()
+    with workbench(dsn, "t", emit=heard.emit) as bench:
+        Backfill(bench, table="t", column="bot_id", value="1").run()
+    return time.perf_counter() - began, heard
+
+
+def run_plan(dsn: str, workers: int) -> tuple[float, Heard]:
+    """A plan over ``t`` and ``u`` by the runner itself, check included; seconds, and what it told of ``t``."""
+    ears, began = Ears(), time.perf_counter()
+    Runner(
+        plan=load(PLAN.format(workers=workers), OPERATIONS, path=Path("growth.yaml")),
+        connector=Connector(dsn=dsn),
+        clock=SystemClock(),
+        signal=Signal(),
+        sink=Sinks([ears]),
+        secrets=Secrets({}, {}),
+        show_secret=lambda *_: "",
+    ).run()
+    return time.perf_counter() - began, ears.heard["t"]
 
 
 def measure(
-    made: Server, template: str, what: str, rows: int, tables: list[str], beside: Callable[[str], Any]
+    made: Server,
+    template: str,
+    what: str,
+    rows: int,
+    beside: Callable[[str], Any] = nothing,
+    workers: int | None = None,
 ) -> Result:
-    """On a fresh copy."""
+    """On a fresh copy: the backfill of one table, or a plan over two."""
+    tables = ["t"] if workers is None else ["t", "u"]
     with copied(made, template) as dsn:
         with Connector(dsn=dsn).open("sizes") as connection:
             before = read_sizes(connection).table
-        heard = {t: Heard() for t in tables}
         with beside(dsn):
-            seconds = run_ours(dsn, tables, heard)
+            seconds, heard = run_alone(dsn) if workers is None else run_plan(dsn, workers)
         with Connector(dsn=dsn).open("sizes") as connection:
             after = read_sizes(connection).table
             row = connection.execute("SELECT max(autoanalyze_count) FROM pg_stat_user_tables").fetchone()
@@ -122,7 +151,7 @@ def measure(
                 "SELECT max(chunk_pages) FROM online_migrate.cursor WHERE pass_name <> 'sweep'"
             ).fetchone()
         shares = [s for t in tables if (s := read_hot_share(dsn, t)) is not None]
-        started = heard[tables[0]].of("backfill_started")
+        started = heard.of("backfill_started")
         return Result(
             what=what,
             rows=rows * len(tables),
@@ -202,24 +231,15 @@ def main(arguments: list[str] | None = None) -> None:
     results = []
     with server({"autovacuum_naptime": "1s"}) as made:
         fill_template(made, "small", given.rows, ["t"])
-        results.append(measure(made, "small", "nothing", given.rows, ["t"], nothing))
-        results.append(
-            measure(
-                made, "small", "a 0.5 s query, over and over", given.rows, ["t"], lambda d: queries(d, 0.5)
-            )
-        )
-        results.append(
-            measure(
-                made, "small", "a snapshot held all the time", given.rows, ["t"], lambda d: queries(d, None)
-            )
-        )
+        results.append(measure(made, "small", "nothing", given.rows))
+        for what, length in (("a 0.5 s query, over and over", 0.5), ("a snapshot held all the time", None)):
+            results.append(measure(made, "small", what, given.rows, partial(queries, seconds=length)))
         fill_template(made, "two", given.rows, ["t", "u"])
-        results.append(
-            measure(made, "two", "our second worker on a second table", given.rows, ["t", "u"], nothing)
-        )
+        results.append(measure(made, "two", "nothing; a run over two tables", given.rows, workers=1))
+        results.append(measure(made, "two", "our second worker on a second table", given.rows, workers=2))
         large = given.rows * given.times
         fill_template(made, "large", large, ["t"])
-        results.append(measure(made, "large", "nothing", large, ["t"], nothing))
+        results.append(measure(made, "large", "nothing", large))
         resume_s = measure_resume(made, "large")
         where = machine(made)
     ratio = results[-1].us_per_row / results[0].us_per_row
