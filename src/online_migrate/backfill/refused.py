@@ -20,17 +20,24 @@ def is_about_rows(error: psycopg.Error) -> bool:
 
 
 def find_refused_row(writer: Writer, part: Slice, error: psycopg.Error) -> OnlineMigrateError:
-    """Try the rows of one page one by one, each taken back; the answer names the first that is refused, by its key.
+    """The row of a page that is refused: see :func:`find_refused_among`."""
+    return find_refused_among(writer, part.condition, f"rows of page {part.first_page}", error)
+
+
+def find_refused_among(
+    writer: Writer, rows: sql.Composable, described: str, error: psycopg.Error
+) -> OnlineMigrateError:
+    """Try the rows one by one, each taken back; the answer names the first that is refused, by its key.
 
     DETAIL of the server's message may hold the row's values and is left out.
     """
     target = writer.target
-    rows = writer.connection.execute(
+    found = writer.connection.execute(
         sql.SQL("SELECT ctid::text FROM ONLY {} WHERE {} AND {} IS NULL").format(
-            target.sql_table, part.condition, target.sql_column
+            target.sql_table, rows, target.sql_column
         )
     ).fetchall()
-    for (ctid,) in rows:
+    for (ctid,) in found:
         refusal = writer.probe(ctid)
         if refusal is not None:
             row = describe_rows(writer.connection, target.table, [ctid])
@@ -40,7 +47,7 @@ def find_refused_row(writer: Writer, part: Slice, error: psycopg.Error) -> Onlin
                 remedy="mend this row, then run the same command again: it goes on at this row",
             )
     return VerificationFailed(
-        f"{target.table.full_name}: rows of page {part.first_page} cannot be given {target.column} together:"
+        f"{target.table.full_name}: {described} cannot be given {target.column} together:"
         f" {error.diag.message_primary or error}",
-        remedy="mend them, then run the same command again: it goes on at this page",
+        remedy="mend them, then run the same command again: it goes on where it stands",
     )

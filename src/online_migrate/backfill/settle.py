@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import psycopg
 from psycopg import sql
 
 from online_migrate.backfill.batch import Writer
 from online_migrate.backfill.bench import Bench, By
 from online_migrate.backfill.chunks import position_of
+from online_migrate.backfill.refused import find_refused_among, is_about_rows
 from online_migrate.backfill.rows import Few, read_holders, read_late_rows
 from online_migrate.backfill.writing import Calls, read_calls, statements_since
 from online_migrate.errors import LockNotHad, VerificationFailed
@@ -103,7 +105,12 @@ class Settlement:
         return cursor
 
     def _write(self, cursor: CursorRecord, rows: sql.Composable, by: By) -> CursorRecord:
-        change = self.writer.write(rows, cursor, position_of(cursor), by=by)
+        try:
+            change = self.writer.write(rows, cursor, position_of(cursor), by=by)
+        except psycopg.Error as error:
+            if self.bench.work.closed or not is_about_rows(error):
+                raise
+            raise find_refused_among(self.writer, rows, "late rows", error) from error
         return replace(cursor, rows_done=cursor.rows_done + change.rows, batches=cursor.batches + 1)
 
     def _was_free(self, late: Few) -> bool:
