@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psycopg
 import pytest
 from psycopg import sql
 
@@ -65,11 +66,70 @@ def test_a_key_that_the_schema_promises_is_not_looked_at(bound: str) -> None:
 
 def test_rows_without_a_parent_stop_the_check(loose: str) -> None:
     """They are named by their keys, and nothing is run."""
-    found = findings_of(loose, USERS, USES)["no_parent"]
+    found = findings_of(loose, USERS, USES)["no_value"]
     assert found.severity is Severity.STOP
     assert "id = 7; id = 8; id = 9" in found.fact
     with pytest.raises(PreflightFailed):
         run_plan(loose, USERS, USES)
+
+
+def test_a_row_that_has_its_value_already_needs_no_parent(loose: str) -> None:
+    """The application has set it: nothing is to be derived, so nothing is said."""
+    do(loose, "UPDATE uses SET c = 5 WHERE id IN (7, 8, 9)")
+    assert "no_value" not in findings_of(loose, USERS, USES)
+    run_plan(loose, USERS, USES)
+    assert ask(loose, "SELECT count(*) FROM uses WHERE c IS NULL") == 0
+
+
+def test_a_parent_without_a_value_stops_the_check(bound: str) -> None:
+    """Every use has a user, but a fifth of the users have nothing to give, and the plan fills them nowhere."""
+    found = findings_of(bound, USES)["no_value"]
+    assert found.severity is Severity.STOP
+    assert "users.c is NULL, or there is none: id = " in found.fact
+    assert "no_value" not in findings_of(bound, USES.replace(", column: c}]", ", column: c}], else: 5"))
+    do(bound, "UPDATE users SET c = 1 WHERE c IS NULL")
+    assert "no_value" not in findings_of(bound, USES)
+
+
+def test_a_parent_s_column_that_the_plan_adds_is_to_be_filled_first(bound: str) -> None:
+    """Added and never filled: all children would take NULL; with a value for old rows it is filled."""
+    do(bound, "ALTER TABLE users DROP c")
+    add = "add_column: {table: users, column: c, type: integer, new_rows: 7"
+    assert findings_of(bound, f"{add}}}", USES)["parents_unfilled"].severity is Severity.STOP
+    assert "parents_unfilled" not in findings_of(bound, f"{add}, instant: true}}", USES)
+    assert "parents_unfilled" not in findings_of(bound, f"{add}}}", USERS, USES)
+
+
+def test_a_join_on_a_column_that_the_plan_adds_is_looked_at_later(bound: str) -> None:
+    """There is nothing to read yet; check says no more than it knows."""
+    uses = USES.replace("on: subscription_id", "on: other_id")
+    found = findings_of(
+        bound, "add_column: {table: uses, column: other_id, type: integer, new_rows: none}", uses
+    )
+    assert not {"no_value", "values_unknown", "unknown_column"} & found.keys()
+
+
+def test_a_look_for_rows_that_takes_too_long_says_so(loose: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large table is not read to its end at check."""
+    monkeypatch.setattr("online_migrate.backfill.parents.LOOK_TIMEOUT_MS", 50)
+    value = "{sql: 'id + CASE WHEN pg_sleep(0.01) IS NULL THEN NULL ELSE 0 END'}"
+    found = findings_of(loose, f"backfill: {{table: uses, column: c, value: {value}}}")
+    assert found["values_unknown"].severity is Severity.WARN
+    assert "`else:`" in found["values_unknown"].remedy
+
+
+@pytest.mark.parametrize("lacking", ["users", "uses"], ids=["the parent's", "the table's"])
+def test_rows_that_may_not_be_read_are_not_looked_at(loose: str, clerk: str, lacking: str) -> None:
+    """The missing right is named, not met; of a parent, reading is enough."""
+    user = str(psycopg.conninfo.conninfo_to_dict(clerk)["user"])
+    do(loose, *(f"GRANT ALL ON {t} TO {user}" for t in {"users", "subscriptions", "uses"} - {lacking}))
+    found = findings_of(clerk, USES)
+    assert found["table_right"].severity is Severity.STOP
+    rights = "SELECT" if lacking == "users" else "SELECT, UPDATE"
+    assert found["table_right"].remedy == f"GRANT {rights} ON public.{lacking} TO {user}"
+    assert "no_value" not in found
+    do(loose, found["table_right"].remedy)
+    assert "no_value" in findings_of(clerk, USES)
 
 
 def test_else_is_for_rows_without_a_parent(loose: str) -> None:
@@ -117,6 +177,29 @@ def test_an_expression_over_the_row(bound: str) -> None:
     """Any expression of PostgreSQL's, percent signs included."""
     run_plan(bound, "backfill: {table: uses, column: c, value: {sql: 'amount % 10 + 1'}}")
     assert ask(bound, "SELECT count(*) FROM uses WHERE c IS DISTINCT FROM amount % 10 + 1") == 0
+
+
+def test_an_expression_that_is_null_for_a_row_stops_the_check(bound: str) -> None:
+    """Found before the first row is written, by its key; rows that have a value are none of its business."""
+    fill = "backfill: {table: uses, column: c, value: {sql: 'nullif(amount % 1000, 0)'}}"
+    found = findings_of(bound, fill)["no_value"]
+    assert found.severity is Severity.STOP
+    assert "(nullif(amount % 1000, 0)) is NULL: id = 1000; id = 2000; id = 3000" in found.fact
+    with pytest.raises(PreflightFailed):
+        run_plan(bound, fill)
+    do(bound, "UPDATE uses SET c = 1 WHERE amount % 1000 = 0")
+    assert "no_value" not in findings_of(bound, fill)
+
+
+def test_an_expression_that_fails_for_a_row_stops_the_check(bound: str) -> None:
+    """With what the server says; a sequence is not asked, since asking would use its numbers up."""
+    found = findings_of(bound, "backfill: {table: uses, column: c, value: {sql: 10 / (amount - 7)}}")
+    assert found["value_fails"].severity is Severity.STOP
+    assert "division by zero" in found["value_fails"].fact
+    do(bound, "CREATE SEQUENCE numbers")
+    fill = "backfill: {table: uses, column: c, value: {sql: \"nextval('numbers')::integer\"}}"
+    assert not {f.code for f in findings_of(bound, fill).values() if f.severity is Severity.STOP}
+    assert ask(bound, "SELECT is_called FROM numbers") is False
 
 
 def test_an_expression_that_is_null_for_a_row_takes_else(bound: str) -> None:

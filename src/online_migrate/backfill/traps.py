@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +17,7 @@ from online_migrate.postgres.connection import Connection
 LOOK_TIMEOUT_MS = 5_000
 """a look for rows that break a check is given up after this; check says so then"""
 
+_RIGHTS = {"SELECT": "read", "UPDATE": "update"}
 _SETS = re.compile(r"(?i)\bnew\.\"?(\w+)\"?\s*(?::=|=(?!=))")
 
 
@@ -34,14 +35,15 @@ class Trap:
 def read_traps(
     connection: Connection, table: TableInfo, column: str, *, skip_triggers: bool = False
 ) -> list[Trap]:
-    """Everything at once; reads only, and no rows but for NOT VALID checks."""
+    """Everything at once; reads only, and no rows but for NOT VALID checks, where it may read them."""
+    rights = read_right_traps(connection, table)
     return [
         *_kind(table, column),
         *_storage(connection, table, column),
         *_triggers(connection, table, column, skip=skip_triggers),
         *_rules(connection, table),
-        *_rights(connection, table),
-        *_checks(connection, table),
+        *rights,
+        *([] if rights else _checks(connection, table)),
         *_publications(connection, table),
     ]
 
@@ -97,10 +99,12 @@ def _storage(connection: Connection, table: TableInfo, column: str) -> Iterator[
 
 
 def _triggers(connection: Connection, table: TableInfo, column: str, *, skip: bool) -> Iterator[Trap]:
+    """Those of keys and exclusions apart.  Up to 14 a partition's copy of its root's trigger has tgisinternal, which thus says nothing."""
     rows = connection.execute(
         """SELECT t.tgname, p.prosrc, t.tgtype & 2 = 2 AND t.tgtype & 1 = 1, t.tgenabled::text
              FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
-            WHERE t.tgrelid = %(oid)s AND NOT t.tgisinternal AND t.tgtype & 16 = 16 AND t.tgenabled <> 'D'
+            WHERE t.tgrelid = %(oid)s AND t.tgtype & 16 = 16 AND t.tgenabled <> 'D'
+              AND NOT EXISTS (SELECT FROM pg_constraint c WHERE c.oid = t.tgconstraint AND c.contype <> 't')
               AND (t.tgattr = '' OR (SELECT a.attnum FROM pg_attribute a WHERE a.attrelid = t.tgrelid AND a.attname = %(column)s)
                    = ANY (string_to_array(t.tgattr::text, ' ')::int[]))
             ORDER BY t.tgname""",
@@ -162,29 +166,30 @@ def _rules(connection: Connection, table: TableInfo) -> Iterator[Trap]:
         )
 
 
-def _rights(connection: Connection, table: TableInfo) -> Iterator[Trap]:
+def read_right_traps(
+    connection: Connection, table: TableInfo, rights: Sequence[str] = ("SELECT", "UPDATE")
+) -> list[Trap]:
+    """What keeps us from these rights on all of its rows; while it does, its rows are not to be looked at."""
     row = connection.execute(
-        """SELECT has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'UPDATE'), quote_ident(current_user),
+        """SELECT (SELECT bool_and(has_table_privilege(c.oid, r)) FROM unnest(%s::text[]) r), quote_ident(current_user),
                   row_security_active(c.oid), c.relforcerowsecurity
              FROM pg_class c WHERE c.oid = %s""",
-        [table.oid],
+        [list(rights), table.oid],
     ).fetchone()
     assert row is not None  # the table was just read
     may, user, hides, forced = row
+    traps = []
     if not may:
-        fact = f"{user} may not read and update {table.name}"
-        yield Trap(
-            level="stop",
-            code="table_right",
-            fact=fact,
-            remedy=f"GRANT SELECT, UPDATE ON {table.full_name} TO {user}",
-        )
+        fact = f"{user} may not {' and '.join(_RIGHTS[r] for r in rights)} {table.name}"
+        remedy = f"GRANT {', '.join(rights)} ON {table.full_name} TO {user}"
+        traps.append(Trap(level="stop", code="table_right", fact=fact, remedy=remedy))
     if hides:
-        fact = f"row-level security of {table.name} hides rows from {user}: they would stay without a value"
+        fact = f"row-level security of {table.name} hides rows from {user}: they would be passed over"
         remedy = f"ALTER ROLE {user} BYPASSRLS" + (
             f", or ALTER TABLE {table.full_name} NO FORCE ROW LEVEL SECURITY" if forced else ""
         )
-        yield Trap(level="stop", code="row_security", fact=fact, remedy=remedy)
+        traps.append(Trap(level="stop", code="row_security", fact=fact, remedy=remedy))
+    return traps
 
 
 def _checks(connection: Connection, table: TableInfo) -> Iterator[Trap]:
@@ -225,13 +230,16 @@ def _checks(connection: Connection, table: TableInfo) -> Iterator[Trap]:
 
 def _publications(connection: Connection, table: TableInfo) -> Iterator[Trap]:
     row = connection.execute(
-        """SELECT ARRAY(SELECT p.pubname FROM pg_publication_tables p WHERE p.schemaname = %(schema)s AND p.tablename = %(table)s ORDER BY 1),
+        """WITH published AS (
+               SELECT p.pubname, p.pubupdate FROM pg_publication_tables t JOIN pg_publication p USING (pubname)
+                WHERE format('%%I.%%I', t.schemaname, t.tablename)::regclass IN (SELECT %(oid)s UNION SELECT pg_partition_ancestors(%(oid)s)))
+           SELECT ARRAY(SELECT pubname FROM published ORDER BY 1),
                   ARRAY(SELECT p.pubname FROM pg_publication p WHERE p.puballtables ORDER BY 1),
-                  ARRAY(SELECT p.pubname FROM pg_publication_tables t JOIN pg_publication p USING (pubname)
-                         WHERE p.pubupdate AND t.schemaname = %(schema)s AND t.tablename = %(table)s),
-                  c.relreplident = 'n' OR c.relreplident = 'd' AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)
+                  ARRAY(SELECT pubname FROM published WHERE pubupdate ORDER BY 1),
+                  c.relreplident <> 'f' AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid
+                   AND (c.relreplident = 'd' AND i.indisprimary OR c.relreplident = 'i' AND i.indisreplident))
              FROM pg_class c WHERE c.oid = %(oid)s""",
-        {"schema": table.schema, "table": table.name, "oid": table.oid},
+        {"oid": table.oid},
     ).fetchone()
     assert row is not None  # the table was just read
     names, for_all, of_updates, lacks_identity = row

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from psycopg import sql
@@ -11,7 +12,7 @@ from psycopg import sql
 from online_migrate.backfill.bench import Target
 from online_migrate.backfill.chunks import Position, Walk, next_slice
 from online_migrate.backfill.forecast import Forecast, forecast
-from online_migrate.backfill.parents import Around, read_value_traps
+from online_migrate.backfill.parents import read_value_traps
 from online_migrate.backfill.rows import unfilled_statement
 from online_migrate.backfill.settle import LATE_LIMIT
 from online_migrate.backfill.strategy import decide_strategy, index_with
@@ -20,6 +21,7 @@ from online_migrate.backfill.traps import Trap, read_traps
 from online_migrate.backfill.values import FromParent, SqlValue, value_sql
 from online_migrate.backfill.worker import Backfill as Work
 from online_migrate.backfill.worker import update_statement
+from online_migrate.operations.around import indexes_above, keys_above, read_around
 from online_migrate.operations.base import (
     Context,
     Finding,
@@ -84,6 +86,10 @@ class Backfill(Operation[BackfillParams]):
         if table is not None and table.kind == "r":
             strategy = decide_strategy(place.known.connection, table, params.column)
             walk, why = strategy.walk, strategy.why
+        above = indexes_above(place, params.column).get(place.table)
+        if above is not None and (table is None or index_with(table, params.column) is None):
+            walk = replace(walk, stripes=1)
+            why = f"index {above}, which the plan builds above, will hold {params.column}: no heap-only updates, so one stripe with vacuum rounds"
         part = next_slice(walk, Position(), 256)
         condition = sql.SQL("true") if part is None else part.condition
         column = sql.Identifier(params.column)
@@ -105,11 +111,15 @@ class Backfill(Operation[BackfillParams]):
             return findings
         skip = params.triggers == "skip"
         traps = read_traps(place.known.connection, table, params.column, skip_triggers=skip)
-        traps += read_value_traps(place.known, table, params.column, params.value, _around(place))
+        traps += read_value_traps(place.known, table, params.column, params.value, read_around(place))
         findings += [_finding(t) for t in traps]
-        index = index_with(table, params.column)
-        if index is not None:
-            fact = f"index {index} holds {place.table}.{params.column}: no heap-only updates, about 2.4 times the WAL and twice the time"
+        findings += keys_above(place, params.column) if skip else []
+        index, above = index_with(table, params.column), indexes_above(place, params.column).get(place.table)
+        if index is not None or above is not None:
+            holds = (
+                f"index {index} holds" if index else f"index {above}, which the plan builds above, will hold"
+            )
+            fact = f"{holds} {place.table}.{params.column}: no heap-only updates, about 2.4 times the WAL and twice the time"
             findings.append(
                 Finding(
                     severity=Severity.INFO,
@@ -152,10 +162,9 @@ class Backfill(Operation[BackfillParams]):
             return []
         stage = place.plan.stage(place.step.stage)
         duty = 1.0 if stage is None else stage.pace.duty
-        total = sum(
-            (_forecast_of(t, params.column, duty) for t in tables[1:]),
-            _forecast_of(tables[0], params.column, duty),
-        )
+        above = indexes_above(place, params.column)
+        first, *others = (_forecast_of(t, params.column, duty, is_indexed=t.name in above) for t in tables)
+        total = sum(others, first)
         title = place.step.spec.title
         found = [
             Finding(
@@ -235,8 +244,8 @@ def _tables_left(place: Place) -> list[TableInfo]:
     return [t for t in map(place.known.table, names) if t is not None and t.kind == "r"]
 
 
-def _forecast_of(table: TableInfo, column: str, duty: float) -> Forecast:
-    is_sequential = index_with(table, column) is not None
+def _forecast_of(table: TableInfo, column: str, duty: float, *, is_indexed: bool) -> Forecast:
+    is_sequential = is_indexed or index_with(table, column) is not None
     return forecast(rows=table.rows_estimate, pages=table.pages, duty=duty, is_sequential=is_sequential)
 
 
@@ -251,20 +260,3 @@ def _adding(place: Place, column: str) -> list[Step]:
         and getattr(s.spec.params, "column", None) == column
         and not getattr(s.spec.params, "instant", False)
     ]
-
-
-def _around(place: Place) -> Around:
-    position = place.all_steps.index(place.step) if place.step in place.all_steps else 0
-    return Around(
-        added={
-            (str(s.table), str(getattr(s.spec.params, "column", "")))
-            for s in place.all_steps
-            if s.spec.operation == "add_column"
-        },
-        filled_later={
-            (str(s.table), str(getattr(s.spec.params, "column", "")))
-            for s in place.all_steps[position + 1 :]
-            if s.spec.operation == "backfill"
-        },
-        made={str(s.table) for s in place.all_steps if s.spec.operation == "create_tables"},
-    )

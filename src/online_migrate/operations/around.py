@@ -1,0 +1,53 @@
+"""What the plan's other steps mean for a backfill: what is there by then, and what is not filled yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from online_migrate.backfill.parents import Around
+from online_migrate.operations.base import Finding, Place, Severity
+from online_migrate.plan.model import Step
+
+
+def read_around(place: Place) -> Around:
+    """Columns that are added and filled above and below."""
+    above = _above(place)
+    instant = [s for s in above if getattr(s.spec.params, "instant", False)]
+    return Around(
+        added=_columns_of("add_column", place.all_steps),
+        filled_before=_columns_of("backfill", above) | _columns_of("add_column", instant),
+        filled_later=_columns_of("backfill", place.all_steps[len(above) + 1 :]),
+        made={str(s.table) for s in place.all_steps if s.spec.operation == "create_tables"},
+    )
+
+
+def indexes_above(place: Place, column: str) -> dict[str, str]:
+    """Indexes on the column that the plan builds above this step: their names by table."""
+    return {
+        str(s.table): str(getattr(s.spec.params, "name", "")).replace("<table>", str(s.table))
+        for s in _above(place)
+        if s.spec.operation == "create_index" and column in getattr(s.spec.params, "columns", ())
+    }
+
+
+def keys_above(place: Place, column: str) -> list[Finding]:
+    """A foreign key that the plan adds above is there by then, and `triggers: skip` would skip it; one that is there is a trap."""
+    if (place.table, column) not in _columns_of("add_foreign_key", _above(place)):
+        return []
+    fact = f"triggers: skip would also skip the foreign key on {place.table}.{column} that the plan adds above: an orphan would go in"
+    remedy = "add the foreign key after the backfill, or let triggers fire"
+    return [Finding(severity=Severity.STOP, code="skip_foreign_key", fact=fact, remedy=remedy)]
+
+
+def _above(place: Place) -> tuple[Step, ...]:
+    """The plan's steps before this one."""
+    return place.all_steps[: place.all_steps.index(place.step)] if place.step in place.all_steps else ()
+
+
+def _columns_of(operation: str, steps: Iterable[Step]) -> set[tuple[str, str]]:
+    """(table, column) of the steps of one kind."""
+    return {
+        (str(s.table), str(getattr(s.spec.params, "column", "")))
+        for s in steps
+        if s.spec.operation == operation
+    }
