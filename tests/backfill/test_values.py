@@ -253,3 +253,16 @@ def test_pace_is_no_part_of_the_fingerprint() -> None:
     first, second = (load(t, OPERATIONS, path=Path("p.yaml")) for t in texts)
     assert first.stages[0].pace != second.stages[0].pace
     assert first.fingerprint() == second.fingerprint()
+
+
+def test_leaf_partitions_are_filled_one_by_one(database: str) -> None:
+    """Each is a table of its own, keyed or not; the root itself has no rows."""
+    do(
+        database,
+        "CREATE TABLE t (id integer NOT NULL, c integer) PARTITION BY RANGE (id)",
+        "CREATE TABLE t1 PARTITION OF t (PRIMARY KEY (id)) FOR VALUES FROM (0) TO (1000)",
+        "CREATE TABLE t2 PARTITION OF t FOR VALUES FROM (1000) TO (2000)",
+        "INSERT INTO t SELECT n FROM generate_series(0, 1999) n",
+    )
+    run_plan(database, "backfill: {tables: [t1, t2], column: c, value: {sql: id * 2}}")
+    assert ask(database, "SELECT count(*) FROM t WHERE c IS DISTINCT FROM id * 2") == 0
