@@ -69,6 +69,11 @@ class Writer:
     def __init__(self, bench: Bench, target: Target) -> None:
         self._bench = bench
         self.target = target
+        self._begins: dict[tuple[By, bool], bytes] = {}
+        node = sql.SQL("SELECT pg_relation_filenode({}::oid)").format(sql.Literal(target.table.oid))
+        self._node = node.as_bytes(bench.work)
+        advance = sql.SQL("SELECT online_migrate.advance({}, {}, {}, {}").format(bench.run_id, *bench.key)
+        self._advance = advance.as_bytes(bench.work)
 
     @property
     def connection(self) -> Connection:
@@ -149,18 +154,10 @@ class Writer:
     def commit(self, cursor: CursorRecord, then: Position, rows: int) -> None:
         """Move the cursor by compare-and-set, in the batch's transaction, and commit both; else :class:`CursorLocked`."""
         work = self._bench.work
-        arguments = [
-            self._bench.run_id,
-            *self._bench.key,
-            *(cursor.chunk, cursor.stripe, cursor.slice),
-            *(then.chunk, then.stripe, then.slice),
-            rows,
-        ]
-        moved = sql.SQL("SELECT online_migrate.advance({}); COMMIT").format(
-            sql.SQL(", ").join(map(sql.Literal, arguments))
-        )
+        was = (cursor.chunk, cursor.stripe, cursor.slice)
+        numbers = (*was, then.chunk, then.stripe, then.slice, rows)
         try:
-            work.execute(moved)
+            work.execute(b"%b, %b); COMMIT" % (self._advance, b", ".join(b"%d" % n for n in numbers)))
         except psycopg.Error as error:
             if trouble_of(error) is Trouble.LOST or work.closed:
                 raise
@@ -214,10 +211,8 @@ class Writer:
                     "EXPLAIN (ANALYZE, WAL, COSTS OFF, TIMING OFF, SUMMARY OFF, FORMAT JSON) {} RETURNING 1"
                 )
             ).format(update)
-        node = sql.SQL("SELECT pg_relation_filenode({}::oid)").format(sql.Literal(self.target.table.oid))
-        cursor = self._bench.work.execute(
-            sql.SQL("; ").join([self._settings(by=by, is_waiting=not skip_locked), update, node])
-        )
+        begin = self._begin(by, is_waiting=not skip_locked)
+        cursor = self._bench.work.execute(b"; ".join([begin, update.as_bytes(self._bench.work), self._node]))
         count, wal = 0, None
         while cursor.nextset():
             if (cursor.statusmessage or "").startswith("UPDATE"):
@@ -229,6 +224,13 @@ class Writer:
             self._bench.work.rollback()
             raise TableRewritten
         return count, wal
+
+    def _begin(self, by: By, *, is_waiting: bool) -> bytes:
+        """:meth:`_settings` as text, made once: it is the same for every batch, and the larger part of what we compute."""
+        if (by, is_waiting) not in self._begins:
+            settings = self._settings(by=by, is_waiting=is_waiting)
+            self._begins[by, is_waiting] = settings.as_bytes(self._bench.work)
+        return self._begins[by, is_waiting]
 
     def _settings(self, *, by: By = By.TID, is_waiting: bool = False) -> sql.Composed:
         """Begin.  A commit that a crash loses takes the cursor with it, so it need not wait for the disk."""

@@ -58,13 +58,11 @@ class Slice:
 
         tidsend() gives the block in four bytes and the line pointer in two; its low byte is enough to spread rows.
         """
-        rows = sql.SQL("ctid >= {} AND ctid < {}").format(
-            sql.Literal(f"({self.first_page},0)"), sql.Literal(f"({self.end_page},0)")
-        )
+        first, end = f"({self.first_page},0)", f"({self.end_page},0)"
         if self.stripe == self.stripes - 1:
-            return rows
-        return sql.SQL("{} AND get_byte(tidsend(ctid), 5) % {} = {}").format(
-            rows, sql.Literal(self.stripes), sql.Literal(self.stripe)
+            return sql.SQL("ctid >= {} AND ctid < {}").format(first, end)
+        return sql.SQL("ctid >= {} AND ctid < {} AND get_byte(tidsend(ctid), 5) % {} = {}").format(
+            first, end, self.stripes, self.stripe
         )
 
 
