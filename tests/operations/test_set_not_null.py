@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -389,3 +391,24 @@ def test_a_late_null_is_mended_as_the_plan_s_backfill_would(
     assert (bench.pace.duty, bench.pace.max_rows) == (1.0, 111)
     assert bench.hold_when.oldest_snapshot == 55 * 60
     assert bench.key[0] == "fill"
+
+
+def test_the_check_waits_until_no_null_came_for_as_long_as_the_plan_says(site_of: OpenSite) -> None:
+    """Write coverage: a check would fail the writer that still forgets the column; its last NULL begins the time anew."""
+    site: Site = site_of(
+        plan_of(
+            "backfill: {table: transactions, column: bot_id, value: 1, quiet: 1500ms}",
+            "set_not_null: {table: transactions, column: bot_id}",
+            stage="pace: {duty: 100%}",
+        )
+    )
+    site.sql(EMPTY_COLUMN)
+    site.execute(site.step("backfill"))
+    site.sql(FORGET)
+    writer = threading.Timer(0.7, site.sql, [FORGET])
+    writer.start()
+    began = time.monotonic()
+    site.execute()
+    assert time.monotonic() - began > 0.7 + 1.5 - 0.4  # proofs come four times within the time
+    assert site.state() is State.DONE
+    writer.join()

@@ -234,5 +234,5 @@ def _remedy(message: str) -> str:
     if "pg_hba.conf" in message:
         return "the server lets nobody in from here as this user: see its pg_hba.conf"
     if "too many" in message or "remaining connection slots" in message:
-        return "6 connections are needed, and one for each worker past the second: free some, or give the role superuser_reserved ones; then try again"
+        return "6 connections are needed, and one more for each worker past the second: free some, or reserve them for the role; then try again"
     return "check host, port and that the server runs: --dsn, or ONLINE_MIGRATE_DSN, or libpq's PGHOST, PGPORT, PGUSER, PGDATABASE"
