@@ -11,6 +11,9 @@ import sys
 import termios
 from pathlib import Path
 
+import click
+
+from online_migrate.cli.common import fit
 from tests.desk import TOKEN, Desk
 
 ROWS, COLUMNS = 30, 100
@@ -55,3 +58,25 @@ def test_the_token_stands_below_the_last_table(desk: Desk) -> None:
     assert token in after_the_table
     assert len(token) > 40
     assert not list(desk.folder.glob("*.secret"))
+
+
+def test_findings_are_broken_between_words(desk: Desk) -> None:
+    """What check has to say is read on a terminal: no line is wider than it, and no word is cut in two."""
+    environment = os.environ | {"ONLINE_MIGRATE_DSN": desk.dsn, "MASTER_BOT_TOKEN": TOKEN, "COLUMNS": "60"}
+    command = [sys.executable, "-m", "online_migrate.cli", "check", "plan.yaml"]
+    lines = [
+        click.unstyle(line) for line in run_in_a_terminal(command, environment, desk.folder).splitlines()
+    ]
+    assert any(line.startswith("        →") for line in lines)
+    assert [line for line in lines[:-1] if len(line) > 60 and " " in line.strip()] == []
+    whole = desk.call("check").out
+    assert " ".join(" ".join(lines).split()) == " ".join(whole.split())
+
+
+def test_a_text_is_fitted_to_its_place() -> None:
+    """Lines after the first stand below it; a word that fits nowhere, as a path, stays whole; so does all in a pipe."""
+    assert fit("one two three\nfour", 4, 24) == "one two three\n    four"
+    assert (
+        fit("a /very/long/path/that/fits/nowhere b", 2, 22) == "a\n  /very/long/path/that/fits/nowhere\n  b"
+    )
+    assert fit("one two three", 4, None) == "one two three"

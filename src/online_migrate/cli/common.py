@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
+import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -79,12 +82,28 @@ def echo_error(error: OnlineMigrateError) -> None:
 
 
 def echo_findings(findings: Iterable[Finding], *, err: bool = False) -> None:
-    """A line a finding, its remedy below it."""
+    """A line a finding, its remedy below it; on a terminal broken between words."""
+    is_terminal = (sys.stderr if err else sys.stdout).isatty()
+    width = shutil.get_terminal_size().columns if is_terminal else None
     for finding in findings:
         mark, colour = _MARKS[finding.severity]
         where = f"  [{finding.step}{f' on {finding.table}' if finding.table else ''}]" if finding.step else ""
-        click.echo(f"{click.style(mark, fg=colour)}  {finding.fact}{where}", err=err)
+        fact = fit(f"{finding.fact}{where}", len(mark) + 2, width)
+        click.echo(f"{click.style(mark, fg=colour)}  {fact}", err=err)
         if finding.remedy:
-            click.echo(f"        → {finding.remedy}", err=err)
+            click.echo(f"        → {fit(finding.remedy, 10, width)}", err=err)
         if finding.manual:
             click.echo(f"          {finding.manual}", err=err)
+
+
+def fit(text: str, indent: int, width: int | None) -> str:
+    """``text`` in lines of at most ``width``, all but the first moved in; a longer word, as a path, stays whole."""
+    if width is None:
+        return text
+    room = max(width - indent, 20)
+    lines = [
+        line
+        for part in text.splitlines()
+        for line in textwrap.wrap(part, room, break_long_words=False, break_on_hyphens=False)
+    ]
+    return f"\n{' ' * indent}".join(lines)
