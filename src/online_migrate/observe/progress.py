@@ -127,18 +127,20 @@ def _legend(snapshot: Snapshot, width: int) -> Text:
 
 
 def _why(snapshot: Snapshot) -> Iterable[Text]:
-    """Why it waits: the run's reason, a gate, or what is waited for now."""
-    seen: dict[str, str] = {}
-    if snapshot.reason:
-        seen[snapshot.reason] = ""
+    """Why it waits: the run's reason, a gate, or what is waited for now, and by whom."""
+    if snapshot.reason and not snapshot.waits:
+        yield _waiting(snapshot.reason)
     for stage in snapshot.stages:
         if stage.state == "waiting" and stage.reason not in snapshot.reason:
-            seen.setdefault(stage.reason, f"gate of {stage.stage}: ")
-    for wait in snapshot.waits:
-        seconds = seconds_text((snapshot.read_at - wait.since).total_seconds())
-        seen[wait.reason] = f"{where(wait)}, for {seconds}: "
-    for reason, place in seen.items():
-        yield Text(f"{_MARKS['waiting']} {place}{reason}", style="yellow")
+            yield _waiting(stage.reason, f"gate of {stage.stage}")
+    for reason in dict.fromkeys(wait.reason for wait in snapshot.waits):
+        waits = [wait for wait in snapshot.waits if wait.reason == reason]
+        seconds = (snapshot.read_at - min(wait.since for wait in waits)).total_seconds()
+        yield _waiting(reason, f"{' and '.join(map(where, waits))}, for {seconds_text(seconds)}")
+
+
+def _waiting(reason: str, place: str = "") -> Text:
+    return Text(f"{_MARKS['waiting']} {f'{place}: ' if place else ''}{reason}", style="yellow")
 
 
 def _table(snapshot: Snapshot, rows: Sequence[_Row], width: int) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -101,6 +102,12 @@ class Snapshot:
         return next((s for s in self.stages if s.state != "done"), None)
 
     @property
+    def is_holding(self) -> bool:
+        """Whether nothing gets on: every step that runs waits.  Beside a table that waits another may be at work."""
+        waits = {wait.key: wait for wait in self.waits}
+        return bool(waits) and all(wait_at(s.key, waits) for s in self.steps if s.state == "running")
+
+    @property
     def locks(self) -> tuple[HistoryRecord, ...]:
         """The newest lock windows, had or given way."""
         return tuple(r for r in self.history if r.event in {"lock_held", "lock_given_way"})
@@ -109,6 +116,13 @@ class Snapshot:
     def seconds(self) -> float:
         """From the first start to the end or to now, pauses between runs included."""
         return ((self.ended_at or self.read_at) - self.started_at).total_seconds()
+
+
+def wait_at(key: Key, waits: Mapping[Key, WaitView]) -> WaitView | None:
+    """What the step waits for: by itself, with its stage, or with the run."""
+    stage, _, _ = key
+    places = (key, (stage, "", ""), ("", "", ""))
+    return next((waits[place] for place in places if place in waits), None)
 
 
 def where(view: StepView | WaitView) -> str:

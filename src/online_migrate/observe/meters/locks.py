@@ -19,6 +19,8 @@ class LockMeter:
     def __init__(self, metrics: LockMetrics, now: Now) -> None:
         self._m = metrics
         self._now = now
+        self._blockers: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {}
+        """who is in the way, of each step and table: several tables of a step may be at work"""
 
     @property
     def handlers(self) -> Handlers:
@@ -83,5 +85,10 @@ class LockMeter:
         self._show(event, tuple(blockers))
 
     def _show(self, event: e.Event, blockers: tuple[str, ...]) -> None:
-        self._m.blockers.set(step_of(event), len(blockers))
-        self._m.blocker.show(step_of(event), blockers[:BLOCKERS])
+        tables = self._blockers.setdefault(step_of(event), {})
+        tables.pop(event.table, None)
+        if blockers:
+            tables[event.table] = blockers
+        seen = tuple(dict.fromkeys(who for each in tables.values() for who in each))
+        self._m.blockers.set(step_of(event), len(seen))
+        self._m.blocker.show(step_of(event), seen[:BLOCKERS])

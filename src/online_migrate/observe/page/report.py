@@ -10,7 +10,7 @@ from typing import Any, Final
 from online_migrate.journal.store import ApprovalRecord, HistoryRecord, Journal, StageRecord
 from online_migrate.observe.page.document import curve_json, event_json, hold_json, newest_events, to_document
 from online_migrate.observe.page.locks import sum_locks
-from online_migrate.observe.page.throughput import Hold, draw_curve, find_holds, find_work
+from online_migrate.observe.page.throughput import Hold, covered_s, draw_curve, find_holds, find_work
 from online_migrate.observe.page.verified import sum_verified
 from online_migrate.observe.snapshot import read_snapshot
 from online_migrate.observe.views import Snapshot
@@ -112,14 +112,19 @@ def _away(last: HistoryRecord, until: datetime) -> dict[str, str]:
 
 
 def _sum_holds(holds: Iterable[Hold], now: datetime) -> list[dict[str, Any]]:
-    seconds = defaultdict[str, list[float]](list)
+    kinds = defaultdict[str, list[Hold]](list)
     for hold in holds:
-        seconds[hold.kind].append(_seconds(hold, now))
-    kinds = [
-        {"kind": kind, "times": len(each), "seconds": sum(each), "longest_s": max(each)}
-        for kind, each in seconds.items()
+        kinds[hold.kind].append(hold)
+    sums = [
+        {
+            "kind": kind,
+            "times": len(each),
+            "seconds": covered_s(each, now),
+            "longest_s": max(_seconds(hold, now) for hold in each),
+        }
+        for kind, each in kinds.items()
     ]
-    return sorted(kinds, key=lambda kind: -kind["seconds"])
+    return sorted(sums, key=lambda kind: -kind["seconds"])
 
 
 def sum_throughput(history: Iterable[HistoryRecord]) -> list[dict[str, Any]]:

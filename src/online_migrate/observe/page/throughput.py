@@ -144,6 +144,17 @@ def find_holds(history: Iterable[HistoryRecord]) -> tuple[Hold, ...]:
     return tuple(sorted(holds, key=lambda hold: hold.begins_at))
 
 
+def covered_s(holds: Iterable[Hold], now: datetime) -> float:
+    """Seconds in which at least one of them held: two tables that wait at once wait once."""
+    covered, until = 0.0, None
+    for hold in sorted(holds, key=lambda hold: hold.begins_at):
+        begin = hold.begins_at if until is None else max(hold.begins_at, until)
+        end = hold.ends_at or now
+        covered += max(0.0, (end - begin).total_seconds())
+        until = end if until is None else max(end, until)
+    return covered
+
+
 def _hold(record: HistoryRecord, ends_at: datetime | None) -> Hold:
     return Hold(
         kind=str(record.fields.get("kind", "")),
