@@ -109,7 +109,7 @@ def test_a_kill_in_the_backfill_loses_no_batch_and_repeats_none(slow: Desk, undi
     child.wait()
 
     child = slow.start("--metrics-port", "0")
-    sessions = ("work", "watch", "journal", "lease", "history", "snapshot")
+    sessions = ("work", "watch", "journal", "lease", "observe")
     for purpose in sessions:
         slow.await_batches(10, child)
         assert slow.ask(END_SESSION, [f"online-migrate {purpose}"]) == 1, purpose

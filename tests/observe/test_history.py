@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 
@@ -11,7 +12,10 @@ import pytest
 from online_migrate import events as e
 from online_migrate.journal.store import HistoryRecord
 from online_migrate.observe.history import KEPT, SUM_S, HistorySink, Summary
-from online_migrate.postgres.connection import Connector
+from online_migrate.observe.session import Session
+from online_migrate.observe.views import Snapshot
+from online_migrate.observe.watch import SnapshotWatch
+from online_migrate.postgres.connection import Connection, Connector
 from tests.observe.made_runs import MadeRun, batch, begun_run, whole_run
 
 
@@ -19,6 +23,12 @@ from tests.observe.made_runs import MadeRun, batch, begun_run, whole_run
 def run(database: str) -> Iterator[MadeRun]:
     with begun_run(database) as made:
         yield made
+
+
+@pytest.fixture
+def session(run: MadeRun) -> Iterator[Session]:
+    with Session(run.connector) as opened:
+        yield opened
 
 
 def run_started(run: MadeRun) -> e.RunStarted:
@@ -29,9 +39,9 @@ def kept(run: MadeRun) -> tuple[HistoryRecord, ...]:
     return run.journal.read_history(run.run_id)
 
 
-def test_what_happened_is_in_the_journal_after_close(run: MadeRun) -> None:
+def test_what_happened_is_in_the_journal_after_close(run: MadeRun, session: Session) -> None:
     """A report can be made from the journal alone: every event but the many small ones, in order."""
-    sink = HistorySink(run.connector)
+    sink = HistorySink(session)
     sink.emit(run_started(run))
     for event in list(whole_run())[1:]:
         sink.emit(event)
@@ -85,7 +95,7 @@ def test_only_readings_and_blockers_that_change_something_are_kept() -> None:
 
 def test_nobody_waits_for_a_server_that_is_away(run: MadeRun) -> None:
     """The runner hands an event over in microseconds, whatever the server does."""
-    sink = HistorySink(Connector(dsn="host=127.0.0.1 port=1 dbname=x"))
+    sink = HistorySink(Session(Connector(dsn="host=127.0.0.1 port=1 dbname=x")))
     began = time.monotonic()
     for _ in range(1_000):
         sink.emit(run_started(run))
@@ -93,16 +103,16 @@ def test_nobody_waits_for_a_server_that_is_away(run: MadeRun) -> None:
     sink.close()
 
 
-def test_a_lost_connection_loses_no_event(run: MadeRun) -> None:
+def test_a_lost_connection_loses_no_event(run: MadeRun, session: Session) -> None:
     """What was not written is written when the server is there again."""
-    sink = HistorySink(run.connector)
+    sink = HistorySink(session)
     sink.emit(run_started(run))
     sink.emit(e.Note(message="before"))
     wait_until(lambda: len(kept(run)) == 2)
     with psycopg.connect(run.connector.dsn, autocommit=True) as connection:
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND application_name LIKE '%history%'"
+            " WHERE datname = current_database() AND application_name LIKE '%observe%'"
         )
     sink.emit(e.Note(message="after"))
     sink.close()
@@ -117,9 +127,9 @@ def wait_until(condition: object, seconds: float = 5.0) -> None:
         time.sleep(0.02)
 
 
-def test_an_event_that_cannot_be_kept_does_not_stop_the_others(run: MadeRun) -> None:
+def test_an_event_that_cannot_be_kept_does_not_stop_the_others(run: MadeRun, session: Session) -> None:
     """One event with a byte that PostgreSQL refuses must not bar the rest."""
-    sink = HistorySink(run.connector, run_id=run.run_id)
+    sink = HistorySink(session, run_id=run.run_id)
     sink.emit(e.Note(message="nul \0 byte"))
     sink.emit(e.Note(message="fine"))
     sink.close()
@@ -127,9 +137,9 @@ def test_an_event_that_cannot_be_kept_does_not_stop_the_others(run: MadeRun) -> 
     assert sink.dropped == 1
 
 
-def test_memory_is_bounded(run: MadeRun) -> None:
+def test_memory_is_bounded(run: MadeRun, session: Session) -> None:
     """A server that is away for a day does not fill our memory; what was let go is counted."""
-    sink = HistorySink(run.connector)
+    sink = HistorySink(session)
     sink._append([e.Note(message="x")] * (KEPT + 5))
     assert sink.dropped == 5
     sink.close()
@@ -139,18 +149,19 @@ def test_the_keeper_is_not_among_the_runners_statements(run: MadeRun) -> None:
     """Fault injection counts the runner's statements; a thread beside it would make the count a matter of luck."""
     calls: list[int] = []
     counted = Connector(dsn=run.connector.dsn, on_statement=lambda: calls.append(1))
-    sink = HistorySink(counted, run_id=run.run_id)
-    sink.emit(e.Note(message="x"))
-    sink.close()
+    with Session(counted) as session:
+        sink = HistorySink(session, run_id=run.run_id)
+        sink.emit(e.Note(message="x"))
+        sink.close()
     assert [r.fields["message"] for r in kept(run)] == ["x"]
     assert calls == []
 
 
-def test_tables_are_measured_when_a_run_begins_and_ends(run: MadeRun) -> None:
+def test_tables_are_measured_when_a_run_begins_and_ends(run: MadeRun, session: Session) -> None:
     """What a migration made of the tables' sizes is in the journal, for the report."""
     with psycopg.connect(run.connector.dsn, autocommit=True) as connection:
         connection.execute("CREATE TABLE users (id int PRIMARY KEY)")
-        sink = HistorySink(run.connector)
+        sink = HistorySink(session)
         sink.emit(run_started(run))
         wait_until(lambda: len(kept(run)) == 2)
         connection.execute("INSERT INTO users SELECT generate_series(1, 10000)")
@@ -164,14 +175,48 @@ def test_tables_are_measured_when_a_run_begins_and_ends(run: MadeRun) -> None:
     assert last["users"][1] > first["users"][1] + 100_000
 
 
-def test_sizes_are_not_worth_a_wait(run: MadeRun) -> None:
+def test_sizes_are_not_worth_a_wait(run: MadeRun, session: Session) -> None:
     """Somebody's strong lock on one table costs the sizes, not the events behind them."""
     with psycopg.connect(run.connector.dsn) as connection:
         connection.execute("CREATE TABLE users (id int PRIMARY KEY)")
         connection.commit()
         connection.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
-        sink = HistorySink(run.connector)
+        sink = HistorySink(session)
         sink.emit(run_started(run))
         sink.emit(e.Note(message="goes on"))
         sink.close()
     assert [r.event for r in kept(run)] == ["run_started", "note"]
+
+
+def test_a_slow_reading_on_the_same_session_loses_nothing(run: MadeRun, session: Session) -> None:
+    """One connection is for the history and for all that is shown: what happens meanwhile waits in the queue."""
+    reading, over = threading.Event(), threading.Event()
+
+    def look(connection: Connection, _: Snapshot) -> None:
+        with connection.transaction():
+            connection.execute("SET TRANSACTION READ ONLY")
+            reading.set()
+            assert over.wait(5)
+            connection.execute("SELECT 1")
+
+    sink = HistorySink(session, run_id=run.run_id)
+    watch = SnapshotWatch(session, "shop", looks=[look], every_s=0.01)
+    watch.start()
+    assert reading.wait(5)
+    sink.emit(e.Note(message="meanwhile"))
+    time.sleep(0.1)
+    assert kept(run) == ()
+    over.set()
+    wait_until(lambda: len(kept(run)) == 1)
+    watch.close()
+    sink.close()
+    assert sink.dropped == 0
+    assert sessions_of(run) == ["online-migrate lease", "online-migrate observe", "online-migrate test"]
+
+
+def sessions_of(run: MadeRun) -> list[str]:
+    rows = run.journal.connection.execute(
+        "SELECT application_name FROM pg_stat_activity WHERE datname = current_database()"
+        " AND application_name LIKE 'online-migrate%' ORDER BY 1"
+    )
+    return [name for (name,) in rows]

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from online_migrate import events as e
+from online_migrate.observe.changes import HISTORY
 from online_migrate.observe.memory import Memory
 from online_migrate.observe.snapshot import Snapshot, read_snapshot
-from online_migrate.observe.watch import SnapshotWatch
 from online_migrate.postgres.connection import Connection
 from tests.observe.made_runs import BACKFILL, MadeRun, begun_run, started
 
@@ -84,13 +84,15 @@ def test_what_has_not_changed_is_not_read_again(run: MadeRun, connection: Connec
     assert first.history is second.history
 
 
-def test_nobody_looks_nobody_reads(run: MadeRun) -> None:
-    """A page that nobody has open costs a reading every few seconds, and the end is read in any case."""
-    seen: list[Snapshot] = []
-    watch = SnapshotWatch(run.connector, "shop", [seen.append], is_watched=lambda: False, every_s=0.01)
-    watch.start()
-    watch._over.event.wait(0.5)
-    assert len(seen) <= 1
-    run.journal.set_run(run.run_id, "done")
-    watch.close()
-    assert seen[-1].state == "done"
+def test_new_events_are_read_once(run: MadeRun, connection: Connection) -> None:
+    """Of a long night's history a look reads what came since the last one, and keeps the newest of all."""
+    memory = Memory()
+    for n in range(HISTORY + 20):
+        run.tell(e.Note(message=str(n)))
+        if n % 100 == 0:
+            read_snapshot(connection, "shop", memory)
+    remembered, fresh = read_snapshot(connection, "shop", memory), read_snapshot(connection, "shop")
+    assert remembered is not None
+    assert fresh is not None
+    assert remembered.history == fresh.history
+    assert len(fresh.history) == HISTORY

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
 
 from online_migrate import events as e
 from online_migrate.clock import Signal
 from online_migrate.journal.lease import Holder
+from online_migrate.observe.exposition import OPEN, Exposition
 from online_migrate.observe.metrics import STATES, Budgets, MetricsSink
 from tests.observe.made_runs import batch, make_plan, make_reading, make_snapshot, started, whole_run
 
@@ -29,9 +31,9 @@ def sink_of(events: Iterable[e.Event], **facts: Any) -> MetricsSink:
     return sink
 
 
-def full_sink() -> MetricsSink:
+def full_sink(**facts: Any) -> MetricsSink:
     """A sink that has heard of everything: events, journal, server."""
-    sink = sink_of(whole_run())
+    sink = sink_of(whole_run(), **facts)
     sink.update(make_snapshot(holder=Holder(who="ada", plan="shop", since="", beat_age_s=2.0)))
     sink.take(make_reading())
     return sink
@@ -85,9 +87,28 @@ def test_names_follow_the_conventions() -> None:
 @pytest.mark.prometheus
 def test_promtool_finds_nothing_to_complain_of() -> None:
     """The exposition is as Prometheus' own linter wants it."""
-    text = generate_latest(full_sink().registry)
+    _, text = Exposition(full_sink().registry).write("")
     result = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
     assert result.returncode == 0, result.stderr.decode()
+
+
+@pytest.mark.parametrize(("accept", "theirs"), [("", generate_latest), (OPEN, openmetrics.generate_latest)])
+def test_the_text_is_what_the_client_would_write(
+    accept: str, theirs: Callable[[CollectorRegistry], bytes]
+) -> None:
+    """Ours is written in half the time, from what was kept of the last scrape, and is the same."""
+    sink = full_sink(clock=MadeClock())
+    sink.emit(e.WaitStarted(kind="wal", reason='a "name" with \\ and\nmore'))
+    ours = Exposition(sink.registry)
+    for _ in range(2):
+        _, text = ours.write(accept)
+        assert without_times(text) == without_times(theirs(sink.registry))
+    assert {kind.type for kind in sink.registry.collect()} == {"gauge", "counter", "histogram"}
+
+
+def without_times(text: bytes) -> list[str]:
+    """The process' own figures are others at each look."""
+    return [line for line in text.decode().splitlines() if not line.startswith("online_migrate_process_")]
 
 
 def test_a_resumed_step_goes_on_honestly() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from online_migrate.observe.session import Session
 from online_migrate.observe.snapshot import Snapshot
-from online_migrate.observe.watch import SnapshotWatch
+from online_migrate.observe.watch import FRESH_S, REST_S, SnapshotWatch
 from online_migrate.postgres.connection import Connection, Connector
 from tests.observe.made_runs import MadeRun, begun_run
 
@@ -19,10 +20,16 @@ def run(database: str) -> Iterator[MadeRun]:
         yield made
 
 
-def test_listeners_see_the_run_move_and_its_end(run: MadeRun) -> None:
+@pytest.fixture
+def session(run: MadeRun) -> Iterator[Session]:
+    with Session(run.connector) as opened:
+        yield opened
+
+
+def test_listeners_see_the_run_move_and_its_end(run: MadeRun, session: Session) -> None:
     """The terminal's last picture is the end of the run, even if it came between two readings."""
     seen: list[Snapshot] = []
-    watch = SnapshotWatch(run.connector, "shop", [seen.append], every_s=0.02)
+    watch = SnapshotWatch(session, "shop", [seen.append], every_s=0.02)
     watch.start()
     deadline = time.monotonic() + 5
     while not seen and time.monotonic() < deadline:
@@ -37,20 +44,22 @@ def test_listeners_see_the_run_move_and_its_end(run: MadeRun) -> None:
 def test_a_server_that_is_away_is_borne() -> None:
     """Drawing is never a reason to fail."""
     seen: list[Snapshot] = []
-    watch = SnapshotWatch(
-        Connector(dsn="host=127.0.0.1 port=1 dbname=x"), "shop", [seen.append], every_s=0.01
-    )
+    away = Session(Connector(dsn="host=127.0.0.1 port=1 dbname=x"))
+    watch = SnapshotWatch(away, "shop", [seen.append], every_s=0.01)
     watch.start()
+    watch.freshen()
     watch.close()
     assert seen == []
 
 
 def test_a_watch_that_never_started_can_be_closed() -> None:
     """Whoever cleans up after a failed start need not know how far it came."""
-    SnapshotWatch(Connector(dsn=""), "shop", []).close()
+    watch = SnapshotWatch(Session(Connector(dsn="")), "shop")
+    watch.freshen()
+    watch.close()
 
 
-def test_a_picture_that_costs_much_is_drawn_seldom(run: MadeRun) -> None:
+def test_a_picture_that_costs_much_is_drawn_seldom(session: Session) -> None:
     """Watching takes a few per cent of a core, however large the plan is."""
     seen: list[float] = []
 
@@ -59,14 +68,14 @@ def test_a_picture_that_costs_much_is_drawn_seldom(run: MadeRun) -> None:
         while time.thread_time() - seen[-1] < 0.02:
             pass
 
-    watch = SnapshotWatch(run.connector, "shop", [draw], every_s=0.01)
+    watch = SnapshotWatch(session, "shop", [draw], every_s=0.01)
     watch.start()
     time.sleep(1.5)
     watch.close()
     assert len(seen) <= 4
 
 
-def test_a_reading_that_fails_takes_no_picture_away(run: MadeRun) -> None:
+def test_a_reading_that_fails_takes_no_picture_away(session: Session) -> None:
     """Without the right to read a statistic the run is still shown; and both read on one connection."""
     seen: list[Snapshot] = []
     sessions: set[int] = set()
@@ -75,7 +84,7 @@ def test_a_reading_that_fails_takes_no_picture_away(run: MadeRun) -> None:
         sessions.add(connection.info.backend_pid)
         connection.execute("SELECT no_such_column")
 
-    watch = SnapshotWatch(run.connector, "shop", [seen.append], looks=[look], every_s=0.02)
+    watch = SnapshotWatch(session, "shop", [seen.append], looks=[look], every_s=0.02)
     watch.start()
     deadline = time.monotonic() + 5
     while len(seen) < 3 and time.monotonic() < deadline:
@@ -83,3 +92,43 @@ def test_a_reading_that_fails_takes_no_picture_away(run: MadeRun) -> None:
     watch.close()
     assert len(seen) >= 3
     assert len(sessions) == 1
+
+
+def test_who_asks_sees_what_is_now(run: MadeRun, session: Session) -> None:
+    """A page that is opened is no picture of some seconds ago, and one that nobody has open is not drawn."""
+    seen: list[Snapshot] = []
+    watch = SnapshotWatch(session, "shop", [seen.append], every_s=60)
+    watch.start()
+    wait_for(lambda: len(seen) == 1)  # it has begun
+    run.journal.set_run(run.run_id, "stopped")
+    time.sleep(REST_S)
+    watch.freshen()
+    assert [s.state for s in seen] == ["running", "stopped"]
+    began = time.monotonic()
+    for _ in range(100):
+        watch.freshen()
+    assert time.monotonic() - began < FRESH_S
+    watch.close()
+    assert len(seen) == 3  # the end is read in any case
+
+
+def test_who_asks_waits_for_a_moment_only(run: MadeRun, session: Session) -> None:
+    """A scrape or a page does not hang on a server that does not answer: it shows what was last known."""
+    seen: list[Snapshot] = []
+    watch = SnapshotWatch(session, "shop", [seen.append], every_s=60)
+    watch.start()
+    wait_for(lambda: len(seen) == 1)
+    time.sleep(REST_S)
+    with session.get().transaction():  # this thread's turn
+        began = time.monotonic()
+        watch.freshen()
+        assert FRESH_S <= time.monotonic() - began < FRESH_S + 1
+    wait_for(lambda: len(seen) == 2)
+    watch.close()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

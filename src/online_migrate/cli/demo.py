@@ -15,6 +15,7 @@ from online_migrate.demo.show import Wishes, find_plan, run_demo
 from online_migrate.errors import OnlineMigrateError, VerificationFailed
 from online_migrate.observe.page.relay import Relay
 from online_migrate.observe.progress import LiveView
+from online_migrate.observe.session import Session
 from online_migrate.observe.snapshot import read_snapshot
 from online_migrate.observe.watch import SnapshotWatch
 from online_migrate.postgres.connection import Connection, Connector
@@ -119,9 +120,8 @@ class _Screen:
     def serve(self, dsn: str) -> None:
         """Until Ctrl-C; the server stays, and the page reads its journal."""
         click.echo(f'Still here until Ctrl-C: {self._url}/, {self._url}/metrics, psql "{dsn}"')
-        watch = SnapshotWatch(
-            Connector(dsn=dsn, application="online-migrate demo"), self._plan, [self._relay.update]
-        )
+        session = Session(Connector(dsn=dsn, application="online-migrate demo"))
+        watch = SnapshotWatch(session, self._plan, [self._relay.update])
         watch.start()
         try:
             while not CLOCK.wait(3_600, Signal()):
@@ -130,6 +130,7 @@ class _Screen:
             click.echo()
         finally:
             watch.close()
+            session.close()
 
     def tick(self, dsn: str, plan: str) -> None:
         self._plan = plan

@@ -26,7 +26,8 @@ from online_migrate.observe.logs import Format, LogSink
 from online_migrate.observe.metrics import Budgets, MetricsSink
 from online_migrate.observe.page.serve import StatusPage
 from online_migrate.observe.readings import ServerReader
-from online_migrate.observe.watch import SnapshotWatch
+from online_migrate.observe.session import Session
+from online_migrate.observe.watch import IDLE_S, SnapshotWatch
 from online_migrate.observe.web import MetricsServer
 from online_migrate.observe.words import place_text
 from online_migrate.operations.base import Finding, Severity
@@ -118,23 +119,20 @@ def run_plan(plan: Plan, dsn: str, options: Options, wiring: Wiring) -> Ended:
 
 
 def _listeners(plan: Plan, connector: Connector, wiring: Wiring, screen: Screen, stack: ExitStack) -> Sinks:
-    """Log, journal's history, metrics and, on a terminal, the live table."""
+    """Log, journal's history, metrics and, on a terminal, the live table; all that reads and writes does so on one session."""
     sinks: list[Sink] = [*wiring.sinks]
-    watchers, looks, watched = [], [], []
+    session = Session(connector)
+    watch = SnapshotWatch(session, plan.name, every_s=IDLE_S)
     if wiring.metrics_address is not None:  # first, so that its wait for a last scrape is the last of all
-        page = StatusPage(plan.name)
-        metrics = _serve_metrics(plan, wiring.metrics_address, page, stack)
-        sinks.append(metrics)
-        watchers += [metrics.update, page.update]
-        looks.append(ServerReader(metrics.take).look)
-        watched += [page.is_watched, metrics.registry.is_watched]
-    history = HistorySink(connector)
+        sinks.append(_serve_metrics(plan, wiring.metrics_address, watch, stack))
+    stack.callback(session.close)
+    history = HistorySink(session)
     stack.callback(history.close)
     sinks.append(history)
     stack.callback(screen.close)
     if screen.view is not None:
-        watchers.append(screen.view.update)
-        watched.append(lambda: True)
+        watch.listeners.append(screen.view.update)
+        watch.every_s = 1.0
         sinks.append(
             LogSink(plan=plan.name, fmt="console", stream=screen.view.stream, level="warning", colour=True)
         )
@@ -148,19 +146,21 @@ def _listeners(plan: Plan, connector: Connector, wiring: Wiring, screen: Screen,
                 colour=sys.stderr.isatty(),
             )
         )
-    if watchers:
-        watch = SnapshotWatch(
-            connector, plan.name, watchers, looks=looks, is_watched=lambda: any(look() for look in watched)
-        )
+    if watch.listeners:
         watch.start()
         stack.callback(watch.close)
     return Sinks(sinks)
 
 
-def _serve_metrics(plan: Plan, address: tuple[str, int], page: StatusPage, stack: ExitStack) -> MetricsSink:
+def _serve_metrics(
+    plan: Plan, address: tuple[str, int], watch: SnapshotWatch, stack: ExitStack
+) -> MetricsSink:
     metrics = MetricsSink(plan=plan.name, budgets=Budgets.of(plan))
+    page = StatusPage(plan.name, freshen=watch.freshen)
+    watch.listeners += [metrics.update, page.update]
+    watch.looks.append(ServerReader(metrics.take).look)
     host, port = address
-    server = MetricsServer(metrics.registry, host=host, port=port, routes=page.routes)
+    server = MetricsServer(metrics.registry, host=host, port=port, routes=page.routes, freshen=watch.freshen)
     url = server.start()
     click.echo(f"status page: {url}/\nmetrics: {url}/metrics", err=True)
     stack.callback(server.stop)

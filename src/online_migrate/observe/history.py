@@ -1,4 +1,4 @@
-"""Keeps the events worth keeping in the journal, from a thread of its own: the runner never waits for it.
+"""Keeps the events worth keeping in the journal, from a thread of its own: nobody who works waits for it.
 
 Batches and what happens as often are summed: a record a table every ten seconds.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from dataclasses import replace
 from typing import Final
 
 import psycopg
@@ -29,7 +28,8 @@ from online_migrate.events import (
     Throughput,
 )
 from online_migrate.journal.store import Journal
-from online_migrate.postgres.connection import Connection, Connector
+from online_migrate.observe.session import Session
+from online_migrate.postgres.connection import Connection
 
 SUM_S: Final = 10.0
 """batches of a table are summed over this"""
@@ -120,24 +120,21 @@ class Summary:
 
 
 class HistorySink:
-    """Writes to the journal on a connection of its own; neither blocks nor raises.
+    """Writes to the journal on ``session``; neither blocks nor raises.
 
-    The connection is opened in the thread, and again after it was lost.  Events wait until :class:`RunStarted` says
-    which run it is, unless ``run_id`` is given.
+    Events wait in a queue: until :class:`RunStarted` says which run it is, unless ``run_id`` is given, while the server is
+    away, and while somebody else reads on the session.
     """
 
-    def __init__(
-        self, connector: Connector, *, run_id: int | None = None, clock: Clock | None = None
-    ) -> None:
+    def __init__(self, session: Session, *, run_id: int | None = None, clock: Clock | None = None) -> None:
         self.dropped = 0
         """events that were let go, because the server was away for long"""
-        self._connector = replace(connector, on_statement=None)  # not among the runner's statements
+        self._session = session
         self._run_id = run_id
         self._clock = clock or SystemClock()
         self._queue: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._summary = Summary()
         self._kept: deque[Event] = deque(maxlen=KEPT)
-        self._connection: Connection | None = None
         self._try_at = 0.0
         self._thread = threading.Thread(target=self._keep, name="history", daemon=True)
         self._thread.start()
@@ -158,8 +155,6 @@ class HistorySink:
         for _ in range(2):  # the first may find that the connection is gone
             self._try_at = 0.0
             self._write()
-        if self._connection is not None:
-            self._connection.close()
 
     def _take(self) -> bool:
         """Take what is there, waiting for a second at most; False when it is over."""
@@ -185,13 +180,12 @@ class HistorySink:
         if self._run_id is None or not self._kept or self._clock.monotonic() < self._try_at:
             return
         try:
-            if self._connection is None:
-                self._connection = self._connector.open("history", settings={"synchronous_commit": "off"})
+            journal = Journal(self._session.get())
             while self._kept:
-                self._append_one(Journal(self._connection), self._run_id, self._kept[0])
+                self._append_one(journal, self._run_id, self._kept[0])
                 self._kept.popleft()
         except (psycopg.OperationalError, psycopg.InterfaceError, OnlineMigrateError, OSError):
-            self._lose()
+            self._try_at = self._clock.monotonic() + RETRY_S
 
     def _append_one(self, journal: Journal, run_id: int, event: Event) -> None:
         try:
@@ -202,12 +196,6 @@ class HistorySink:
             raise
         except (psycopg.Error, TypeError, ValueError):  # this event cannot be kept; the next ones can
             self.dropped += 1
-
-    def _lose(self) -> None:
-        self._try_at = self._clock.monotonic() + RETRY_S
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
 
 
 def _measure(connection: Connection, run_id: int) -> dict[str, tuple[int, int]]:

@@ -13,6 +13,7 @@ class Memory:
 
     def __init__(self) -> None:
         self._kept: dict[Hashable, tuple[object, object]] = {}
+        self._true: set[Hashable] = set()
 
     def get(self, name: Hashable, mark: object, make: Callable[[], _T]) -> _T:
         """What ``make`` made when the mark was this, else what it makes now."""
@@ -22,3 +23,9 @@ class Memory:
         value = make()
         self._kept[name] = (mark, value)
         return value
+
+    def is_true(self, name: Hashable, ask: Callable[[], bool]) -> bool:
+        """Whether it is so; once it was, it is not asked again."""
+        if name not in self._true and ask():
+            self._true.add(name)
+        return name in self._true

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.process_collector import ProcessCollector
@@ -35,6 +36,9 @@ from online_migrate.plan.model import Plan
 
 __all__ = ["STATES", "Budgets", "MetricsSink", "metric_names"]
 
+MOST: Final = 2_000
+"""events that wait to be taken in; more only come together where nobody scrapes and the server is away"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budgets:
@@ -58,25 +62,30 @@ class Budgets:
 class MetricsSink:
     """Turns events into metrics of :attr:`registry`; :meth:`update` and :meth:`take` add what no event says.
 
-    Counters count what this process did; gauges continue where earlier runs of the plan stopped.
+    Counters count what this process did; gauges continue where earlier runs of the plan stopped.  Events are only noted when
+    they happen, with the time, and taken in together when somebody looks: that costs a fifth.
     """
 
     def __init__(
         self, *, plan: str, budgets: Budgets | None = None, clock: Clock | None = None, now: Now = time.time
     ) -> None:
-        clock = clock or SystemClock()
-        self.registry = Registry(before=self._before_scrape, clock=clock)
+        self._clock = clock or SystemClock()
+        self._now = now
+        self._at = self._times()
+        self._events: deque[tuple[e.Event, tuple[float, float]]] = deque()
+        self._lock = threading.Lock()
+        self.registry = Registry(before=self._before_scrape, clock=self._clock)
         make = Maker(plan, self.registry)
-        self._lock = threading.RLock()
         run, locks, server = RunMetrics(make), LockMetrics(make), ServerMetrics(make)
-        self._waits = WaitMeter(WaitMetrics(make), clock)
+        self._waits = WaitMeter(WaitMetrics(make), lambda: self._at[1])
+        self._backfills = BackfillMeter(BackfillMetrics(make))
         self._meters = (
-            RunMeter(run, now),
-            BackfillMeter(BackfillMetrics(make)),
-            LockMeter(locks, now),
+            RunMeter(run, self._happened_at),
+            self._backfills,
+            LockMeter(locks, self._happened_at),
             self._waits,
         )
-        self._server = ServerMeter(server, run.lease_epoch, now)
+        self._server = ServerMeter(server, run.lease_epoch, self._happened_at)
         self._handlers = _merge(meter.handlers for meter in self._meters)
         self._errors = make.counter("metrics_errors", "Events that the metrics could not take in.", PLAN)
         self._errors.add(())
@@ -87,27 +96,47 @@ class MetricsSink:
         server.lag_budget.set((), budgets.standby_lag_bytes)
 
     def emit(self, event: e.Event) -> None:
-        """Take an event in; never raises, and takes microseconds."""
-        self._safely(lambda: [handler(event) for handler in self._handlers.get(type(event), ())])
+        """Note an event; never raises, and takes a microsecond."""
+        if type(event) in self._handlers:
+            self._events.append((event, self._times()))
+        if len(self._events) >= MOST:
+            self._take_in()
 
     def update(self, snapshot: Snapshot) -> None:
         """Take in the journal: who is alive, and what earlier runs did.  Events of this process stand."""
-        self._safely(lambda: [meter.update(snapshot) for meter in self._meters])
+        self._take_in(lambda: [meter.update(snapshot) for meter in self._meters])
 
     def take(self, reading: ServerReading) -> None:
         """Take in what the server says."""
-        self._safely(lambda: self._server.take(reading))
+        self._take_in(lambda: self._server.take(reading))
 
     def _before_scrape(self) -> None:
-        self._safely(self._waits.count)
+        self._take_in(self._waits.count)
 
-    def _safely(self, work: Callable[[], object]) -> None:
-        """Events, snapshots and scrapes come from threads of their own."""
+    def _take_in(self, work: Callable[[], object] = lambda: None) -> None:
+        """What happened, then ``work``; snapshots and scrapes come from threads of their own."""
+        with self._lock:
+            while self._events:
+                event, self._at = self._events.popleft()
+                for handler in self._handlers[type(event)]:
+                    self._safely(handler, event)
+            self._safely(self._backfills.settle)
+            self._at = self._times()
+            self._safely(work)
+
+    def _safely(self, work: Callable[..., object], *given: object) -> None:
         try:
-            with self._lock:
-                work()
+            work(*given)
         except Exception:  # noqa: BLE001  # a metric that is wrong must not stop a migration
             self._errors.add((), 1)
+
+    def _times(self) -> tuple[float, float]:
+        """The time of day, and of the clock that never goes back."""
+        return self._now(), self._clock.monotonic()
+
+    def _happened_at(self) -> float:
+        """The time of day of what is taken in."""
+        return self._at[0]
 
 
 def _merge(groups: Iterable[Handlers]) -> dict[type[e.Event], list[Callable[[Any], None]]]:

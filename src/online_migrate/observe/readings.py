@@ -1,6 +1,6 @@
 """What the server says while we work: WAL, heap-only updates, sizes, standbys, multixacts; read every few seconds.
 
-On the connection of :class:`~.watch.SnapshotWatch`: a runner has at most six.  Statistics are read without any lock.  Sizes
+On the session of all that watches a run: a runner has few.  Statistics are read without any lock.  Sizes
 take ACCESS SHARE for a moment, so only the tables at work and a few others are asked for at a time, and a table behind
 whose lock we would wait is left for the next look.
 """
@@ -22,10 +22,10 @@ from online_migrate.journal.lease import read_sessions
 from online_migrate.observe.views import Snapshot
 from online_migrate.postgres.connection import Connection
 
-EVERY_S: Final = 5.0
+EVERY_S: Final = 10.0
 """between looks; Prometheus is not asked to scrape more often"""
 SIZES_AT_A_TIME: Final = 20
-"""tables beside those at work; 300 tables are gone through in 75 s"""
+"""tables beside those at work; 300 tables are gone through in 15 looks"""
 
 _TABLES: Final = """
     SELECT relname, n_tup_upd, n_tup_hot_upd, n_dead_tup FROM pg_stat_user_tables
@@ -104,14 +104,15 @@ class ServerReader:
             row = connection.execute(_SERVER).fetchone()
             rows = connection.execute(_TABLES, [tables]).fetchall()
             sessions = len(read_sessions(connection))
-        assert row is not None  # a SELECT without FROM has one row
+            assert row is not None  # a SELECT without FROM has one row
+            members = self._read_members(connection) if row[3] else {}
         return ServerReading(
             wal_bytes=int(row[0]),
             epoch=int(row[1]),
-            connections=sessions + 2,  # history and this one hold no advisory lock: they write no data
+            connections=sessions + 1,  # this one holds no advisory lock: it writes no data
             tables=tuple(self._table(*r) for r in rows),
             standbys=self._read_standbys(connection),
-            multixacts={"age": float(row[2])} | self._read_members(connection, may_see=bool(row[3])),
+            multixacts={"age": float(row[2])} | members,
         )
 
     def _table(self, table: str, updates: int, hot: int, dead: int) -> TableReading:
@@ -146,11 +147,8 @@ class ServerReader:
         except Blind:
             return ()
 
-    def _read_members(self, connection: Connection, *, may_see: bool) -> dict[str, float]:
-        if not may_see:
-            return {}
-        with _briefly(connection):
-            row = connection.execute(_MEMBERS).fetchone()
+    def _read_members(self, connection: Connection) -> dict[str, float]:
+        row = connection.execute(_MEMBERS).fetchone()
         assert row is not None  # an aggregate has one row
         return {"members": row[0] * MEMBERS_PER_FILE / MOST_MEMBERS}
 

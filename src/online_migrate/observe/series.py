@@ -18,8 +18,6 @@ TEXTS: Final = 100
 ONE_MORE: Final = "another one: see the log"
 LAST_SCRAPE_S: Final = 20.0
 """how long the end of a run waits for the scrape that shows it: enough for a scrape every 15 s"""
-WATCHED_S: Final = 3.0
-"""a scrape so short ago: somebody, or a test, scrapes every second or two"""
 SEND_S: Final = 0.2
 """for the answer's way to the scraper"""
 
@@ -48,10 +46,6 @@ class Registry(CollectorRegistry):
         self._scraped_at = [*self._scraped_at[-1:], self._clock.monotonic()]
         if self._is_last_awaited:
             self._scraped.stop("scraped")
-
-    def is_watched(self) -> bool:
-        """Whether somebody scrapes so often that it must be a person, or a test."""
-        return bool(self._scraped_at) and self._clock.monotonic() - self._scraped_at[-1] < WATCHED_S
 
     def last_scrape_within_s(self) -> float | None:
         """Until when the next scrape is to be expected; None where nobody scrapes at regular times."""
@@ -131,9 +125,14 @@ class Texts:
         self._limit = limit
         self._known: set[str] = set()
         self._shown: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._given: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def show(self, place: tuple[str, ...], texts: Iterable[str]) -> None:
         """Show these at ``place``, and nothing else there; figures that change from look to look are left out."""
+        texts = tuple(texts)
+        if self._given.get(place, ()) == texts:
+            return
+        self._given[place] = texts
         wanted = tuple(dict.fromkeys(self._bounded(text) for text in texts))
         for text in set(self._shown.get(place, ())) - set(wanted):
             self._series.set((*place, text), None)
@@ -147,6 +146,7 @@ class Texts:
     def hide_all(self) -> None:
         self._series.clear()
         self._shown.clear()
+        self._given.clear()
 
     def _bounded(self, text: str) -> str:
         text = without_figures(text)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -17,9 +17,10 @@ from online_migrate.journal.store import (
     StepRecord,
     ensure_readable,
 )
+from online_migrate.observe.changes import read_known
 from online_migrate.observe.estimates import SWEEP, UNKNOWN, Point, pace_of, points_of, share_of
 from online_migrate.observe.memory import Memory
-from online_migrate.observe.views import Key, Snapshot, StageView, StepView, WaitView
+from online_migrate.observe.views import Key, Snapshot, StageView, StepView, WaitView, wait_at
 from online_migrate.observe.words import seconds_text
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.connection import Connection
@@ -28,8 +29,6 @@ __all__ = ["Snapshot", "StageView", "StepView", "WaitView", "find_waits", "read_
 
 EXPECTED_S: Final = 10
 """how long an estimate of rows is kept: it changes with the next ANALYZE"""
-HISTORY: Final = 500
-"""events that are looked at, from the newest: an hour of throughput of one table, and some"""
 
 
 def read_snapshot(connection: Connection, plan: str, memory: Memory | None = None) -> Snapshot | None:
@@ -38,52 +37,53 @@ def read_snapshot(connection: Connection, plan: str, memory: Memory | None = Non
     Who reads again and again hands in one ``memory``: what has not changed is not read again.
     Raises :class:`JournalVersion` where the journal is another version's.
     """
+    memory = memory or Memory()
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        if not ensure_readable(connection):
+        if not memory.is_true("readable", lambda: ensure_readable(connection)):
             return None
         journal = Journal(connection)
         run = journal.read_run(plan)
-        return None if run is None else _read(connection, journal, run, memory or Memory())
+        return None if run is None else _read(connection, journal, run, memory)
 
 
 def _read(connection: Connection, journal: Journal, run: RunRecord, memory: Memory) -> Snapshot:
-    marks = _read_marks(connection, run.run_id)
-    now = marks.now
+    known = read_known(journal, run.run_id, memory)
     holder = read_holder(connection)
     ours = holder if holder is not None and holder.plan == run.plan else None
     is_live = ours is not None and ours.beat_age_s < STALE_AFTER_S and bool(read_sessions(connection))
-    history = memory.get("history", marks.history, lambda: journal.read_newest_history(run.run_id, HISTORY))
-    steps = memory.get("steps", marks.steps, lambda: journal.read_steps(run.run_id))
-    waits = find_waits(history) if run.state == "running" and is_live else ()
+    waits = find_waits(known.history) if run.state == "running" and is_live else ()
+    tables = {step.table for steps in known.steps.values() for step in steps if step.table}
     facts = _Facts(
-        now=now,
+        now=known.now,
         is_live=is_live and run.state == "running",
         cursors={c.key: c for c in journal.read_cursors(run.run_id)},
-        points=memory.get("points", marks.history, lambda: points_of(history)),
+        points=memory.get("points", known.history, lambda: points_of(known.history)),
         waits={w.key: w for w in waits},
         expected=memory.get(
             "expected",
-            (run.run_id, len(steps), now.timestamp() // EXPECTED_S),
-            lambda: _read_expected(connection, {s.table for s in steps if s.table}),
+            (tables, known.now.timestamp() // EXPECTED_S),
+            lambda: _read_expected(connection, tables),
         ),
         memory=memory,
     )
-    stages = tuple(_stage(stage, steps, facts) for stage in journal.read_stages(run.run_id))
-    return Snapshot(
+    snapshot = Snapshot(
         plan=run.plan,
         state=run.state,
-        reason=_reason(run, ours, waits, is_live=is_live),
+        reason=_reason(run, ours, is_live=is_live),
         run_id=run.run_id,
         started_at=run.started_at,
         ended_at=run.ended_at,
-        read_at=now,
+        read_at=known.now,
         holder=ours,
         is_live=is_live,
-        stages=stages,
+        stages=tuple(_stage(stage, known.steps.get(stage.stage, ()), facts) for stage in known.stages),
         waits=waits,
-        history=history,
+        history=known.history,
     )
+    if snapshot.reason or not snapshot.is_holding:
+        return snapshot
+    return replace(snapshot, reason="; ".join(dict.fromkeys(wait.reason for wait in waits)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,11 +98,28 @@ class _Facts:
     expected: Mapping[str, int]
     memory: Memory
 
+    def mark(self, stage: StageRecord, steps: tuple[StepRecord, ...]) -> object:
+        """What the views of a stage's steps depend on: the time, too, where one is at work."""
+        if any(step.state == "running" for step in steps):
+            return self.now
+        cursors = [cursor for cursor in self.cursors.values() if cursor.stage == stage.stage]
+        waits = [wait for wait in self.waits.values() if wait.stage == stage.stage]
+        return (stage.phase, steps, cursors, waits, self.expected)
 
-def _stage(stage: StageRecord, steps: Iterable[StepRecord], facts: _Facts) -> StageView:
-    views = tuple(_remembered(step, stage, facts) for step in steps if step.stage == stage.stage)
-    return StageView(
-        stage=stage.stage, phase=stage.phase, state=stage.state, reason=stage.reason, steps=views
+
+def _stage(stage: StageRecord, steps: tuple[StepRecord, ...], facts: _Facts) -> StageView:
+    """The view of a stage, made anew only where something of it can have changed."""
+    views = facts.memory.get(
+        ("views", stage.stage),
+        facts.mark(stage, steps),
+        lambda: tuple(_remembered(step, stage, facts) for step in steps),
+    )
+    return facts.memory.get(
+        ("stage", stage.stage),
+        (stage, views),
+        lambda: StageView(
+            stage=stage.stage, phase=stage.phase, state=stage.state, reason=stage.reason, steps=views
+        ),
     )
 
 
@@ -116,7 +133,7 @@ def _remembered(step: StepRecord, stage: StageRecord, facts: _Facts) -> StepView
 
 def _step(step: StepRecord, stage: StageRecord, facts: _Facts) -> StepView:
     cursor = facts.cursors.get(step.key)
-    wait = facts.waits.get(step.key)
+    wait = wait_at(step.key, facts.waits) if step.state == "running" else facts.waits.get(step.key)
     is_backfill = cursor is not None or stage.phase == Phase.BACKFILL.value
     rows = max(step.rows_done, cursor.rows_done if cursor else 0)
     moves = cursor is not None and step.state == "running" and facts.is_live and wait is None
@@ -155,11 +172,10 @@ def _pass_note(step: StepRecord, cursor: CursorRecord | None) -> str:
     return ""
 
 
-def _reason(run: RunRecord, holder: Holder | None, waits: Sequence[WaitView], *, is_live: bool) -> str:
-    if run.reason or run.state != "running":
+def _reason(run: RunRecord, holder: Holder | None, *, is_live: bool) -> str:
+    """Why the run is not at work; while it is, its waits say why it holds."""
+    if run.reason or run.state != "running" or is_live:
         return run.reason
-    if is_live:
-        return next((w.reason for w in waits), "")
     beat = f", last heartbeat {seconds_text(holder.beat_age_s)} ago by {holder.who}" if holder else ""
     return f"no runner is at work{beat}; the same `online-migrate run` goes on"
 
@@ -184,26 +200,6 @@ def find_waits(history: Iterable[HistoryRecord]) -> tuple[WaitView, ...]:
         elif record.event == "wait_ended":
             waits.pop((key, kind), None)
     return tuple(waits.values())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Marks:
-    """The server's time, and what tells whether the history and the steps of a run are others than before."""
-
-    now: datetime
-    history: object
-    steps: object
-
-
-def _read_marks(connection: Connection, run_id: int) -> _Marks:
-    """A row that is written anew has the number of its writer's transaction in xmin (manual, 5.5 System Columns)."""
-    row = connection.execute(
-        "SELECT clock_timestamp(), (SELECT max(history_id) FROM online_migrate.history WHERE run_id = %(run)s), count(*),"
-        " sum(xmin::text::bigint) FROM online_migrate.step WHERE run_id = %(run)s",
-        {"run": run_id},
-    ).fetchone()
-    assert row is not None
-    return _Marks(now=row[0], history=(run_id, row[1]), steps=(run_id, row[2], row[3]))
 
 
 def _read_expected(connection: Connection, tables: Iterable[str]) -> dict[str, int]:

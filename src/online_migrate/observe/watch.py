@@ -1,4 +1,4 @@
-"""Reads a snapshot every second while somebody looks, more seldom of a very large plan, and hands it to who draws it."""
+"""Reads a snapshot now and then, and when somebody asks, and hands it to who draws it."""
 
 from __future__ import annotations
 
@@ -6,53 +6,57 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import replace
 
 import psycopg
 
 from online_migrate.clock import Clock, Signal, SystemClock
 from online_migrate.errors import OnlineMigrateError
 from online_migrate.observe.memory import Memory
+from online_migrate.observe.session import Session
 from online_migrate.observe.snapshot import read_snapshot
 from online_migrate.observe.views import Snapshot
-from online_migrate.postgres.connection import Connection, Connector
+from online_migrate.postgres.connection import Connection
 
+REST_S = 1.0
+"""between two looks at least, however many ask"""
 REST = 40
-"""times what looking and drawing cost of the processor: with 2,700 steps some 80 ms, so every 3 s then"""
-IDLE_S = 5.0
-"""between readings while nobody looks: a page that is opened then is that old at most"""
+"""times what looking and drawing cost of the processor, if that is longer: with 2,700 steps some 80 ms, so every 3 s then"""
+FRESH_S = 0.3
+"""how long who asks waits for a look: a few milliseconds, unless the server is slow or away"""
+IDLE_S = 20.0
+"""between looks where nobody asks and nothing is drawn by itself: often enough to know that the server is there"""
 CLOSE_S = 5.0
 """how long close() waits for a reading that is under way"""
 
 
 class SnapshotWatch:
-    """A thread with a connection of its own, open from :meth:`start` to :meth:`close`.
+    """A thread that looks every ``every_s``, and at once where somebody asks to :meth:`freshen`, from :meth:`start` to :meth:`close`.
 
     While the server is away the listeners hear nothing: they go on showing what was last known.  ``looks`` read more on
-    the same connection, since a runner has at most six.  ``is_watched`` says whether anybody looks at the moment.
+    the same session.  Both may be added to until :meth:`start`.
     """
 
     def __init__(
         self,
-        connector: Connector,
+        session: Session,
         plan: str,
-        listeners: Iterable[Callable[[Snapshot], None]],
+        listeners: Iterable[Callable[[Snapshot], None]] = (),
         *,
         looks: Iterable[Callable[[Connection, Snapshot], None]] = (),
-        is_watched: Callable[[], bool] = lambda: True,
         every_s: float = 1.0,
         clock: Clock | None = None,
     ) -> None:
-        self._connector = replace(connector, on_statement=None)  # not among the runner's statements
+        self.listeners = list(listeners)
+        self.looks = list(looks)
+        self.every_s = every_s
+        self._session = session
         self._plan = plan
-        self._listeners = tuple(listeners)
-        self._looks = tuple(looks)
-        self._is_watched = is_watched
-        self._every_s = every_s
         self._clock = clock or SystemClock()
         self._over = Signal()
+        self._asked = Signal()
+        self._looked = threading.Condition()
+        self._looked_at = float("-inf")
         self._memory = Memory()
-        self._connection: Connection | None = None
         self._thread = threading.Thread(target=self._watch, name="snapshot", daemon=True)
 
     def start(self) -> None:
@@ -61,33 +65,53 @@ class SnapshotWatch:
     def close(self) -> None:
         """Read and show the end, then let go; safe to call twice, and without a start."""
         self._over.stop("closed")
+        self._asked.stop("closed")
         if self._thread.is_alive():
             self._thread.join(timeout=CLOSE_S)
 
-    def _watch(self) -> None:
-        is_over, cost_s, idle_until = False, 0.0, 0.0
-        while not is_over:
-            is_over = self._clock.wait(max(self._every_s, REST * cost_s), self._over)
-            if not (is_over or self._is_watched() or self._clock.monotonic() >= idle_until):
-                continue
-            idle_until = self._clock.monotonic() + IDLE_S
-            began = time.thread_time()
-            self._look()
-            cost_s = time.thread_time() - began
-        if self._connection is not None:
-            self._connection.close()
+    def freshen(self) -> None:
+        """Have the listeners see what is now, or not long ago; where that takes more than a moment, they see it later."""
+        asked_at = self._clock.monotonic()
+        with self._looked:
+            if not self._thread.is_alive() or asked_at - self._looked_at < REST_S:
+                return
+            self._asked.stop("asked")
+            self._looked.wait_for(lambda: self._looked_at >= asked_at, timeout=FRESH_S)
 
-    def _look(self) -> None:
+    def _watch(self) -> None:
+        least_s = min(REST_S, self.every_s)
+        rest_s, every_s = 0.0, least_s
+        while not self._is_over_after(rest_s, every_s):
+            began = time.thread_time()
+            every_s = self.every_s if self._look() else least_s
+            rest_s = max(least_s, REST * (time.thread_time() - began))
+            self._say_looked()
+        self._look()
+
+    def _is_over_after(self, rest_s: float, every_s: float) -> bool:
+        """Rest, then wait until it is time or somebody asks."""
+        if not self._clock.wait(rest_s, self._over):
+            self._clock.wait(every_s - rest_s, self._asked)
+        self._asked = Signal()
+        return self._over.is_stopping
+
+    def _say_looked(self) -> None:
+        with self._looked:
+            self._looked_at = self._clock.monotonic()
+            self._looked.notify_all()
+
+    def _look(self) -> bool:
+        """Whether there was something to be seen."""
         try:
-            if self._connection is None or self._connection.closed:
-                self._connection = self._connector.open("snapshot", may_be_standby=True)
-            snapshot = read_snapshot(self._connection, self._plan, self._memory)
+            connection = self._session.get()
+            snapshot = read_snapshot(connection, self._plan, self._memory)
         except (psycopg.Error, OnlineMigrateError, OSError):
-            return
+            return False
         if snapshot is None:
-            return
-        for listener in self._listeners:
+            return False
+        for listener in self.listeners:
             listener(snapshot)
-        for look in self._looks:
+        for look in self.looks:
             with suppress(psycopg.Error, OnlineMigrateError, OSError):  # it tries again next time
-                look(self._connection, snapshot)
+                look(connection, snapshot)
+        return True

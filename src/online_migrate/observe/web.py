@@ -13,10 +13,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
 
 import online_migrate
 from online_migrate.errors import UsageError
+from online_migrate.observe.exposition import Exposition
 
 LOOPBACK: Final = "127.0.0.1"
 
@@ -39,7 +39,7 @@ Route = Callable[[Mapping[str, str]], Page]
 class MetricsServer:
     """Serves ``registry`` at ``host``, loopback unless the operator says otherwise; port 0 takes a free one.
 
-    ``routes`` are further paths, and come before its own.
+    ``routes`` are further paths, and come before its own.  ``freshen`` is called before a scrape, and may bring newer figures.
     """
 
     def __init__(
@@ -49,11 +49,14 @@ class MetricsServer:
         host: str = LOOPBACK,
         port: int = 0,
         routes: Mapping[str, Route] | None = None,
+        freshen: Callable[[], None] = lambda: None,
     ) -> None:
+        self._exposition = Exposition(registry)
+        self._freshen = freshen
         self._host = host
         self._port = port
         self._routes: Mapping[str, Route] = {
-            "/metrics": lambda headers: metrics_page(registry, headers.get("accept", "")),
+            "/metrics": self._scrape,
             "/healthz": lambda _: Page(content_type="text/plain; charset=utf-8", body=b"ok\n"),
             **(routes or {}),
         }
@@ -79,11 +82,15 @@ class MetricsServer:
         if self._thread is not None:
             self._thread.join()
 
+    def _scrape(self, headers: Mapping[str, str]) -> Page:
+        self._freshen()
+        return metrics_page(self._exposition, headers)
 
-def metrics_page(registry: CollectorRegistry, accept: str) -> Page:
+
+def metrics_page(exposition: Exposition, headers: Mapping[str, str]) -> Page:
     """The metrics as they are now, in the format that is asked for."""
-    encoder, content_type = choose_encoder(accept)
-    return Page(content_type=content_type, body=encoder(registry))
+    content_type, body = exposition.write(headers.get("accept", ""))
+    return Page(content_type=content_type, body=body)
 
 
 def _listen(host: str, port: int, routes: Mapping[str, Route]) -> ThreadingHTTPServer:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from online_migrate import events as e
-from online_migrate.observe.meters.base import Handlers, step_of, table_of
+from online_migrate.observe.meters.base import Changes, Handlers, step_of, table_of
 from online_migrate.observe.metric_definitions import BackfillMetrics
 from online_migrate.observe.views import Snapshot
 from online_migrate.plan.model import Phase
@@ -17,25 +20,57 @@ class BackfillMeter:
         self._own: dict[tuple[str, str, str], bool] = {}
         """steps of which this process has news, and whether they are under way"""
         self._phases: dict[str, str] = {}
+        self._changes = Changes()
+        self._batches: dict[tuple[str, str, str], list[e.BatchDone]] = {}
+        """of each step since the last :meth:`settle`"""
 
     @property
     def handlers(self) -> Handlers:
-        return {
+        others: Handlers = {
             e.StageStarted: self._stage_started,
             e.BackfillStarted: self._backfill_started,
-            e.BatchDone: self._batch_done,
             e.LateRows: self._late_rows,
             e.WaitStarted: self._wait_started,
             e.StepEnded: self._step_ended,
             e.StepFailed: self._forget_eta,
             e.RunEnded: self._run_ended,
         }
+        return {e.BatchDone: self._batch_done} | {
+            kind: self._after_batches(handler) for kind, handler in others.items()
+        }
+
+    def settle(self) -> None:
+        """Show the batches of each step together: they are most of all events, and a few figures."""
+        while self._batches:
+            table, batches = self._batches.popitem()
+            step, last = table[:2], batches[-1]
+            self._own[table] = True
+            self._m.done.set(table, last.rows_done)
+            self._m.share.raise_to(table, max(b.share_done for b in batches))  # a sweep walks all pages again
+            self._m.eta.set(table, last.eta_s)
+            self._m.rows.add(table, sum(b.rows for b in batches))
+            self._m.batches.add(table, len(batches))
+            self._m.skipped.add(step, sum(b.skipped_locked for b in batches))
+            self._m.paused.add(step, sum(b.pause_s for b in batches))
+            for b in batches:
+                self._m.seconds.observe(step, b.seconds)
+                self._m.size.observe(step, b.rows)
+
+    def _after_batches(self, handler: Callable[[Any], None]) -> Callable[[Any], None]:
+        def in_order(event: e.Event) -> None:
+            self.settle()
+            handler(event)
+
+        return in_order
 
     def update(self, snapshot: Snapshot) -> None:
         """What earlier runs did."""
-        for step in (s for s in snapshot.steps if s.rows_expected is not None and s.share_done is not None):
-            if step.key not in self._own and (step.state != "done" or step.rows_done):
-                self._show(step.key, done=step.rows_done, expected=step.rows_expected, share=step.share_done)
+        for _, steps in self._changes.since_last(snapshot):
+            for step in (s for s in steps if s.rows_expected is not None and s.share_done is not None):
+                if step.key not in self._own and (step.state != "done" or step.rows_done):
+                    self._show(
+                        step.key, done=step.rows_done, expected=step.rows_expected, share=step.share_done
+                    )
 
     def _stage_started(self, event: e.StageStarted) -> None:
         self._phases[event.stage] = event.phase
@@ -59,16 +94,7 @@ class BackfillMeter:
             metric.begin(step_of(event))
 
     def _batch_done(self, event: e.BatchDone) -> None:
-        self._own[table_of(event)] = True
-        self._m.done.set(table_of(event), event.rows_done)
-        self._m.share.raise_to(table_of(event), event.share_done)  # a sweep walks all pages again
-        self._m.eta.set(table_of(event), event.eta_s)
-        self._m.rows.add(table_of(event), event.rows)
-        self._m.batches.add(table_of(event), 1)
-        self._m.skipped.add(step_of(event), event.skipped_locked)
-        self._m.paused.add(step_of(event), event.pause_s)
-        self._m.seconds.observe(step_of(event), event.seconds)
-        self._m.size.observe(step_of(event), event.rows)
+        self._batches.setdefault(table_of(event), []).append(event)
 
     def _step_ended(self, event: e.StepEnded) -> None:
         if table_of(event) in self._own:

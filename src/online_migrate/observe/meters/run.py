@@ -6,7 +6,7 @@ from typing import Any
 
 import online_migrate
 from online_migrate import events as e
-from online_migrate.observe.meters.base import Handlers, Now, step_of, table_of
+from online_migrate.observe.meters.base import Changes, Handlers, Now, step_of, table_of
 from online_migrate.observe.metric_definitions import EXIT_KINDS, OUTCOMES, STATES, RunMetrics
 from online_migrate.observe.views import Snapshot
 
@@ -23,6 +23,7 @@ class RunMeter:
         self._own: set[tuple[str, ...]] = set()
         self._open: set[tuple[str, ...]] = set()
         self._states: dict[tuple[str, ...], str] = {}
+        self._changes = Changes()
         self._shares: dict[tuple[str, str, str], tuple[str, float | None]] = {}
         metrics.build_info.set((online_migrate.__version__,), 1)
         metrics.started.set((), now())
@@ -53,15 +54,15 @@ class RunMeter:
         if snapshot.holder is not None:
             beat = snapshot.read_at.timestamp() - snapshot.holder.beat_age_s
             self._m.heartbeat.set((), beat)
-        for stage in snapshot.stages:
+        for stage, steps in self._changes.since_last(snapshot):
             if (stage.stage,) not in self._own:
                 self._m.stage_state.set((stage.stage,), STATES[stage.state])
                 self._m.gate.set((stage.stage,), stage.state == "waiting")
-        for step in snapshot.steps:
-            self._m.failures.add(step_of(step))
-            if step.key not in self._own:
-                self._show_step(step.key, step.state)
-        self._count_steps(len(snapshot.steps))
+            for step in steps:
+                self._m.failures.add(step_of(step))
+                if step.key not in self._own:
+                    self._show_step(step.key, step.state)
+        self._count_steps(sum(len(stage.steps) for stage in snapshot.stages))
 
     def _run_started(self, event: e.RunStarted) -> None:
         self._m.state.set((), STATES["running"])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from online_migrate import events as e
-from online_migrate.clock import Clock
-from online_migrate.observe.meters.base import Handlers, table_of
+from online_migrate.observe.meters.base import Handlers, Now, table_of
 from online_migrate.observe.metric_definitions import WaitMetrics
 from online_migrate.observe.views import Snapshot
 
@@ -15,9 +16,9 @@ Wait = tuple[str, str, str, str]
 class WaitMeter:
     """All of it is this process'.  A wait counts while it is open, not only once it is over."""
 
-    def __init__(self, metrics: WaitMetrics, clock: Clock) -> None:
+    def __init__(self, metrics: WaitMetrics, monotonic: Now) -> None:
         self._m = metrics
-        self._clock = clock
+        self._monotonic = monotonic
         self._open: dict[Wait, str] = {}
         """waits and their reasons"""
         self._since: dict[str, float] = {}
@@ -31,6 +32,8 @@ class WaitMeter:
             e.WaitStarted: self._wait_started,
             e.WaitGoesOn: self._wait_started,
             e.WaitEnded: self._wait_ended,
+            e.StepEnded: self._step_over,
+            e.StepFailed: self._step_over,
             e.RunEnded: self._end,
             e.StageEnded: self._forget_readings,
             e.Reading: self._reading,
@@ -42,9 +45,9 @@ class WaitMeter:
         """Nothing of it is in the journal."""
 
     def count(self) -> None:
-        """Count the time of open waits up to now: before each scrape."""
-        now = self._clock.monotonic()
+        """Count the time of open waits up to now: before each scrape, which may be a hair later than an event."""
         for kind, since in tuple(self._since.items()):
+            now = max(self._monotonic(), since)
             self._m.waited.add((kind,), now - since)
             self._since[kind] = now
 
@@ -56,21 +59,28 @@ class WaitMeter:
     def _wait_started(self, event: e.WaitStarted | e.WaitGoesOn) -> None:
         self._open[event.kind, *table_of(event)] = event.reason
         self._m.waited.add((event.kind,))
-        self._since.setdefault(event.kind, self._clock.monotonic())
+        self._since.setdefault(event.kind, self._monotonic())
         self._show(event.kind)
 
     def _wait_ended(self, event: e.WaitEnded) -> None:
-        self.count()
-        self._open.pop((event.kind, *table_of(event)), None)
-        self._show(event.kind)
+        wait = (event.kind, *table_of(event))
+        self._forget([wait] if wait in self._open else [])
+
+    def _step_over(self, event: e.Event) -> None:
+        """It waits no longer, even if it failed while it did; others may."""
+        self._forget(wait for wait in self._open if wait[1:] == table_of(event))
 
     def _end(self, event: e.RunEnded) -> None:
-        self.count()
-        kinds = {key[0] for key in self._open}
-        self._open.clear()
-        for kind in kinds:
-            self._show(kind)
+        self._forget(self._open)
         self._forget_readings(event)
+
+    def _forget(self, waits: Iterable[Wait]) -> None:
+        over = tuple(waits)
+        if over:
+            self.count()
+        for wait in over:
+            del self._open[wait]
+            self._show(wait[0])
 
     def _show(self, kind: str) -> None:
         reasons = [reason for key, reason in self._open.items() if key[0] == kind]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 import online_migrate
 from online_migrate.journal.store import HistoryRecord
+from online_migrate.observe.memory import Memory
 from online_migrate.observe.page.throughput import Curve, Hold, draw_curve, find_holds, find_work, recent_rate
-from online_migrate.observe.snapshot import to_json
 from online_migrate.observe.views import Snapshot, StageView, StepView, WaitView, where
 from online_migrate.observe.words import describe, place_text
 
@@ -27,11 +28,32 @@ _HOLDING: Final = {
 
 def to_document(snapshot: Snapshot) -> dict[str, Any]:
     """What ``status --json`` says of the run, and what else the page draws.  Times are ISO 8601, durations seconds."""
+    return {**_facts(snapshot), "stages": [_stage_json(stage) for stage in snapshot.stages]}
+
+
+def draw_text(snapshot: Snapshot, memory: Memory) -> str:
+    """The document as JSON.  A stage of which nothing has changed is not written anew: most of a plan is done or to come."""
+    stages = ",".join(
+        memory.get(stage.stage, stage, lambda stage=stage: to_text(_stage_json(stage)))  # type: ignore[misc]
+        for stage in snapshot.stages
+    )
+    return f'{to_text(_facts(snapshot))[:-1]},"stages":[{stages}]}}'
+
+
+def to_text(document: Mapping[str, Any]) -> str:
+    """JSON without a needless blank."""
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+
+def _facts(snapshot: Snapshot) -> dict[str, Any]:
+    """All but the stages."""
     work = find_work(snapshot.history, snapshot.steps, snapshot.read_at)
     curve = draw_curve(work, until=snapshot.read_at if is_filling(snapshot) else None, longest_s=LONGEST_S)
     stage = snapshot.stage
-    rate = recent_rate(work, snapshot.read_at) if is_filling(snapshot) and not snapshot.waits else None
-    return to_json(snapshot) | {
+    rate = recent_rate(work, snapshot.read_at) if is_filling(snapshot) and not snapshot.is_holding else None
+    return {
+        "plan": snapshot.plan,
+        "state": snapshot.state,
         "version": online_migrate.__version__,
         "word": decide_word(snapshot),
         "reason": snapshot.reason,
@@ -47,8 +69,7 @@ def to_document(snapshot: Snapshot) -> dict[str, Any]:
         "stage": stage.stage if stage else None,
         "rows_done": sum(step.rows_done for step in snapshot.steps),
         "rate": rate,
-        "eta_s": None if stage is None else stage_eta_s(stage, rate),
-        "stages": [_stage_json(stage) for stage in snapshot.stages],
+        "eta_s": None if stage is None or snapshot.waits else stage_eta_s(stage, rate),
         "waits": [_wait_json(wait, snapshot.read_at) for wait in snapshot.waits],
         "blockers": [b.to_json() for b in find_blockers(snapshot)],
         "curve": None if curve is None else curve_json(curve),
@@ -61,7 +82,7 @@ def decide_word(snapshot: Snapshot) -> str:
     """The run's state in a word: running, holding, no runner, at a gate, stopped, failed or done."""
     if snapshot.state == "running" and not snapshot.is_live:
         return "no runner"
-    if snapshot.state == "running" and snapshot.waits:
+    if snapshot.state == "running" and snapshot.is_holding:
         return "holding"
     return "at a gate" if snapshot.state == "waiting" else snapshot.state
 
@@ -72,9 +93,10 @@ def is_filling(snapshot: Snapshot) -> bool:
 
 
 def stage_eta_s(stage: StageView, rate: float | None) -> float | None:
-    """Until the stage is done, at that many rows per second: what runs, by its own pace where it has one, then the rest.
+    """Until the stage is done, at that many rows per second: what runs, by its own pace where it has one, and the rest.
 
-    None where it stands still, where nothing is measured, and where the rows to come are not known.
+    Tables that run side by side share what is to come: who is done first takes the next.  None where it stands still, where
+    nothing is measured, and where the rows to come are not known.
     """
     running = [step for step in stage.steps if step.state == "running"]
     pending = [step.rows_expected for step in stage.steps if step.state == "pending"]
@@ -82,7 +104,9 @@ def stage_eta_s(stage: StageView, rate: float | None) -> float | None:
         return None
     own = [step.eta_s if step.eta_s is not None else _rows_left(step, rate) for step in running]
     known = [eta for eta in own if eta is not None]
-    return None if len(known) < len(own) else max(known) + sum(rows or 0 for rows in pending) / rate
+    if len(known) < len(own):
+        return None
+    return max(*known, sum(known) / len(known) + sum(rows or 0 for rows in pending) / rate)
 
 
 def _rows_left(step: StepView, rate: float) -> float | None:

@@ -1,9 +1,9 @@
 "use strict";
-// Draws a document: the one that is in this file, else the server's, every second.
+// Draws a document: the one that is in this file, else the server's, every other second while it is seen.
 
-const POLL_MS = 1000, QUIET_MS = 15000;
+const POLL_MS = 2000, QUIET_MS = 15000;
 const MARKS = { pending: "to come", waiting: "at its gate", running: "under way", done: "done", failed: "failed" };
-let drawn = null, etag = "", answered_at = Date.now(), changed_at = Date.now();
+let drawn = null, etag = "", answered_at = Date.now(), changed_at = Date.now(), timer = 0;
 
 function draw(doc) {
   drawn = doc;
@@ -28,9 +28,16 @@ function draw(doc) {
   say(at("foot"), `online-migrate ${doc.version}, read ${date_text(doc.read_at)}${doc.report ? ", from the journal" : ""}. This page only reads.`);
 }
 
+// What is waited for; where tables that are at work side by side wait for different things, each by its name.
+function wait_lines(waits) {
+  const reasons = [...new Set(waits.map((wait) => wait.reason))];
+  const places = (reason) => waits.filter((wait) => wait.reason === reason).map((wait) => wait.place).join(" and ");
+  return reasons.length < 2 ? reasons : reasons.map((reason) => `${places(reason)}: ${reason}`);
+}
+
 function draw_why(doc) {
   const gates = doc.stages.filter((stage) => stage.state === "waiting" && !doc.reason.includes(stage.reason));
-  const reasons = [...new Set([doc.reason, ...doc.waits.map((wait) => wait.reason), ...gates.map((stage) => `${stage.stage} waits at its gate: ${stage.reason}`)])].filter(Boolean);
+  const reasons = [...(doc.waits.length ? wait_lines(doc.waits) : [doc.reason]), ...gates.map((stage) => `${stage.stage} waits at its gate: ${stage.reason}`)].filter(Boolean);
   at("why").hidden = !reasons.length;
   at("why").className = `notice ${doc.word === "failed" ? "bad" : ""}`;
   say(at("reasons"), reasons.join("\n"));
@@ -117,6 +124,7 @@ function draw_events(events) {
 }
 
 async function poll() {
+  clearTimeout(timer);
   try {
     const answer = await fetch("status.json", { cache: "no-store", headers: etag ? { "If-None-Match": etag } : {}, signal: AbortSignal.timeout(5000) });
     if (answer.status === 200) {
@@ -129,7 +137,8 @@ async function poll() {
     if (!(error instanceof TypeError || error instanceof DOMException)) throw error;
   } finally {
     say_contact();
-    setTimeout(poll, POLL_MS);
+    clearTimeout(timer);
+    if (!document.hidden) timer = setTimeout(poll, POLL_MS);
   }
 }
 
@@ -155,5 +164,6 @@ if (own) {
   draw(doc);
   draw_report(doc.report);
 } else {
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) poll(); });
   poll();
 }

@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Mapping
 from typing import Final
 
+from online_migrate.observe.exposition import Exposition
 from online_migrate.observe.metrics import MetricsSink
 from online_migrate.observe.page.serve import StatusPage
 from online_migrate.observe.views import Snapshot
@@ -26,6 +27,7 @@ class Relay:
     def __init__(self, plan: str, *, host: str = LOOPBACK, port: int = 0) -> None:
         self._page = StatusPage(plan)
         self._metrics = MetricsSink(plan=plan)
+        self._exposition = Exposition(self._metrics.registry)
         self._runner: str | None = None
         routes = {**self._page.routes, "/metrics": self._relay}
         self._server = MetricsServer(self._metrics.registry, host=host, port=port, routes=routes)
@@ -56,4 +58,4 @@ class Relay:
                     return Page(content_type=answer.headers["Content-Type"], body=answer.read())
             except (OSError, urllib.error.URLError):
                 self._runner = None  # it has ended, or was killed; the next one says where it is
-        return metrics_page(self._metrics.registry, accept)
+        return metrics_page(self._exposition, headers)

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import gzip
-import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
 from online_migrate.clock import Clock, SystemClock
-from online_migrate.observe.page.document import to_document
+from online_migrate.observe.memory import Memory
+from online_migrate.observe.page.document import draw_text, to_text
 from online_migrate.observe.page.files import POLICY, SCRIPTS, TYPES, read_file
 from online_migrate.observe.views import Snapshot
 from online_migrate.observe.web import Page, Route
 
-WATCHED_S: Final = 5.0
-"""an open page asks every second; one that has not for so long was closed"""
 READY_S: Final = 30.0
-"""a snapshot that is older is no picture of now; of a very large plan one is read every few seconds"""
+"""a snapshot that is older is no picture of now; one is read every twenty seconds, though nobody asks"""
 _SAFE: Final[Mapping[str, str]] = {
     "Content-Security-Policy": POLICY,
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -39,16 +37,20 @@ class _Answer:
 class StatusPage:
     """Draws the newest snapshot on request; safe to update and to ask from different threads.
 
-    A document is made once a snapshot, and only when somebody asks: a page that nobody looks at costs nothing.
+    ``freshen`` is called before an answer, and may bring a newer one.  A document is made once a snapshot, and only when
+    somebody asks: a page that nobody looks at costs nothing.
     """
 
-    def __init__(self, plan: str, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self, plan: str, *, freshen: Callable[[], None] = lambda: None, clock: Clock | None = None
+    ) -> None:
         self._plan = plan
+        self._freshen = freshen
         self._clock = clock or SystemClock()
+        self._memory = Memory()
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._updated_at = -READY_S
-        self._asked_at = -WATCHED_S
         self._answer: _Answer | None = None
 
     @property
@@ -62,10 +64,6 @@ class StatusPage:
             "/readyz": lambda _: self._ready(),
         }
 
-    def is_watched(self) -> bool:
-        """Whether somebody has the page open."""
-        return self._clock.monotonic() - self._asked_at < WATCHED_S
-
     def update(self, snapshot: Snapshot) -> None:
         """Take in a newer snapshot."""
         with self._lock:
@@ -73,10 +71,10 @@ class StatusPage:
             self._updated_at = self._clock.monotonic()
 
     def _status(self, headers: Mapping[str, str]) -> Page:
+        self._freshen()
         with self._lock:
-            self._asked_at = self._clock.monotonic()
             if self._answer is None:
-                self._answer = _answer(self._plan, self._snapshot)
+                self._answer = _answer(self._plan, self._snapshot, self._memory)
             answer = self._answer
         common = {**_SAFE, "ETag": answer.etag, "Vary": "Accept-Encoding"}
         if headers.get("if-none-match") == answer.etag:
@@ -101,12 +99,12 @@ def _file(name: str) -> Route:
     return lambda _: page
 
 
-def _answer(plan: str, snapshot: Snapshot | None) -> _Answer:
+def _answer(plan: str, snapshot: Snapshot | None, memory: Memory) -> _Answer:
     if snapshot is None:
-        document = {"plan": plan, "state": "starting", "word": "starting", "stages": []}
+        text = to_text({"plan": plan, "state": "starting", "word": "starting", "stages": []})
         etag = '"starting"'
     else:
-        document = to_document(snapshot)
+        text = draw_text(snapshot, memory)
         etag = f'"{snapshot.run_id}-{snapshot.read_at.timestamp()}"'
-    plain = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    plain = text.encode()
     return _Answer(etag=etag, plain=plain, packed=gzip.compress(plain, compresslevel=1, mtime=0))
