@@ -1,0 +1,80 @@
+"""``demo --serve`` by the real command line: the page, the metrics and the database stay until Ctrl-C, and nothing after it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+READY = re.compile(r'^Still here until Ctrl-C: (\S+)/, (\S+/metrics), psql "(.+)"$', re.MULTILINE)
+
+
+@pytest.mark.timeout(240)
+def test_what_was_shown_stays_up_until_ctrl_c(tmp_path: Path) -> None:
+    """The demo over, page and metrics still say how it ended; one Ctrl-C ends it all: no process, no server, no folder left."""
+    command = [sys.executable, "-m", "online_migrate.cli", "demo", "--users", "20", "--serve"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "COLUMNS": "200"}
+    said = tmp_path / "said"
+    with said.open("w") as out:
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=out, stderr=out, start_new_session=True
+        )
+    try:
+        wait_for(lambda: READY.search(said.read_text()) is not None or process.poll() is not None, 180)
+        found = READY.search(said.read_text())
+        assert found is not None, said.read_text()
+        url, metrics, dsn = found.groups()
+        wait_for(lambda: json.loads(get(f"{url}/status.json"))["state"] == "done", 10)
+        assert "<title>online-migrate</title>" in get(f"{url}/")
+        wait_for(
+            lambda: 'online_migrate_stage_state{plan="multi_tenant",stage="finish"} 3.0' in get(metrics), 10
+        )
+        with psycopg.connect(dsn) as connection:
+            assert connection.execute("SELECT state FROM online_migrate.run").fetchall() == [("done",)]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0, said.read_text()
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    assert "Traceback" not in said.read_text()
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(dsn, connect_timeout=2)
+    assert members(process.pid) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["demo-report.json", "said"]
+
+
+def get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
+def members(session: int) -> list[str]:
+    """Processes of that session that are still there, by Linux' /proc."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = stat.read_text().rpartition(")")
+        except OSError:  # it has just ended
+            continue
+        if rest.split()[3] == str(session):
+            found.append(name)
+    return found
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
