@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from online_migrate.discovery.reach import tables_hanging_on
 from online_migrate.discovery.star import read_isolation_settings, read_star_functions, read_star_statements
+from online_migrate.engine.check_connections import check_connections
 from online_migrate.engine.check_settings import check_settings
 from online_migrate.engine.check_standbys import find_standbys
 from online_migrate.engine.references import check_references
@@ -31,6 +32,7 @@ def check(seen: Survey, *, missing_secrets: Iterable[str] = ()) -> list[Finding]
         *_server(seen),
         *check_rights(seen),
         *check_settings(seen.catalog.connection),
+        *check_connections(seen.plan, seen.catalog.connection),
         *find_standbys(seen.plan, seen.catalog.connection),
         *_secrets(missing_secrets),
     ]
