@@ -161,16 +161,17 @@ class Backfill(Operation[BackfillParams]):
         if not tables or tables[0].name != place.table:
             return []
         stage = place.plan.stage(place.step.stage)
-        duty = 1.0 if stage is None else stage.pace.duty
+        duty = 1.0 if stage is None else min(stage.pace.duty, len(tables))
         above = indexes_above(place, params.column)
-        first, *others = (_forecast_of(t, params.column, duty, is_indexed=t.name in above) for t in tables)
+        indexed = {t.name for t in tables if t.name in above or index_with(t, params.column) is not None}
+        first, *others = (_forecast_of(t, duty, is_sequential=t.name in indexed) for t in tables)
         total = sum(others, first)
         title = place.step.spec.title
         found = [
             Finding(
                 severity=Severity.INFO,
                 code="forecast",
-                fact=f"{title}: {total}",
+                fact=f"{title}: {total}; {_ways(params.column, [t.name for t in tables], indexed)}",
                 remedy="the first minute of the run says it better",
             )
         ]
@@ -244,8 +245,19 @@ def _tables_left(place: Place) -> list[TableInfo]:
     return [t for t in map(place.known.table, names) if t is not None and t.kind == "r"]
 
 
-def _forecast_of(table: TableInfo, column: str, duty: float, *, is_indexed: bool) -> Forecast:
-    is_sequential = is_indexed or index_with(table, column) is not None
+def _ways(column: str, tables: list[str], indexed: set[str]) -> str:
+    """Which tables are walked how, and why."""
+    striped = len(tables) - len(indexed)
+    ways = [
+        f"{striped} {'table' if striped == 1 else 'tables'} in interleaved stripes, heap-only: no index holds {column}"
+    ] * bool(striped)
+    ways += [
+        f"in one stripe with VACUUM between, since an index holds it: {', '.join(sorted(indexed))}"
+    ] * bool(indexed)
+    return "; ".join(ways)
+
+
+def _forecast_of(table: TableInfo, duty: float, *, is_sequential: bool) -> Forecast:
     return forecast(rows=table.rows_estimate, pages=table.pages, duty=duty, is_sequential=is_sequential)
 
 
