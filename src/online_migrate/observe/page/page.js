@@ -94,7 +94,7 @@ function draw_working(doc) {
     const figures = [];
     if (step.rows_done || step.rows_expected) figures.push(`${count_text(step.rows_done)}${step.rows_expected === null ? "" : ` of about ${count_text(step.rows_expected)}`} rows`);
     if (step.rate !== null) figures.push(`${count_text(step.rate)} rows/s`);
-    if (step.share_done !== null) figures.push(`${seconds_text(step.eta_s)} left`);
+    if (step.share_done !== null) figures.push(step.eta_s === null ? "time left unknown" : `${seconds_text(step.eta_s)} left`);
     else if (step.seconds !== null) figures.push(`for ${seconds_text(step.seconds)}`);
     return make("li", { class: `${step.state} ${is_held ? "held" : ""}` },
       make("div", { class: "line" }, make("span", {}, make("b", {}, step.table || NO_TABLE), ` ${step.step}`),
