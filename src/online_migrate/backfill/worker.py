@@ -10,11 +10,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import psycopg
-from psycopg import sql
 
 from online_migrate.backfill.batch import TableRewritten, Writer
 from online_migrate.backfill.bench import Bench, Key, Target, update_statement
-from online_migrate.backfill.chunks import Slice, Walk, next_slice, position_of, share_done, walk_of
+from online_migrate.backfill.chunks import Slice, Walk, next_slice, position_of, walk_of
 from online_migrate.backfill.health import Health
 from online_migrate.backfill.pacer import Pacer
 from online_migrate.backfill.refused import find_refused_row, is_about_rows
@@ -28,17 +27,12 @@ from online_migrate.backfill.strategy import (
     read_pages,
 )
 from online_migrate.backfill.telling import Teller
+from online_migrate.backfill.vacuum import VacuumRounds
 from online_migrate.errors import OnlineMigrateError
 from online_migrate.events import Note
 from online_migrate.journal.store import CursorRecord
 from online_migrate.postgres.catalog import Catalog, TableInfo
-from online_migrate.postgres.long_statement import run_long_statement
 
-VACUUM_EVERY = 0.1
-"""of the table, where an index holds the column: dead entries are cleaned before the table has grown by more"""
-VACUUM_FROM_PAGES = 1000
-VACUUM_DELAY_MS = 2.0
-"""autovacuum_vacuum_cost_delay's default"""
 MEASURE_WAL_EVERY = 16
 """batches of a stripe, from its first on; such a one runs under EXPLAIN (ANALYZE, WAL), which alone tells our WAL from others'.
 Each stripe's own: the rows of a chunk's first stripe write several times as much as the others'"""
@@ -81,7 +75,6 @@ class Backfill:
         )
         self._health = Health(bench)
         self._teller = Teller(bench, self.target.table.full_name)
-        self._next_vacuum = VACUUM_EVERY
         self._batches = 0
         self._cursor_s = 0.0
         self._page_s: float | None = None
@@ -120,7 +113,6 @@ class Backfill:
                 self._bench.emit(Note, message=f"{self.target.table.full_name} {why}")
             cursor = self._begin(strategy.pass_name, strategy.walk, cursor)
         self._teller.say_started(cursor, strategy)
-        self._next_vacuum = share_done(walk_of(cursor), position_of(cursor)) + VACUUM_EVERY
         cursor = self._walk(cursor, strategy.rows_per_page)
         return self._begin("sweep", _NO_WALK, cursor)
 
@@ -141,6 +133,7 @@ class Backfill:
     def _walk(self, cursor: CursorRecord, rows_per_page: float) -> CursorRecord:
         """From the cursor to the end of the pass."""
         self._teller.forget_rate()
+        rounds = VacuumRounds(self._bench, self.target, rows_per_page, after=cursor)
         narrow: int | None = None
         while True:
             self._bench.ensure_going()
@@ -166,7 +159,7 @@ class Backfill:
             else:
                 narrow = None if narrow is None else min(narrow * 2, pages)
             if cursor.pass_name == "sequential":
-                self._vacuum_when_due(cursor)
+                rounds.run_when_due(cursor)
 
     def _begin_chunk(self, cursor: CursorRecord) -> CursorRecord:
         """At the first batch of a chunk: is it long enough for the snapshots that were seen while the last one was walked?"""
@@ -231,27 +224,6 @@ class Backfill:
             max_rows=pace.max_rows,
         )
 
-    def _vacuum_when_due(self, cursor: CursorRecord) -> None:
-        """Plain VACUUM with a cost delay: dead index entries go, their room is used again."""
-        share = share_done(walk_of(cursor), position_of(cursor))
-        if share < self._next_vacuum or cursor.pages_total < VACUUM_FROM_PAGES:
-            return
-        self._next_vacuum = share + VACUUM_EVERY
-        bench = self._bench
-        delay = sql.Literal(f"{vacuum_delay_ms(bench.duty):.1f}ms")
-        bench.work.execute(sql.SQL("SET vacuum_cost_delay = {}").format(delay))
-        run_long_statement(
-            sql.SQL("VACUUM (TRUNCATE OFF) {}").format(self.target.sql_table),
-            work=bench.work,
-            watch=bench.watch,
-            fence=bench.fence.sql,
-            limit_s=bench.locks.long_statement,
-            clock=bench.clock,
-            signal=bench.signal,
-            emit=bench.emit,
-        )
-        bench.work.execute("RESET vacuum_cost_delay")
-
     def _sweep(self, cursor: CursorRecord) -> CursorRecord:
         """Walk the whole table once more, in one stripe."""
         strategy = decide_strategy(self._bench.work, self.target.table, self.target.column)
@@ -298,11 +270,6 @@ class Backfill:
                 remedy="restore it, or take it out of the plan and run with --accept-changed-plan",
             )
         return table
-
-
-def vacuum_delay_ms(duty: float) -> float:
-    """Autovacuum's own 2 ms at the default pace of a half, none where we do not rest either."""
-    return VACUUM_DELAY_MS * min((1 - duty) / 0.5, 1.9)
 
 
 _NO_WALK = Walk(pages_total=0, chunk_pages=1, stripes=1)

@@ -1,0 +1,73 @@
+"""Where an index holds the column: VACUUM after every tenth of the table, so that the room of dead rows is used again.
+
+The rounds do not look at the indexes, which would be read from end to end each time.  A dead row leaves its line pointer, and its
+index entries are autovacuum's, as after one UPDATE: ANALYZE counts dead line pointers as dead rows.  Only where rows are so slim
+that a page has not line pointers for twice as many are the indexes cleaned each time, too.
+Sources: manual, VACUUM, INDEX_CLEANUP; vacuumlazy.c and heapam_handler.c of 14 to 18: a page's free space is recorded at once
+where no index is vacuumed, and heapam_scan_analyze_next_tuple() counts dead line pointers.
+"""
+
+from __future__ import annotations
+
+from psycopg import sql
+
+from online_migrate.backfill.bench import Bench, Target
+from online_migrate.backfill.chunks import position_of, share_done, walk_of
+from online_migrate.journal.store import CursorRecord
+from online_migrate.postgres.connection import Sql
+from online_migrate.postgres.long_statement import run_long_statement
+
+VACUUM_EVERY = 0.1
+"""of the table: no more than this is dead before its room is freed"""
+VACUUM_FROM_PAGES = 1000
+VACUUM_DELAY_MS = 2.0
+"""autovacuum_vacuum_cost_delay's default"""
+MOST_LINE_POINTERS = 291
+"""of a page of 8 kB, dead ones included (MaxHeapTuplesPerPage, htup_details.h)"""
+
+
+class VacuumRounds:
+    """Of one pass over a table; ``after`` is where the pass begins."""
+
+    def __init__(self, bench: Bench, target: Target, rows_per_page: float, *, after: CursorRecord) -> None:
+        self._bench = bench
+        self._statement = vacuum_statement(target.sql_table, rows_per_page)
+        self._next = _share(after) + VACUUM_EVERY
+
+    def run_when_due(self, cursor: CursorRecord) -> None:
+        """A plain VACUUM with a cost delay, where a tenth more of the table has been walked."""
+        share = _share(cursor)
+        if share < self._next or cursor.pages_total < VACUUM_FROM_PAGES:
+            return
+        self._next = share + VACUUM_EVERY
+        bench = self._bench
+        delay = sql.Literal(f"{vacuum_delay_ms(bench.duty):.1f}ms")
+        bench.work.execute(sql.SQL("SET vacuum_cost_delay = {}").format(delay))
+        run_long_statement(
+            self._statement,
+            work=bench.work,
+            watch=bench.watch,
+            fence=bench.fence.sql,
+            limit_s=bench.locks.long_statement,
+            clock=bench.clock,
+            signal=bench.signal,
+            emit=bench.emit,
+        )
+        bench.work.execute("RESET vacuum_cost_delay")
+
+
+def vacuum_statement(table: sql.Composable, rows_per_page: float) -> Sql:
+    """What a round runs.  TRUNCATE would lock the table, and cut pages that the next round fills again."""
+    is_slim = 2 * rows_per_page > MOST_LINE_POINTERS
+    return sql.SQL("VACUUM (TRUNCATE OFF, INDEX_CLEANUP {}) {}").format(
+        sql.SQL("ON" if is_slim else "OFF"), table
+    )
+
+
+def vacuum_delay_ms(duty: float) -> float:
+    """Autovacuum's own 2 ms at the default pace of a half, none where we do not rest either."""
+    return VACUUM_DELAY_MS * min((1 - duty) / 0.5, 1.9)
+
+
+def _share(cursor: CursorRecord) -> float:
+    return share_done(walk_of(cursor), position_of(cursor))
