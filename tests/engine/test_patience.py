@@ -111,13 +111,13 @@ def test_the_victim_of_a_deadlock_comes_again(database: str) -> None:
         connector=Connector(dsn=database), signal=signal, emit=lambda *_, **__: None, clock=clock
     )
     sessions.open()
-    patience = Patience(sessions=sessions, schema="public", lock_wait_s=5, clock=clock, signal=signal)
+    patience = Patience(sessions=sessions, schema="public", lock_wait_s=5, clock=clock)
 
     def work() -> None:
         tries.append(1)
         raise psycopg.errors.DeadlockDetected if len(tries) < 3 else psycopg.errors.UndefinedTable
 
     with pytest.raises(psycopg.errors.UndefinedTable):
-        patience.take(work, "t", lambda *_, **__: None, lambda: None)
+        patience.take(work, "t", lambda *_, **__: None, lambda: None, signal)
     assert len(tries) == 3
     sessions.close()

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
-from online_migrate.clock import Signal
+from online_migrate.clock import Signal, SystemClock
 from online_migrate.engine.crew import Crew, Hand
+from online_migrate.engine.sessions import Sessions
 from online_migrate.errors import Conflict, Interrupted
 from online_migrate.operations.backfill import Backfill, BackfillParams
+from online_migrate.operations.base import Place
+from online_migrate.operations.registry import OPERATIONS
+from online_migrate.plan.load import load
 from online_migrate.plan.model import Step, StepSpec
 from online_migrate.postgres.connection import Connection, Connector
-from tests.desk import SLOW, Child, Desk, SessionCount, await_true, small_text
+from tests.desk import PLANS, SLOW, WHOLE, Child, Desk, SessionCount, await_true, small_text
 from tests.engine.test_stop_and_resume import END_SESSION, assert_as_undisturbed
 
 End = tuple[str, dict[str, str]]
@@ -24,10 +31,6 @@ TWO = SLOW.replace("duty: 10%", "duty: 20%, workers: 2")
 BACKFILLS = (
     "SELECT array_agg(table_name ORDER BY started_at) FROM online_migrate.step WHERE step LIKE 'backfill%'"
 )
-MOST_AT_ONCE = """
-SELECT max(n) FROM (SELECT (SELECT count(*) FROM online_migrate.step b WHERE b.step LIKE 'backfill%'
-                              AND b.started_at <= a.started_at AND b.ended_at > a.started_at) AS n
-                      FROM online_migrate.step a WHERE a.step LIKE 'backfill%') x"""
 BESIDE_OTHERS = """
 SELECT count(*) FROM online_migrate.step a JOIN online_migrate.step b ON a.step LIKE 'backfill%' AND b.step NOT LIKE 'backfill%'
    AND b.started_at < a.ended_at AND b.ended_at > a.started_at"""
@@ -74,11 +77,11 @@ def test_two_tables_are_filled_at_once_and_nothing_else_beside_them(pair: Desk, 
         child.send(signal.SIGTERM)
         assert child.wait() == 130, child.said
         finish(pair, undisturbed)
-    assert pair.ask(BACKFILLS)[:2] == pair.ask(BY_SIZE)[:2]
-    assert pair.ask(MOST_AT_ONCE) == 2
+    assert set(pair.ask(BACKFILLS)[:2]) == set(pair.ask(BY_SIZE)[:2])
     assert pair.ask(BESIDE_OTHERS) == 0
     assert len(sessions.most) <= 6, sessions.most
     assert "online-migrate work 2" in sessions.most
+    assert "online-migrate work 3" not in sessions.most
 
 
 def test_two_workers_share_the_pace(pair: Desk) -> None:
@@ -116,10 +119,11 @@ def test_a_kill_and_a_lost_session_of_either_worker_lose_nothing(pair: Desk, und
 
 def test_a_row_that_is_refused_in_one_table_stops_the_run_there(pair: Desk, undisturbed: End) -> None:
     """The table is named, its step alone has failed, and once the row is mended the run goes on."""
+    last = pair.ask("SELECT max(id) FROM users")
     pair.run_sql(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$BEGIN IF new.id = (SELECT max(id) FROM users) THEN RAISE 'no such user' USING ERRCODE = '23514'; END IF; RETURN new; END$$",
-        "CREATE TRIGGER refuse BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION refuse()",
+        " $$BEGIN IF new.id = tg_argv[0]::int THEN RAISE 'no such user' USING ERRCODE = '23514'; END IF; RETURN new; END$$",
+        f"CREATE TRIGGER refuse BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION refuse({last})",
     )
     child = pair.start("--approve", "swap")
     assert child.wait(60) == 5, child.said
@@ -135,16 +139,19 @@ def test_a_row_that_is_refused_in_one_table_stops_the_run_there(pair: Desk, undi
     finish(pair, undisturbed)
 
 
+DAWDLE = (
+    "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN IF pg_sleep(20) IS NULL THEN END IF; RETURN new; END$$",
+    "CREATE TRIGGER dawdle BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION dawdle()",
+    "CREATE TRIGGER dawdle BEFORE UPDATE ON transactions FOR EACH ROW EXECUTE FUNCTION dawdle()",
+)
+ASLEEP = "SELECT count(*) = 2 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND application_name LIKE 'online-migrate work%'"
+
+
 def test_a_second_ctrl_c_ends_both_at_once(pair: Desk, undisturbed: End) -> None:
-    """While a row is locked and a trigger sleeps: no worker is waited for."""
-    pair.run_sql(
-        "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(20); RETURN new; END$$",
-        "CREATE TRIGGER dawdle BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION dawdle()",
-        "CREATE TRIGGER dawdle BEFORE UPDATE ON transactions FOR EACH ROW EXECUTE FUNCTION dawdle()",
-    )
+    """In the middle of long statements: no worker is waited for."""
+    pair.run_sql(*DAWDLE)
     child = pair.start("--approve", "swap")
-    asleep = "SELECT count(*) = 2 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND application_name LIKE 'online-migrate work%'"
-    pair.await_true(asleep, child)
+    pair.await_true(ASLEEP, child)
     child.send(signal.SIGINT)
     child.await_words("once more cancels it")
     began = time.monotonic()
@@ -153,6 +160,17 @@ def test_a_second_ctrl_c_ends_both_at_once(pair: Desk, undisturbed: End) -> None
     assert time.monotonic() - began < 10
     pair.run_sql("DROP FUNCTION dawdle CASCADE")
     finish(pair, undisturbed)
+
+
+def test_a_lost_lease_is_told_as_such(pair: Desk) -> None:
+    """The heartbeat sees it while both workers are in long statements, which are then cancelled: exit 6, and no step has failed."""
+    pair.run_sql(*DAWDLE)
+    child = pair.start("--approve", "swap")
+    pair.await_true(ASLEEP, child)
+    pair.run_sql("UPDATE online_migrate.heartbeat SET holder = gen_random_uuid()")
+    assert child.wait() == 6, child.said
+    assert "another runner took the lease over" in child.said
+    assert pair.ask("SELECT count(*) FROM online_migrate.step WHERE state = 'failed'") == 0
 
 
 # the crew by itself
@@ -184,9 +202,9 @@ def test_every_step_is_taken_once_in_order_and_the_share_grows_at_the_end(databa
         hand.work.execute("SELECT pg_sleep(%s)", [0.5 if step.table == "a" else 0.05])
         shares.append(hand.share())
 
-    crew = Crew(take=take, signal=Signal())
+    crew = Crew(signal=Signal())
     with sessions(database, 2) as opened:
-        crew.run([step(t) for t in "abcd"], opened)
+        crew.run(take, [step(t) for t in "abcd"], opened)
     assert sorted(taken) == ["a", "b", "c", "d"]
     assert taken[0] == "a"
     assert (shares[0], shares[-1]) == (0.5, 1.0)
@@ -202,9 +220,9 @@ def test_a_failure_ends_the_others_statement_and_is_what_is_raised(database: str
             raise Conflict("b is not as it was")
         hand.work.execute("SELECT pg_sleep(60)")
 
-    crew, began = Crew(take=take, signal=Signal()), time.monotonic()
+    crew, began = Crew(signal=Signal()), time.monotonic()
     with sessions(database, 2) as opened, pytest.raises(Conflict, match="b is not as it was"):
-        crew.run([step(t) for t in "abc"], opened)
+        crew.run(take, [step(t) for t in "abc"], opened)
     assert time.monotonic() - began < 10
     assert crew.failed == step("b")
     assert sorted(taken) == ["a", "b"]
@@ -222,34 +240,105 @@ def test_a_stop_lets_each_worker_finish_what_it_does(database: str) -> None:
         ended.append(step.table)
         raise Interrupted("stopped after a batch: SIGINT")
 
-    crew = Crew(take=take, signal=stop)
+    crew = Crew(signal=stop)
     with sessions(database, 2) as opened, pytest.raises(Interrupted):
-        crew.run([step(t) for t in "abc"], opened)
+        crew.run(take, [step(t) for t in "abc"], opened)
     assert (ended, crew.failed) == (["a", "b"], None)
 
 
+def test_a_plan_may_list_its_tables_where_it_needs_them(desk: Desk) -> None:
+    """A list is no name of a set, and is taken side by side as well."""
+    text = small_text(pace="{workers: 4}").replace(
+        "backfill: {tables: owned,", "backfill: {tables: [users, transactions, promocodes, promo_groups],"
+    )
+    desk.write(text)
+    assert desk.call("run", "--through", "backfill").code == 0
+    assert desk.ask("SELECT count(*) FROM transactions WHERE bot_id IS NULL") == 0
+
+
+def test_no_proof_is_made_while_another_table_is_walked(pair: Desk) -> None:
+    """Its snapshot would keep dead rows of all tables from being pruned, for as long as it reads."""
+    pair.write(small_text(pace="{workers: 2, max_rows: 50, min_rows: 1, batch_target: 5ms}"))
+    assert pair.call("run", "--through", "backfill").code == 0
+    with pair.connect() as connection:
+        ended = connection.execute(
+            "SELECT min(ended_at) FROM online_migrate.step WHERE step LIKE 'backfill%'"
+        ).fetchone()
+        last = connection.execute(
+            "SELECT max(moved_at) FROM online_migrate.cursor WHERE pass_name = 'sweep'"
+        ).fetchone()
+    assert ended is not None
+    assert last is not None
+    assert last[0] <= ended[0], "a pass went on after the first table was proven"
+
+
+def test_a_server_without_room_for_a_second_worker_is_served_by_fewer(database: str) -> None:
+    """After a failover everybody comes at once: fewer workers are no end, and it is said."""
+    narrow = f"om_test_{os.getpid()}_narrow"
+    said: list[int] = []
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {narrow} LOGIN CONNECTION LIMIT 4".encode())
+        opened = Sessions(
+            connector=Connector(dsn=make_conninfo(database, user=narrow)),
+            signal=Signal(),
+            emit=lambda *_, **__: None,
+            clock=SystemClock(),
+        )
+        try:
+            opened.open()
+            with opened.workers(4, lambda count, _: said.append(count)) as works:
+                assert [w.execute("SELECT 1").fetchone() for w in works] == [(1,), (1,)]
+            assert said == [2]
+        finally:
+            opened.close()
+            connection.execute(f"DROP ROLE {narrow}".encode())
+
+
+def value_from(table: str, **join: object) -> dict[str, object]:
+    return {"from": [{"table": table, "on": "x_id"} | join, {"table": "bots", "on": "b", "column": "id"}]}
+
+
 @pytest.mark.parametrize(
-    ("value", "may"),
+    ("value", "why"),
     [
-        (1, True),
-        ({"from": {"table": "users", "on": "user_id", "column": "bot_id"}}, True),
-        ({"from": {"table": "orders", "on": "order_id", "column": "bot_id"}}, False),
-        (
-            {
-                "from": [
-                    {"table": "orders", "on": "order_id"},
-                    {"table": "users", "on": "user_id", "column": "bot_id"},
-                ]
-            },
-            False,
-        ),
-        ({"sql": "amount * 2"}, True),
-        ({"sql": "(SELECT bot_id FROM orders o WHERE o.id = order_id)"}, False),
+        (1, ""),
+        (value_from("users"), ""),
+        (value_from("orders"), "its value is read from orders, which is filled too"),
+        ({"sql": "amount * 2"}, ""),
+        ({"sql": "bot_of(amount)"}, "its value may be read from another table"),
+        ({"sql": "(SELECT bot_id FROM orders o WHERE o.id = order_id)"}, "its value may be read from another table"),
     ],
-)
+)  # fmt: skip
 def test_what_may_be_read_from_a_table_of_the_set_is_filled_in_the_plans_order(
-    value: object, may: bool
+    value: object, why: str
 ) -> None:
     """Side by side a child could come before its parent."""
     params = BackfillParams.model_validate({"tables": "shop", "column": "bot_id", "value": value})
-    assert Backfill().may_run_beside(params, ["orders", "items"]) is may
+    place = Place(
+        plan=load(WHOLE, OPERATIONS, path=PLANS / "multi_tenant.yaml"), step=step("orders"), catalog=None
+    )
+    assert Backfill().why_alone(place, params, ["orders", "items"]) == why
+
+
+WRITES = "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO log SELECT old.id; RETURN new; END$$"
+SETS = "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN new.note := now(); RETURN new; END$$"
+
+
+@pytest.mark.parametrize(
+    ("sql", "why"),
+    [
+        ([WRITES, "CREATE TRIGGER t AFTER UPDATE ON users FOR EACH ROW EXECUTE FUNCTION f()"], "trigger t of users may write another table"),
+        ([WRITES, "CREATE TRIGGER t AFTER INSERT ON users FOR EACH ROW EXECUTE FUNCTION f()"], ""),
+        ([SETS, "CREATE TRIGGER t BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION f()"], ""),
+        ([WRITES, "CREATE TRIGGER t AFTER UPDATE ON polls FOR EACH ROW EXECUTE FUNCTION f()"], ""),
+    ],
+)  # fmt: skip
+def test_a_trigger_that_writes_other_tables_asks_for_the_plans_order(
+    desk: Desk, sql: list[str], why: str
+) -> None:
+    """It could write a row without a value into a table that is done; one that only sets its own row's columns cannot."""
+    desk.run_sql(*sql)
+    desk.write(small_text(pace="{workers: 2}"))
+    said = desk.call("explain", "--stage", "backfill")
+    how = f"one table at a time, {why}" if why else "2 tables at a time, the largest first"
+    assert f"\n  backfill bot_id: {how}\n" in said.out

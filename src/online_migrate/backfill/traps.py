@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +18,9 @@ LOOK_TIMEOUT_MS = 5_000
 """a look for rows that break a check is given up after this; check says so then"""
 
 _RIGHTS = {"SELECT": "read", "UPDATE": "update"}
+_WRITES = re.compile(
+    r"\b(insert|update|delete|merge|copy|truncate|execute|perform|call|select)\b", re.IGNORECASE
+)
 _SETS = re.compile(r"(?i)\bnew\.\"?(\w+)\"?\s*(?::=|=(?!=))")
 
 
@@ -96,6 +99,25 @@ def _storage(connection: Connection, table: TableInfo, column: str) -> Iterator[
             fact=fact,
             remedy="an index on one of them is no hindrance unless its value changes",
         )
+
+
+def read_writing_triggers(
+    connection: Connection, schema: str, tables: Collection[str], *, skip: bool
+) -> list[str]:
+    """Triggers on UPDATE of these tables that may write a table, ``name of table`` each.
+
+    Of one in PL/pgSQL its text says that it does not; of any other, and of a rule, it is not known.
+    """
+    rows = connection.execute(
+        """SELECT t.tgname || ' of ' || c.relname, CASE WHEN l.lanname = 'plpgsql' THEN p.prosrc END
+             FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+             JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_language l ON l.oid = p.prolang
+            WHERE n.nspname = %s AND c.relname = ANY (%s) AND t.tgtype & 16 = 16 AND t.tgenabled::text = ANY (%s)
+              AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.oid = t.tgconstraint AND k.contype <> 't')
+            ORDER BY 1""",
+        [schema, list(tables), ["A", "R"] if skip else ["A", "O"]],
+    ).fetchall()
+    return [name for name, body in rows if body is None or _WRITES.search(body)]
 
 
 def _triggers(connection: Connection, table: TableInfo, column: str, *, skip: bool) -> Iterator[Trap]:

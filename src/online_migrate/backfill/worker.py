@@ -83,6 +83,16 @@ class Backfill:
     def target(self) -> Target:
         return self._writer.target
 
+    def walk(self) -> None:
+        """The pass alone; :meth:`run` then sweeps and proves.  Raises what it raises."""
+        while True:
+            try:
+                self._walk_unless_done(self._bench.journal.read_cursor(self._bench.run_id, self._bench.key))
+            except TableRewritten:
+                self._aim_anew()
+            else:
+                return
+
     def run(self) -> int:
         """Walk, sweep, prove; returns the rows that were given a value, earlier runs included.
 
@@ -93,17 +103,20 @@ class Backfill:
                 cursor = self._bench.journal.read_cursor(self._bench.run_id, self._bench.key)
                 if cursor is None and not self._settlement.prove(1):
                     cursor = self._begin("sweep", _NO_WALK, None)
-                if cursor is None or cursor.pass_name != "sweep" or self._is_changed(cursor):
-                    cursor = self._walk_main(cursor)
-                return self._settlement.settle(cursor)
+                return self._settlement.settle(self._walk_unless_done(cursor))
             except TableRewritten:
-                self._aim_at(replace(self.target, table=self._read_table(self.target.table.name)))
+                self._aim_anew()
 
     def prove(self, limit: int = LATE_LIMIT) -> Few:
         """See :meth:`Settlement.prove`."""
         return self._settlement.prove(limit)
 
     # the pass
+
+    def _walk_unless_done(self, cursor: CursorRecord | None) -> CursorRecord:
+        if cursor is None or cursor.pass_name != "sweep" or self._is_changed(cursor):
+            return self._walk_main(cursor)
+        return cursor
 
     def _walk_main(self, cursor: CursorRecord | None) -> CursorRecord:
         strategy = decide_strategy(self._bench.work, self.target.table, self.target.column)
@@ -232,6 +245,9 @@ class Backfill:
         return self._walk(self._begin("sweep", walk, cursor), strategy.rows_per_page)
 
     # small things
+
+    def _aim_anew(self) -> None:
+        self._aim_at(replace(self.target, table=self._read_table(self.target.table.name)))
 
     def _aim_at(self, target: Target) -> None:
         self._writer = Writer(self._bench, target)

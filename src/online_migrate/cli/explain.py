@@ -78,10 +78,15 @@ def _text_lines(explanation: Explanation, steps: list[ExplainedStep]) -> Iterato
         yield f"stage {stage_name} ({members[0].phase}{gate})"
         for title, same in groupby(members, key=lambda s: s.step):
             tables = list(same)
-            workers = tables[0].workers
-            yield f"  {title}" + (f": {workers} tables at a time, the largest first" if workers > 1 else "")
+            yield f"  {title}{_workers(tables[0])}"
             for step in tables:
                 yield from _step_lines(step)
+
+
+def _workers(step: ExplainedStep) -> str:
+    if step.workers > 1:
+        return f": {step.workers} tables at a time, the largest first"
+    return f": one table at a time, {step.why_alone}" if step.why_alone else ""
 
 
 def _step_lines(step: ExplainedStep) -> Iterator[str]:

@@ -41,32 +41,36 @@ class Hand:
 class Crew:
     """Workers for one step of the plan over several tables."""
 
-    take: Callable[[Step, Hand], None]
-    """does one step; what it raises ends all"""
     signal: Signal
     """the run's; what stops it lets each worker finish its batch"""
+    shared: Sequence[Connection] = ()
+    """sessions that all workers look at others through"""
     failed: Step | None = None
     """the step that ended the others"""
+    _take: Callable[[Step, Hand], None] = field(init=False)
     _waiting: deque[Step] = field(init=False, default_factory=deque)
     _at_work: int = field(init=False, default=0)
     _error: BaseException | None = field(init=False, default=None)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
-    def run(self, steps: Iterable[Step], sessions: Sequence[Connection]) -> None:
-        """Take all the steps in their order, one worker a session; returns when all are done and nobody is at work.
+    def run(
+        self, take: Callable[[Step, Hand], None], steps: Iterable[Step], sessions: Sequence[Connection]
+    ) -> None:
+        """``take`` all the steps in their order, one worker a session; returns when all are done and nobody is at work.
 
         Raises what the first worker raised that failed, or :class:`Interrupted` where the run is to stop.
         """
-        self._waiting, self._at_work, self._error = deque(steps), len(sessions), None
+        self._take, self._waiting = take, deque(steps)
+        self._at_work, self._error = len(sessions), None
         with self.signal.child() as signal:
             hands = [Hand(work=work, signal=signal, share=self._share) for work in sessions]
             threads = {
                 threading.Thread(target=self._work, args=(hand,), name=f"worker {number}"): hand
                 for number, hand in enumerate(hands, 1)
             }
-            for thread in threads:
-                thread.start()
             try:
+                for thread in threads:
+                    thread.start()
                 self._await(threads)
             except BaseException:  # the operator's second Ctrl-C
                 signal.abort("cancelled")
@@ -77,13 +81,12 @@ class Crew:
 
     def _await(self, threads: Mapping[threading.Thread, Hand]) -> None:
         """Until nobody is at work.  Again and again, since a request to cancel may come between two statements."""
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(LOOK_S)
-                for other, hand in threads.items():
-                    if other.is_alive() and hand.signal.is_aborting:
-                        with suppress(psycopg.Error):  # a session that is lost has nothing to cancel
-                            hand.work.cancel_safe(timeout=CANCEL_S)
+        while at_work := [(t, hand) for t, hand in threads.items() if t.is_alive()]:
+            at_work[0][0].join(LOOK_S)
+            if at_work[0][1].signal.is_aborting:
+                for connection in (*(hand.work for t, hand in at_work if t.is_alive()), *self.shared):
+                    with suppress(psycopg.Error):  # a session that is lost has nothing to cancel
+                        connection.cancel_safe(timeout=CANCEL_S)
 
     def _share(self) -> float:
         return 1 / max(self._at_work, 1)
@@ -93,7 +96,7 @@ class Crew:
         try:
             while (step := self._next()) is not None:
                 try:
-                    self.take(step, hand)
+                    self._take(step, hand)
                 except BaseException as error:  # noqa: BLE001  # raised again by the thread that waits for us
                     self._fail(step, error, hand.signal)
                     return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from online_migrate.engine.groups import groups_of
+from online_migrate.engine.groups import Group, groups_of
 from online_migrate.engine.survey import Survey
 from online_migrate.operations.base import Kind, Place, Statement
 from online_migrate.operations.registry import OPERATIONS
@@ -27,6 +27,8 @@ class ExplainedStep:
     locks: tuple[LockNeed, ...]
     workers: int
     """tables of this line of the plan that are taken at once"""
+    why_alone: str
+    """why not more, where the plan has workers for more"""
     is_instant: bool
     is_done: bool
     rows: int | None
@@ -45,6 +47,12 @@ class Explanation:
 def explain(plan: Plan, seen: Survey | None) -> Explanation:
     """With a database the steps as they are now; without one those over the tables that stand in the plan."""
     steps = expand(plan, listed_tables(plan), OPERATIONS) if seen is None else seen.steps
+
+    def place_of(step: Step) -> Place:
+        return (
+            Place(plan=plan, step=step, catalog=None, all_steps=steps) if seen is None else seen.place(step)
+        )
+
     return Explanation(
         plan=plan,
         has_database=seen is not None,
@@ -52,22 +60,19 @@ def explain(plan: Plan, seen: Survey | None) -> Explanation:
             n: s.also.referencing for n, s in plan.table_sets.items() if s.also is not None and seen is None
         },
         steps=tuple(
-            _explain_step(plan, step, steps, seen, group.workers)
+            _explain_step(place_of(step), group, seen)
             for stage in plan.stages
-            for group in groups_of(stage, steps)
+            for group in groups_of(stage, steps, place_of)
             for step in group.steps
         ),
     )
 
 
-def _explain_step(
-    plan: Plan, step: Step, steps: tuple[Step, ...], seen: Survey | None, workers: int
-) -> ExplainedStep:
-    operation = OPERATIONS[step.spec.operation]
-    place = Place(plan=plan, step=step, catalog=None, all_steps=steps) if seen is None else seen.place(step)
+def _explain_step(place: Place, group: Group, seen: Survey | None) -> ExplainedStep:
+    step, operation = place.step, OPERATIONS[place.step.spec.operation]
     statements = operation.statements(place, step.spec.params)
     table = None if seen is None or step.table is None else seen.catalog.table(step.table)
-    stage = plan.stage(step.stage)
+    stage = place.plan.stage(step.stage)
     return ExplainedStep(
         stage=step.stage,
         phase="" if stage is None else stage.phase.value,
@@ -76,7 +81,8 @@ def _explain_step(
         table=step.table or "",
         statements=statements,
         locks=operation.locks(place, step.spec.params),
-        workers=workers,
+        workers=group.workers,
+        why_alone=group.why_alone,
         is_instant=all(s.kind in (Kind.WINDOW, Kind.WRITE) for s in statements),
         is_done=seen is not None and step.key in seen.done,
         rows=None if table is None else table.rows_estimate,

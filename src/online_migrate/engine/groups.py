@@ -1,11 +1,12 @@
-"""Which steps are taken together: one after the other, or the tables of one backfill side by side.  Pure."""
+"""Which steps are taken together: one after the other, or the tables of one backfill side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
+from online_migrate.operations.base import Place
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.model import Stage, Step
 
@@ -16,15 +17,20 @@ class Group:
 
     steps: tuple[Step, ...]
     workers: int
+    why_alone: str = ""
+    """why they are taken one after the other, where the plan has workers for more"""
 
 
-def groups_of(stage: Stage, steps: Iterable[Step]) -> tuple[Group, ...]:
+def groups_of(stage: Stage, steps: Iterable[Step], place_of: Callable[[Step], Place]) -> tuple[Group, ...]:
     """The stage's steps in the plan's order, the tables of each line together."""
     mine = (s for s in steps if s.stage == stage.name)
-    return tuple(_group(stage, tuple(same)) for _, same in groupby(mine, key=lambda s: id(s.spec)))
+    return tuple(_group(stage, tuple(same), place_of) for _, same in groupby(mine, key=lambda s: id(s.spec)))
 
 
-def _group(stage: Stage, steps: tuple[Step, ...]) -> Group:
-    spec = steps[0].spec
-    may = OPERATIONS[spec.operation].may_run_beside(spec.params, [s.table for s in steps if s.table])
-    return Group(steps=steps, workers=min(stage.pace.workers, len(steps)) if may else 1)
+def _group(stage: Stage, steps: tuple[Step, ...], place_of: Callable[[Step], Place]) -> Group:
+    workers, spec = min(stage.pace.workers, len(steps)), steps[0].spec
+    if workers == 1:
+        return Group(steps=steps, workers=1)
+    tables = [s.table for s in steps if s.table]
+    why_alone = OPERATIONS[spec.operation].why_alone(place_of(steps[0]), spec.params, tables)
+    return Group(steps=steps, workers=1 if why_alone else workers, why_alone=why_alone)

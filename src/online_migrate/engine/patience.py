@@ -32,7 +32,6 @@ class Patience:
     schema: str
     lock_wait_s: float
     clock: Clock
-    signal: Signal
 
     def take(
         self,
@@ -40,6 +39,7 @@ class Patience:
         table: str | None,
         emit: Callable[..., None],
         ensure_going: Callable[[], None],
+        signal: Signal,
     ) -> None:
         """Do it, as often as a lock is not had.  What is done must converge."""
         began = regained_at = float("-inf")
@@ -47,11 +47,11 @@ class Patience:
             try:
                 return work()
             except (psycopg.Error, LockNotHad) as error:
-                if not _is_locked_out(error) or self.signal.is_aborting:
+                if not _is_locked_out(error) or signal.is_aborting:
                     raise
                 if self.clock.monotonic() - regained_at > IN_A_ROW_S:
                     began = self.clock.monotonic()
-                self._wait(error, table, began + self.lock_wait_s, emit, ensure_going)
+                self._wait(error, table, began + self.lock_wait_s, emit, ensure_going, signal)
                 regained_at = self.clock.monotonic()
 
     def _wait(
@@ -61,6 +61,7 @@ class Patience:
         deadline: float,
         emit: Callable[..., None],
         ensure_going: Callable[[], None],
+        signal: Signal,
     ) -> None:
         """Until nobody holds the step's table, or once where nobody is seen there."""
         began, blockers = self.clock.monotonic(), self._read(table)
@@ -75,7 +76,7 @@ class Patience:
                     blockers=tuple(map(str, blockers)),
                     remedy="let them end, then run the same command again",
                 ) from error
-            self.clock.wait(LOOK_EVERY_S, self.signal)
+            self.clock.wait(LOOK_EVERY_S, signal)
             ensure_going()
             blockers = self._read(table)
             if not any(b.relation == table for b in blockers):

@@ -54,12 +54,17 @@ class Sessions:
         self._old = [self._identity(c) for c in (self.journal, self.work, self.watch)]
 
     @contextmanager
-    def workers(self, count: int) -> Iterator[list[Connection]]:
-        """So many sessions for work, ``work`` and others that are closed afterwards."""
+    def workers(
+        self, count: int, say_fewer: Callable[[int, ConnectionFailed], None]
+    ) -> Iterator[list[Connection]]:
+        """So many sessions for work, ``work`` and others that are closed afterwards; fewer where the server has no more."""
         try:
-            for number in range(2, count + 1):
-                self._more.append(self._open(f"work {number}"))
-                self._old.append(self._identity(self._more[-1]))
+            try:
+                for number in range(2, count + 1):
+                    self._more.append(self._open(f"work {number}"))
+                    self._old.append(self._identity(self._more[-1]))
+            except ConnectionFailed as error:  # after a failover everybody comes at once
+                say_fewer(1 + len(self._more), error)
             yield [self.work, *self._more]
         finally:
             self._close_more()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from functools import partial
 from typing import Any
+
+import psycopg
 
 from online_migrate.backfill.throttlers import Throttles
 from online_migrate.clock import Clock, Signal
@@ -18,6 +21,7 @@ from online_migrate.engine.sessions import Sessions, saying
 from online_migrate.engine.transitions import Action, decide_action
 from online_migrate.errors import (
     Conflict,
+    ConnectionFailed,
     GateClosed,
     Interrupted,
     LeaseLost,
@@ -28,6 +32,7 @@ from online_migrate.events import (
     Event,
     GateApproved,
     GateWaiting,
+    Note,
     Sink,
     StageEnded,
     StageStarted,
@@ -45,6 +50,15 @@ from online_migrate.postgres.ladder import Exposure
 from online_migrate.postgres.standbys import Standbys
 
 LOOK_FOR_STOP_EVERY_S = 1.0
+
+
+class Part(Enum):
+    """Of a step."""
+
+    WHOLE = "whole"
+    FIRST = "first"
+    """what may be done beside the same of other tables"""
+    REST = "rest"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,6 +80,8 @@ class Walk:
     """of all backfills of this run"""
     failed: Step | None = field(init=False, default=None)
     """which of several side by side ended the run; the others were stopped on its account"""
+    _begun: dict[tuple[str, str, str], float] = field(init=False, default_factory=dict)
+    """when the steps of this group began"""
     _standbys: Standbys = field(init=False)
     _patience: Patience = field(init=False)
     _stop_looked_at: float = field(init=False, default=0.0)
@@ -77,7 +93,6 @@ class Walk:
             schema=self.plan.schema,
             lock_wait_s=self.plan.locks.lock_wait,
             clock=self.clock,
-            signal=self.signal,
         )
 
     def to(self, last: str | None) -> bool:
@@ -103,7 +118,7 @@ class Walk:
         self.journal.set_stage(self.run_id, stage.name, "running")
         self._emit(StageStarted, stage=stage.name, phase=stage.phase.value)
         steps = expand(self.plan, self.journal.read_tables(self.run_id), OPERATIONS)
-        for group in groups_of(stage, steps):
+        for group in groups_of(stage, steps, lambda s: self._place(s, steps, self._hand)):
             self._take_all(stage, group, steps)
         self.journal.set_stage(self.run_id, stage.name, "done")
         self._emit(StageEnded, stage=stage.name, seconds=self.clock.monotonic() - began)
@@ -133,6 +148,7 @@ class Walk:
     def _take_all(self, stage: Stage, group: Group, steps: tuple[Step, ...]) -> None:
         """Each step for itself is tried anew after a loss; a crew's together."""
         self.failed = None
+        self._begun.clear()
         if group.workers == 1:
             for step in group.steps:
                 self._steadily(partial(self._take_alone, stage, steps, step), step)
@@ -140,47 +156,65 @@ class Walk:
             self._steadily(partial(self._take_side_by_side, stage, group, steps), group.steps[0])
 
     def _take_alone(self, stage: Stage, steps: tuple[Step, ...], step: Step) -> None:
-        self._patiently(stage, steps, step, Hand(work=self.sessions.work, signal=self.signal))
+        self._patiently(stage, steps, step, self._hand)
 
     def _take_side_by_side(self, stage: Stage, group: Group, steps: tuple[Step, ...]) -> None:
-        crew = Crew(take=partial(self._in_crew, stage, steps), signal=self.signal)
-        ordered: list[Step] = []
-        first = group.steps[0]
-        self._patience.take(
-            lambda: ordered.extend(self._largest_first(group.steps)),
-            None,
-            partial(self._emit_step, step=first),
-            partial(self._ensure_going, first, self.signal),
-        )
+        """All the passes, then all that is left of each: a proof's snapshot would keep the others' pages from being pruned."""
+        self._begun.clear()  # after a loss all is told anew
+        ordered = self._largest_first(group.steps)
+        crew = Crew(signal=self.signal, shared=(self.sessions.watch,))
         try:
-            with self.sessions.workers(min(group.workers, len(ordered))) as sessions:
-                crew.run(ordered, sessions)
+            with self.sessions.workers(min(group.workers, len(ordered)), self._say_fewer) as sessions:
+                for part in (Part.FIRST, Part.REST):
+                    take = partial(self._in_crew, stage, steps, part=part)
+                    crew.run(take, ordered, sessions)
         finally:
             self.failed = crew.failed
 
-    def _in_crew(self, stage: Stage, steps: tuple[Step, ...], step: Step, hand: Hand) -> None:
+    def _in_crew(self, stage: Stage, steps: tuple[Step, ...], step: Step, hand: Hand, part: Part) -> None:
         """Other errors than a loss are told with the step where they came up: the group has several."""
         with saying(step):
-            self._patiently(stage, steps, step, hand)
+            try:
+                self._patiently(stage, steps, step, hand, part)
+            except psycopg.errors.QueryCanceled as error:
+                if not hand.signal.is_aborting:
+                    raise
+                raise Interrupted(f"{step}: cancelled: {hand.signal.reason}") from error
 
     def _largest_first(self, group: Iterable[Step]) -> list[Step]:
-        """Those that are open: the longest begins first, so that it does not run on alone at the end."""
+        """Those that are open, by the planner's figures, which no lock is in the way of: the longest begins first, so that it
+        does not run on alone at the end.
+        """
         done = {r.key for r in self.journal.read_steps(self.run_id) if r.state == "done"}
-        catalog = Catalog(self.sessions.work, self.plan.schema)
-        pages = {s: 0 if (t := catalog.table(str(s.table))) is None else t.pages for s in group}
-        return sorted((s for s in group if s.key not in done), key=lambda s: -pages[s])
+        rows = self.sessions.work.execute(
+            "SELECT c.relname, c.relpages FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s",
+            [self.plan.schema],
+        ).fetchall()
+        pages: dict[str | None, int] = dict(rows)
+        return sorted((s for s in group if s.key not in done), key=lambda s: -pages.get(s.table, 0))
+
+    def _say_fewer(self, sessions: int, error: ConnectionFailed) -> None:
+        self._emit(Note, message=f"{sessions} workers: no connection for more ({error})")
+
+    @property
+    def _hand(self) -> Hand:
+        """That of the only worker."""
+        return Hand(work=self.sessions.work, signal=self.signal)
 
     # one step
 
-    def _patiently(self, stage: Stage, steps: tuple[Step, ...], step: Step, hand: Hand) -> None:
+    def _patiently(
+        self, stage: Stage, steps: tuple[Step, ...], step: Step, hand: Hand, part: Part = Part.WHOLE
+    ) -> None:
         self._patience.take(
-            partial(self._take, stage, steps, step, hand),
+            partial(self._take, stage, steps, step, hand, part),
             step.table,
             partial(self._emit_step, step=step),
             partial(self._ensure_going, step, hand.signal),
+            hand.signal,
         )
 
-    def _take(self, stage: Stage, steps: tuple[Step, ...], step: Step, hand: Hand) -> None:
+    def _take(self, stage: Stage, steps: tuple[Step, ...], step: Step, hand: Hand, part: Part) -> None:
         self._ensure_going(step, hand.signal)
         record = next(r for r in self.journal.read_steps(self.run_id) if r.key == step.key)
         if record.state == "done":
@@ -194,7 +228,13 @@ class Walk:
         if action is Action.ADOPT:
             self._finish(step, "adopted", began=self.clock.monotonic(), rows=record.rows_done)
         else:
-            self._execute(stage, operation, place, hand, is_resumed=action is Action.RESUME)
+            if part is not Part.REST or step.key not in self._begun:
+                self._begin(step, is_resumed=action is Action.RESUME)
+            context = self._context(stage, place, hand)
+            if part is Part.FIRST:
+                operation.execute_beside(context, step.spec.params)
+            else:
+                self._execute(operation, context)
 
     def _conflict(self, step: Step, operation: Operation[Any], place: Place) -> Conflict:
         found = operation.preflight(place, step.spec.params)
@@ -202,20 +242,21 @@ class Walk:
         remedy = "; ".join(dict.fromkeys(f.remedy for f in found if f.remedy)) or "mend it"
         return Conflict(f"{step}: {facts}", remedy=f"{remedy}; then run the same command again")
 
-    def _execute(
-        self, stage: Stage, operation: Operation[Any], place: Place, hand: Hand, *, is_resumed: bool
-    ) -> None:
-        began, step = self.clock.monotonic(), place.step
+    def _begin(self, step: Step, *, is_resumed: bool) -> None:
         self.journal.set_step(self.run_id, step.key, "running")
         self._emit_step(StepStarted, step, resumed=is_resumed)
-        rows = operation.execute(self._context(stage, place, hand), step.spec.params)
-        fresh = self._place(step, place.all_steps, hand)
+        self._begun[step.key] = self.clock.monotonic()
+
+    def _execute(self, operation: Operation[Any], context: Context) -> None:
+        step, place = context.step, context.place
+        rows = operation.execute(context, step.spec.params)
+        fresh = replace(place, catalog=Catalog(context.work, place.schema))
         left = operation.verify(fresh, step.spec.params) if operation.is_verified_at_once else []
         if left:
             raise OnlineMigrateError(
                 f"{step} was executed, but: {'; '.join(f.fact for f in left)}", remedy=left[0].remedy
             )
-        self._finish(step, "done", began=began, rows=rows)
+        self._finish(step, "done", began=self._begun[step.key], rows=rows)
 
     def _finish(self, step: Step, outcome: str, *, began: float, rows: int) -> None:
         self.journal.set_step(self.run_id, step.key, "done", rows_done=rows)

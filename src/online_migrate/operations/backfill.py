@@ -17,7 +17,7 @@ from online_migrate.backfill.rows import unfilled_statement
 from online_migrate.backfill.settle import LATE_LIMIT
 from online_migrate.backfill.strategy import decide_strategy, index_with
 from online_migrate.backfill.throttlers import WalSinceCheckpoint, throttlers_for
-from online_migrate.backfill.traps import Trap, read_traps
+from online_migrate.backfill.traps import Trap, read_traps, read_writing_triggers
 from online_migrate.backfill.values import FromParent, SqlValue, value_sql
 from online_migrate.backfill.worker import Backfill as Work
 from online_migrate.backfill.worker import update_statement
@@ -38,7 +38,8 @@ from online_migrate.plan.model import Phase, Step
 from online_migrate.plan.units import Duration
 from online_migrate.postgres.catalog import TableInfo
 
-_SUBQUERY = re.compile(r"\bselect\b", re.IGNORECASE)
+_CALLS = re.compile(r"\(|\bselect\b|\btable\b", re.IGNORECASE)
+"""a function may read a table, too; whatever else stands in parentheses is taken for one"""
 MANUAL = "https://www.postgresql.org/docs/current/storage-hot.html"
 
 
@@ -71,11 +72,25 @@ class Backfill(Operation[BackfillParams]):
             return f"backfill {params.column} from {joins[-1].table} by {', '.join(j.on for j in joins)}"
         return f"backfill {params.column}{' by sql' if isinstance(params.value, SqlValue) else ''}"
 
-    def may_run_beside(self, params: BackfillParams, tables: Collection[str]) -> bool:
-        """Not where a value may be read from a table that is filled beside it, and comes first in the plan's order."""
+    def why_alone(self, place: Place, params: BackfillParams, tables: Collection[str]) -> str:
+        """Where one table's rows may depend on another's being done, the plan's order counts."""
+        if isinstance(params.value, SqlValue) and _CALLS.search(params.value.sql):
+            return "its value may be read from another table"
         if isinstance(params.value, FromParent):
-            return not any(j.table in tables for j in params.value.joins)
-        return not (isinstance(params.value, SqlValue) and _SUBQUERY.search(params.value.sql))
+            read = {name for j in params.value.joins for name in _family(place, j.table)}
+            if shared := sorted(read.intersection(tables)):
+                return f"its value is read from {shared[0]}, which is filled too"
+        if place.catalog is not None:
+            writers = read_writing_triggers(
+                place.catalog.connection, place.schema, tables, skip=params.triggers == "skip"
+            )
+            if writers:
+                return f"trigger {writers[0]} may write another table"
+        return ""
+
+    def execute_beside(self, context: Context, params: BackfillParams) -> None:
+        """The pass.  Its batches are short; sweep and proof hold a snapshot as long as they read, in which no page is pruned."""
+        self._work(context, params).walk()
 
     def statements(self, place: Place, params: BackfillParams) -> tuple[Statement, ...]:
         walk, why = (
@@ -201,6 +216,9 @@ class Backfill(Operation[BackfillParams]):
         )
 
     def execute(self, context: Context, params: BackfillParams) -> int:
+        return self._work(context, params).run()
+
+    def _work(self, context: Context, params: BackfillParams) -> Work:
         return Work(
             bench_of(context, context.step),
             table=context.place.table,
@@ -208,7 +226,7 @@ class Backfill(Operation[BackfillParams]):
             value=_value(context.place, params).as_string(None),
             skip_triggers=params.triggers == "skip",
             quiet_s=params.quiet or 0.0,
-        ).run()
+        )
 
     def verify(self, place: Place, params: BackfillParams) -> list[Finding]:
         row = place.known.connection.execute(
@@ -227,6 +245,12 @@ class Backfill(Operation[BackfillParams]):
                 remedy="find who writes them; then backfill again",
             )
         ]
+
+
+def _family(place: Place, table: str) -> tuple[str, ...]:
+    """The table and what is read with it: its partitions, or those that inherit from it."""
+    info = None if place.catalog is None else place.catalog.table(table)
+    return (table, *(() if info is None else (name for _, name in info.heirs)))
 
 
 def _value(place: Place, params: BackfillParams) -> sql.Composable:

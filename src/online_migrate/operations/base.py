@@ -224,9 +224,13 @@ class Operation(ABC, Generic[P]):
         """Read files that the parameters name; raises ValueError."""
         return params
 
-    def may_run_beside(self, params: P, tables: Collection[str]) -> bool:  # noqa: ARG002
-        """May the step's tables be taken side by side, ``tables`` being all of them?  Locks and long statements never are."""
-        return False
+    def why_alone(self, place: Place, params: P, tables: Collection[str]) -> str:  # noqa: ARG002
+        """Why the step's tables, of which ``tables`` are all, are taken one after the other; empty where they need not be."""
+        return "only batches run beside each other"
+
+    def execute_beside(self, context: Context, params: P) -> None:
+        """That part of the work which may be done side by side; :meth:`execute` then does the rest, as after a crash."""
+        raise NotImplementedError
 
     def targets(self, params: P) -> tuple[str | None, ...] | None:
         """The tables of the step; None where ``tables`` names them."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -121,6 +121,15 @@ class _OurConnection(psycopg.Connection[tuple[Any, ...]]):
     ) -> Iterator[psycopg.Transaction]:
         with self.turn, super().transaction(savepoint_name, force_rollback) as transaction:
             yield transaction
+
+    def rollback(self) -> None:
+        with self.turn:
+            super().rollback()
+
+
+def turn_of(connection: Connection) -> AbstractContextManager[Any]:
+    """Keeps other threads from a session of ours for several statements that belong together, outside a ``transaction()``."""
+    return connection.turn if isinstance(connection, _OurConnection) else nullcontext()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

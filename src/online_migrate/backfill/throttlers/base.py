@@ -144,10 +144,13 @@ class Throttle:
 
     def read(self, connection: Connection) -> tuple[AgedReading, ...]:
         """Ask those that are due and give all readings.  Raises nothing of psycopg: a lost connection is no answer."""
-        with self._turn:
-            for state in self._states:
-                if state.is_due(self._clock.monotonic(), self._every_s):
-                    state.ask(connection, self._clock)
+        if self._turn.acquire(timeout=self._every_s):  # else another worker asks now, and takes long
+            try:
+                for state in self._states:
+                    if state.is_due(self._clock.monotonic(), self._every_s):
+                        state.ask(connection, self._clock)
+            finally:
+                self._turn.release()
         return self.readings()
 
     def readings(self) -> tuple[AgedReading, ...]:

@@ -17,7 +17,7 @@ import psycopg
 
 from online_migrate.backfill.throttlers.base import READ_TIMEOUT_S, Reading
 from online_migrate.backfill.throttlers.figures import seconds_text
-from online_migrate.postgres.connection import Connection
+from online_migrate.postgres.connection import Connection, turn_of
 
 # One round trip, both times by the server's clock: the network between us is no commit latency.
 _PROBE: Final = """
@@ -37,7 +37,7 @@ class CommitLatency:
         return None
 
     def read(self, connection: Connection) -> Reading:
-        with cancelled_after(connection, max(READ_TIMEOUT_S, 2 * self._limit_s)):
+        with turn_of(connection), cancelled_after(connection, max(READ_TIMEOUT_S, 2 * self._limit_s)):
             took_s = _measure_commit_s(connection)
         return Reading(
             name=self.name,
