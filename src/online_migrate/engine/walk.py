@@ -1,16 +1,14 @@
-"""Walks stages and steps: each step as transitions.py decides; a connection that is lost is regained in the middle."""
+"""Walks stages, and the steps of each, one after the other or by a crew; a connection that is lost is regained in the middle."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import psycopg
 
-from online_migrate.backfill.throttlers import Throttles
 from online_migrate.clock import Clock, Signal
 from online_migrate.control import take_stop
 from online_migrate.engine.crew import Crew, Hand
@@ -18,15 +16,12 @@ from online_migrate.engine.groups import Group, groups_of
 from online_migrate.engine.patience import Patience
 from online_migrate.engine.secrets import Secrets
 from online_migrate.engine.sessions import Sessions, saying
-from online_migrate.engine.transitions import Action, decide_action
+from online_migrate.engine.step_taker import Part, StepTaker
 from online_migrate.errors import (
-    Conflict,
     ConnectionFailed,
     GateClosed,
     Interrupted,
     LeaseLost,
-    OnlineMigrateError,
-    PreflightFailed,
 )
 from online_migrate.events import (
     Event,
@@ -36,29 +31,15 @@ from online_migrate.events import (
     Sink,
     StageEnded,
     StageStarted,
-    StepEnded,
-    StepStarted,
 )
 from online_migrate.journal.lease import Lease
 from online_migrate.journal.store import Journal, StageRecord
-from online_migrate.operations.base import Context, Operation, Place
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.expand import expand
 from online_migrate.plan.model import Plan, Stage, Step
-from online_migrate.postgres.catalog import Catalog
-from online_migrate.postgres.ladder import Exposure
 from online_migrate.postgres.standbys import Standbys
 
 LOOK_FOR_STOP_EVERY_S = 1.0
-
-
-class Part(Enum):
-    """Of a step."""
-
-    WHOLE = "whole"
-    FIRST = "first"
-    """what may be done beside the same of other tables"""
-    REST = "rest"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -74,16 +55,11 @@ class Walk:
     sink: Sink
     secrets: Secrets
     show_secret: Callable[[str, str], str]
-    exposure: Exposure = field(default_factory=Exposure)
-    """of all lock windows of this run"""
-    throttles: Throttles = field(default_factory=Throttles)
-    """of all backfills of this run"""
     failed: Step | None = field(init=False, default=None)
     """which of several side by side ended the run; the others were stopped on its account"""
-    _begun: dict[tuple[str, str, str], float] = field(init=False, default_factory=dict)
-    """when the steps of this group began"""
     _standbys: Standbys = field(init=False)
     _patience: Patience = field(init=False)
+    _taker: StepTaker = field(init=False)
     _stop_looked_at: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
@@ -93,6 +69,19 @@ class Walk:
             schema=self.plan.schema,
             lock_wait_s=self.plan.locks.lock_wait,
             clock=self.clock,
+        )
+        self._taker = StepTaker(
+            plan=self.plan,
+            run_id=self.run_id,
+            sessions=self.sessions,
+            lease=self.lease,
+            clock=self.clock,
+            sink=self.sink,
+            secrets=self.secrets,
+            show_secret=self.show_secret,
+            ensure_going=self._ensure_going,
+            is_stop_asked=self._is_stop_asked,
+            standbys=self._standbys,
         )
 
     def to(self, last: str | None) -> bool:
@@ -118,7 +107,7 @@ class Walk:
         self.journal.set_stage(self.run_id, stage.name, "running")
         self._emit(StageStarted, stage=stage.name, phase=stage.phase.value)
         steps = expand(self.plan, self.journal.read_tables(self.run_id), OPERATIONS)
-        for group in groups_of(stage, steps, lambda s: self._place(s, steps, self._hand)):
+        for group in groups_of(stage, steps, lambda s: self._taker.place(s, steps, self._hand)):
             self._take_all(stage, group, steps)
         self.journal.set_stage(self.run_id, stage.name, "done")
         self._emit(StageEnded, stage=stage.name, seconds=self.clock.monotonic() - began)
@@ -148,7 +137,7 @@ class Walk:
     def _take_all(self, stage: Stage, group: Group, steps: tuple[Step, ...]) -> None:
         """Each step for itself is tried anew after a loss; a crew's together."""
         self.failed = None
-        self._begun.clear()
+        self._taker.forget()
         if group.workers == 1:
             for step in group.steps:
                 self._steadily(partial(self._take_alone, stage, steps, step), step)
@@ -160,7 +149,7 @@ class Walk:
 
     def _take_side_by_side(self, stage: Stage, group: Group, steps: tuple[Step, ...]) -> None:
         """All the passes, then all that is left of each: a proof's snapshot would keep the others' pages from being pruned."""
-        self._begun.clear()  # after a loss all is told anew
+        self._taker.forget()
         ordered = self._largest_first(group.steps)
         crew = Crew(signal=self.signal, shared=(self.sessions.watch,))
         try:
@@ -170,6 +159,17 @@ class Walk:
                     crew.run(take, ordered, sessions)
         finally:
             self.failed = crew.failed
+
+    def _patiently(
+        self, stage: Stage, steps: tuple[Step, ...], step: Step, hand: Hand, part: Part = Part.WHOLE
+    ) -> None:
+        self._patience.take(
+            partial(self._taker.take, stage, steps, step, hand, part),
+            step.table,
+            partial(self._taker.emit, step=step),
+            partial(self._ensure_going, step, hand.signal),
+            hand.signal,
+        )
 
     def _in_crew(self, stage: Stage, steps: tuple[Step, ...], step: Step, hand: Hand, part: Part) -> None:
         """Other errors than a loss are told with the step where they came up: the group has several."""
@@ -201,103 +201,6 @@ class Walk:
         """That of the only worker."""
         return Hand(work=self.sessions.work, signal=self.signal)
 
-    # one step
-
-    def _patiently(
-        self, stage: Stage, steps: tuple[Step, ...], step: Step, hand: Hand, part: Part = Part.WHOLE
-    ) -> None:
-        self._patience.take(
-            partial(self._take, stage, steps, step, hand, part),
-            step.table,
-            partial(self._emit_step, step=step),
-            partial(self._ensure_going, step, hand.signal),
-            hand.signal,
-        )
-
-    def _take(self, stage: Stage, steps: tuple[Step, ...], step: Step, hand: Hand, part: Part) -> None:
-        self._ensure_going(step, hand.signal)
-        record = next(r for r in self.journal.read_steps(self.run_id) if r.key == step.key)
-        if record.state == "done":
-            return
-        operation = OPERATIONS[step.spec.operation]
-        place = self._place(step, steps, hand)
-        self._ensure_table(step, place)
-        action = decide_action(record.state, operation.state(place, step.spec.params))
-        if action is Action.STOP:
-            raise self._conflict(step, operation, place)
-        if action is Action.ADOPT:
-            self._finish(step, "adopted", began=self.clock.monotonic(), rows=record.rows_done)
-        else:
-            if part is not Part.REST or step.key not in self._begun:
-                self._begin(step, is_resumed=action is Action.RESUME)
-            context = self._context(stage, place, hand)
-            if part is Part.FIRST:
-                operation.execute_beside(context, step.spec.params)
-            else:
-                self._execute(operation, context)
-
-    def _conflict(self, step: Step, operation: Operation[Any], place: Place) -> Conflict:
-        found = operation.preflight(place, step.spec.params)
-        facts = "; ".join(f.fact for f in found) or "something of that name is there with another definition"
-        remedy = "; ".join(dict.fromkeys(f.remedy for f in found if f.remedy)) or "mend it"
-        return Conflict(f"{step}: {facts}", remedy=f"{remedy}; then run the same command again")
-
-    def _begin(self, step: Step, *, is_resumed: bool) -> None:
-        self.journal.set_step(self.run_id, step.key, "running")
-        self._emit_step(StepStarted, step, resumed=is_resumed)
-        self._begun[step.key] = self.clock.monotonic()
-
-    def _execute(self, operation: Operation[Any], context: Context) -> None:
-        step, place = context.step, context.place
-        rows = operation.execute(context, step.spec.params)
-        fresh = replace(place, catalog=Catalog(context.work, place.schema))
-        left = operation.verify(fresh, step.spec.params) if operation.is_verified_at_once else []
-        if left:
-            raise OnlineMigrateError(
-                f"{step} was executed, but: {'; '.join(f.fact for f in left)}", remedy=left[0].remedy
-            )
-        self._finish(step, "done", began=self._begun[step.key], rows=rows)
-
-    def _finish(self, step: Step, outcome: str, *, began: float, rows: int) -> None:
-        self.journal.set_step(self.run_id, step.key, "done", rows_done=rows)
-        self._emit_step(StepEnded, step, outcome=outcome, seconds=self.clock.monotonic() - began, rows=rows)
-
-    # what a step gets
-
-    def _place(self, step: Step, steps: tuple[Step, ...], hand: Hand) -> Place:
-        return Place(
-            plan=self.plan,
-            step=step,
-            catalog=Catalog(hand.work, self.plan.schema),
-            references=self.journal.read_references(self.run_id),
-            journal=self.journal,
-            run_id=self.run_id,
-            all_steps=steps,
-        )
-
-    def _context(self, stage: Stage, place: Place, hand: Hand) -> Context:
-        return Context(
-            place=place,
-            work=hand.work,
-            watch=self.sessions.watch,
-            journal=self.journal,
-            run_id=self.run_id,
-            fence=self.lease.fence,
-            locks=self.plan.locks,
-            pace=stage.pace,
-            hold_when=stage.hold_when,
-            sink=self.sink,
-            clock=self.clock,
-            signal=hand.signal,
-            secrets=self.secrets.value,
-            show_secret=self.show_secret,
-            is_stop_asked=self._is_stop_asked,
-            exposure=self.exposure,
-            standbys=self._standbys,
-            throttles=self.throttles,
-            share=hand.share,
-        )
-
     @property
     def journal(self) -> Journal:
         """The journal, on the session that is open now."""
@@ -321,16 +224,5 @@ class Walk:
             self.signal.stop(f"asked for by {who}")
         return who is not None
 
-    def _ensure_table(self, step: Step, place: Place) -> None:
-        if step.table is None or step.spec.operation == "create_tables":
-            return
-        if place.known.table(step.table) is None:
-            remedy = "restore it, or take it out of the plan and run with --accept-changed-plan"
-            raise PreflightFailed(f"{step}: table {self.plan.schema}.{step.table} is gone", remedy=remedy)
-
     def _emit(self, event_type: type[Event], **fields: Any) -> None:
         self.sink.emit(event_type(**fields))
-
-    def _emit_step(self, event_type: type[Event], step: Step, **fields: Any) -> None:
-        stage, title, table = step.key
-        self.sink.emit(event_type(stage=stage, step=title, table=table, **fields))
