@@ -48,12 +48,14 @@ class Settlement:
         return read_late_rows(self.bench.work, self.writer.target, limit)
 
     def settle(self, cursor: CursorRecord) -> int:
-        """Sweep until the proof finds nothing, and has found nothing for ``quiet_s``; returns all rows done.
+        """Sweep until the proof finds nothing, ``quiet_s`` after the last row was given its value; returns all rows done.
+
+        A proof speaks for the time before it, too: a row written without a value since then would still be found.
 
         Raises :class:`VerificationFailed` where rows keep coming, or where a row cannot be given its value.
         """
         clock, calls = self.bench.clock, read_calls(self.bench.watch, self.writer.target.table.name)
-        quiet_since, waited_s = clock.monotonic(), 0.0
+        quiet_since, waited_s = clock.monotonic() - self._read_quiet_s(), 0.0
         rounds, fewest = 0, LATE_LIMIT
         while True:
             late = self.prove()
@@ -72,10 +74,20 @@ class Settlement:
                 return cursor.rows_done
             else:
                 rounds, fewest = 0, LATE_LIMIT
-                waited_s += self._stay_quiet(is_first=waited_s == 0)
+                left_s = self.quiet_s - (clock.monotonic() - quiet_since)
+                waited_s += self._stay_quiet(min(left_s, self.quiet_s / QUIET_PROOFS), is_first=waited_s == 0)
 
-    def _stay_quiet(self, *, is_first: bool) -> float:
-        bench, seconds = self.bench, self.quiet_s / QUIET_PROOFS
+    def _read_quiet_s(self) -> float:
+        """Seconds since a row was given its value, or since the pass ended, by the server's clock."""
+        row = self.bench.journal.connection.execute(
+            "SELECT extract(epoch FROM clock_timestamp() - moved_at)::float8 FROM online_migrate.cursor"
+            " WHERE run_id = %s AND (stage, step, table_name) = (%s, %s, %s)",
+            [self.bench.run_id, *self.bench.key],
+        ).fetchone()
+        return 0.0 if row is None else max(float(row[0]), 0.0)
+
+    def _stay_quiet(self, seconds: float, *, is_first: bool) -> float:
+        bench = self.bench
         if is_first:
             target = self.writer.target
             reason = f"{target.table.full_name}: no row without {target.column} may be written for {self.quiet_s:.0f} s"

@@ -87,7 +87,7 @@ class Backfill:
         """The pass alone; :meth:`run` then sweeps and proves.  Raises what it raises."""
         while True:
             try:
-                self._walk_unless_done(self._bench.journal.read_cursor(self._bench.run_id, self._bench.key))
+                self._walk_unless_done()
             except TableRewritten:
                 self._aim_anew()
             else:
@@ -100,10 +100,7 @@ class Backfill:
         """
         while True:
             try:
-                cursor = self._bench.journal.read_cursor(self._bench.run_id, self._bench.key)
-                if cursor is None and not self._settlement.prove(1):
-                    cursor = self._begin("sweep", _NO_WALK, None)
-                return self._settlement.settle(self._walk_unless_done(cursor))
+                return self._settlement.settle(self._walk_unless_done())
             except TableRewritten:
                 self._aim_anew()
 
@@ -113,7 +110,10 @@ class Backfill:
 
     # the pass
 
-    def _walk_unless_done(self, cursor: CursorRecord | None) -> CursorRecord:
+    def _walk_unless_done(self) -> CursorRecord:
+        cursor = self._bench.journal.read_cursor(self._bench.run_id, self._bench.key)
+        if cursor is None and not self._settlement.prove(1):
+            return self._begin("sweep", _NO_WALK, None)
         if cursor is None or cursor.pass_name != "sweep" or self._is_changed(cursor):
             return self._walk_main(cursor)
         return cursor

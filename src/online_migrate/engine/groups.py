@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import Enum
 from itertools import groupby
 
 from online_migrate.operations.base import Place
@@ -11,12 +12,22 @@ from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.model import Stage, Step
 
 
+class Part(Enum):
+    """Of a step."""
+
+    WHOLE = "whole"
+    FIRST = "first"
+    """what may be done beside the same of other tables, or before their end"""
+    REST = "rest"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """The steps of one line of the plan, of which ``workers`` are taken at once."""
+    """The steps of one line of the plan, of which ``workers`` are taken at once: each part of all, then the next part."""
 
     steps: tuple[Step, ...]
-    workers: int
+    workers: int = 1
+    parts: tuple[Part, ...] = (Part.WHOLE,)
     why_alone: str = ""
     """why they are taken one after the other, where the plan has workers for more"""
 
@@ -29,8 +40,11 @@ def groups_of(stage: Stage, steps: Iterable[Step], place_of: Callable[[Step], Pl
 
 def _group(stage: Stage, steps: tuple[Step, ...], place_of: Callable[[Step], Place]) -> Group:
     workers, spec = min(stage.pace.workers, len(steps)), steps[0].spec
-    if workers == 1:
-        return Group(steps=steps, workers=1)
-    tables = [s.table for s in steps if s.table]
-    why_alone = OPERATIONS[spec.operation].why_alone(place_of(steps[0]), spec.params, tables)
-    return Group(steps=steps, workers=1 if why_alone else workers, why_alone=why_alone)
+    operation, why_alone = OPERATIONS[spec.operation], ""
+    if workers > 1:
+        tables = [s.table for s in steps if s.table]
+        why_alone = operation.why_alone(place_of(steps[0]), spec.params, tables)
+        workers = 1 if why_alone else workers
+    is_in_parts = workers > 1 or (len(steps) > 1 and operation.waits_at_its_end(spec.params))
+    parts = (Part.FIRST, Part.REST) if is_in_parts else (Part.WHOLE,)
+    return Group(steps=steps, workers=workers, parts=parts, why_alone=why_alone)

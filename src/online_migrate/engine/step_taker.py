@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from typing import Any
 
 from online_migrate.backfill.throttlers import Throttles
 from online_migrate.clock import Clock, Signal
 from online_migrate.engine.crew import Hand
+from online_migrate.engine.groups import Part
 from online_migrate.engine.secrets import Secrets
 from online_migrate.engine.sessions import Sessions
 from online_migrate.engine.transitions import Action, decide_action
@@ -23,15 +23,6 @@ from online_migrate.plan.model import Plan, Stage, Step
 from online_migrate.postgres.catalog import Catalog
 from online_migrate.postgres.ladder import Exposure
 from online_migrate.postgres.standbys import Standbys
-
-
-class Part(Enum):
-    """Of a step."""
-
-    WHOLE = "whole"
-    FIRST = "first"
-    """what may be done beside the same of other tables"""
-    REST = "rest"
 
 
 @dataclass(slots=True, kw_only=True)

@@ -12,11 +12,11 @@ import psycopg
 from online_migrate.clock import Clock, Signal
 from online_migrate.control import take_stop
 from online_migrate.engine.crew import Crew, Hand
-from online_migrate.engine.groups import Group, groups_of
+from online_migrate.engine.groups import Group, Part, groups_of
 from online_migrate.engine.patience import Patience
 from online_migrate.engine.secrets import Secrets
 from online_migrate.engine.sessions import Sessions, saying
-from online_migrate.engine.step_taker import Part, StepTaker
+from online_migrate.engine.step_taker import StepTaker
 from online_migrate.errors import (
     ConnectionFailed,
     GateClosed,
@@ -139,13 +139,14 @@ class Walk:
         self.failed = None
         self._taker.forget()
         if group.workers == 1:
-            for step in group.steps:
-                self._steadily(partial(self._take_alone, stage, steps, step), step)
+            for part in group.parts:
+                for step in group.steps:
+                    self._steadily(partial(self._take_alone, stage, steps, step, part), step)
         else:
             self._steadily(partial(self._take_side_by_side, stage, group, steps), group.steps[0])
 
-    def _take_alone(self, stage: Stage, steps: tuple[Step, ...], step: Step) -> None:
-        self._patiently(stage, steps, step, self._hand)
+    def _take_alone(self, stage: Stage, steps: tuple[Step, ...], step: Step, part: Part) -> None:
+        self._patiently(stage, steps, step, self._hand, part)
 
     def _take_side_by_side(self, stage: Stage, group: Group, steps: tuple[Step, ...]) -> None:
         """All the passes, then all that is left of each: a proof's snapshot would keep the others' pages from being pruned."""
@@ -154,15 +155,13 @@ class Walk:
         crew = Crew(signal=self.signal, shared=(self.sessions.watch,))
         try:
             with self.sessions.workers(min(group.workers, len(ordered)), self._say_fewer) as sessions:
-                for part in (Part.FIRST, Part.REST):
+                for part in group.parts:
                     take = partial(self._in_crew, stage, steps, part=part)
                     crew.run(take, ordered, sessions)
         finally:
             self.failed = crew.failed
 
-    def _patiently(
-        self, stage: Stage, steps: tuple[Step, ...], step: Step, hand: Hand, part: Part = Part.WHOLE
-    ) -> None:
+    def _patiently(self, stage: Stage, steps: tuple[Step, ...], step: Step, hand: Hand, part: Part) -> None:
         self._patience.take(
             partial(self._taker.take, stage, steps, step, hand, part),
             step.table,

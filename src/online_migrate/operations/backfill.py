@@ -88,6 +88,9 @@ class Backfill(Operation[BackfillParams]):
                 return f"trigger {writers[0]} may write another table"
         return ""
 
+    def waits_at_its_end(self, params: BackfillParams) -> bool:
+        return params.quiet is not None
+
     def execute_beside(self, context: Context, params: BackfillParams) -> None:
         """The pass.  Its batches are short; sweep and proof hold a snapshot as long as they read, in which no page is pruned."""
         self._work(context, params).walk()

@@ -228,8 +228,12 @@ class Operation(ABC, Generic[P]):
         """Why the step's tables, of which ``tables`` are all, are taken one after the other; empty where they need not be."""
         return "only batches run beside each other"
 
+    def waits_at_its_end(self, params: P) -> bool:  # noqa: ARG002
+        """Is its end a wait?  Then :meth:`execute_beside` is done for all tables first, so that they wait together."""
+        return False
+
     def execute_beside(self, context: Context, params: P) -> None:
-        """That part of the work which may be done side by side; :meth:`execute` then does the rest, as after a crash."""
+        """That part of the work which may be done side by side, or before others' end; :meth:`execute` then does the rest."""
         raise NotImplementedError
 
     def targets(self, params: P) -> tuple[str | None, ...] | None:

@@ -1,0 +1,52 @@
+"""Write coverage over a table set: the tables wait for their quiet time together, each from its own last row."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from tests.desk import Desk, small_text
+
+QUIET = "backfill: {tables: owned, column: bot_id, value: <master.id>, quiet: 3s}"
+LAST_ROW_TO_END = """
+SELECT min(extract(epoch FROM ended_at - moved_at))::float8 
+  FROM online_migrate.step JOIN online_migrate.cursor USING (run_id, stage, step, table_name)"""
+ALL = "SELECT extract(epoch FROM max(ended_at) - min(started_at))::float8 FROM online_migrate.step WHERE step LIKE 'backfill%'"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_tables_of_a_step_wait_together(desk: Desk, workers: int) -> None:
+    """Four tables at 3 s are no 12 s, and none is done before its time."""
+    text = small_text(pace=f"{{workers: {workers}}}")
+    desk.write(text.replace("backfill: {tables: owned, column: bot_id, value: <master.id>}", QUIET))
+    assert QUIET in (desk.folder / desk.plan).read_text()
+    said = desk.call("run", "--through", "backfill")
+    assert said.code == 0, said.all
+    assert desk.ask(LAST_ROW_TO_END) >= 3.0
+    assert desk.ask(ALL) < 8.0
+
+
+def test_a_late_row_begins_the_time_anew(desk: Desk) -> None:
+    """It is given its value at the next proof, and its table waits once more."""
+    desk.write(small_text().replace("backfill: {tables: owned, column: bot_id, value: <master.id>}", QUIET))
+    child = desk.start("--through", "backfill")
+    desk.await_true("SELECT to_regclass('online_migrate.history') IS NOT NULL", child)
+    desk.await_true(
+        "SELECT EXISTS (SELECT FROM online_migrate.history WHERE event = 'wait_started' AND fields ->> 'kind' = 'coverage')",
+        child,
+    )
+    writer = threading.Timer(
+        0.5, desk.run_sql, ["UPDATE users SET bot_id = NULL WHERE id = (SELECT max(id) FROM users)"]
+    )
+    writer.start()
+    assert child.wait(30) == 0, child.said
+    writer.join()
+    assert desk.ask("SELECT count(*) FROM users WHERE bot_id IS NULL") == 0
+    assert desk.ask(f"{LAST_ROW_TO_END} WHERE table_name = 'users'") >= 3.0
+    assert (
+        desk.ask(
+            "SELECT count(*) FROM online_migrate.history WHERE event = 'late_rows' AND table_name = 'users'"
+        )
+        >= 1
+    )
