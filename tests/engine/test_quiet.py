@@ -10,7 +10,7 @@ from tests.desk import Desk, small_text
 
 QUIET = "backfill: {tables: owned, column: bot_id, value: <master.id>, quiet: 3s}"
 LAST_ROW_TO_END = """
-SELECT min(extract(epoch FROM ended_at - moved_at))::float8 
+SELECT min(extract(epoch FROM ended_at - moved_at))::float8
   FROM online_migrate.step JOIN online_migrate.cursor USING (run_id, stage, step, table_name)"""
 ALL = "SELECT extract(epoch FROM max(ended_at) - min(started_at))::float8 FROM online_migrate.step WHERE step LIKE 'backfill%'"
 
