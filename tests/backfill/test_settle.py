@@ -155,7 +155,7 @@ def test_only_rounds_without_progress_count(database: str, monkeypatch: pytest.M
 
 def test_who_holds_the_rows_is_told_again(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every 10 s, here every 0.3: the operator is about to end a session, and it may be another by now."""
-    monkeypatch.setattr("online_migrate.backfill.settle.TELL_EVERY_S", 0.3)
+    monkeypatch.setattr("online_migrate.backfill.waiting.TELL_EVERY_S", 0.3)
     make_table(database, 50)
     heard = Heard()
     first = psycopg.connect(database, application_name="the first")

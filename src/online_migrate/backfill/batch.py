@@ -16,8 +16,8 @@ from psycopg import sql
 from online_migrate.backfill.bench import Bench, By, Target
 from online_migrate.backfill.chunks import Position
 from online_migrate.backfill.rows import Few, late_rows_statement, read_late_rows
+from online_migrate.backfill.waiting import Waiting
 from online_migrate.errors import LeaseLost, LockNotHad
-from online_migrate.events import WaitEnded, WaitStarted
 from online_migrate.journal.store import CursorRecord
 from online_migrate.postgres.blockers import read_blockers
 from online_migrate.postgres.connection import Connection
@@ -134,7 +134,7 @@ class Writer:
         """
         clock = self._bench.clock
         began = clock.monotonic()
-        deadline, waiting = began + self._bench.locks.lock_wait, False
+        deadline, waiting = began + self._bench.locks.lock_wait, Waiting(self._bench, "table_lock")
         while True:
             for skip_locked in (False, True):
                 tried_at = clock.monotonic()
@@ -143,13 +143,11 @@ class Writer:
                 except psycopg.Error as error:
                     self._roll_back_or_raise(error)
                     continue
-                if waiting:
-                    self._bench.emit(WaitEnded, kind="table_lock", seconds=tried_at - began)
+                waiting.end()
                 return Change(
                     rows=count, wal_bytes=wal, lock_wait_s=tried_at - began, skipped_locked=skip_locked
                 )
-            self._wait_outside(deadline, is_first=not waiting)
-            waiting = True
+            self._wait_outside(deadline, waiting)
 
     def commit(self, cursor: CursorRecord, then: Position, rows: int) -> None:
         """Move the cursor by compare-and-set, in the batch's transaction, and commit both; else :class:`CursorLocked`."""
@@ -277,7 +275,7 @@ class Writer:
         if trouble is not Trouble.LOCK and error is not but:
             raise error
 
-    def _wait_outside(self, deadline: float, *, is_first: bool) -> None:
+    def _wait_outside(self, deadline: float, waiting: Waiting) -> None:
         """Somebody locks the whole table: stay out of the queue for a while."""
         bench = self._bench
         blockers = read_blockers(
@@ -290,9 +288,7 @@ class Writer:
             if blockers
             else "a row that it refers to, or by somebody who was gone when we looked"
         )
-        if is_first:
-            reason = f"{self.target.table.full_name} is locked: {who}"
-            bench.emit(WaitStarted, kind="table_lock", reason=reason)
+        waiting.tell(f"{self.target.table.full_name} is locked: {who}")
         if bench.clock.monotonic() > deadline:
             raise LockNotHad(
                 f"{self.target.table.full_name} stays locked for {bench.locks.lock_wait:.0f} s",

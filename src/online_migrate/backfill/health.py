@@ -6,7 +6,8 @@ import psycopg
 
 from online_migrate.backfill.bench import Bench
 from online_migrate.backfill.throttlers.oldest_snapshot import Holder, OldestSnapshot
-from online_migrate.events import Note, Reading, WaitEnded, WaitStarted
+from online_migrate.backfill.waiting import Waiting
+from online_migrate.events import Note, Reading
 
 HOLD_LOOK_S = 0.5
 """how often the throttlers are looked at, red or green"""
@@ -33,13 +34,14 @@ class Health:
         worst = self._throttle.worst()
         if worst is None or not worst.is_red:
             return False
-        began = bench.clock.monotonic()
-        bench.emit(WaitStarted, kind=worst.name, reason=worst.reason)
-        while self._throttle.is_red:
+        waiting = Waiting(bench, worst.name)
+        while worst is not None and worst.is_red:
+            waiting.tell(worst.reason)
             bench.clock.wait(HOLD_LOOK_S, bench.signal)
             bench.ensure_going()
             self._read()
-        bench.emit(WaitEnded, kind=worst.name, seconds=bench.clock.monotonic() - began)
+            worst = self._throttle.worst()
+        waiting.end()
         return True
 
     def _read(self) -> None:

@@ -16,11 +16,11 @@ from online_migrate.backfill.bench import Bench, By
 from online_migrate.backfill.chunks import position_of
 from online_migrate.backfill.refused import find_refused_among, is_about_rows
 from online_migrate.backfill.rows import Few, read_holders, read_late_rows
+from online_migrate.backfill.waiting import Waiting
 from online_migrate.backfill.writing import Calls, read_calls, statements_since
 from online_migrate.errors import LockNotHad, VerificationFailed
-from online_migrate.events import LateRows, WaitEnded, WaitGoesOn, WaitStarted
+from online_migrate.events import LateRows, WaitEnded, WaitStarted
 from online_migrate.journal.store import CursorRecord
-from online_migrate.postgres.lock_window import TELL_EVERY_S
 
 LATE_LIMIT = 1000
 """rows without a value that one proof looks for; from this many on the whole table is walked again"""
@@ -99,7 +99,7 @@ class Settlement:
     def _mend(self, cursor: CursorRecord, late: Few) -> CursorRecord:
         """A few rows by their keys; those that are locked are waited for, and it is said who has them."""
         began, before = self.bench.clock.monotonic(), cursor.rows_done
-        told: float | None = None
+        waiting = Waiting(self.bench, "row_lock")
         while True:
             cursor = self._write(cursor, late.condition, late.by)
             if cursor.rows_done > before:
@@ -108,9 +108,8 @@ class Settlement:
                 continue
             if not read_late_rows(self.bench.work, self.writer.target, 1, among=late):
                 break
-            told = self._wait_for_holders(late, began, told)
-        if told is not None:
-            self.bench.emit(WaitEnded, kind="row_lock", seconds=self.bench.clock.monotonic() - began)
+            self._wait_for_holders(late, began, waiting)
+        waiting.end()
         if cursor.rows_done == before and late.by is By.TID:
             # without a key there is no other way to rows that the application moves faster than we come back to them
             cursor = self._write(cursor, sql.SQL("true"), By.SCAN)
@@ -141,14 +140,11 @@ class Settlement:
         self.bench.ensure_going()
         return bool(free)
 
-    def _wait_for_holders(self, late: Few, began: float, told: float | None) -> float:
-        """Wait a moment; who has the rows is told at first, and again every 10 s, for it may be another by then.
-
-        Returns when it was told last.  Raises :class:`LockNotHad` after ``lock_wait``.
-        """
-        bench, table, now = self.bench, self.writer.target.table, self.bench.clock.monotonic()
-        is_over = now - began > bench.locks.lock_wait
-        if told is None or is_over or now - told >= TELL_EVERY_S:
+    def _wait_for_holders(self, late: Few, began: float, waiting: Waiting) -> None:
+        """Wait a moment, and tell who has the rows.  Raises :class:`LockNotHad` after ``lock_wait``."""
+        bench, table = self.bench, self.writer.target.table
+        is_over = bench.clock.monotonic() - began > bench.locks.lock_wait
+        if is_over or waiting.is_due:
             holders = read_holders(bench.watch, bench.work, late)
             if is_over:
                 raise LockNotHad(
@@ -156,15 +152,11 @@ class Settlement:
                     blockers=holders,
                     remedy="let them end, then run the same command again",
                 )
-            reason = f"rows of {table.full_name} are locked: {holders[0] if holders else 'by whom is not to be seen'}"
-            if told is None:
-                bench.emit(WaitStarted, kind="row_lock", reason=reason)
-            else:
-                bench.emit(WaitGoesOn, kind="row_lock", reason=reason, seconds=now - began)
-            told = now
+            waiting.tell(
+                f"rows of {table.full_name} are locked: {holders[0] if holders else 'by whom is not to be seen'}"
+            )
         bench.clock.wait(ROW_LOCK_LOOK_S, bench.signal)
         bench.ensure_going()
-        return told
 
     def _keep_coming(self, late: Few, calls: Calls) -> VerificationFailed:
         target = self.writer.target

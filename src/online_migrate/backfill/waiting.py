@@ -1,0 +1,39 @@
+"""A wait that is told: when it begins, every 10 s since who is in the way may be another by then, and when it is over."""
+
+from __future__ import annotations
+
+from online_migrate.backfill.bench import Bench
+from online_migrate.events import WaitEnded, WaitGoesOn, WaitStarted
+from online_migrate.postgres.lock_window import TELL_EVERY_S
+
+
+class Waiting:
+    """Of one kind.  Begins with the first :meth:`tell`."""
+
+    def __init__(self, bench: Bench, kind: str) -> None:
+        self._bench = bench
+        self._kind = kind
+        self._began: float | None = None
+        self._told = 0.0
+
+    @property
+    def is_due(self) -> bool:
+        """Is there something to tell now?"""
+        return self._began is None or self._bench.clock.monotonic() - self._told >= TELL_EVERY_S
+
+    def tell(self, reason: str) -> None:
+        """Why we wait, as it is now; heard where it is due."""
+        if not self.is_due:
+            return
+        now = self._told = self._bench.clock.monotonic()
+        if self._began is None:
+            self._began = now
+            self._bench.emit(WaitStarted, kind=self._kind, reason=reason)
+        else:
+            self._bench.emit(WaitGoesOn, kind=self._kind, reason=reason, seconds=now - self._began)
+
+    def end(self) -> None:
+        """It is over, if it ever began."""
+        if self._began is not None:
+            seconds = self._bench.clock.monotonic() - self._began
+            self._bench.emit(WaitEnded, kind=self._kind, seconds=seconds)

@@ -1,0 +1,76 @@
+"""A wait is told when it begins, every 10 s with the reason as it is by then, and when it is over."""
+
+from __future__ import annotations
+
+import threading
+
+import psycopg
+import pytest
+
+from benchmarks.workbench import UNTHROTTLED, Heard, workbench
+from online_migrate.backfill.worker import Backfill
+from online_migrate.events import WaitEnded, WaitGoesOn, WaitStarted
+from online_migrate.plan.model import HoldQuery, HoldWhen
+from tests.backfill.tables import do, make_table
+
+LOCK = "BEGIN; LOCK TABLE t IN SHARE MODE"
+
+
+@pytest.fixture(autouse=True)
+def _sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every 0.3 s."""
+    monkeypatch.setattr("online_migrate.backfill.waiting.TELL_EVERY_S", 0.3)
+
+
+def waits_of(heard: Heard, kind: str) -> list[WaitGoesOn]:
+    """Those in the middle, where all is of that kind and the first and the last are what they must be."""
+    first, *middle, last = [e for e in heard.events if isinstance(e, WaitStarted | WaitGoesOn | WaitEnded)]
+    assert isinstance(first, WaitStarted)
+    assert isinstance(last, WaitEnded)
+    again = [e for e in middle if isinstance(e, WaitGoesOn)]
+    assert len(again) == len(middle) >= 2
+    assert first.kind == last.kind == kind
+    assert {e.kind for e in again} == {kind}
+    assert [e.seconds for e in again] == sorted(e.seconds for e in again)
+    return again
+
+
+def test_who_locks_the_table_is_told_again(database: str) -> None:
+    """The operator who ends the first session learns that another has come."""
+    make_table(database, 50)
+    heard = Heard()
+    first = psycopg.connect(database, application_name="the first", autocommit=True)
+    second = psycopg.connect(database, application_name="the second", autocommit=True)
+    first.execute(LOCK)
+    second.execute(LOCK)
+    timers = [
+        threading.Timer(0.7, first.execute, ["ROLLBACK"]),
+        threading.Timer(1.8, second.execute, ["ROLLBACK"]),
+    ]
+    for timer in timers:
+        timer.start()
+    with workbench(database, "t", emit=heard.emit) as bench:
+        assert Backfill(bench, table="t", column="c", value="1").run() == 50
+    for timer in timers:
+        timer.join()
+    first.close()
+    second.close()
+    assert "the second" in waits_of(heard, "table_lock")[-1].reason
+
+
+def test_what_holds_us_is_told_again_with_its_figures(database: str) -> None:
+    """A queue that grows from 7 to 9 is said to be 9."""
+    make_table(database, 50, more="CREATE TABLE queue (depth int); INSERT INTO queue VALUES (7)")
+    heard = Heard()
+    hold = HoldWhen(queries=[HoldQuery(name="queue", sql="SELECT depth FROM queue", limit=5.0)])
+    timers = [
+        threading.Timer(0.7, do, [database, "UPDATE queue SET depth = 9"]),
+        threading.Timer(2.8, do, [database, "UPDATE queue SET depth = 1"]),
+    ]
+    for timer in timers:
+        timer.start()
+    with workbench(database, "t", pace=UNTHROTTLED, hold_when=hold, emit=heard.emit) as bench:
+        assert Backfill(bench, table="t", column="c", value="1").run() == 50
+    for timer in timers:
+        timer.join()
+    assert "9" in waits_of(heard, "query_queue")[-1].reason
