@@ -148,8 +148,8 @@ COSTS_US = (10, 5, 5, 2.5, 5, 2.3, 7, 2.7, 2.5, 2.5, 9, 3, 3.5, 16, 2.3, 2.2)
 def walk_stripes(pacer: Pacer, chance: random.Random, rows: int = 30_000, us: float = 1.0) -> list[float]:
     """The seconds of each batch of one chunk of so many rows a stripe."""
     took = []
-    for cost in COSTS_US:
-        pacer.begin_stripe()
+    for stripe, cost in enumerate(COSTS_US):
+        pacer.begin_stripe(stripe)
         left = rows
         while left > 0:
             part = min(pacer.rows, left)
@@ -174,7 +174,7 @@ def test_rows_as_dear_as_those_of_the_last_chunk_may_come_in_the_middle_of_a_str
     """However cheap a stripe's rows are, a batch that meets the dearest ones is not past three targets."""
     pacer = make_pacer()
     Server(batch_s=0, row_s=2e-5).run(pacer, 20)
-    pacer.begin_stripe()
+    pacer.begin_stripe(1)
     cheap = Server(batch_s=0, row_s=2e-6).run(pacer, 30)
     assert cheap[-1].rows * 2e-5 == pytest.approx(3 * TARGET_S, rel=0.01)
 
@@ -183,14 +183,19 @@ def test_a_stripe_s_wal_is_learned_anew() -> None:
     """The first rows of a chunk write a full-page image each: what follows is not kept small for it, only begun so."""
     pacer = make_pacer(max_wal_bytes=1_000_000, start_rows=1_000)
     for _ in range(20):
-        pacer.decide(rows=pacer.rows, batch_s=0.01, wal_bytes=pacer.rows * 2_000)
+        pacer.decide(rows=pacer.rows, batch_s=pacer.rows * 1e-6, wal_bytes=pacer.rows * 2_000)
     assert pacer.rows == 500
-    pacer.begin_stripe()
+    pacer.begin_stripe(1)
     assert pacer.rows == 500
-    sizes = [pacer.decide(rows=pacer.rows, batch_s=0.01, wal_bytes=pacer.rows * 200).rows for _ in range(4)]
+    sizes = [
+        pacer.decide(rows=pacer.rows, batch_s=pacer.rows * 1e-6, wal_bytes=pacer.rows * 200).rows
+        for _ in range(4)
+    ]
     assert sizes == [750, 1125, 1687, 2531]
-    pacer.begin_stripe()
-    assert 500 <= pacer.rows <= 520
+    pacer.begin_stripe(2)
+    assert pacer.rows == 500, "what is new begins as for the dearest"
+    pacer.begin_stripe(1)
+    assert pacer.rows == pytest.approx(5_000, abs=1), "what is known goes by itself"
 
 
 @given(batches=batches)

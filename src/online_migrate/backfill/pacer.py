@@ -4,7 +4,7 @@ The batch follows a target time by a smoothed cost per row.  It grows and shrink
 does not throw it about, and is cut to a tenth at once where a batch took far too long.  Waiting for a lock is not work.
 
 Rows of different stripes differ in cost by up to ten times: all pages of a chunk run out of room in the same stripe.  So
-each stripe begins with a batch that would keep to the target with the dearest rows met so far, and learns its own cost.
+each stripe goes by what its like cost in the chunk before, and in the first chunk begins as for the dearest rows so far.
 """
 
 from __future__ import annotations
@@ -20,10 +20,8 @@ CUT_TO: Final = 0.1
 """of the batch; what is left of it after a cut: even 10 times slower rows are then within the target"""
 SMOOTHING: Final = 0.3
 """weight of the newest batch; some 7 batches make 90 % of the estimate: less than a second at the default pace"""
-FADING: Final = 0.98
-"""of the dearest row's cost, from stripe to stripe; a half is left after two chunks of 16 stripes without its like"""
 SURPRISE: Final = 3.0
-"""times the target; however cheap the rows of a stripe are, a batch that meets the dearest ones again takes no longer"""
+"""times the target; however cheap the rows of a stripe are, a batch that meets the dearest ones of the chunk takes no longer"""
 LONGEST_PAUSE_S: Final = 10.0
 """seconds; a single stall of minutes must not put us to sleep for minutes: throttlers hold us where that is due"""
 DEFAULT_WAL_BYTES: Final = 16 * 1024**2
@@ -38,6 +36,14 @@ class Pacing:
 
     rows: int
     pause_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cost:
+    """What a row of a stripe has cost; 0 where it is not known."""
+
+    row_s: float = 0.0
+    row_wal_bytes: float = 0.0
 
 
 class Pacer:
@@ -59,10 +65,11 @@ class Pacer:
     ) -> None:
         self._size = float(start_rows)
         self._row_s: float | None = None
-        self._dearest_row_s = 0.0
         self._row_wal_bytes: float | None = None
         self._last_row_wal_bytes = 0.0
-        self._dearest_row_wal_bytes = 0.0
+        self._stripe = 0
+        self._stripes: dict[int, _Cost] = {}
+        self._dearest = _Cost()
         self.retune(
             target_s=target_s, duty=duty, min_rows=min_rows, max_rows=max_rows, max_wal_bytes=max_wal_bytes
         )
@@ -91,16 +98,31 @@ class Pacer:
         """Expected rows of the next batch."""
         return int(self._size)
 
-    def begin_stripe(self) -> None:
-        """Other rows follow, of a cost that is not known yet: the next batch is sized as for the dearest so far."""
-        self._dearest_row_s = max(self._dearest_row_s * FADING, self._row_s or 0.0)
-        self._dearest_row_wal_bytes = max(self._dearest_row_wal_bytes * FADING, self._row_wal_bytes or 0.0)
-        if self._dearest_row_s > 0:
-            self._size = min(self._size, self._target_s / self._dearest_row_s)
-        if self._dearest_row_wal_bytes > 0:
-            self._size = min(self._size, self._max_wal_bytes / self._dearest_row_wal_bytes)
-        self._row_s, self._row_wal_bytes, self._last_row_wal_bytes = None, None, 0.0
-        self._size = self._within_bounds(self._size)
+    @property
+    def knows_wal(self) -> bool:
+        """Has the WAL of this stripe's rows been measured, be it in the chunk before?"""
+        return self._row_wal_bytes is not None
+
+    def begin_stripe(self, stripe: int) -> None:
+        """Rows of this stripe of a chunk follow: they cost what this stripe's have cost in the chunk before.
+
+        Where that is not known, the next batch is no larger than the last one, and than the dearest rows so far allow.
+        """
+        if self._row_s is not None:
+            self._stripes[self._stripe] = _Cost(row_s=self._row_s, row_wal_bytes=self._row_wal_bytes or 0.0)
+        self._dearest = _Cost(
+            row_s=max((c.row_s for c in self._stripes.values()), default=0.0),
+            row_wal_bytes=max((c.row_wal_bytes for c in self._stripes.values()), default=0.0),
+        )
+        own = self._stripes.get(stripe)
+        size, likely = (self._size, self._dearest) if own is None else (float(self._max_rows), own)
+        if likely.row_s > 0:
+            size = min(size, self._target_s / likely.row_s)
+        if likely.row_wal_bytes > 0:
+            size = min(size, self._max_wal_bytes / likely.row_wal_bytes)
+        self._stripe, self._row_s, self._last_row_wal_bytes = stripe, None, 0.0
+        self._row_wal_bytes = None if own is None else own.row_wal_bytes or None
+        self._size = self._within_bounds(size)
 
     def decide(
         self, *, rows: int, batch_s: float, wal_bytes: int | None = None, lock_wait_s: float = 0.0
@@ -121,8 +143,7 @@ class Pacer:
     def _resize(self, rows: int, work_s: float, weight: float) -> None:
         if work_s > CUT_PAST * self._target_s:
             self._size = self._within_bounds(self._size * CUT_TO)
-            # The new size counts as right until measured: a stall says nothing about what a row costs.
-            self._row_s = self._target_s / self._size
+            self._row_s = None  # a stall says nothing about what a row costs
             return
         # A batch that a slice's end cut short tells less: its fixed cost stands on few rows.
         self._row_s = _smooth(self._row_s, work_s / rows, weight)
@@ -138,8 +159,8 @@ class Pacer:
 
     def _within_bounds(self, size: float) -> float:
         """Floor and ceiling; the WAL's ceiling goes by the worse of last and usual, and never below the floor."""
-        if self._dearest_row_s > 0:
-            size = min(size, SURPRISE * self._target_s / self._dearest_row_s)
+        if self._dearest.row_s > 0:
+            size = min(size, SURPRISE * self._target_s / self._dearest.row_s)
         row_wal_bytes = max(self._row_wal_bytes or 0.0, self._last_row_wal_bytes)
         if row_wal_bytes > 0:
             size = min(size, self._max_wal_bytes / row_wal_bytes)

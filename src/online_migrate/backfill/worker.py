@@ -33,9 +33,9 @@ from online_migrate.events import Note
 from online_migrate.journal.store import CursorRecord
 from online_migrate.postgres.catalog import Catalog, TableInfo
 
-MEASURE_WAL_EVERY = 16
-"""batches of a stripe, from its first on; such a one runs under EXPLAIN (ANALYZE, WAL), which alone tells our WAL from others'.
-Each stripe's own: the rows of a chunk's first stripe write several times as much as the others'"""
+MEASURE_WAL_EVERY = 17
+"""batches, and where nothing is known of a stripe's WAL yet; such a one runs under EXPLAIN (ANALYZE, WAL), which alone tells our WAL
+from others', and takes up to a twelfth longer.  A prime: in step with 16 stripes it would always be the same one"""
 CURSOR_SHARE = 0.05
 """of a batch's time that moving the cursor may take; past it, behind an old snapshot, we commit less often"""
 CURSOR_LEAST_S = 0.0025
@@ -154,8 +154,7 @@ class Backfill:
                 self._teller.forget_rate()
             cursor = self._begin_chunk(cursor)
             if cursor.slice == cursor.chunk:
-                self._pacer.begin_stripe()
-                self._batches = 0
+                self._pacer.begin_stripe(cursor.stripe)
             walk = walk_of(cursor)
             pages = max(int(self._pacer.rows * walk.stripes / rows_per_page), 1)
             part = next_slice(walk, position_of(cursor), narrow or pages)
@@ -200,7 +199,7 @@ class Backfill:
         clock = self._bench.clock
         began = clock.monotonic()
         self._batches += 1
-        measure_wal = self._batches % MEASURE_WAL_EVERY == 1
+        measure_wal = self._batches % MEASURE_WAL_EVERY == 0 or not self._pacer.knows_wal
         change = self._writer.write(part.condition, cursor, part.then, measure_wal=measure_wal)
         seconds = clock.monotonic() - began
         self._relax(change.cursor_s)
