@@ -12,7 +12,7 @@ from online_migrate.observe.changes import HISTORY
 from online_migrate.observe.memory import Memory
 from online_migrate.observe.snapshot import Snapshot, read_snapshot
 from online_migrate.postgres.connection import Connection
-from tests.observe.made_runs import BACKFILL, MadeRun, begun_run, started
+from tests.observe.made_runs import BACKFILL, MadeRun, begun_run, make_plan, make_steps, started
 
 TABLES = ("tables", "create_tables", "")
 
@@ -96,3 +96,52 @@ def test_new_events_are_read_once(run: MadeRun, connection: Connection) -> None:
     assert fresh is not None
     assert remembered.history == fresh.history
     assert len(fresh.history) == HISTORY
+
+
+def test_a_look_is_one_message(run: MadeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What watching costs is mostly round trips: after the first look one is enough, whatever has changed."""
+    monkeypatch.setattr("online_migrate.observe.snapshot.EXPECTED_S", 10**9)  # estimates are read once
+    sent: list[None] = []
+    memory = Memory()
+    with replace(run.connector, on_statement=lambda: sent.append(None)).open("test") as connection:
+        read_snapshot(connection, "shop", memory)
+        for name, change in CHANGES.items():
+            change(run)
+            sent.clear()
+            read_snapshot(connection, "shop", memory)
+            assert len(sent) == 1, name
+
+
+def test_what_a_changed_plan_deletes_is_gone(run: MadeRun, connection: Connection) -> None:
+    """A table that the plan no longer has leaves no cursor behind, should it ever come back."""
+    memory = Memory()
+    begin_backfill(run)
+    before = read_snapshot(connection, "shop", memory)
+    plan = make_plan()
+    run.journal.accept_plan(run.run_id, plan, {"owned": ("orders",)}, make_steps(plan, ("orders",)))
+    without = read_snapshot(connection, "shop", memory)
+    run.journal.accept_plan(run.run_id, plan, {"owned": ("users", "orders")}, make_steps(plan))
+    again = read_snapshot(connection, "shop", memory)
+    assert [users_of(s) for s in (before, without, again)] == [["running"], [], ["pending"]]
+    assert still(again) == still(read_snapshot(connection, "shop"))
+
+
+def test_a_new_run_of_the_plan_is_another_one(run: MadeRun, connection: Connection) -> None:
+    """Who goes on watching after a run is done sees the next one, and nothing of the old one's."""
+    memory = Memory()
+    begin_backfill(run)
+    read_snapshot(connection, "shop", memory)
+    run.journal.set_run(run.run_id, "done")
+    plan = make_plan()
+    run_id = run.journal.begin_run(plan, {"owned": ("users", "orders")}, make_steps(plan))
+    remembered = read_snapshot(connection, "shop", memory)
+    assert still(remembered) == still(read_snapshot(connection, "shop"))
+    assert remembered is not None
+    assert (remembered.run_id, remembered.history) == (run_id, ())
+    assert users_of(remembered) == ["pending"]
+
+
+def users_of(snapshot: Snapshot | None) -> list[str]:
+    """The states of the backfill of users: one or none."""
+    assert snapshot is not None
+    return [step.state for step in snapshot.steps if step.key == BACKFILL]

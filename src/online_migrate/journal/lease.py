@@ -13,6 +13,7 @@ import threading
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 
@@ -23,6 +24,19 @@ from online_migrate.postgres.connection import Connection, Connector
 
 ADVISORY_KEY = (0x6F6D6967, 1)
 """'omig', 1: the two-integer form, so that pg_locks shows classid and objid"""
+
+HOLDER = (
+    "SELECT who, plan, to_char(since, 'YYYY-MM-DD HH24:MI:SS TZ'),"
+    " extract(epoch FROM clock_timestamp() - beat_at)::float8, holder::text FROM online_migrate.heartbeat"
+)
+"""for :func:`to_holder`"""
+SESSIONS = (
+    "SELECT l.pid, coalesce(a.application_name, '?') FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)"  # noqa: S608  # two numbers
+    f" WHERE l.locktype = 'advisory' AND l.classid = {ADVISORY_KEY[0]} AND l.objid = {ADVISORY_KEY[1]} AND l.objsubid = 2"
+    " AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    " AND l.pid <> pg_backend_pid()"
+)
+"""that hold our advisory lock in this database, but for the one that asks"""
 
 STALE_AFTER_S = 60
 """a heartbeat older than this, by the server's clock, is a dead runner's"""
@@ -78,25 +92,19 @@ def whoami() -> str:
 
 def read_holder(connection: Connection) -> Holder | None:
     """Who beat last."""
-    row = connection.execute(
-        "SELECT who, plan, to_char(since, 'YYYY-MM-DD HH24:MI:SS TZ'),"
-        " extract(epoch FROM clock_timestamp() - beat_at)::float8, holder::text = %s FROM online_migrate.heartbeat",
-        [LET_GO],
-    ).fetchone()
-    if row is None:
-        return None
-    return Holder(who=row[0], plan=row[1], since=row[2], beat_age_s=row[3], has_let_go=row[4])
+    row = connection.execute(HOLDER).fetchone()
+    return None if row is None else to_holder(row)
+
+
+def to_holder(row: tuple[Any, ...]) -> Holder:
+    """What :data:`HOLDER` selects."""
+    who, plan, since, beat_age_s, holder = row
+    return Holder(who=who, plan=plan, since=since, beat_age_s=beat_age_s, has_let_go=holder == LET_GO)
 
 
 def read_sessions(connection: Connection) -> tuple[tuple[int, str], ...]:
-    """Sessions that hold our advisory lock in this database, but for this one: (pid, application_name)."""
-    rows = connection.execute(
-        """SELECT l.pid, coalesce(a.application_name, '?') FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
-            WHERE l.locktype = 'advisory' AND l.classid = %s AND l.objid = %s AND l.objsubid = 2 AND l.granted
-              AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.pid <> pg_backend_pid()""",
-        ADVISORY_KEY,
-    ).fetchall()
-    return tuple((int(r[0]), str(r[1])) for r in rows)
+    """:data:`SESSIONS`: (pid, application_name)."""
+    return tuple((int(pid), str(name)) for pid, name in connection.execute(SESSIONS))
 
 
 class Lease:

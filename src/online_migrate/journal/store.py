@@ -1,4 +1,4 @@
-"""The journal: typed reads and writes of what was begun and how far it came; row ↔ record in one place."""
+"""The journal: typed reads and writes of what was begun and how far it came."""
 
 from __future__ import annotations
 
@@ -13,9 +13,35 @@ from psycopg import sql
 
 from online_migrate.errors import JournalVersion, LeaseLost, PreflightFailed
 from online_migrate.events import Event
+from online_migrate.journal.records import (
+    ApprovalRecord,
+    CursorRecord,
+    HistoryRecord,
+    RunRecord,
+    StageRecord,
+    StepRecord,
+    columns,
+    to_records,
+)
 from online_migrate.plan.model import Plan, Step
 from online_migrate.postgres import sqlstate
 from online_migrate.postgres.connection import Connection
+
+__all__ = [
+    "VERSION",
+    "ApprovalRecord",
+    "CursorRecord",
+    "Fence",
+    "HistoryRecord",
+    "Journal",
+    "RunRecord",
+    "StageRecord",
+    "StepRecord",
+    "approve",
+    "ensure_readable",
+    "ensure_schema",
+    "read_version",
+]
 
 VERSION = 1
 """of schema.sql"""
@@ -34,96 +60,6 @@ class Fence:
         return sql.SQL("SELECT online_migrate.fence({}, {}::uuid)").format(
             sql.Literal(self.epoch), sql.Literal(self.holder)
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRecord:
-    run_id: int
-    plan: str
-    fingerprint: str
-    parts: Mapping[str, str]
-    state: str
-    """running, stopped, waiting (at a gate), failed or done"""
-    reason: str
-    started_at: datetime
-    ended_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageRecord:
-    stage: str
-    phase: str
-    state: str
-    reason: str
-    started_at: datetime | None
-    ended_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepRecord:
-    stage: str
-    step: str
-    table: str
-    state: str
-    """pending, running, done or failed"""
-    reason: str
-    started_at: datetime | None
-    ended_at: datetime | None
-    rows_done: int
-
-    @property
-    def key(self) -> tuple[str, str, str]:
-        return (self.stage, self.step, self.table)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CursorRecord:
-    """How far a backfill has come: the next batch is stripe ``stripe`` of the slice that begins at page ``slice``."""
-
-    stage: str
-    step: str
-    table: str
-    column: str
-    value: str
-    """as an SQL expression"""
-    pass_name: str
-    relfilenode: int
-    pages_total: int
-    chunk_pages: int
-    stripes: int
-    chunk: int
-    """first page of the chunk"""
-    stripe: int
-    slice: int
-    rows_done: int
-    batches: int
-    moved_at: datetime
-
-    @property
-    def key(self) -> tuple[str, str, str]:
-        return (self.stage, self.step, self.table)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApprovalRecord:
-    stage: str
-    approved_by: str
-    note: str
-    approved_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryRecord:
-    at: datetime
-    event: str
-    stage: str
-    step: str
-    table: str
-    fields: Mapping[str, object]
-
-
-_CURSOR = """stage, step, table_name, column_name, value, pass_name, relfilenode, pages_total, chunk_pages, stripes,
-             chunk, stripe, slice, rows_done, batches, moved_at"""
 
 
 def read_version(connection: Connection) -> int | None:
@@ -235,23 +171,11 @@ class Journal:
 
     def read_run(self, plan: str) -> RunRecord | None:
         """The newest run of the plan."""
-        row = self.connection.execute(
-            "SELECT run_id, plan, fingerprint, parts, state, reason, started_at, ended_at FROM online_migrate.run"
-            " WHERE plan = %s ORDER BY run_id DESC LIMIT 1",
+        rows = self.connection.execute(
+            f"SELECT {columns(RunRecord)} FROM online_migrate.run WHERE plan = %s ORDER BY run_id DESC LIMIT 1",  # noqa: S608  # our own columns
             [plan],
-        ).fetchone()
-        if row is None:
-            return None
-        return RunRecord(
-            run_id=row[0],
-            plan=row[1],
-            fingerprint=row[2],
-            parts=row[3],
-            state=row[4],
-            reason=row[5],
-            started_at=row[6],
-            ended_at=row[7],
         )
+        return next(iter(to_records(RunRecord, rows)), None)
 
     def begin_run(self, plan: Plan, sets: Mapping[str, Iterable[str]], steps: Iterable[Step]) -> int:
         """Write the run with its frozen table sets, stages and steps, all or nothing; returns its id."""
@@ -323,13 +247,10 @@ class Journal:
 
     def read_stages(self, run_id: int) -> tuple[StageRecord, ...]:
         rows = self.connection.execute(
-            "SELECT stage, phase, state, reason, started_at, ended_at FROM online_migrate.stage WHERE run_id = %s ORDER BY position",
+            f"SELECT {columns(StageRecord)} FROM online_migrate.stage WHERE run_id = %s ORDER BY position",  # noqa: S608  # our own columns
             [run_id],
-        ).fetchall()
-        return tuple(
-            StageRecord(stage=r[0], phase=r[1], state=r[2], reason=r[3], started_at=r[4], ended_at=r[5])
-            for r in rows
         )
+        return to_records(StageRecord, rows)
 
     def set_stage(self, run_id: int, stage: str, state: str, reason: str = "") -> None:
         self._write(
@@ -342,23 +263,10 @@ class Journal:
 
     def read_steps(self, run_id: int) -> tuple[StepRecord, ...]:
         rows = self.connection.execute(
-            "SELECT stage, step, table_name, state, reason, started_at, ended_at, rows_done FROM online_migrate.step"
-            " WHERE run_id = %s ORDER BY position",
+            f"SELECT {columns(StepRecord)} FROM online_migrate.step WHERE run_id = %s ORDER BY position",  # noqa: S608  # our own columns
             [run_id],
-        ).fetchall()
-        return tuple(
-            StepRecord(
-                stage=r[0],
-                step=r[1],
-                table=r[2],
-                state=r[3],
-                reason=r[4],
-                started_at=r[5],
-                ended_at=r[6],
-                rows_done=r[7],
-            )
-            for r in rows
         )
+        return to_records(StepRecord, rows)
 
     def set_step(
         self,
@@ -388,18 +296,19 @@ class Journal:
     # backfills
 
     def read_cursor(self, run_id: int, key: tuple[str, str, str]) -> CursorRecord | None:
-        row = self.connection.execute(
-            f"SELECT {_CURSOR} FROM online_migrate.cursor WHERE run_id = %s AND stage = %s AND step = %s AND table_name = %s",  # noqa: S608
+        rows = self.connection.execute(
+            f"SELECT {columns(CursorRecord)} FROM online_migrate.cursor"  # noqa: S608  # our own columns
+            " WHERE run_id = %s AND stage = %s AND step = %s AND table_name = %s",
             [run_id, *key],
-        ).fetchone()
-        return None if row is None else _cursor(row)
+        )
+        return next(iter(to_records(CursorRecord, rows)), None)
 
     def read_cursors(self, run_id: int) -> tuple[CursorRecord, ...]:
         rows = self.connection.execute(
-            f"SELECT {_CURSOR} FROM online_migrate.cursor WHERE run_id = %s",  # noqa: S608  # our own columns
+            f"SELECT {columns(CursorRecord)} FROM online_migrate.cursor WHERE run_id = %s",  # noqa: S608  # our own columns
             [run_id],
-        ).fetchall()
-        return tuple(_cursor(r) for r in rows)
+        )
+        return to_records(CursorRecord, rows)
 
     def write_cursor(self, run_id: int, cursor: CursorRecord) -> None:
         """Begin a pass: the cursor at its start, rows counted so far kept."""
@@ -453,11 +362,11 @@ class Journal:
     def read_approvals(self, plan: str, since: datetime | None = None) -> dict[str, ApprovalRecord]:
         """The newest approval of each stage."""
         rows = self.connection.execute(
-            "SELECT DISTINCT ON (stage) stage, approved_by, note, approved_at FROM online_migrate.approval"
+            f"SELECT DISTINCT ON (stage) {columns(ApprovalRecord)} FROM online_migrate.approval"  # noqa: S608  # our own columns
             " WHERE plan = %s AND (%s::timestamptz IS NULL OR approved_at >= %s) ORDER BY stage, approval_id DESC",
             [plan, since, since],
-        ).fetchall()
-        return {r[0]: ApprovalRecord(stage=r[0], approved_by=r[1], note=r[2], approved_at=r[3]) for r in rows}
+        )
+        return {record.stage: record for record in to_records(ApprovalRecord, rows)}
 
     def append_history(self, run_id: int, event: Event) -> None:
         """Keep an event.  Unfenced: what happened, happened, even to a runner that has just been fenced off."""
@@ -469,25 +378,11 @@ class Journal:
 
     def read_history(self, run_id: int, events: Iterable[str] | None = None) -> tuple[HistoryRecord, ...]:
         rows = self.connection.execute(
-            "SELECT at, event, stage, step, table_name, fields FROM online_migrate.history"
+            f"SELECT {columns(HistoryRecord)} FROM online_migrate.history"  # noqa: S608  # our own columns
             " WHERE run_id = %s AND (%s::text[] IS NULL OR event = ANY (%s)) ORDER BY history_id",
             [run_id, *([None if events is None else list(events)] * 2)],
-        ).fetchall()
-        return tuple(
-            HistoryRecord(at=r[0], event=r[1], stage=r[2], step=r[3], table=r[4], fields=r[5]) for r in rows
         )
-
-    def read_newest_history(self, run_id: int, limit: int) -> tuple[HistoryRecord, ...]:
-        """The last ``limit`` events of the run, oldest first; costs the same however long the history is."""
-        rows = self.connection.execute(
-            "SELECT at, event, stage, step, table_name, fields FROM online_migrate.history"
-            " WHERE run_id = %s ORDER BY history_id DESC LIMIT %s",
-            [run_id, limit],
-        ).fetchall()
-        return tuple(
-            HistoryRecord(at=r[0], event=r[1], stage=r[2], step=r[3], table=r[4], fields=r[5])
-            for r in reversed(rows)
-        )
+        return to_records(HistoryRecord, rows)
 
 
 def approve(connection: Connection, *, plan: str, stage: str, approved_by: str, note: str = "") -> None:
@@ -496,11 +391,3 @@ def approve(connection: Connection, *, plan: str, stage: str, approved_by: str, 
         "INSERT INTO online_migrate.approval (plan, stage, approved_by, note) VALUES (%s, %s, %s, %s)",
         [plan, stage, approved_by, note],
     )
-
-
-def _cursor(row: tuple[object, ...]) -> CursorRecord:
-    names = (
-        "stage", "step", "table", "column", "value", "pass_name", "relfilenode", "pages_total", "chunk_pages", "stripes",
-        "chunk", "stripe", "slice", "rows_done", "batches", "moved_at",
-    )  # fmt: skip
-    return CursorRecord(**dict(zip(names, row, strict=True)))  # type: ignore[arg-type]

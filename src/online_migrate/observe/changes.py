@@ -5,86 +5,138 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
-from online_migrate.journal.store import HistoryRecord, Journal, StageRecord, StepRecord
-from online_migrate.observe.memory import Memory
+from psycopg import sql
+
+from online_migrate.journal.lease import HOLDER, SESSIONS, Holder, to_holder
+from online_migrate.journal.records import (
+    CursorRecord,
+    HistoryRecord,
+    RunRecord,
+    StageRecord,
+    StepRecord,
+    columns,
+    to_records,
+)
+from online_migrate.postgres.connection import Connection
 
 HISTORY: Final = 500
 """events that are looked at, from the newest: an hour of throughput of one table, and some"""
 
-_MARKS: Final = """
-    SELECT clock_timestamp(), coalesce(max(history_id), %(last)s), count(*),
-           (SELECT (count(*), sum(xmin::text::bigint))::text FROM online_migrate.stage WHERE run_id = %(run)s),
-           (SELECT jsonb_object_agg(stage, mark)
-              FROM (SELECT stage, (count(*), sum(xmin::text::bigint))::text AS mark
-                      FROM online_migrate.step WHERE run_id = %(run)s GROUP BY stage) AS steps)
-      FROM online_migrate.history WHERE run_id = %(run)s AND history_id > %(last)s"""
-"""A row that is written anew has the number of its writer's transaction in xmin (manual, 5.5 System Columns)."""
-_STEPS: Final = """
-    SELECT stage, step, table_name, state, reason, started_at, ended_at, rows_done FROM online_migrate.step
-     WHERE run_id = %s AND stage = %s ORDER BY position"""
+_MARK: Final = "concat_ws('/', min(position), count(*), sum(xmin::text::bigint))"
+"""of a stage's steps.  A row that is written anew has the number of its writer's transaction in xmin (manual, 5.5 System Columns)."""
+_RUN: Final = "run_id = (SELECT max(run_id) FROM online_migrate.run WHERE plan = %(plan)s)"
+_LOOK: Final = f"""
+SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY;
+SELECT clock_timestamp(), EXISTS ({SESSIONS}), (SELECT count(*) FROM online_migrate.cursor WHERE {_RUN});
+SELECT {columns(RunRecord)} FROM online_migrate.run WHERE {_RUN};
+{HOLDER};
+SELECT {columns(StageRecord)},
+       (SELECT {_MARK} FROM online_migrate.step s WHERE (s.run_id, s.stage) = (t.run_id, t.stage))
+  FROM online_migrate.stage t WHERE {_RUN} ORDER BY position;
+SELECT {columns(StepRecord)} FROM online_migrate.step
+ WHERE {_RUN} AND stage IN (SELECT stage FROM online_migrate.step WHERE {_RUN}
+                             GROUP BY stage HAVING {_MARK} <> ALL ('{{%(marks)s}}'::text[]))
+ ORDER BY position;
+SELECT {columns(CursorRecord)}, xmin::text FROM online_migrate.cursor
+ WHERE {_RUN} AND xmin <> ALL ('{{%(xmins)s}}'::xid[]);
+SELECT {columns(HistoryRecord)}, history_id FROM online_migrate.history
+ WHERE {_RUN} AND history_id > %(last)s ORDER BY history_id DESC LIMIT {HISTORY}"""  # noqa: S608  # our own columns
+"""One message, so one round trip and, without a BEGIN, one transaction (manual, 55.2.2.1 Multiple Statements in a Simple Query).
+Steps come by the stage, where its mark is not known yet; a cursor, where its xmin is not."""
+
+Key = tuple[str, str, str]
+Rows = list[tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """A run's stages with their steps, and its newest events, oldest first.  What has not changed is the same object."""
+    """A run as its journal has it.  Stages, steps, cursors and events that have not changed are the same objects."""
 
     now: datetime
     """by the server's clock"""
+    run: RunRecord
+    holder: Holder | None
+    """who beat last, for whatever plan"""
+    is_connected: bool
+    """a session of a runner is there"""
     stages: tuple[StageRecord, ...]
     steps: Mapping[str, tuple[StepRecord, ...]]
     """of each stage, in the plan's order"""
+    cursors: Mapping[Key, CursorRecord]
     history: tuple[HistoryRecord, ...]
+    """the newest events, oldest first"""
 
 
-def read_known(journal: Journal, run_id: int, memory: Memory) -> Known:
-    """What the journal says of the run now, within the caller's transaction."""
-    recent = memory.get("recent", run_id, lambda: _Recent(run_id))
-    row = journal.connection.execute(_MARKS, {"run": run_id, "last": recent.last}).fetchone()
-    assert row is not None  # an aggregate has one row
-    now, last, fresh, stages, steps = row
-    recent.read(journal, last, fresh)
-    return Known(
-        now=now,
-        stages=memory.get("stages", (run_id, stages), lambda: journal.read_stages(run_id)),
-        steps={stage: _steps(journal, run_id, stage, mark, memory) for stage, mark in (steps or {}).items()},
-        history=recent.records,
-    )
+class Reader:
+    """Reads the newest run of one plan again and again, each time in one message and one snapshot of the database."""
 
+    def __init__(self, plan: str) -> None:
+        self._plan = plan
+        self._forget()
 
-def _steps(journal: Journal, run_id: int, stage: str, mark: str, memory: Memory) -> tuple[StepRecord, ...]:
-    return memory.get(("steps", stage), (run_id, mark), lambda: _read_steps(journal, run_id, stage))
+    def _forget(self) -> None:
+        self._run_id: int | None = None
+        self._steps: dict[str, tuple[StepRecord, ...]] = {}
+        self._marks: tuple[str, ...] = ()
+        self._cursors: dict[Key, CursorRecord] = {}
+        self._xmins: dict[Key, str] = {}
+        """of the cursors, as marks"""
+        self._history: tuple[HistoryRecord, ...] = ()
+        self._last = 0
+        """the newest event's number"""
 
-
-def _read_steps(journal: Journal, run_id: int, stage: str) -> tuple[StepRecord, ...]:
-    rows = journal.connection.execute(_STEPS, [run_id, stage]).fetchall()
-    return tuple(
-        StepRecord(
-            stage=r[0],
-            step=r[1],
-            table=r[2],
-            state=r[3],
-            reason=r[4],
-            started_at=r[5],
-            ended_at=r[6],
-            rows_done=r[7],
+    def read(self, connection: Connection) -> Known | None:
+        """What the journal says now; None where the plan never ran."""
+        (facts,), runs, holders, stages, steps, cursors, news = self._look(connection)
+        now, is_connected, cursors_there = facts
+        run = next(iter(to_records(RunRecord, runs)), None)
+        if run is None:
+            return None
+        is_other = self._run_id not in (None, run.run_id)
+        self._run_id = run.run_id
+        self._take(stages, steps, cursors, news)
+        if (
+            is_other or len(self._cursors) != cursors_there
+        ):  # another run; or the plan changed, and had some deleted
+            self._forget()
+            return self.read(connection)
+        return Known(
+            now=now,
+            run=run,
+            holder=next(map(to_holder, holders), None),
+            is_connected=is_connected,
+            stages=to_records(StageRecord, stages),
+            steps=dict(self._steps),
+            cursors=dict(self._cursors),
+            history=self._history,
         )
-        for r in rows
-    )
 
+    def _look(self, connection: Connection) -> list[Rows]:
+        """The rows of each query; psycopg sends several in one message where it is given no parameters."""
+        known = {
+            "plan": sql.Literal(self._plan).as_string(connection),
+            "marks": ",".join(self._marks),
+            "xmins": ",".join(self._xmins.values()),
+            "last": self._last,
+        }
+        cursor = connection.execute((_LOOK % known).encode())
+        rows = list[Rows]()
+        while cursor.nextset():
+            rows.append(cursor.fetchall())
+        return rows
 
-class _Recent:
-    """The newest events of a run: only those are read that came since, as a runner writes one after the other."""
-
-    def __init__(self, run_id: int) -> None:
-        self.last = 0
-        self.records: tuple[HistoryRecord, ...] = ()
-        self._run_id = run_id
-
-    def read(self, journal: Journal, last: int, fresh: int) -> None:
-        """Take in so many, of which ``last`` is the newest."""
-        if fresh:
-            news = journal.read_newest_history(self._run_id, min(fresh, HISTORY))
-            self.records = (*self.records, *news)[-HISTORY:]
-            self.last = last
+    def _take(self, stages: Rows, steps: Rows, cursors: Rows, news: Rows) -> None:
+        fresh: dict[str, list[StepRecord]] = {}
+        for step in to_records(StepRecord, steps):
+            fresh.setdefault(step.stage, []).append(step)
+        names = [stage[0] for stage in stages]
+        known = self._steps | {stage: tuple(records) for stage, records in fresh.items()}
+        self._steps = {name: known[name] for name in names if name in known}
+        self._marks = tuple(stage[-1] for stage in stages)
+        for record, row in zip(to_records(CursorRecord, cursors), cursors, strict=True):
+            self._cursors[record.key], self._xmins[record.key] = record, row[-1]
+        if news:
+            self._history = (*self._history, *to_records(HistoryRecord, reversed(news)))[-HISTORY:]
+            self._last = news[0][-1]

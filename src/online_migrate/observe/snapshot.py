@@ -7,17 +7,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from online_migrate.journal.lease import STALE_AFTER_S, Holder, read_holder, read_sessions
+from online_migrate.journal.lease import STALE_AFTER_S, Holder
 from online_migrate.journal.store import (
     CursorRecord,
     HistoryRecord,
-    Journal,
     RunRecord,
     StageRecord,
     StepRecord,
     ensure_readable,
 )
-from online_migrate.observe.changes import read_known
+from online_migrate.observe.changes import Known, Reader
 from online_migrate.observe.estimates import SWEEP, UNKNOWN, Point, pace_of, points_of, share_of
 from online_migrate.observe.memory import Memory
 from online_migrate.observe.views import Key, Snapshot, StageView, StepView, WaitView, wait_at
@@ -32,32 +31,28 @@ EXPECTED_S: Final = 10
 
 
 def read_snapshot(connection: Connection, plan: str, memory: Memory | None = None) -> Snapshot | None:
-    """The newest run of ``plan``, read in one snapshot of the database; None where it never ran.
+    """The newest run of ``plan``, its journal read in one snapshot of the database; None where it never ran.
 
     Who reads again and again hands in one ``memory``: what has not changed is not read again.
     Raises :class:`JournalVersion` where the journal is another version's.
     """
     memory = memory or Memory()
-    with connection.transaction():
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        if not memory.is_true("readable", lambda: ensure_readable(connection)):
-            return None
-        journal = Journal(connection)
-        run = journal.read_run(plan)
-        return None if run is None else _read(connection, journal, run, memory)
+    if not memory.is_true("readable", lambda: ensure_readable(connection)):
+        return None
+    known = memory.get("reader", plan, lambda: Reader(plan)).read(connection)
+    return None if known is None else _draw(connection, known, memory)
 
 
-def _read(connection: Connection, journal: Journal, run: RunRecord, memory: Memory) -> Snapshot:
-    known = read_known(journal, run.run_id, memory)
-    holder = read_holder(connection)
+def _draw(connection: Connection, known: Known, memory: Memory) -> Snapshot:
+    run, holder = known.run, known.holder
     ours = holder if holder is not None and holder.plan == run.plan else None
-    is_live = ours is not None and ours.beat_age_s < STALE_AFTER_S and bool(read_sessions(connection))
+    is_live = ours is not None and ours.beat_age_s < STALE_AFTER_S and known.is_connected
     waits = find_waits(known.history) if run.state == "running" and is_live else ()
     tables = {step.table for steps in known.steps.values() for step in steps if step.table}
     facts = _Facts(
         now=known.now,
         is_live=is_live and run.state == "running",
-        cursors={c.key: c for c in journal.read_cursors(run.run_id)},
+        cursors=known.cursors,
         points=memory.get("points", known.history, lambda: points_of(known.history)),
         waits={w.key: w for w in waits},
         expected=memory.get(
