@@ -63,7 +63,8 @@ class MetricsSink:
     """Turns events into metrics of :attr:`registry`; :meth:`update` and :meth:`take` add what no event says.
 
     Counters count what this process did; gauges continue where earlier runs of the plan stopped.  Events are only noted when
-    they happen, with the time, and taken in together when somebody looks: that costs a fifth.
+    they happen, with the time, and taken in together at the next scrape: that costs a fifth.  Of snapshots it takes the newest
+    one: a page that is open asks for more of them than are scraped.
     """
 
     def __init__(
@@ -72,7 +73,8 @@ class MetricsSink:
         self._clock = clock or SystemClock()
         self._now = now
         self._at = self._times()
-        self._events: deque[tuple[e.Event, tuple[float, float]]] = deque()
+        self._news: deque[tuple[e.Event | ServerReading, tuple[float, float]]] = deque()
+        self._snapshot: Snapshot | None = None
         self._lock = threading.Lock()
         self.registry = Registry(before=self._before_scrape, clock=self._clock)
         make = Maker(plan, self.registry)
@@ -87,6 +89,7 @@ class MetricsSink:
         )
         self._server = ServerMeter(server, run.lease_epoch, self._happened_at)
         self._handlers = _merge(meter.handlers for meter in self._meters)
+        self._handlers[ServerReading] = [self._server.take]
         self._errors = make.counter("metrics_errors", "Events that the metrics could not take in.", PLAN)
         self._errors.add(())
         ProcessCollector(namespace="online_migrate", registry=self.registry)
@@ -98,30 +101,40 @@ class MetricsSink:
     def emit(self, event: e.Event) -> None:
         """Note an event; never raises, and takes a microsecond."""
         if type(event) in self._handlers:
-            self._events.append((event, self._times()))
-        if len(self._events) >= MOST:
-            self._take_in()
+            self._note(event)
 
     def update(self, snapshot: Snapshot) -> None:
-        """Take in the journal: who is alive, and what earlier runs did.  Events of this process stand."""
-        self._take_in(lambda: [meter.update(snapshot) for meter in self._meters])
+        """Note the journal: who is alive, and what earlier runs did.  Events of this process stand."""
+        self._snapshot = snapshot
 
     def take(self, reading: ServerReading) -> None:
-        """Take in what the server says."""
-        self._take_in(lambda: self._server.take(reading))
+        """Note what the server says."""
+        self._note(reading)
+
+    def _note(self, news: e.Event | ServerReading) -> None:
+        self._news.append((news, self._times()))
+        if len(self._news) >= MOST:
+            self._take_in()
 
     def _before_scrape(self) -> None:
         self._take_in(self._waits.count)
 
+    def _take_in_journal(self) -> None:
+        snapshot, self._snapshot = self._snapshot, None
+        if snapshot is not None:
+            for meter in self._meters:
+                meter.update(snapshot)
+
     def _take_in(self, work: Callable[[], object] = lambda: None) -> None:
         """What happened, then ``work``; snapshots and scrapes come from threads of their own."""
         with self._lock:
-            while self._events:
-                event, self._at = self._events.popleft()
-                for handler in self._handlers[type(event)]:
-                    self._safely(handler, event)
+            while self._news:
+                news, self._at = self._news.popleft()
+                for handler in self._handlers[type(news)]:
+                    self._safely(handler, news)
             self._safely(self._backfills.settle)
             self._at = self._times()
+            self._safely(self._take_in_journal)
             self._safely(work)
 
     def _safely(self, work: Callable[..., object], *given: object) -> None:
@@ -139,8 +152,8 @@ class MetricsSink:
         return self._at[0]
 
 
-def _merge(groups: Iterable[Handlers]) -> dict[type[e.Event], list[Callable[[Any], None]]]:
-    merged: dict[type[e.Event], list[Callable[[Any], None]]] = {}
+def _merge(groups: Iterable[Handlers]) -> dict[type, list[Callable[[Any], None]]]:
+    merged: dict[type, list[Callable[[Any], None]]] = {}
     for handlers in groups:
         for event, handler in handlers.items():
             merged.setdefault(event, []).append(handler)
