@@ -56,10 +56,10 @@ def points_of(history: Iterable[HistoryRecord]) -> dict[tuple[str, str, str], tu
     """The points of each step's current pass, oldest first."""
     points: dict[tuple[str, str, str], tuple[Point, ...]] = {}
     for record in history:
-        key = (record.stage, record.step, record.table)
         if record.event == "backfill_started":
-            points[key] = (_start(record),)
+            points[record.stage, record.step, record.table] = (_start(record),)
         elif record.event == "throughput":
+            key = (record.stage, record.step, record.table)
             points[key] = (*points.get(key, ()), _sum(record))
     return points
 

@@ -101,7 +101,9 @@ class Series:
     def add(self, labels: tuple[str, ...], value: float = 0) -> None:
         """Count; by 0 to begin a series, so that its first increase is seen."""
         assert isinstance(self._metric, Counter | Gauge)
-        self._child(labels).inc(value)
+        child = self._child(labels)
+        if value:
+            child.inc(value)
 
     def observe(self, labels: tuple[str, ...], value: float) -> None:
         assert isinstance(self._metric, Histogram)

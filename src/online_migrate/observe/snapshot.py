@@ -179,13 +179,16 @@ def find_waits(history: Iterable[HistoryRecord]) -> tuple[WaitView, ...]:
     """Waits that began and have not ended; what an earlier runner waited for is over."""
     waits: dict[tuple[Key, str], WaitView] = {}
     for record in history:
+        begins = record.event in {"wait_started", "wait_goes_on"}
+        if not begins and not waits:  # as it is mostly
+            continue
         key = (record.stage, record.step, record.table)
         kind = str(record.fields.get("kind", ""))
         if record.event in {"run_started", "run_ended"}:
             waits.clear()
         elif record.event in {"step_ended", "step_failed"}:
             waits = {k: w for k, w in waits.items() if k[0] != key}
-        elif record.event in {"wait_started", "wait_goes_on"}:
+        elif begins:
             reason = str(record.fields.get("reason", ""))
             known = waits.get((key, kind))
             since = known.since if known is not None and record.event == "wait_goes_on" else record.at

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 
 from online_migrate.journal.lease import Holder
 from online_migrate.journal.store import HistoryRecord
@@ -94,7 +95,7 @@ class Snapshot:
 
     @property
     def steps(self) -> tuple[StepView, ...]:
-        return tuple(step for stage in self.stages for step in stage.steps)
+        return tuple(chain.from_iterable(stage.steps for stage in self.stages))
 
     @property
     def stage(self) -> StageView | None:

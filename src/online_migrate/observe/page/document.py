@@ -47,7 +47,8 @@ def to_text(document: Mapping[str, Any]) -> str:
 
 def _facts(snapshot: Snapshot) -> dict[str, Any]:
     """All but the stages."""
-    work = find_work(snapshot.history, snapshot.steps, snapshot.read_at)
+    steps = snapshot.steps
+    work = find_work(snapshot.history, steps, snapshot.read_at)
     curve = draw_curve(work, until=snapshot.read_at if is_filling(snapshot) else None, longest_s=LONGEST_S)
     stage = snapshot.stage
     rate = recent_rate(work, snapshot.read_at) if is_filling(snapshot) and not snapshot.is_holding else None
@@ -64,10 +65,10 @@ def _facts(snapshot: Snapshot) -> dict[str, Any]:
         "seconds": snapshot.seconds,
         "is_live": snapshot.is_live,
         "runner": snapshot.holder.who if snapshot.holder else None,
-        "steps_done": sum(step.state == "done" for step in snapshot.steps),
-        "steps_total": len(snapshot.steps),
+        "steps_done": sum(step.state == "done" for step in steps),
+        "steps_total": len(steps),
         "stage": stage.stage if stage else None,
-        "rows_done": sum(step.rows_done for step in snapshot.steps),
+        "rows_done": sum(step.rows_done for step in steps),
         "rate": rate,
         "eta_s": None if stage is None or snapshot.waits else stage_eta_s(stage, rate),
         "waits": [_wait_json(wait, snapshot.read_at) for wait in snapshot.waits],
@@ -166,8 +167,10 @@ def find_blockers(snapshot: Snapshot) -> tuple[Blocking, ...]:
     running = {step.key for step in snapshot.steps if step.state == "running"} if snapshot.is_live else set()
     seen = dict[tuple[str, str, str], Blocking]()
     for record in snapshot.history:
-        key = (record.stage, record.step, record.table)
         names = record.fields.get("blockers")
+        if not names and not seen:  # as it is mostly
+            continue
+        key = (record.stage, record.step, record.table)
         if record.event in {"run_started", "run_ended"}:
             seen.clear()
         elif record.event in {"lock_held", "step_ended", "step_failed", "wait_ended"}:

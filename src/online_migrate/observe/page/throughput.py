@@ -56,10 +56,12 @@ def find_work(
     work = list[Work]()
     last = dict[tuple[str, str, str], tuple[datetime, int]]()
     for record in history:
+        if record.event not in {"backfill_started", "throughput"}:
+            continue
         key = (record.stage, record.step, record.table)
         if record.event == "backfill_started":
             last[key] = (record.at, _count(record, "rows_done"))
-        elif record.event == "throughput":
+        else:
             took = _number(record, "worked_s") + _number(record, "paused_s")
             begins = record.at - timedelta(seconds=max(took, 0.001))
             work.append(Work(begins_at=begins, ends_at=record.at, rows=_count(record, "rows")))
@@ -130,6 +132,10 @@ def find_holds(history: Iterable[HistoryRecord]) -> tuple[Hold, ...]:
     begun = dict[tuple[str, str, str, str], HistoryRecord]()
     for record in history:
         key = (record.stage, record.step, record.table)
+        if record.event == "wait_started":
+            begun.setdefault((*key, str(record.fields.get("kind", ""))), record)
+        if not begun:  # as it is mostly
+            continue
         over = list[tuple[str, str, str, str]]()
         if record.event in {"run_started", "run_ended"}:
             over = list(begun)
@@ -138,8 +144,6 @@ def find_holds(history: Iterable[HistoryRecord]) -> tuple[Hold, ...]:
         elif record.event == "wait_ended":
             over = [k for k in begun if k == (*key, str(record.fields.get("kind", "")))]
         holds += [_hold(begun.pop(k), record.at) for k in over]
-        if record.event == "wait_started":
-            begun.setdefault((*key, str(record.fields.get("kind", ""))), record)
     holds += [_hold(record, None) for record in begun.values()]
     return tuple(sorted(holds, key=lambda hold: hold.begins_at))
 
