@@ -102,17 +102,18 @@ def test_an_operator_sees_a_real_run_move(shop: str, tmp_path: Path, look_at: Lo
         with look_at(f"http://127.0.0.1:{port}/") as look:
             look.wait_for("document.getElementById('word').textContent === 'holding'", 40)
             assert "idle in transaction" in look.text("#reasons")
-            assert "tickets" in look.text("#blockers")
+            look.wait_for("document.getElementById('blockers').textContent.includes('tickets')")
             assert look.figure("Time left") == "n/a"
             assert look.page.locator("#matrix tbody th", has_text=re.compile("^tickets$")).count() == 1
             session.rollback()
             look.wait_for("document.getElementById('why').hidden")
             assert_it_moves(look)
+            assert look.complaints == []
             process.terminate()
             assert process.wait(30) == 130, (tmp_path / "run.log").read_text()
             look.wait_for("!document.getElementById('contact').hidden")
             assert "no longer answers" in look.text("#contact")
-            assert [c for c in look.complaints if "ERR_CONNECTION_REFUSED" not in c] == []
+            assert [c for c in look.complaints if "net::ERR_" not in c] == []  # refused, or cut off while it asked
             assert look.places == {f"http://127.0.0.1:{port}"}
 
 
