@@ -1,6 +1,9 @@
 """What an application feels: its latencies beside a backfill at the default pace, beside one UPDATE, and alone.
 
 The application runs in a process of its own: 4 connections, 300 transactions a second, each reads a row and updates it.
+
+The control is a process that has nothing to do with the database: it computes while a batch of ours would, and sleeps while we
+pause.  What the application feels of it is the machine's scheduler, which has a core less half of the time.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from online_migrate.postgres.connection import Connector
 from online_migrate.postgres.server import Server
 
 TARGET = "p99 beside the default pace ≤ 1.25 × without us (median of the pairs), no failed transaction"
+CONTROL = "a core that computes half of the time, no database"
 CLIENTS = 4
 RATE = 75.0
 """transactions a second and client"""
@@ -113,7 +117,34 @@ def one_update(dsn: str, signal: Signal) -> int:
     return rows
 
 
-BESIDE: dict[str, Callable[[str, Signal], int]] = {"nothing": nobody, "ours": ours, "one UPDATE": one_update}
+def compute(over: Stopper, busy_s: float, idle_s: float) -> None:
+    """Spin and sleep by turns."""
+    while not over.is_set():
+        until = time.perf_counter() + busy_s
+        while time.perf_counter() < until:
+            pass
+        time.sleep(idle_s)
+
+
+def control(_: str, signal: Signal) -> int:
+    """A process that spins for as long as a batch of the default pace, and sleeps for as long as its pause."""
+    context, pace = multiprocessing.get_context("spawn"), Pace()
+    over = context.Event()
+    idle_s = pace.batch_target * (1 - pace.duty) / pace.duty
+    process = context.Process(target=compute, args=(over, pace.batch_target, idle_s))
+    process.start()
+    signal.event.wait()
+    over.set()
+    process.join()
+    return 0
+
+
+BESIDE: dict[str, Callable[[str, Signal], int]] = {
+    "nothing": nobody,
+    "ours": ours,
+    CONTROL: control,
+    "one UPDATE": one_update,
+}
 
 
 def watch(made: Server, beside: str, rows: int, seconds: float) -> Felt:
@@ -146,18 +177,22 @@ def watch(made: Server, beside: str, rows: int, seconds: float) -> Felt:
     )
 
 
+def p99_ratio(found: dict[str, list[Felt]], name: str, peer: str) -> float:
+    """The median of the pairs."""
+    return median([f.p99_ms / p.p99_ms for f, p in zip(found[name], found[peer], strict=False)])
+
+
 def table_of(found: dict[str, list[Felt]]) -> str:
     """For people: medians."""
     lines = [
-        "| beside the application | transactions | failed | p50 | p99 | longest | our rows/s | p99 × alone |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| beside the application | transactions | failed | p50 | p99 | longest | our rows/s | p99 × alone | p99 × control |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, felt in found.items():
-        ratio = median([f.p99_ms / n.p99_ms for f, n in zip(felt, found["nothing"], strict=False)])
         lines.append(
             f"| {name} | {sum(f.transactions for f in felt):,} | {sum(f.failures for f in felt)} | {median([f.p50_ms for f in felt]):.1f} ms |"
             f" {median([f.p99_ms for f in felt]):.1f} ms | {max(f.longest_ms for f in felt):,.0f} ms | {median([f.rows_per_s for f in felt]):,.0f} |"
-            f" {ratio:.2f} |"
+            f" {p99_ratio(found, name, 'nothing'):.2f} | {p99_ratio(found, name, CONTROL):.2f} |"
         )
     return "\n".join(lines)
 
@@ -182,17 +217,18 @@ def main(arguments: list[str] | None = None) -> None:
                     sql.SQL("ALTER TABLE t ADD {} integer").format(sql.Identifier(f"c{number}"))
                 )
         for pair in range(given.pairs):
-            for name in BESIDE if pair == 0 else ("nothing", "ours"):
+            for name in BESIDE if pair == 0 else ("nothing", "ours", CONTROL):
                 found[name].append(watch(made, name, rows, given.seconds))
                 print(f"pair {pair + 1} {found[name][-1]}", file=sys.stderr)
         where = machine(made)
-    print(
-        json.dumps({n: [asdict(f) for f in felt] for n, felt in found.items()}, indent=2)
-        if given.json
-        else table_of(found)
-    )
+    if given.json:
+        windows = {n: [asdict(f) for f in felt] for n, felt in found.items()}
+        ratios = {peer: p99_ratio(found, "ours", peer) for peer in ("nothing", CONTROL)}
+        print(json.dumps({"windows": windows, "p99_ratio_of_ours": ratios}, indent=2))
+    else:
+        print(table_of(found))
     if given.docs:
-        text = f"{where}; {given.pairs} alternating pairs of {given.seconds:.0f} s, one UPDATE once; target: {TARGET}."
+        text = f"{where}; {given.pairs} alternating rounds of {given.seconds:.0f} s each, one UPDATE once; target: {TARGET}."
         write_section("impact", f"{text}\n\n{table_of(found)}")
 
 
