@@ -182,20 +182,39 @@ def test_rows_as_dear_as_those_of_the_last_chunk_may_come_in_the_middle_of_a_str
 def test_a_stripe_s_wal_is_learned_anew() -> None:
     """The first rows of a chunk write a full-page image each: what follows is not kept small for it, only begun so."""
     pacer = make_pacer(max_wal_bytes=1_000_000, start_rows=1_000)
-    for _ in range(20):
-        pacer.decide(rows=pacer.rows, batch_s=pacer.rows * 1e-6, wal_bytes=pacer.rows * 2_000)
-    assert pacer.rows == 500
+
+    def run(row_wal_bytes: int, batches: int) -> list[int]:
+        return [
+            pacer.decide(
+                rows=pacer.rows, batch_s=pacer.rows * 1e-6, wal_bytes=pacer.rows * row_wal_bytes
+            ).rows
+            for _ in range(batches)
+        ]
+
+    assert run(2_000, 20)[-1] == 500
     pacer.begin_stripe(1)
     assert pacer.rows == 500
-    sizes = [
-        pacer.decide(rows=pacer.rows, batch_s=pacer.rows * 1e-6, wal_bytes=pacer.rows * 200).rows
-        for _ in range(4)
-    ]
-    assert sizes == [750, 1125, 1687, 2531]
+    assert run(200, 4) == [750, 1125, 1687, 2531]
     pacer.begin_stripe(2)
-    assert pacer.rows == 500, "what is new begins as for the dearest"
+    assert run(500, 1) == [2_000], "measured"
+    pacer.begin_stripe(3)
+    assert pacer.rows == 2_000, "as for the dearest of the others"
+    pacer.begin_stripe(0)
+    assert pacer.rows == 500, "what is known goes by itself"
     pacer.begin_stripe(1)
-    assert pacer.rows == pytest.approx(5_000, abs=1), "what is known goes by itself"
+    assert pacer.rows == pytest.approx(5_000, abs=1)
+
+
+def test_wal_is_to_be_measured_where_it_is_unknown_or_near_its_ceiling() -> None:
+    """Measuring costs the server a twelfth of the batch."""
+    pacer = make_pacer(max_wal_bytes=1_000_000, start_rows=500)
+    wants = [pacer.wants_wal]
+    pacer.decide(rows=500, batch_s=TARGET_S, wal_bytes=10_000)
+    wants.append(pacer.wants_wal)
+    pacer.begin_stripe(1)
+    wants.append(pacer.wants_wal)
+    pacer.decide(rows=500, batch_s=TARGET_S, wal_bytes=900_000)
+    assert [*wants, pacer.wants_wal] == [True, False, True, True]
 
 
 @given(batches=batches)

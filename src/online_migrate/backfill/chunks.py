@@ -69,13 +69,15 @@ class Slice:
 def next_slice(walk: Walk, position: Position, pages: int) -> Slice | None:
     """The next batch of at most ``pages`` pages, or None at the end of the pass.
 
-    What is left of the stripe is cut into equal parts: no batch pays its fixed costs for a few pages at the end.
+    The last two of a stripe are of one size: no batch pays its fixed costs for a few pages at the end.
     """
     if position.chunk >= walk.pages_total:
         return None
     chunk_end = walk.chunk_end(position.chunk)
-    left = chunk_end - position.slice
-    end = position.slice + math.ceil(left / math.ceil(left / max(pages, 1)))
+    left, most = chunk_end - position.slice, max(pages, 1)
+    if most < left < 2 * most:
+        most = math.ceil(left / 2)
+    end = min(position.slice + most, chunk_end)
     if end < chunk_end:
         then = Position(chunk=position.chunk, stripe=position.stripe, slice=end)
     elif position.stripe + 1 < walk.stripes:

@@ -22,6 +22,8 @@ SMOOTHING: Final = 0.3
 """weight of the newest batch; some 7 batches make 90 % of the estimate: less than a second at the default pace"""
 SURPRISE: Final = 3.0
 """times the target; however cheap the rows of a stripe are, a batch that meets the dearest ones of the chunk takes no longer"""
+WAL_IS_NEAR: Final = 0.5
+"""of the ceiling in WAL; from there on a batch's WAL is worth being measured each time"""
 LONGEST_PAUSE_S: Final = 10.0
 """seconds; a single stall of minutes must not put us to sleep for minutes: throttlers hold us where that is due"""
 DEFAULT_WAL_BYTES: Final = 16 * 1024**2
@@ -69,7 +71,7 @@ class Pacer:
         self._last_row_wal_bytes = 0.0
         self._stripe = 0
         self._stripes: dict[int, _Cost] = {}
-        self._dearest = _Cost()
+        self._dearest_row_s = 0.0
         self.retune(
             target_s=target_s, duty=duty, min_rows=min_rows, max_rows=max_rows, max_wal_bytes=max_wal_bytes
         )
@@ -99,29 +101,33 @@ class Pacer:
         return int(self._size)
 
     @property
-    def knows_wal(self) -> bool:
-        """Has the WAL of this stripe's rows been measured, be it in the chunk before?"""
-        return self._row_wal_bytes is not None
+    def wants_wal(self) -> bool:
+        """Should the next batch's WAL be measured: nothing is known of this stripe's, or it is what keeps the batch small."""
+        return (
+            self._row_wal_bytes is None
+            or self._size * self._worst_row_wal_bytes > WAL_IS_NEAR * self._max_wal_bytes
+        )
 
     def begin_stripe(self, stripe: int) -> None:
         """Rows of this stripe of a chunk follow: they cost what this stripe's have cost in the chunk before.
 
-        Where that is not known, the next batch is no larger than the last one, and than the dearest rows so far allow.
+        Where that is not known, the next batch is no larger than the last one, and than the dearest rows so far allow; in WAL
+        the first stripe does not count, whose rows bring along full-page images that the others find written.
         """
         if self._row_s is not None:
             self._stripes[self._stripe] = _Cost(row_s=self._row_s, row_wal_bytes=self._row_wal_bytes or 0.0)
-        self._dearest = _Cost(
-            row_s=max((c.row_s for c in self._stripes.values()), default=0.0),
-            row_wal_bytes=max((c.row_wal_bytes for c in self._stripes.values()), default=0.0),
-        )
-        own = self._stripes.get(stripe)
-        size, likely = (self._size, self._dearest) if own is None else (float(self._max_rows), own)
-        if likely.row_s > 0:
-            size = min(size, self._target_s / likely.row_s)
-        if likely.row_wal_bytes > 0:
-            size = min(size, self._max_wal_bytes / likely.row_wal_bytes)
-        self._stripe, self._row_s, self._last_row_wal_bytes = stripe, None, 0.0
-        self._row_wal_bytes = None if own is None else own.row_wal_bytes or None
+        self._dearest_row_s = max((c.row_s for c in self._stripes.values()), default=0.0)
+        self._stripe, self._row_s, self._row_wal_bytes, self._last_row_wal_bytes = stripe, None, None, 0.0
+        if own := self._stripes.get(stripe):
+            size, row_s, row_wal_bytes = float(self._max_rows), own.row_s, own.row_wal_bytes
+            self._row_wal_bytes = own.row_wal_bytes or None
+        else:
+            size, row_s = self._size, self._dearest_row_s
+            row_wal_bytes = max((c.row_wal_bytes for s, c in self._stripes.items() if s), default=0.0)
+        if row_s > 0:
+            size = min(size, self._target_s / row_s)
+        if row_wal_bytes > 0:
+            size = min(size, self._max_wal_bytes / row_wal_bytes)
         self._size = self._within_bounds(size)
 
     def decide(
@@ -157,13 +163,16 @@ class Pacer:
         self._last_row_wal_bytes = max(wal_bytes, 0) / rows
         self._row_wal_bytes = _smooth(self._row_wal_bytes, self._last_row_wal_bytes, weight)
 
+    @property
+    def _worst_row_wal_bytes(self) -> float:
+        return max(self._row_wal_bytes or 0.0, self._last_row_wal_bytes)
+
     def _within_bounds(self, size: float) -> float:
         """Floor and ceiling; the WAL's ceiling goes by the worse of last and usual, and never below the floor."""
-        if self._dearest.row_s > 0:
-            size = min(size, SURPRISE * self._target_s / self._dearest.row_s)
-        row_wal_bytes = max(self._row_wal_bytes or 0.0, self._last_row_wal_bytes)
-        if row_wal_bytes > 0:
-            size = min(size, self._max_wal_bytes / row_wal_bytes)
+        if self._dearest_row_s > 0:
+            size = min(size, SURPRISE * self._target_s / self._dearest_row_s)
+        if self._worst_row_wal_bytes > 0:
+            size = min(size, self._max_wal_bytes / self._worst_row_wal_bytes)
         return max(min(size, float(self._max_rows)), float(self._min_rows))
 
     def _pause_s(self, work_s: float) -> float:

@@ -34,7 +34,7 @@ from online_migrate.journal.store import CursorRecord
 from online_migrate.postgres.catalog import Catalog, TableInfo
 
 MEASURE_WAL_EVERY = 17
-"""batches, and where nothing is known of a stripe's WAL yet; such a one runs under EXPLAIN (ANALYZE, WAL), which alone tells our WAL
+"""batches, and where the pacer wants to know; such a one runs under EXPLAIN (ANALYZE, WAL), which alone tells our WAL
 from others', and takes up to a twelfth longer.  A prime: in step with 16 stripes it would always be the same one"""
 CURSOR_SHARE = 0.05
 """of a batch's time that moving the cursor may take; past it, behind an old snapshot, we commit less often"""
@@ -199,7 +199,7 @@ class Backfill:
         clock = self._bench.clock
         began = clock.monotonic()
         self._batches += 1
-        measure_wal = self._batches % MEASURE_WAL_EVERY == 0 or not self._pacer.knows_wal
+        measure_wal = self._batches % MEASURE_WAL_EVERY == 0 or self._pacer.wants_wal
         change = self._writer.write(part.condition, cursor, part.then, measure_wal=measure_wal)
         seconds = clock.monotonic() - began
         self._relax(change.cursor_s)
