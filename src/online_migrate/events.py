@@ -269,6 +269,8 @@ class Note(Event):
     """A sentence for the operator."""
 
     message: str
+    is_warning: bool | None = None
+    """True where the operator should see it whatever is drawn over"""
 
 
 class Sink(Protocol):

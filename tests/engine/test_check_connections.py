@@ -42,18 +42,21 @@ def test_a_roles_limit(modest: tuple[str, str], database: str, limit: int, sever
     found = findings_of(dsn, FILL).get("connection_limit")
     assert (found and found.severity) == severity
     if found is not None:
-        assert found.fact == f"a run has 6 sessions, and role {name} lets 3 in, of which 0 are taken now"
-        assert found.remedy == f"ALTER ROLE {name} CONNECTION LIMIT 6"
+        assert (
+            found.fact
+            == f"a run has 5 sessions, and role {name} lets 3 in, of which 0 are taken by others now"
+        )
+        assert found.remedy == f"ALTER ROLE {name} CONNECTION LIMIT 5"
     assert "connection_limit" not in findings_of(database, FILL)
 
 
 def test_sessions_that_are_open_now_are_a_warning(modest: tuple[str, str], database: str) -> None:
     """They may be gone when the run begins."""
     name, dsn = modest
-    alter = sql.SQL("ALTER ROLE {} CONNECTION LIMIT 7").format(sql.Identifier(name))
+    alter = sql.SQL("ALTER ROLE {} CONNECTION LIMIT 6").format(sql.Identifier(name))
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(alter)
     with psycopg.connect(dsn), psycopg.connect(dsn):
         found = findings_of(dsn, FILL)["connection_limit"]
     assert found.severity is Severity.WARN
-    assert found.fact.endswith("lets 7 in, of which 2 are taken now")
+    assert found.fact.endswith("lets 6 in, of which 2 are taken by others now")

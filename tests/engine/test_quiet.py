@@ -50,3 +50,22 @@ def test_a_late_row_begins_the_time_anew(desk: Desk) -> None:
         )
         >= 1
     )
+
+
+def test_a_table_that_fails_takes_no_other_along(desk: Desk) -> None:
+    """Those that have passed and wait for their proof are not failed, be there one worker or two."""
+    last = desk.ask("SELECT max(id) FROM promocodes")
+    desk.run_sql(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$BEGIN IF new.id = tg_argv[0]::int THEN RAISE 'no such code' USING ERRCODE = '23514'; END IF; RETURN new; END$$",
+        f"CREATE TRIGGER refuse BEFORE UPDATE ON promocodes FOR EACH ROW EXECUTE FUNCTION refuse({last})",
+    )
+    desk.write(small_text().replace("backfill: {tables: owned, column: bot_id, value: <master.id>}", QUIET))
+    said = desk.call("run", "--through", "backfill")
+    assert said.code == 5, said.all
+    failed = "SELECT array_agg(table_name) FROM online_migrate.step WHERE state = 'failed'"
+    assert desk.ask(failed) == ["promocodes"]
+    assert desk.ask("SELECT count(*) FROM online_migrate.step WHERE state = 'running'") == 2
+    desk.run_sql("DROP FUNCTION refuse CASCADE")
+    assert desk.call("run", "--through", "backfill").code == 0
+    assert desk.ask(failed) is None

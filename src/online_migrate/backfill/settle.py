@@ -14,12 +14,13 @@ from psycopg import sql
 from online_migrate.backfill.batch import Writer
 from online_migrate.backfill.bench import Bench, By
 from online_migrate.backfill.chunks import position_of
+from online_migrate.backfill.forecast import seconds_text
 from online_migrate.backfill.refused import find_refused_among, is_about_rows
 from online_migrate.backfill.rows import Few, read_holders, read_late_rows
 from online_migrate.backfill.waiting import Waiting
 from online_migrate.backfill.writing import Calls, read_calls, statements_since
 from online_migrate.errors import LockNotHad, VerificationFailed
-from online_migrate.events import LateRows, WaitEnded, WaitStarted
+from online_migrate.events import LateRows
 from online_migrate.journal.store import CursorRecord
 
 LATE_LIMIT = 1000
@@ -28,6 +29,8 @@ LATE_ROUNDS = 30
 """proofs without a clean one between that found no fewer rows than before, before it is said that somebody keeps writing them"""
 ROW_LOCK_LOOK_S = 0.2
 """how often rows that others hold are tried again"""
+SHORTEST_TOLD_S = 1.0
+"""a wait for quiet that is shorter is not told: of tables that waited together only the first has a long one"""
 QUIET_PROOFS = 4
 """proofs within the time in which no row without a value may be seen"""
 
@@ -55,7 +58,7 @@ class Settlement:
         Raises :class:`VerificationFailed` where rows keep coming, or where a row cannot be given its value.
         """
         clock, calls = self.bench.clock, read_calls(self.bench.watch, self.writer.target.table.name)
-        quiet_since, waited_s = clock.monotonic() - self._read_quiet_s(), 0.0
+        quiet_since, waiting = clock.monotonic() - self._read_quiet_s(), Waiting(self.bench, "coverage")
         rounds, fewest = 0, LATE_LIMIT
         while True:
             late = self.prove()
@@ -68,14 +71,12 @@ class Settlement:
                 self.bench.emit(LateRows, rows=len(late), more=len(late) == LATE_LIMIT)
                 cursor = self.sweep(cursor) if len(late) == LATE_LIMIT else self._mend(cursor, late)
                 quiet_since = clock.monotonic()
-            elif clock.monotonic() - quiet_since >= self.quiet_s:
-                if waited_s:
-                    self.bench.emit(WaitEnded, kind="coverage", seconds=waited_s)
+            elif (left_s := self.quiet_s - (clock.monotonic() - quiet_since)) <= 0:
+                waiting.end()
                 return cursor.rows_done
             else:
                 rounds, fewest = 0, LATE_LIMIT
-                left_s = self.quiet_s - (clock.monotonic() - quiet_since)
-                waited_s += self._stay_quiet(min(left_s, self.quiet_s / QUIET_PROOFS), is_first=waited_s == 0)
+                self._stay_quiet(left_s, waiting)
 
     def _read_quiet_s(self) -> float:
         """Seconds since a row was given its value, or since the pass ended, by the server's clock."""
@@ -86,15 +87,15 @@ class Settlement:
         ).fetchone()
         return 0.0 if row is None else max(float(row[0]), 0.0)
 
-    def _stay_quiet(self, seconds: float, *, is_first: bool) -> float:
-        bench = self.bench
-        if is_first:
-            target = self.writer.target
-            reason = f"{target.table.full_name}: no row without {target.column} may be written for {self.quiet_s:.0f} s"
-            bench.emit(WaitStarted, kind="coverage", reason=reason)
-        bench.clock.wait(seconds, bench.signal)
+    def _stay_quiet(self, left_s: float, waiting: Waiting) -> None:
+        """Until the next proof; what is over within a second is not told."""
+        bench, target = self.bench, self.writer.target
+        if left_s >= SHORTEST_TOLD_S:
+            waiting.tell(
+                f"{target.table.full_name}: {seconds_text(left_s)} more in which no row without {target.column} may be written"
+            )
+        bench.clock.wait(min(left_s, self.quiet_s / QUIET_PROOFS), bench.signal)
         bench.ensure_going()
-        return seconds
 
     def _mend(self, cursor: CursorRecord, late: Few) -> CursorRecord:
         """A few rows by their keys; those that are locked are waited for, and it is said who has them."""

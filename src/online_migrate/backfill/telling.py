@@ -50,7 +50,7 @@ class Teller:
             chunk_pages=cursor.chunk_pages,
             pages_done=round(share * cursor.pages_total),
             pages_total=cursor.pages_total,
-            rows_expected=max(round(strategy.rows_per_page * cursor.pages_total), cursor.rows_done),
+            rows_expected=max(round(strategy.rows_per_page * strategy.walk.pages_total), cursor.rows_done),
             rows_done=cursor.rows_done,
             why=strategy.why,
         )

@@ -21,7 +21,10 @@ _RIGHTS = {"SELECT": "read", "UPDATE": "update"}
 _WRITES = re.compile(
     r"\b(insert|update|delete|merge|copy|truncate|execute|perform|call|select)\b", re.IGNORECASE
 )
-_SETS = re.compile(r"(?i)\bnew\.\"?(\w+)\"?\s*(?::=|=(?!=))")
+_SETS = re.compile(
+    r"(?i)(?:\bnew\.\"?(?=\w+\"?\s*:=)|(?:^|;|\b(?:begin|then|else|loop)\b)\s*new\.\"?)(\w+)\"?\s*(?::=|=(?!=))"
+)
+"""in PL/pgSQL ``=`` assigns at the beginning of a statement only, and compares elsewhere"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

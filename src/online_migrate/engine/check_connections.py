@@ -8,8 +8,8 @@ from online_migrate.operations.base import Finding, Severity
 from online_migrate.plan.model import Plan
 from online_migrate.postgres.connection import Connection
 
-SHARED = 5
-"""lease, journal, watch, history and page together, and the check's own, which is closed before batches begin"""
+SHARED = 4
+"""lease, journal, watch, and one for history and page; the check's own is closed before work begins"""
 
 _ROOM = """
 SELECT quote_ident(r.rolname), r.rolconnlimit, count(a.pid) FILTER (WHERE a.usename = r.rolname),
@@ -18,23 +18,24 @@ SELECT quote_ident(r.rolname), r.rolconnlimit, count(a.pid) FILTER (WHERE a.usen
        count(a.pid) FILTER (WHERE a.backend_type = 'client backend')
   FROM pg_roles r, pg_database d, pg_stat_activity a
  WHERE r.rolname = session_user AND NOT r.rolsuper AND d.datname = current_database()
+   AND coalesce(a.application_name, '') NOT LIKE 'online-migrate%'
  GROUP BY r.rolname, r.rolconnlimit, d.datname, d.datconnlimit"""
 """limits of role and database do not hold for a superuser, and -1 is none (manual, CREATE ROLE, CREATE DATABASE)"""
 
 
 def check_connections(plan: Plan, connection: Connection) -> Iterator[Finding]:
-    """The limits that leave no room for all sessions of a run beside those that are open now, this one among them."""
+    """The limits that leave no room for all sessions of a run beside those of others that are open now."""
     wanted = SHARED + max(stage.pace.workers for stage in plan.stages)
     row = connection.execute(_ROOM).fetchone()
     if row is None:
         return
     role, role_limit, of_role, base, base_limit, in_base, most, clients = row
     for where, limit, open_now, remedy in (
-        (f"role {role}", role_limit, of_role, f"ALTER ROLE {role} CONNECTION LIMIT {of_role - 1 + wanted}"),
-        (f"database {base}", base_limit, in_base, f"ALTER DATABASE {base} CONNECTION LIMIT {in_base - 1 + wanted}"),
+        (f"role {role}", role_limit, of_role, f"ALTER ROLE {role} CONNECTION LIMIT {of_role + wanted}"),
+        (f"database {base}", base_limit, in_base, f"ALTER DATABASE {base} CONNECTION LIMIT {in_base + wanted}"),
         ("the server", most, clients, "close sessions that idle, or raise max_connections"),
     ):  # fmt: skip
-        if 0 <= limit < open_now - 1 + wanted:
-            fact = f"a run has {wanted} sessions, and {where} lets {limit} in, of which {open_now - 1} are taken now"
+        if 0 <= limit < open_now + wanted:
+            fact = f"a run has {wanted} sessions, and {where} lets {limit} in, of which {open_now} are taken by others now"
             severity = Severity.STOP if limit < wanted else Severity.WARN
             yield Finding(severity=severity, code="connection_limit", fact=fact, remedy=remedy)

@@ -16,9 +16,10 @@ class Part(Enum):
     """Of a step."""
 
     WHOLE = "whole"
-    FIRST = "first"
-    """what may be done beside the same of other tables, or before their end"""
-    REST = "rest"
+    PASS = "pass"
+    """what may be done beside the same of other tables, or before their end: see Operation.execute_pass"""
+    SETTLE = "settle"
+    """all that is left of it: Operation.execute"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,5 +47,5 @@ def _group(stage: Stage, steps: tuple[Step, ...], place_of: Callable[[Step], Pla
         why_alone = operation.why_alone(place_of(steps[0]), spec.params, tables)
         workers = 1 if why_alone else workers
     is_in_parts = workers > 1 or (len(steps) > 1 and operation.waits_at_its_end(spec.params))
-    parts = (Part.FIRST, Part.REST) if is_in_parts else (Part.WHOLE,)
+    parts = (Part.PASS, Part.SETTLE) if is_in_parts else (Part.WHOLE,)
     return Group(steps=steps, workers=workers, parts=parts, why_alone=why_alone)

@@ -268,10 +268,10 @@ class Runner:
 
     def _mark_failed(self, reason: str) -> None:
         failed = None if self._walking is None else self._walking.failed
-        for record in self._journal.read_steps(self._run_id):
-            if record.state == "running" and (failed is None or failed.key == record.key):
-                self._journal.set_step(self._run_id, record.key, "failed", reason=reason)
-                self._emit(StepFailed, stage=record.stage, step=record.step, table=record.table, error=reason)
+        if failed is not None:
+            stage_name, step, table = failed.key
+            self._journal.set_step(self._run_id, failed.key, "failed", reason=reason)
+            self._emit(StepFailed, stage=stage_name, step=step, table=table, error=reason)
         for stage in self._journal.read_stages(self._run_id):
             if stage.state == "running":
                 self._journal.set_stage(self._run_id, stage.stage, "failed", reason)

@@ -67,11 +67,11 @@ class StepTaker:
         if action is Action.ADOPT:
             self._finish(step, "adopted", began=self.clock.monotonic(), rows=record.rows_done)
         else:
-            if part is not Part.REST or step.key not in self._begun:
+            if part is not Part.SETTLE or step.key not in self._begun:
                 self._begin(step, is_resumed=action is Action.RESUME)
             context = self._context(stage, place, hand)
-            if part is Part.FIRST:
-                operation.execute_beside(context, step.spec.params)
+            if part is Part.PASS:
+                operation.execute_pass(context, step.spec.params)
             else:
                 self._execute(operation, context)
 

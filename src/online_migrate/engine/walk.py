@@ -56,7 +56,7 @@ class Walk:
     secrets: Secrets
     show_secret: Callable[[str, str], str]
     failed: Step | None = field(init=False, default=None)
-    """which of several side by side ended the run; the others were stopped on its account"""
+    """the step that ended the run; others that had begun were stopped on its account, or wait for their second part"""
     _standbys: Standbys = field(init=False)
     _patience: Patience = field(init=False)
     _taker: StepTaker = field(init=False)
@@ -136,7 +136,6 @@ class Walk:
 
     def _take_all(self, stage: Stage, group: Group, steps: tuple[Step, ...]) -> None:
         """Each step for itself is tried anew after a loss; a crew's together."""
-        self.failed = None
         self._taker.forget()
         if group.workers == 1:
             for part in group.parts:
@@ -146,13 +145,16 @@ class Walk:
             self._steadily(partial(self._take_side_by_side, stage, group, steps), group.steps[0])
 
     def _take_alone(self, stage: Stage, steps: tuple[Step, ...], step: Step, part: Part) -> None:
+        self.failed = step
         self._patiently(stage, steps, step, self._hand, part)
+        self.failed = None
 
     def _take_side_by_side(self, stage: Stage, group: Group, steps: tuple[Step, ...]) -> None:
         """All the passes, then all that is left of each: a proof's snapshot would keep the others' pages from being pruned."""
         self._taker.forget()
         ordered = self._largest_first(group.steps)
         crew = Crew(signal=self.signal, shared=(self.sessions.watch,))
+        self.failed = None
         try:
             with self.sessions.workers(min(group.workers, len(ordered)), self._say_fewer) as sessions:
                 for part in group.parts:
@@ -193,7 +195,11 @@ class Walk:
         return sorted((s for s in group if s.key not in done), key=lambda s: -pages.get(s.table, 0))
 
     def _say_fewer(self, sessions: int, error: ConnectionFailed) -> None:
-        self._emit(Note, message=f"{sessions} workers: no connection for more ({error})")
+        self._emit(
+            Note,
+            message=f"fewer workers than the plan has, {sessions} at work: {error}; {error.remedy}",
+            is_warning=True,
+        )
 
     @property
     def _hand(self) -> Hand:

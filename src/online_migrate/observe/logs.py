@@ -24,6 +24,7 @@ from online_migrate.events import (
     LateRows,
     LockGivenWay,
     LongStatement,
+    Note,
     Reading,
     Reconnected,
     Retried,
@@ -95,6 +96,8 @@ class LogSink:
             return "error"
         if isinstance(event, _DEBUG):
             return "debug"
+        if isinstance(event, Note) and event.is_warning:
+            return "warning"
         if isinstance(event, _SAMPLED):
             return "info" if self._is_due(event) else "debug"
         return "warning" if isinstance(event, _WARNING) else "info"

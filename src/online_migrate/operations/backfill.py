@@ -91,7 +91,7 @@ class Backfill(Operation[BackfillParams]):
     def waits_at_its_end(self, params: BackfillParams) -> bool:
         return params.quiet is not None
 
-    def execute_beside(self, context: Context, params: BackfillParams) -> None:
+    def execute_pass(self, context: Context, params: BackfillParams) -> None:
         """The pass.  Its batches are short; sweep and proof hold a snapshot as long as they read, in which no page is pruned."""
         self._work(context, params).walk()
 

@@ -229,10 +229,10 @@ class Operation(ABC, Generic[P]):
         return "only batches run beside each other"
 
     def waits_at_its_end(self, params: P) -> bool:  # noqa: ARG002
-        """Is its end a wait?  Then :meth:`execute_beside` is done for all tables first, so that they wait together."""
+        """Is its end a wait?  Then :meth:`execute_pass` is done for all tables first, so that they wait together."""
         return False
 
-    def execute_beside(self, context: Context, params: P) -> None:
+    def execute_pass(self, context: Context, params: P) -> None:
         """That part of the work which may be done side by side, or before others' end; :meth:`execute` then does the rest."""
         raise NotImplementedError
 

@@ -45,7 +45,7 @@ _BY_PID = f"""
 SELECT a.pid, '', '', true, {_SESSION}, NULL, NULL
   FROM pg_stat_activity a WHERE a.pid = ANY (%(pids)s) ORDER BY a.xact_start NULLS FIRST"""  # noqa: S608  # a constant of ours
 
-_MIGRATION = re.compile(r"(?i)\s*(?:alter|create|drop|reindex|cluster|refresh|truncate|lock)\b")
+_MIGRATION = re.compile(r"(?i)\s*(?:alter|create|drop|reindex|cluster|refresh)\b")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
