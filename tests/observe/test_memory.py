@@ -98,6 +98,43 @@ def test_new_events_are_read_once(run: MadeRun, connection: Connection) -> None:
     assert len(fresh.history) == HISTORY
 
 
+def test_a_wait_that_lasts_is_not_forgotten_beside_busy_tables(run: MadeRun, connection: Connection) -> None:
+    """One table is locked, and seven others write their throughput: after an hour it waits still, since then."""
+    memory = Memory()
+    begin_backfill(run)
+    users = {"stage": BACKFILL[0], "step": BACKFILL[1], "table": BACKFILL[2]}
+    run.tell(e.WaitStarted(**users, kind="table_lock", reason="users is locked"))
+    orders = e.Throughput(
+        stage=BACKFILL[0], step=BACKFILL[1], table="orders", rows=1, batches=1, pages=1, worked_s=1, paused_s=1,
+        rows_done=1, share_done=0.1,
+    )  # fmt: skip
+    looked = read_snapshot(connection, "shop", memory)
+    for n in range(HISTORY + 20):
+        run.tell(orders)
+        if n % 100 == 0:
+            read_snapshot(connection, "shop", memory)
+    snapshots = [looked, read_snapshot(connection, "shop", memory), read_snapshot(connection, "shop")]
+    waits = [snapshot.waits for snapshot in snapshots if snapshot is not None]
+    assert [wait.reason for wait in waits[0]] == ["users is locked"]
+    assert waits == [waits[0]] * 3
+    run.tell(e.WaitEnded(**users, kind="table_lock", seconds=1))
+    for again in (read_snapshot(connection, "shop", memory), read_snapshot(connection, "shop")):
+        assert again is not None
+        assert again.waits == ()
+
+
+def test_more_events_than_a_look_reads_may_have_ended_a_wait(run: MadeRun, connection: Connection) -> None:
+    """Who looks again after a long while begins anew: a wait that was over in between is over."""
+    memory = Memory()
+    run.tell(e.WaitStarted(stage=BACKFILL[0], kind="wal", reason="full"))
+    read_snapshot(connection, "shop", memory)
+    run.tell(e.WaitEnded(stage=BACKFILL[0], kind="wal", seconds=1))
+    run.tell(*[e.Note(message=str(n)) for n in range(HISTORY)])
+    late = read_snapshot(connection, "shop", memory)
+    assert late is not None
+    assert late.waits == ()
+
+
 def test_a_look_is_one_message(run: MadeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     """What watching costs is mostly round trips: after the first look one is enough, whatever has changed."""
     monkeypatch.setattr("online_migrate.observe.snapshot.EXPECTED_S", 10**9)  # estimates are read once

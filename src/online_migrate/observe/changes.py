@@ -19,6 +19,8 @@ from online_migrate.journal.records import (
     columns,
     to_records,
 )
+from online_migrate.observe import waits as w
+from online_migrate.observe.views import WaitView
 from online_migrate.postgres.connection import Connection
 
 HISTORY: Final = 500
@@ -46,6 +48,11 @@ SELECT {columns(HistoryRecord)}, history_id FROM online_migrate.history
 """One message, so one round trip and, without a BEGIN, one transaction (manual, 55.2.2.1 Multiple Statements in a Simple Query).
 Steps come by the stage, where its mark is not known yet; a cursor, where its xmin is not."""
 
+_WAITS: Final = f""";
+SELECT {columns(HistoryRecord)} FROM online_migrate.history
+ WHERE {_RUN} AND event = ANY ('{{{",".join(w.EVENTS)}}}') ORDER BY history_id DESC LIMIT {HISTORY}"""  # noqa: S608  # as above
+"""With the first look only: a wait may have begun before the events that are looked at."""
+
 Key = tuple[str, str, str]
 Rows = list[tuple[Any, ...]]
 
@@ -67,6 +74,8 @@ class Known:
     cursors: Mapping[Key, CursorRecord]
     history: tuple[HistoryRecord, ...]
     """the newest events, oldest first"""
+    waits: tuple[WaitView, ...]
+    """that are open by what was told, however long ago they began"""
 
 
 class Reader:
@@ -86,10 +95,12 @@ class Reader:
         self._history: tuple[HistoryRecord, ...] = ()
         self._last = 0
         """the newest event's number"""
+        self._waits: w.Open = {}
 
     def read(self, connection: Connection) -> Known | None:
         """What the journal says now; None where the plan never ran."""
-        (facts,), runs, holders, stages, steps, cursors, news = self._look(connection)
+        is_first = not self._last
+        (facts,), runs, holders, stages, steps, cursors, news, *waits = self._look(connection)
         now, is_connected, cursors_there = facts
         run = next(iter(to_records(RunRecord, runs)), None)
         if run is None:
@@ -97,11 +108,12 @@ class Reader:
         is_other = self._run_id not in (None, run.run_id)
         self._run_id = run.run_id
         self._take(stages, steps, cursors, news)
-        if (
-            is_other or len(self._cursors) != cursors_there
-        ):  # another run; or the plan changed, and had some deleted
+        is_gap = not is_first and len(news) == HISTORY
+        if is_other or is_gap or len(self._cursors) != cursors_there:
+            # another run; or more events than are looked at; or the plan changed, and had cursors deleted
             self._forget()
             return self.read(connection)
+        self._waits = w.follow(self._waits, self._new_waits(waits, news))
         return Known(
             now=now,
             run=run,
@@ -111,6 +123,7 @@ class Reader:
             steps=dict(self._steps),
             cursors=dict(self._cursors),
             history=self._history,
+            waits=tuple(self._waits.values()),
         )
 
     def _look(self, connection: Connection) -> list[Rows]:
@@ -121,11 +134,18 @@ class Reader:
             "xmins": ",".join(self._xmins.values()),
             "last": self._last,
         }
-        cursor = connection.execute((_LOOK % known).encode())
+        look = _LOOK if self._last else _LOOK + _WAITS
+        cursor = connection.execute((look % known).encode())
         rows = list[Rows]()
         while cursor.nextset():
             rows.append(cursor.fetchall())
         return rows
+
+    def _new_waits(self, waits: list[Rows], news: Rows) -> tuple[HistoryRecord, ...]:
+        """What is to be followed: of the first look all that it asked for, then the events that came since."""
+        if waits:
+            return to_records(HistoryRecord, reversed(waits[0]))
+        return self._history[-len(news) :] if news else ()
 
     def _take(self, stages: Rows, steps: Rows, cursors: Rows, news: Rows) -> None:
         fresh: dict[str, list[StepRecord]] = {}

@@ -10,7 +10,6 @@ from typing import Any, Final
 from online_migrate.journal.lease import STALE_AFTER_S, Holder
 from online_migrate.journal.store import (
     CursorRecord,
-    HistoryRecord,
     RunRecord,
     StageRecord,
     StepRecord,
@@ -24,7 +23,7 @@ from online_migrate.observe.words import seconds_text
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.connection import Connection
 
-__all__ = ["Snapshot", "StageView", "StepView", "WaitView", "find_waits", "read_snapshot", "to_json"]
+__all__ = ["Snapshot", "StageView", "StepView", "WaitView", "read_snapshot", "to_json"]
 
 EXPECTED_S: Final = 10
 """how long an estimate of rows is kept: it changes with the next ANALYZE"""
@@ -47,7 +46,7 @@ def _draw(connection: Connection, known: Known, memory: Memory) -> Snapshot:
     run, holder = known.run, known.holder
     ours = holder if holder is not None and holder.plan == run.plan else None
     is_live = ours is not None and ours.beat_age_s < STALE_AFTER_S and known.is_connected
-    waits = find_waits(known.history) if run.state == "running" and is_live else ()
+    waits = known.waits if run.state == "running" and is_live else ()
     tables = {step.table for steps in known.steps.values() for step in steps if step.table}
     facts = _Facts(
         now=known.now,
@@ -173,31 +172,6 @@ def _reason(run: RunRecord, holder: Holder | None, *, is_live: bool) -> str:
         return run.reason
     beat = f", last heartbeat {seconds_text(holder.beat_age_s)} ago by {holder.who}" if holder else ""
     return f"no runner is at work{beat}; the same `online-migrate run` goes on"
-
-
-def find_waits(history: Iterable[HistoryRecord]) -> tuple[WaitView, ...]:
-    """Waits that began and have not ended; what an earlier runner waited for is over."""
-    waits: dict[tuple[Key, str], WaitView] = {}
-    for record in history:
-        begins = record.event in {"wait_started", "wait_goes_on"}
-        if not begins and not waits:  # as it is mostly
-            continue
-        key = (record.stage, record.step, record.table)
-        kind = str(record.fields.get("kind", ""))
-        if record.event in {"run_started", "run_ended"}:
-            waits.clear()
-        elif record.event in {"step_ended", "step_failed"}:
-            waits = {k: w for k, w in waits.items() if k[0] != key}
-        elif begins:
-            reason = str(record.fields.get("reason", ""))
-            known = waits.get((key, kind))
-            since = known.since if known is not None and record.event == "wait_goes_on" else record.at
-            waits[key, kind] = WaitView(
-                kind=kind, reason=reason, since=since, stage=key[0], step=key[1], table=key[2]
-            )
-        elif record.event == "wait_ended":
-            waits.pop((key, kind), None)
-    return tuple(waits.values())
 
 
 def _read_expected(connection: Connection, tables: Iterable[str]) -> dict[str, int]:

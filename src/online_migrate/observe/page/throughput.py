@@ -9,6 +9,7 @@ from typing import Final
 
 from online_migrate.journal.store import HistoryRecord
 from online_migrate.observe.views import StepView
+from online_migrate.observe.waits import BEGIN
 from online_migrate.observe.words import place_text
 
 BUCKETS: Final = 120
@@ -132,7 +133,7 @@ def find_holds(history: Iterable[HistoryRecord]) -> tuple[Hold, ...]:
     begun = dict[tuple[str, str, str, str], HistoryRecord]()
     for record in history:
         key = (record.stage, record.step, record.table)
-        if record.event == "wait_started":
+        if record.event in BEGIN:  # its beginning may be older than what is looked at
             begun.setdefault((*key, str(record.fields.get("kind", ""))), record)
         if not begun:  # as it is mostly
             continue
