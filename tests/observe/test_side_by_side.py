@@ -19,7 +19,7 @@ from online_migrate.observe.page.document import decide_word, stage_eta_s, to_do
 from online_migrate.observe.page.report import make_report
 from online_migrate.observe.progress import render, status_line
 from online_migrate.observe.snapshot import Snapshot, StepView, read_snapshot
-from online_migrate.observe.views import WaitView
+from online_migrate.observe.views import Passes, WaitView
 from tests.observe.made_runs import NOON, MadeRun, batch, begun_run, make_record, make_snapshot, started
 
 TABLES = ("users", "orders")
@@ -64,6 +64,16 @@ def test_the_stage_takes_as_long_as_its_slowest_table() -> None:
     stage = both_running().stages[2]
     users, *others = stage.steps
     assert stage_eta_s(replace(stage, steps=(replace(users, eta_s=3_600.0), *others)), 1_000) == 3_600
+
+
+def test_tables_that_have_passed_do_not_shorten_the_time_left() -> None:
+    """Users has 4 s left and orders has passed: the 2,000 rows of carts come after those 4 s, not after 2."""
+    stage = both_running().stages[2]
+    users, orders, carts = stage.steps
+    passed = replace(orders, rate=None, eta_s=None, is_passed=True, is_parked=True)
+    assert stage_eta_s(replace(stage, steps=(users, passed, carts)), 1_000) == pytest.approx(4.0 + 2.0)
+    proving = replace(stage, steps=(passed, replace(passed, table="users")))
+    assert stage_eta_s(proving, 1_000) is None
 
 
 def test_a_table_that_waits_does_not_hold_the_run() -> None:
@@ -131,6 +141,41 @@ def test_each_table_has_its_own_wait_and_its_own_pace(run: MadeRun) -> None:
     assert [(wait.table, wait.reason) for wait in read(run).waits] == [("orders", "pid 7")]
 
 
+def test_a_table_that_has_passed_is_left_alone_until_the_others_have(run: MadeRun) -> None:
+    """It has no rate and no time left, and says what comes next: nobody is at work on it, also where another waits."""
+    run.journal.set_stage(run.run_id, "fill", "running")
+    for table in TABLES:
+        run.journal.set_step(run.run_id, (*FILL, table), "running")
+        run.tell(started(table))
+    run.journal.connection.execute("UPDATE online_migrate.history SET at = at - interval '10 s'")
+    run.put_cursor(table="users", pass_name="sweep", rows_done=2_000)
+    run.put_cursor(table="orders", chunk=200, slice=250, stripe=2, rows_done=2_000)
+    snapshot = read(run)
+    users, orders = (next(s for s in snapshot.steps if s.key == (*FILL, t)) for t in TABLES)
+    assert (users.reason, users.rate, users.eta_s, users.is_parked) == (
+        "all pages were passed; proven when the other tables have passed too", None, None, True
+    )  # fmt: skip
+    assert (orders.reason, orders.is_passed) == ("", False)
+    assert snapshot.passes == Passes(passed=1, total=2)
+    run.tell(e.WaitStarted(**place("orders"), kind="table_lock", reason="orders is locked"))
+    assert (decide_word(read(run)), read(run).reason) == ("holding", "orders is locked")
+    run.put_cursor(table="orders", pass_name="sweep", rows_done=2_000)
+    run.tell(e.WaitEnded(**place("orders"), kind="table_lock", seconds=1))
+    proving = [s for s in read(run).steps if s.is_passed]
+    assert [(s.table, s.reason, s.is_parked) for s in proving] == [
+        (table, "all pages were passed; proving that no row is left", False) for table in TABLES
+    ]
+
+
+def test_a_table_to_come_is_waited_for_where_several_are_taken_at_once(run: MadeRun) -> None:
+    """Orders has not begun.  While users alone is under way one worker may be proving it; beside another nobody is."""
+    run.journal.set_step(run.run_id, (*FILL, "users"), "running")
+    run.put_cursor(table="users", pass_name="sweep")
+    assert [s.is_parked for s in read(run).steps if s.is_passed] == [False]
+    run.journal.set_step(run.run_id, (*FILL, "orders"), "running")
+    assert [s.is_parked for s in read(run).steps if s.is_passed] == [True]
+
+
 def read(run: MadeRun) -> Snapshot:
     with run.connector.open("reader") as connection:
         snapshot = read_snapshot(connection, "shop")
@@ -162,6 +207,34 @@ def test_metrics_of_one_table_leave_the_other_alone() -> None:
         value(sink, "run_steps_open", {"plan": "shop"}),
         value(sink, "metrics_errors_total", {"plan": "shop"}),
     ) == (1, 0)
+
+
+def test_a_table_that_has_passed_has_no_time_left() -> None:
+    """Neither the last batch's 0 s nor an old one stays while the others go on; a proven table has 0 s left."""
+    sink, labels = MetricsSink(plan="shop"), {"plan": "shop", "stage": FILL[0], "step": FILL[1]}
+    for table in TABLES:
+        sink.emit(started(table))
+    sink.emit(batch("users", share_done=1.0, eta_s=0.0))
+    sink.emit(batch("orders", share_done=0.9, eta_s=7.0))
+
+    def left() -> list[float | None]:
+        return [value(sink, "backfill_eta_seconds", {**labels, "table": table}) for table in TABLES]
+
+    def show(passed: str) -> None:
+        snapshot = both_running()
+        stages = [
+            replace(stage, steps=tuple(replace(s, is_passed=s.table == passed) for s in stage.steps))
+            for stage in snapshot.stages
+        ]
+        sink.update(replace(snapshot, stages=tuple(stages)))
+
+    sink.registry.get_sample_value("")  # a scrape
+    assert left() == [None, 7]
+    show(passed="orders")
+    assert left() == [None, None]
+    sink.emit(e.StepEnded(**place("orders"), outcome="done", seconds=1, rows=1))
+    show(passed="orders")  # read before it ended
+    assert left() == [None, 0]
 
 
 def value(sink: MetricsSink, name: str, labels: dict[str, str]) -> float | None:

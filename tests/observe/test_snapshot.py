@@ -105,13 +105,14 @@ def test_while_it_waits_there_is_a_reason_and_no_time_left(run: MadeRun) -> None
     assert [w.kind for w in snapshot.waits] == ["standby_lag"]
 
 
-def test_the_sweep_says_that_it_is_one(run: MadeRun) -> None:
+def test_a_table_that_has_passed_says_so(run: MadeRun) -> None:
     """100 % and still running would look stuck without the reason."""
     run.journal.set_step(run.run_id, BACKFILL, "running")
     run.put_cursor(pass_name="sweep", rows_done=5_000)
     users = step(read(run), BACKFILL)
     assert users.share_done == pytest.approx(1.0)
-    assert "sweep" in users.reason
+    assert users.reason == "all pages were passed; proving that no row is left"
+    assert (users.is_passed, users.is_parked) == (True, False)
 
 
 def test_a_runner_that_died_is_not_shown_as_running(run: MadeRun) -> None:

@@ -52,6 +52,11 @@ def share_of(cursor: CursorRecord) -> float:
     return share_done(walk, Position(chunk=cursor.chunk, stripe=cursor.stripe, slice=cursor.slice))
 
 
+def is_sweep(cursor: CursorRecord | None) -> bool:
+    """Whether all pages were passed."""
+    return cursor is not None and cursor.pass_name == SWEEP
+
+
 def points_of(history: Iterable[HistoryRecord]) -> dict[tuple[str, str, str], tuple[Point, ...]]:
     """The points of each step's current pass, oldest first."""
     points: dict[tuple[str, str, str], tuple[Point, ...]] = {}
@@ -65,16 +70,14 @@ def points_of(history: Iterable[HistoryRecord]) -> dict[tuple[str, str, str], tu
 
 
 def pace_of(cursor: CursorRecord, points: tuple[Point, ...], now: datetime) -> Pace:
-    """The pace between a point some seconds back and where the cursor is now."""
+    """The pace of a pass, between a point some seconds back and where the cursor is now; the sweep has none."""
     since = _base(cursor, points)
-    if since is None or (now - cursor.moved_at).total_seconds() > STALE_S:
+    if cursor.pass_name == SWEEP or since is None or (now - cursor.moved_at).total_seconds() > STALE_S:
         return UNKNOWN
     seconds = (cursor.moved_at - since.at).total_seconds()
     if seconds < SHORTEST_S or cursor.rows_done < since.rows_done:
         return UNKNOWN
     rate = (cursor.rows_done - since.rows_done) / seconds
-    if cursor.pass_name == SWEEP:
-        return Pace(rate=rate, eta_s=None)
     share = share_of(cursor)
     moved = share - since.share_done
     return Pace(rate=rate, eta_s=(1 - share) / moved * seconds if moved > 0 else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -16,7 +17,7 @@ from online_migrate.journal.store import (
     ensure_readable,
 )
 from online_migrate.observe.changes import Known, Reader
-from online_migrate.observe.estimates import SWEEP, UNKNOWN, Point, pace_of, points_of, share_of
+from online_migrate.observe.estimates import UNKNOWN, Point, is_sweep, pace_of, points_of, share_of
 from online_migrate.observe.memory import Memory
 from online_migrate.observe.views import Key, Snapshot, StageView, StepView, WaitView, wait_at
 from online_migrate.observe.words import seconds_text
@@ -27,6 +28,8 @@ __all__ = ["Snapshot", "StageView", "StepView", "WaitView", "read_snapshot", "to
 
 EXPECTED_S: Final = 10
 """how long an estimate of rows is kept: it changes with the next ANALYZE"""
+PARKED: Final = "; proven when the other tables have passed too"
+PROVING: Final = "; proving that no row is left"
 
 
 def read_snapshot(connection: Connection, plan: str, memory: Memory | None = None) -> Snapshot | None:
@@ -106,7 +109,7 @@ def _stage(stage: StageRecord, steps: tuple[StepRecord, ...], facts: _Facts) -> 
     views = facts.memory.get(
         ("views", stage.stage),
         facts.mark(stage, steps),
-        lambda: tuple(_remembered(step, stage, facts) for step in steps),
+        lambda: _step_views(stage, steps, facts),
     )
     return facts.memory.get(
         ("stage", stage.stage),
@@ -117,10 +120,29 @@ def _stage(stage: StageRecord, steps: tuple[StepRecord, ...], facts: _Facts) -> 
     )
 
 
-def _remembered(step: StepRecord, stage: StageRecord, facts: _Facts) -> StepView:
+def _step_views(stage: StageRecord, steps: tuple[StepRecord, ...], facts: _Facts) -> tuple[StepView, ...]:
+    awaited = _awaited(steps, facts)
+    return tuple(_remembered(step, stage, facts, is_awaited=step.step in awaited) for step in steps)
+
+
+def _awaited(steps: tuple[StepRecord, ...], facts: _Facts) -> frozenset[str]:
+    """Steps of which tables that have passed are left alone until the others have passed, too.
+
+    A table to come tells nothing by itself: one worker without ``quiet`` proves each table before it takes the next.
+    """
+    running = [step for step in steps if step.state == "running"]
+    several = {title for title, count in Counter(step.step for step in running).items() if count > 1}
+    ahead = [step for step in steps if step.state == "pending" and step.step in several]
+    passing = [step for step in running if not is_sweep(facts.cursors.get(step.key))]
+    return frozenset(step.step for step in (*ahead, *passing))
+
+
+def _remembered(step: StepRecord, stage: StageRecord, facts: _Facts, *, is_awaited: bool) -> StepView:
     """The view of a step, made anew only where something of it can have changed."""
     if step.state == "running":
-        return _step(step, stage, facts)
+        view = _step(step, stage, facts)
+        is_passed = is_sweep(facts.cursors.get(step.key))
+        return _passed(view, facts, is_awaited=is_awaited) if is_passed else view
     mark = (step, facts.cursors.get(step.key), facts.waits.get(step.key), facts.expected.get(step.table))
     return facts.memory.get(step.key, mark, lambda: _step(step, stage, facts))
 
@@ -148,8 +170,16 @@ def _step(step: StepRecord, stage: StageRecord, facts: _Facts) -> StepView:
         rate=pace.rate,
         eta_s=pace.eta_s,
         seconds=None if step.started_at is None or end is None else (end - step.started_at).total_seconds(),
-        reason=step.reason or (wait.reason if wait else "") or _pass_note(step, cursor),
+        reason=step.reason or (wait.reason if wait else ""),
     )
+
+
+def _passed(view: StepView, facts: _Facts, *, is_awaited: bool) -> StepView:
+    note = "all pages were passed"
+    if facts.is_live:
+        note += PARKED if is_awaited else PROVING
+    is_parked = is_awaited and not view.reason
+    return replace(view, reason=view.reason or note, is_passed=True, is_parked=is_parked)
 
 
 def _share(step: StepRecord, cursor: CursorRecord | None, *, is_backfill: bool) -> float | None:
@@ -158,12 +188,6 @@ def _share(step: StepRecord, cursor: CursorRecord | None, *, is_backfill: bool) 
     if cursor is not None:
         return share_of(cursor)
     return 0.0 if is_backfill else None
-
-
-def _pass_note(step: StepRecord, cursor: CursorRecord | None) -> str:
-    if step.state == "running" and cursor is not None and cursor.pass_name == SWEEP:
-        return "all pages were passed; sweeping up rows that are left"
-    return ""
 
 
 def _reason(run: RunRecord, holder: Holder | None, *, is_live: bool) -> str:

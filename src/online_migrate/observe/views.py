@@ -36,10 +36,22 @@ class StepView:
     seconds: float | None
     """since it began, until it was done: pauses between runs included"""
     reason: str
+    is_passed: bool = False
+    """under way, all its pages were passed, and it is not proven yet that no row is left"""
+    is_parked: bool = False
+    """passed, and nobody works on it before the other tables of its step have passed, too"""
 
     @property
     def key(self) -> Key:
         return (self.stage, self.step, self.table)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passes:
+    """Of a step that is under way on several tables: how many have passed, done ones among them."""
+
+    passed: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +118,18 @@ class Snapshot:
     def is_holding(self) -> bool:
         """Whether nothing gets on: every step that runs waits.  Beside a table that waits another may be at work."""
         waits = {wait.key: wait for wait in self.waits}
-        return bool(waits) and all(wait_at(s.key, waits) for s in self.steps if s.state == "running")
+        at_work = (s for s in self.steps if s.state == "running" and not s.is_parked)
+        return bool(waits) and all(wait_at(s.key, waits) for s in at_work)
+
+    @property
+    def passes(self) -> Passes | None:
+        """Of the step in which a table has passed and is not done; None where there is none, or no other table."""
+        passed = next((step for step in self.steps if step.is_passed), None)
+        if passed is None:
+            return None
+        same = [s for s in self.steps if (s.stage, s.step) == (passed.stage, passed.step)]
+        count = sum(s.is_passed or s.state == "done" for s in same)
+        return Passes(passed=count, total=len(same)) if len(same) > 1 else None
 
     @property
     def locks(self) -> tuple[HistoryRecord, ...]:

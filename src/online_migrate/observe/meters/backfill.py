@@ -47,7 +47,9 @@ class BackfillMeter:
             self._own[table] = True
             self._m.done.set(table, last.rows_done)
             self._m.share.raise_to(table, max(b.share_done for b in batches))  # a sweep walks all pages again
-            self._m.eta.set(table, last.eta_s)
+            self._m.eta.set(
+                table, last.eta_s if last.share_done < 1 else None
+            )  # how long a proof takes, nobody knows
             self._m.rows.add(table, sum(b.rows for b in batches))
             self._m.batches.add(table, len(batches))
             self._m.skipped.add(step, sum(b.skipped_locked for b in batches))
@@ -66,6 +68,8 @@ class BackfillMeter:
     def update(self, snapshot: Snapshot) -> None:
         """What earlier runs did."""
         for _, steps in self._changes.since_last(snapshot):
+            for step in (s for s in steps if s.is_passed and self._own.get(s.key) is not False):
+                self._m.eta.set(step.key, None)
             for step in (s for s in steps if s.rows_expected is not None and s.share_done is not None):
                 if step.key not in self._own and (step.state != "done" or step.rows_done):
                     self._show(

@@ -67,6 +67,7 @@ def _facts(snapshot: Snapshot) -> dict[str, Any]:
         "runner": snapshot.holder.who if snapshot.holder else None,
         "steps_done": sum(step.state == "done" for step in steps),
         "steps_total": len(steps),
+        "passes": None if (passes := snapshot.passes) is None else [passes.passed, passes.total],
         "stage": stage.stage if stage else None,
         "rows_done": sum(step.rows_done for step in steps),
         "rate": rate,
@@ -96,10 +97,11 @@ def is_filling(snapshot: Snapshot) -> bool:
 def stage_eta_s(stage: StageView, rate: float | None) -> float | None:
     """Until the stage is done, at that many rows per second: what runs, by its own pace where it has one, and the rest.
 
-    Tables that run side by side share what is to come: who is done first takes the next.  None where it stands still, where
-    nothing is measured, and where the rows to come are not known.
+    Tables that run side by side share what is to come: who is done first takes the next.  Tables that have passed take no part,
+    and how long their proof takes nobody knows.  None where it stands still, where nothing is measured, and where the rows to
+    come are not known.
     """
-    running = [step for step in stage.steps if step.state == "running"]
+    running = [step for step in stage.steps if step.state == "running" and not step.is_passed]
     pending = [step.rows_expected for step in stage.steps if step.state == "pending"]
     if not rate or not running or None in pending:
         return None
@@ -136,6 +138,7 @@ def _step_json(step: StepView) -> dict[str, Any]:
         "eta_s": step.eta_s,
         "seconds": step.seconds,
         "reason": step.reason,
+        "is_passed": step.is_passed,
     }
 
 
