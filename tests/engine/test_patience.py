@@ -21,6 +21,7 @@ from online_migrate.postgres import connection as sessions_settings
 from online_migrate.postgres.connection import Connector
 from tests.backfill.plans import plan_of
 from tests.backfill.tables import ask, make_table
+from tests.desk import Desk
 
 STEPS = ("backfill: {table: t, column: c, value: 1}", "set_not_null: {table: t, column: c}")
 LOCK = "LOCK TABLE t IN ACCESS EXCLUSIVE MODE"
@@ -99,9 +100,23 @@ def test_a_lock_in_the_way_of_the_check_is_no_surprise(database: str) -> None:
     make_table(database, 200)
     with psycopg.connect(database) as orm:
         orm.execute(LOCK)
-        with pytest.raises(LockNotHad, match="lock timeout") as caught:
+        with pytest.raises(LockNotHad, match="stays locked for longer than our lock_timeout") as caught:
             run(database, Intruder(database, step="none", seconds=0))
-    assert "let whoever holds the lock end" in caught.value.remedy
+    assert "let them end" in caught.value.remedy
+
+
+def test_a_look_before_the_run_names_who_locks_the_table(desk: Desk) -> None:
+    """Nothing is run, and it is not tried again: the operator is told whom to ask."""
+    with desk.connect() as orm:
+        orm.execute("SET application_name = 'nightly report'")
+        with orm.transaction():
+            orm.execute("LOCK TABLE transactions")
+            for command in ("check", "explain", "run"):
+                said = desk.call(command)
+                assert said.code == 4, said.all
+                assert "error: transactions cannot be looked at: it stays locked" in said.err
+                assert "nightly report" in said.err
+    assert not desk.has_journal()
 
 
 def test_the_victim_of_a_deadlock_comes_again(database: str) -> None:

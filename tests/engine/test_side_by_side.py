@@ -294,6 +294,9 @@ def test_a_server_without_room_for_a_second_worker_is_served_by_fewer(database: 
             connection.execute(f"DROP ROLE {narrow}".encode())
 
 
+MAY_READ = "its value may be read from another table: it has a subquery, or calls a function that may"
+
+
 def value_from(table: str, **join: object) -> dict[str, object]:
     return {"from": [{"table": table, "on": "x_id"} | join, {"table": "bots", "on": "b", "column": "id"}]}
 
@@ -305,8 +308,11 @@ def value_from(table: str, **join: object) -> dict[str, object]:
         (value_from("users"), ""),
         (value_from("orders"), "its value is read from orders, which is filled too"),
         ({"sql": "amount * 2"}, ""),
-        ({"sql": "bot_of(amount)"}, "its value may be read from another table"),
-        ({"sql": "(SELECT bot_id FROM orders o WHERE o.id = order_id)"}, "its value may be read from another table"),
+        ({"sql": "(amount + 1) * 2"}, ""),
+        ({"sql": "coalesce(amount, 0)"}, ""),
+        ({"sql": "bot_of(amount)"}, MAY_READ),
+        ({"sql": "(SELECT bot_id FROM orders o WHERE o.id = order_id)"}, MAY_READ),
+        ({"sql": "(TABLE bots LIMIT 1)"}, MAY_READ),
     ],
 )  # fmt: skip
 def test_what_may_be_read_from_a_table_of_the_set_is_filled_in_the_plans_order(
@@ -318,6 +324,27 @@ def test_what_may_be_read_from_a_table_of_the_set_is_filled_in_the_plans_order(
         plan=load(WHOLE, OPERATIONS, path=PLANS / "multi_tenant.yaml"), step=step("orders"), catalog=None
     )
     assert Backfill().why_alone(place, params, ["orders", "items"]) == why
+
+
+@pytest.mark.parametrize(
+    ("value", "how"),
+    [
+        ("round(amount_kopeks / 100.0)::int", "2 tables at a time"),
+        ("bot_of(id)", "one table at a time"),
+        ("round(amount_kopeks) + public.bot_of(id)", "one table at a time"),
+        ("lower('A')::int", "one table at a time"),
+    ],
+)
+def test_what_a_function_may_read_the_server_knows(desk: Desk, value: str, how: str) -> None:
+    """PostgreSQL's own immutable ones read no table; one of the same name elsewhere may."""
+    desk.run_sql(
+        "CREATE FUNCTION bot_of(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1'",
+        "CREATE FUNCTION lower(int) RETURNS text LANGUAGE sql AS 'SELECT NULL::text'",
+    )
+    text = small_text(pace="{workers: 2}").replace("value: <master.id>}", f'value: {{sql: "{value}"}}}}')
+    desk.write(text)
+    said = desk.call("explain", "--stage", "backfill")
+    assert f"\n  backfill bot_id by sql: {how}" in said.out, said.all
 
 
 WRITES = "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO log SELECT old.id; RETURN new; END$$"

@@ -19,7 +19,7 @@ from online_migrate.backfill.rows import Few, late_rows_statement, read_late_row
 from online_migrate.backfill.waiting import Waiting
 from online_migrate.errors import LeaseLost, LockNotHad
 from online_migrate.journal.store import CursorRecord
-from online_migrate.postgres.blockers import read_blockers
+from online_migrate.postgres.blockers import describe_blockers, read_blockers
 from online_migrate.postgres.connection import Connection
 from online_migrate.postgres.locks import LockMode
 from online_migrate.postgres.sqlstate import FENCE_LOST, Trouble, trouble_of
@@ -134,7 +134,10 @@ class Writer:
         """
         clock = self._bench.clock
         began = clock.monotonic()
-        deadline, waiting = began + self._bench.locks.lock_wait, Waiting(self._bench, "table_lock")
+        deadline, waiting = (
+            began + self._bench.locks.lock_wait,
+            Waiting(self._bench.emit, self._bench.clock, "table_lock"),
+        )
         while True:
             for skip_locked in (False, True):
                 tried_at = clock.monotonic()
@@ -284,7 +287,7 @@ class Writer:
             mine=[bench.work.info.backend_pid],
         )
         who = (
-            str(blockers[0])
+            describe_blockers(blockers, bench.locks.lock_wait)
             if blockers
             else "a row that it refers to, or by somebody who was gone when we looked"
         )

@@ -34,7 +34,7 @@ class Health:
         worst = self._throttle.worst()
         if worst is None or not worst.is_red:
             return False
-        waiting = Waiting(bench, worst.name)
+        waiting = Waiting(bench.emit, bench.clock, worst.name)
         while worst is not None and worst.is_red:
             waiting.tell(worst.reason)
             bench.clock.wait(HOLD_LOOK_S, bench.signal)

@@ -58,7 +58,10 @@ class Settlement:
         Raises :class:`VerificationFailed` where rows keep coming, or where a row cannot be given its value.
         """
         clock, calls = self.bench.clock, read_calls(self.bench.watch, self.writer.target.table.name)
-        quiet_since, waiting = clock.monotonic() - self._read_quiet_s(), Waiting(self.bench, "coverage")
+        quiet_since, waiting = (
+            clock.monotonic() - self._read_quiet_s(),
+            Waiting(self.bench.emit, clock, "coverage"),
+        )
         rounds, fewest = 0, LATE_LIMIT
         while True:
             late = self.prove()
@@ -100,7 +103,7 @@ class Settlement:
     def _mend(self, cursor: CursorRecord, late: Few) -> CursorRecord:
         """A few rows by their keys; those that are locked are waited for, and it is said who has them."""
         began, before = self.bench.clock.monotonic(), cursor.rows_done
-        waiting = Waiting(self.bench, "row_lock")
+        waiting = Waiting(self.bench.emit, self.bench.clock, "row_lock")
         while True:
             cursor = self._write(cursor, late.condition, late.by)
             if cursor.rows_done > before:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from online_migrate.backfill.bench import Bench
+from collections.abc import Callable
+
+from online_migrate.clock import Clock
 from online_migrate.events import WaitEnded, WaitGoesOn, WaitStarted
 from online_migrate.postgres.lock_window import TELL_EVERY_S
 
@@ -10,8 +12,9 @@ from online_migrate.postgres.lock_window import TELL_EVERY_S
 class Waiting:
     """Of one kind.  Begins with the first :meth:`tell`."""
 
-    def __init__(self, bench: Bench, kind: str) -> None:
-        self._bench = bench
+    def __init__(self, emit: Callable[..., None], clock: Clock, kind: str) -> None:
+        self._emit = emit
+        self._clock = clock
         self._kind = kind
         self._began: float | None = None
         self._told = 0.0
@@ -19,21 +22,21 @@ class Waiting:
     @property
     def is_due(self) -> bool:
         """Is there something to tell now?"""
-        return self._began is None or self._bench.clock.monotonic() - self._told >= TELL_EVERY_S
+        return self._began is None or self._clock.monotonic() - self._told >= TELL_EVERY_S
 
     def tell(self, reason: str) -> None:
         """Why we wait, as it is now; heard where it is due."""
         if not self.is_due:
             return
-        now = self._told = self._bench.clock.monotonic()
+        now = self._told = self._clock.monotonic()
         if self._began is None:
             self._began = now
-            self._bench.emit(WaitStarted, kind=self._kind, reason=reason)
+            self._emit(WaitStarted, kind=self._kind, reason=reason)
         else:
-            self._bench.emit(WaitGoesOn, kind=self._kind, reason=reason, seconds=now - self._began)
+            self._emit(WaitGoesOn, kind=self._kind, reason=reason, seconds=now - self._began)
 
     def end(self) -> None:
         """It is over, if it ever began."""
         if self._began is not None:
-            seconds = self._bench.clock.monotonic() - self._began
-            self._bench.emit(WaitEnded, kind=self._kind, seconds=seconds)
+            seconds = self._clock.monotonic() - self._began
+            self._emit(WaitEnded, kind=self._kind, seconds=seconds)

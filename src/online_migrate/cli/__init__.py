@@ -50,7 +50,9 @@ class _Group(click.Group):
         except psycopg.Error as caught:
             error = in_our_words(caught)
         except KeyboardInterrupt:
-            error = Interrupted("interrupted", remedy="what was done is kept, nothing is half done; call it again")
+            error = Interrupted(
+                "interrupted", remedy="what was done is kept, nothing is half done; call it again"
+            )
         echo_error(error)
         raise click.exceptions.Exit(error.exit_code)
 

@@ -11,6 +11,7 @@ from online_migrate.discovery.star import read_isolation_settings, read_star_fun
 from online_migrate.engine.check_connections import check_connections
 from online_migrate.engine.check_settings import check_settings
 from online_migrate.engine.check_standbys import find_standbys
+from online_migrate.engine.patience import naming_blockers
 from online_migrate.engine.references import check_references
 from online_migrate.engine.rights import check_rights
 from online_migrate.engine.survey import Survey, resolve_sets
@@ -26,7 +27,12 @@ _S = Severity
 
 
 def check(seen: Survey, *, missing_secrets: Iterable[str] = ()) -> list[Finding]:
-    """Every finding, the worst first."""
+    """Every finding, the worst first.  Raises :class:`LockNotHad` where a table cannot be looked at, with who locks it."""
+    with naming_blockers(seen.catalog.connection, seen.plan.schema):
+        return _check(seen, missing_secrets)
+
+
+def _check(seen: Survey, missing_secrets: Iterable[str]) -> list[Finding]:
     seen.catalog.prefetch({s.table for s in seen.steps if s.table is not None})
     findings = [
         *_server(seen),

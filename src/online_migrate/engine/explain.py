@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from online_migrate.engine.groups import Group, groups_of
+from online_migrate.engine.patience import naming_blockers
 from online_migrate.engine.survey import Survey
 from online_migrate.operations.base import Kind, Place, Statement
 from online_migrate.operations.registry import OPERATIONS
@@ -45,7 +46,17 @@ class Explanation:
 
 
 def explain(plan: Plan, seen: Survey | None) -> Explanation:
-    """With a database the steps as they are now; without one those over the tables that stand in the plan."""
+    """With a database the steps as they are now; without one those over the tables that stand in the plan.
+
+    Raises :class:`LockNotHad` where a table cannot be looked at, with who locks it.
+    """
+    if seen is None:
+        return _explain(plan, None)
+    with naming_blockers(seen.catalog.connection, plan.schema):
+        return _explain(plan, seen)
+
+
+def _explain(plan: Plan, seen: Survey | None) -> Explanation:
     steps = expand(plan, listed_tables(plan), OPERATIONS) if seen is None else seen.steps
 
     def place_of(step: Step) -> Place:

@@ -6,16 +6,18 @@ of lock_timeout while somebody holds ACCESS EXCLUSIVE: VACUUM FULL, an ORM that 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
 
+from online_migrate.backfill.waiting import Waiting
 from online_migrate.clock import Clock, Signal
 from online_migrate.engine.sessions import IN_A_ROW_S, Sessions
 from online_migrate.errors import LockNotHad
-from online_migrate.events import WaitEnded, WaitStarted
-from online_migrate.postgres.blockers import Blocker, read_blockers
+from online_migrate.postgres.blockers import Blocker, describe_blockers, read_blockers
+from online_migrate.postgres.connection import Connection
 from online_migrate.postgres.locks import LockMode
 
 LOOK_EVERY_S = 0.5
@@ -64,15 +66,20 @@ class Patience:
         signal: Signal,
     ) -> None:
         """Until nobody holds the step's table, or once where nobody is seen there."""
-        began, blockers = self.clock.monotonic(), self._read(table)
-        who = str(blockers[0]) if blockers else "by somebody who was gone when we looked"
-        emit(WaitStarted, kind="table_lock", reason=f"{_text(error)}: {table or 'a table'} is locked: {who}")
+        waiting, blockers = Waiting(emit, self.clock, "table_lock"), self._read(table)
+        where = "a table" if table is None else f"{self.schema}.{table}"
         while True:
+            who = (
+                describe_blockers(blockers, self.lock_wait_s)
+                if blockers
+                else "by somebody who was gone when we looked"
+            )
+            waiting.tell(f"{where} is locked: {who}")
             if self.clock.monotonic() > deadline:
                 if isinstance(error, LockNotHad):
                     raise error
                 raise LockNotHad(
-                    f"{table or 'a table'} stays locked for {self.lock_wait_s:.0f} s: {_text(error)}",
+                    f"{where} stays locked for {self.lock_wait_s:.0f} s: {_text(error)}",
                     blockers=tuple(map(str, blockers)),
                     remedy="let them end, then run the same command again",
                 ) from error
@@ -81,19 +88,39 @@ class Patience:
             blockers = self._read(table)
             if not any(b.relation == table for b in blockers):
                 break
-        emit(WaitEnded, kind="table_lock", seconds=self.clock.monotonic() - began)
+        waiting.end()
 
     def _read(self, table: str | None) -> tuple[Blocker, ...]:
         """Who keeps us from reading the table; where nobody is seen there, from reading others of the schema."""
-        watch = self.sessions.watch
-        rows = watch.execute(
-            "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-            " WHERE n.nspname = %s AND c.relkind IN ('r', 'p', 'm')",
-            [self.schema],
-        ).fetchall()
-        needs = [(oid, LockMode.ACCESS_SHARE) for (oid,) in rows]
-        found = read_blockers(watch, needs, mine=self.sessions.pids)
-        return tuple(b for b in found if b.relation == table) or found
+        return _read_in_the_way(self.sessions.watch, self.schema, self.sessions.pids, table)
+
+
+@contextmanager
+def naming_blockers(connection: Connection, schema: str) -> Iterator[None]:
+    """Who locks the table that a look at the catalog needs is named: for looks that are not tried again."""
+    try:
+        yield
+    except psycopg.errors.LockNotAvailable as error:
+        blockers = _read_in_the_way(connection, schema, [connection.info.backend_pid])
+        tables = ", ".join(dict.fromkeys(b.relation for b in blockers if b.relation)) or "a table"
+        raise LockNotHad(
+            f"{tables} cannot be looked at: it stays locked for longer than our lock_timeout",
+            blockers=tuple(map(str, blockers)),
+            remedy="let them end, then run the same command again; nothing was run",
+        ) from error
+
+
+def _read_in_the_way(
+    connection: Connection, schema: str, mine: list[int], table: str | None = None
+) -> tuple[Blocker, ...]:
+    """Who keeps us from reading the table; where nobody is seen there, from reading others of the schema."""
+    rows = connection.execute(
+        "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = %s AND c.relkind IN ('r', 'p', 'm')",
+        [schema],
+    ).fetchall()
+    found = read_blockers(connection, [(oid, LockMode.ACCESS_SHARE) for (oid,) in rows], mine=mine)
+    return tuple(b for b in found if b.relation == table) or found
 
 
 def _is_locked_out(error: BaseException | None) -> bool:

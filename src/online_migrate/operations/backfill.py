@@ -11,11 +11,11 @@ from psycopg import sql
 
 from online_migrate.backfill.bench import Target
 from online_migrate.backfill.chunks import Position, Walk, next_slice
-from online_migrate.backfill.forecast import Forecast, forecast
+from online_migrate.backfill.forecast import Forecast, forecast, seconds_text
 from online_migrate.backfill.parents import read_value_traps
 from online_migrate.backfill.rows import unfilled_statement
 from online_migrate.backfill.settle import LATE_LIMIT
-from online_migrate.backfill.strategy import decide_strategy, index_with
+from online_migrate.backfill.strategy import SMALL_PAGES, decide_strategy, index_with
 from online_migrate.backfill.throttlers import WalSinceCheckpoint, throttlers_for
 from online_migrate.backfill.traps import Trap, read_traps, read_writing_triggers
 from online_migrate.backfill.values import FromParent, SqlValue, value_sql
@@ -38,8 +38,23 @@ from online_migrate.plan.model import Phase, Step
 from online_migrate.plan.units import Duration
 from online_migrate.postgres.catalog import TableInfo
 
-_CALLS = re.compile(r"\(|\bselect\b|\btable\b", re.IGNORECASE)
-"""a function may read a table, too; whatever else stands in parentheses is taken for one"""
+_SUBQUERY = re.compile(r"\b(select|table|values|with)\b", re.IGNORECASE)
+_CALL = re.compile(r"([\w\"$.]+)\s*\(")
+_NO_CALLS = {
+    "and",
+    "case",
+    "coalesce",
+    "else",
+    "greatest",
+    "in",
+    "least",
+    "not",
+    "nullif",
+    "or",
+    "then",
+    "when",
+}
+"""words of the grammar that may stand before a parenthesis"""
 MANUAL = "https://www.postgresql.org/docs/current/storage-hot.html"
 
 
@@ -74,8 +89,8 @@ class Backfill(Operation[BackfillParams]):
 
     def why_alone(self, place: Place, params: BackfillParams, tables: Collection[str]) -> str:
         """Where one table's rows may depend on another's being done, the plan's order counts."""
-        if isinstance(params.value, SqlValue) and _CALLS.search(params.value.sql):
-            return "its value may be read from another table"
+        if isinstance(params.value, SqlValue) and not _is_of_the_row(place, params.value.sql):
+            return "its value may be read from another table: it has a subquery, or calls a function that may"
         if isinstance(params.value, FromParent):
             read = {name for j in params.value.joins for name in _family(place, j.table)}
             if shared := sorted(read.intersection(tables)):
@@ -114,7 +129,7 @@ class Backfill(Operation[BackfillParams]):
         batch = update_statement(place.sql_table, column, _value(place, params), condition)
         key = () if table is None else Target(table=table, column=params.column, value="").key
         proof = unfilled_statement(place.sql_table, column, key, limit=LATE_LIMIT)
-        note = "the proof: one statement, one snapshot, no row"
+        note = f"the proof: one statement, one snapshot, no row{_quiet(params)}"
         if table is None:
             note += "; rows by their primary key where they have one"
         return (
@@ -189,7 +204,7 @@ class Backfill(Operation[BackfillParams]):
             Finding(
                 severity=Severity.INFO,
                 code="forecast",
-                fact=f"{title}: {total}; {_ways(params.column, [t.name for t in tables], indexed)}",
+                fact=f"{title}: {total}{_quiet(params)}; {_ways(params.column, tables, indexed)}",
                 remedy="the first minute of the run says it better",
             )
         ]
@@ -250,6 +265,23 @@ class Backfill(Operation[BackfillParams]):
         ]
 
 
+def _is_of_the_row(place: Place, value: str) -> bool:
+    """Does the expression read no table?  Of functions only PostgreSQL's own immutable ones are known not to."""
+    if _SUBQUERY.search(value):
+        return False
+    called = {name.lower() for name in _CALL.findall(value)} - _NO_CALLS
+    if not called:
+        return True
+    if place.catalog is None:
+        return False
+    rows = place.catalog.connection.execute(
+        """SELECT p.proname FROM pg_proc p WHERE p.proname = ANY (%s)
+            GROUP BY p.proname HAVING bool_and(p.pronamespace = 'pg_catalog'::regnamespace AND p.provolatile = 'i')""",
+        [sorted(called)],
+    ).fetchall()
+    return called == {name for (name,) in rows}
+
+
 def _family(place: Place, table: str) -> tuple[str, ...]:
     """The table and what is read with it: its partitions, or those that inherit from it."""
     info = None if place.catalog is None else place.catalog.table(table)
@@ -272,16 +304,24 @@ def _tables_left(place: Place) -> list[TableInfo]:
     return [t for t in map(place.known.table, names) if t is not None and t.kind == "r"]
 
 
-def _ways(column: str, tables: list[str], indexed: set[str]) -> str:
+def _quiet(params: BackfillParams) -> str:
+    return "" if params.quiet is None else f", and {seconds_text(params.quiet)} quiet after the last row"
+
+
+def _ways(column: str, tables: list[TableInfo], indexed: set[str]) -> str:
     """Which tables are walked how, and why."""
-    striped = len(tables) - len(indexed)
-    ways = [
-        f"{striped} {'table' if striped == 1 else 'tables'} in interleaved stripes, heap-only: no index holds {column}"
-    ] * bool(striped)
+    small = sum(t.pages <= SMALL_PAGES and t.name not in indexed for t in tables)
+    striped = len(tables) - len(indexed) - small
+    ways = [f"{_tables(striped)} in interleaved stripes, heap-only: no index holds {column}"] * bool(striped)
+    ways += [f"{_tables(small)} walked once, of {SMALL_PAGES} pages at most"] * bool(small)
     ways += [
         f"in one stripe with VACUUM between, since an index holds it: {', '.join(sorted(indexed))}"
     ] * bool(indexed)
     return "; ".join(ways)
+
+
+def _tables(count: int) -> str:
+    return f"{count} {'table' if count == 1 else 'tables'}"
 
 
 def _forecast_of(table: TableInfo, duty: float, *, is_sequential: bool) -> Forecast:
