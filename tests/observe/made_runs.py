@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from online_migrate.clock import Signal, SystemClock
 from online_migrate.journal.lease import Lease
 from online_migrate.journal.store import CursorRecord, HistoryRecord, Journal, ensure_schema
 from online_migrate.observe.readings import ServerReading, TableReading
-from online_migrate.observe.views import Snapshot, StageView, StepView
+from online_migrate.observe.views import Snapshot, StageView, StepView, WaitView
 from online_migrate.plan.model import (
     Gate,
     HoldWhen,
@@ -232,6 +233,52 @@ def make_snapshot(tables: tuple[str, ...] = ("users", "orders"), **changes: obje
         ),
     }  # fmt: skip
     return Snapshot(**(facts | changes))  # type: ignore[arg-type]
+
+
+LONG_REASON = (
+    "canceling statement due to lock timeout: public.{0} is locked: pid 4711 (reports, application nightly-report) holds"
+    " ACCESS EXCLUSIVE on {0} since 12 min 04 s, state idle in transaction: LOCK TABLE {0} IN ACCESS EXCLUSIVE MODE"
+)
+"""what the engine says of a locked table"""
+
+
+def make_crowd(
+    tables: tuple[str, ...], *, passed: int = 20, moving: int = 4, locked: int = 2, held: int = 1
+) -> Snapshot:
+    """Tables side by side, in the plan's order: some have passed, some move, some wait; the rest is to come."""
+    snapshot = make_snapshot(tables)
+    users = snapshot.stages[2].steps[0]
+    kinds = [*["passed"] * passed, *["moving"] * moving, *["table_lock"] * locked, *["standby_lag"] * held]
+    waits, steps = list[WaitView](), list[StepView]()
+    for table, kind in zip_longest(tables, kinds, fillvalue=""):
+        step = _step_view("fill", "backfill bot_id", table, "pending", rows_expected=2_000, share_done=0.0)
+        if kind == "passed":
+            note = "all pages were passed; proven when the other tables have passed too"
+            changes: dict[str, Any] = {
+                "share_done": 1.0,
+                "rate": None,
+                "eta_s": None,
+                "is_passed": True,
+                "is_parked": True,
+            }
+            step = replace(users, table=table, reason=note, **changes)
+        elif kind == "moving":
+            step = replace(users, table=table)
+        elif kind:
+            reason = (
+                LONG_REASON.format(table)
+                if kind == "table_lock"
+                else "b replays 120 MiB of WAL later: more than 64 MiB"
+            )
+            step = replace(users, table=table, rate=None, eta_s=None, reason=reason)
+            waits.append(
+                WaitView(
+                    kind=kind, reason=reason, since=NOON, stage="fill", step="backfill bot_id", table=table
+                )
+            )
+        steps.append(step)
+    stage = replace(snapshot.stages[2], steps=tuple(steps))
+    return replace(snapshot, stages=(*snapshot.stages[:2], stage, snapshot.stages[3]), waits=tuple(waits))
 
 
 def _view(name: str, phase: str, state: str, steps: list[StepView]) -> StageView:

@@ -12,7 +12,7 @@ from online_migrate.demo.shop import BRIEF_TABLES, FURTHER_TABLES
 from online_migrate.journal.lease import Holder
 from online_migrate.observe.progress import LiveView, render, status_line
 from online_migrate.observe.views import Snapshot, WaitView
-from tests.observe.made_runs import BACKFILL, NOON, make_snapshot
+from tests.observe.made_runs import BACKFILL, LONG_REASON, NOON, make_crowd, make_snapshot
 from tests.observe.test_logs import FixedClock
 
 ALL = BRIEF_TABLES + FURTHER_TABLES
@@ -157,6 +157,71 @@ def test_where_not_all_fit_what_is_at_work_and_what_comes_next_is_seen() -> None
     names = [line.split()[0] for line in shown.splitlines() if line.startswith("table_")]
     assert names[:3] == ["table_100", "table_101", "table_102"]
     assert "more tables" in shown
+
+
+SIZES = [(80, 24), (100, 30), (120, 40)]
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_tables_that_pass_move_and_wait_fit_a_terminal(width: int, height: int) -> None:
+    """Those at work and those that wait are on the screen, with all stages; the sentence stands once, above."""
+    shown = draw(make_crowd(ALL), width=width, height=height)
+    lines = shown.splitlines()
+    assert max(map(len, lines)) <= width
+    assert len(lines) < height
+    rows = {line.split()[0]: line for line in lines if "━━" in line or "──" in line}
+    for table in ALL[20:24]:
+        assert "45 % 96k/s 3.0 s" in rows[table]
+    assert [rows[table].split()[-2] for table in ALL[24:27]] == ["locked", "locked", "held"]
+    assert {line[-3:].strip() for line in rows.values()} == {"·"}  # the last stage has its column
+    assert "38 of 112 steps  20 of 37 tables passed" in lines[0]
+    assert sum(line.startswith("⏸") for line in lines) == 2
+    assert f"public.{ALL[24]} is locked: pid 4711" in " ".join(shown.split())
+    assert lines[-1].startswith("  and ")
+
+
+def test_what_is_left_out_is_counted_by_its_state() -> None:
+    """A table that has passed is not to come."""
+    snapshot = make_crowd(ALL)
+    lines = draw(snapshot, width=100, height=24).splitlines()
+    shown = sum(line.endswith(" · ") for line in lines)
+    assert lines[-1] == f"  and {38 - shown} more tables: {27 - shown} passed, 1 done, 10 to come"
+
+
+def test_waits_of_one_kind_are_one_line() -> None:
+    """Thirty tables that wait for their quiet time do not push the tables off the screen."""
+    waiting = make_crowd(ALL, passed=0, moving=0, locked=30, held=0)
+    lines = draw(waiting, width=80, height=24).splitlines()
+    assert len(lines) < 24
+    assert sum(line.startswith("⏸") for line in lines) == 1
+    assert sum(line.startswith(ALL) for line in lines) > 10
+
+
+def test_a_long_failure_stands_above_the_table() -> None:
+    """Its cell is as wide as the others, and nothing of the sentence is lost."""
+    snapshot = make_crowd(ALL[:5], passed=1, moving=2, locked=0, held=0)
+    fill = snapshot.stages[2]
+    failed = replace(fill.steps[1], state="failed", reason=LONG_REASON.format(ALL[1]))
+    steps = (fill.steps[0], failed, *fill.steps[2:])
+    shown = draw(
+        replace(snapshot, stages=(*snapshot.stages[:2], replace(fill, steps=steps), snapshot.stages[3]))
+    )
+    assert LONG_REASON.format(ALL[1]) in " ".join(shown.split())
+    assert max(map(len, shown.splitlines())) <= 100
+
+
+def test_a_line_names_a_few_and_counts_the_rest() -> None:
+    """In a pipe 37 tables are one line that a person still reads."""
+    line = status_line(make_crowd(ALL))
+    assert len(line) < 1_200
+    assert "20 of 37 tables passed" in line
+    assert (
+        f"backfill bot_id {ALL[20]} 45 %, 45,000 of about 100,000 rows, 96,000 rows/s, time left 3.0 s"
+        in line
+    )
+    assert "1 more at work" in line
+    assert f"{ALL[24]} 45 %, 45,000 of about 100,000 rows, waiting" in line
+    assert not any(f" {table} " in line for table in ALL[:20])
 
 
 @pytest.mark.parametrize("width", range(30, 60))

@@ -98,8 +98,8 @@ def test_the_terminal_says_who_waits_for_what() -> None:
     """Two tables with one reason are one line that names both; with two reasons each has its own."""
     same = status_line(both_running(waits=(wait_of("users"), wait_of("orders"))))
     assert same.count("a is behind") == 1
-    assert "fill / backfill bot_id / users and fill / backfill bot_id / orders, for" in same
-    shown = draw(both_running(waits=(wait_of("users"), wait_of("orders", "a row is locked"))))
+    assert "fill / backfill bot_id / users and orders, for" in same
+    shown = draw(both_running(waits=(wait_of("users"), wait_of("orders", "a row is locked", "row_lock"))))
     assert "backfill bot_id / users, for 2 min 05 s: a is behind" in shown
     assert "backfill bot_id / orders, for 2 min 05 s: a row is locked" in shown
     rows = [line for line in draw(both_running()).splitlines() if "500/s" in line]

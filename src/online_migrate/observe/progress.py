@@ -13,7 +13,20 @@ from rich.table import Table
 from rich.text import Text
 
 from online_migrate.clock import Clock, SystemClock
+from online_migrate.observe.rows import (
+    WORDS,
+    Row,
+    Waits,
+    fitting,
+    left_out,
+    most_urgent,
+    rows_of,
+    state_of,
+    wait_of,
+    waits_of,
+)
 from online_migrate.observe.views import Snapshot, StageView, StepView, where
+from online_migrate.observe.why import wait_word, why
 from online_migrate.observe.words import count_text, seconds_text, share_text, short_count
 
 LINE_S: Final = 1.0
@@ -24,17 +37,24 @@ _STYLES: Final = {
     "pending": "dim",
     "waiting": "yellow",
     "running": "bold cyan",
+    "moving": "bold cyan",
+    "passed": "cyan",
     "done": "green",
     "failed": "bold red",
     "stopped": "yellow",
 }
-_NO_TABLE: Final = "(no table)"
 _NAME_WIDTH: Final = 34
 _BAR_WIDTH: Final = 10
 _DETAIL_WIDTH: Final = 30
 """bar, share, rows, rate and time left of a step that runs"""
-_ROOM: Final = 7
-"""lines of the header, the table's head, and the line below"""
+_DETAIL_MOST: Final = 44
+"""of the column; a sentence that is longer stands above the table"""
+_NAMED: Final = {"failed": 3, "moving": 3, "waiting": 1}
+"""tables that a plain line names; the others are counted"""
+_WAYS: Final = ((2, 100), (1, 100), (1, 3), (1, 2), (1, 1))
+"""to say why it waits: reasons of each kind and lines of each sentence, until the tables have half of the screen"""
+_SPARE: Final = 3
+"""lines of the table's head, of what is left out, and of the cursor"""
 
 
 def render(snapshot: Snapshot, notice: str = "") -> RenderableType:
@@ -48,70 +68,49 @@ class _Picture:
         self._notice = [Text(notice, style="bold yellow")] if notice else []
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        snapshot = self._snapshot
+        snapshot, width = self._snapshot, options.max_width
         height = (options.height or console.height) if console.is_terminal else None
-        rows = _rows(snapshot)
-        shown = rows if height is None else _fitting(rows, height - _ROOM)
-        table = _table(snapshot, shown, options.max_width)
-        head = [_header(snapshot), _legend(snapshot, options.max_width), *self._notice, *_why(snapshot)]
-        yield Group(*head, table, *_left_out(rows, shown))
+        head, lines = self._head(console, options, None if height is None else height // 2)
+        rows = rows_of(snapshot)
+        shown = rows if height is None else fitting(rows, height - lines - _SPARE)
+        yield Group(*head, _table(snapshot, shown, width))
+        if rest := left_out(rows, shown):
+            yield _cut(Text(f"  {rest}", style="dim"), width)
+
+    def _head(self, console: Console, options: ConsoleOptions, most: int | None) -> tuple[list[Text], int]:
+        """What stands above the table, as told as ``most`` lines allow, and how many lines it takes."""
+        snapshot, width = self._snapshot, options.max_width
+        top = [_header(snapshot), _legend(snapshot, width), *self._notice]
+        failed = [_marked("failed", line) for line in _failures(snapshot)]
+        head, lines = top, 0
+        for reasons, cut in _WAYS:
+            waits = [_marked("waiting", line) for line in why(snapshot, reasons)]
+            head = [*top, *(_cut(text, cut * width) for text in (*failed, *waits))]
+            lines = len(console.render_lines(Group(*head), options, pad=False))
+            if most is None or lines <= most:
+                break
+        return head, lines
 
 
-class _Row:
-    """One table over all stages."""
-
-    def __init__(self, name: str, cells: Sequence[tuple[StepView, ...]]) -> None:
-        self.name = name
-        self.cells = cells
-        states = {step.state for steps in cells for step in steps}
-        self.state = (
-            "failed" if "failed" in states
-            else "done" if states == {"done"}
-            else "running" if "running" in states
-            else "pending"
-        )  # fmt: skip
-
-    @property
-    def share(self) -> float:
-        """Of its steps, those that are done."""
-        steps = [step for cell in self.cells for step in cell]
-        return sum(step.state == "done" for step in steps) / len(steps)
-
-
-def _rows(snapshot: Snapshot) -> list[_Row]:
-    names = dict.fromkeys(step.table for step in snapshot.steps)
-    ordered = [n for n in names if n] + [n for n in names if not n]
-    return [
-        _Row(n or _NO_TABLE, [tuple(s for s in stage.steps if s.table == n) for stage in snapshot.stages])
-        for n in ordered
-    ]
-
-
-def _fitting(rows: list[_Row], room: int) -> list[_Row]:
-    """Where not all fit: what runs or failed first, then what is least far, in the plan's order."""
-    if len(rows) <= room:
-        return rows
-    rank = {"failed": 0, "running": 1, "pending": 2, "done": 3}
-    best = sorted(rows, key=lambda row: (rank[row.state], row.share if row.state == "pending" else 0))
-    kept = {id(row) for row in best[: max(1, room)]}
-    return [row for row in rows if id(row) in kept]
-
-
-def _left_out(rows: list[_Row], shown: list[_Row]) -> Iterable[Text]:
-    rest = [row for row in rows if row not in shown]
-    if rest:
-        done = sum(row.state == "done" for row in rest)
-        yield Text(f"  and {len(rest)} more tables: {done} done, {len(rest) - done} to come", style="dim")
+def _cut(text: Text, cells: int) -> Text:
+    text.truncate(cells, overflow="ellipsis")
+    return text
 
 
 def _header(snapshot: Snapshot) -> Text:
     done = sum(step.state == "done" for step in snapshot.steps)
     state = snapshot.state if snapshot.is_live or snapshot.state != "running" else "no runner"
     style = _STYLES.get(state, "bold yellow")
+    passes = f"  {told}" if (told := _passes(snapshot)) else ""
     return Text.assemble(
         (snapshot.plan, "bold"), "  ", (state, style),
-        f"  {done} of {len(snapshot.steps)} steps  {seconds_text(snapshot.seconds)}",
+        f"  {done} of {len(snapshot.steps)} steps{passes}  {seconds_text(snapshot.seconds)}",
     )  # fmt: skip
+
+
+def _passes(snapshot: Snapshot) -> str:
+    passes = snapshot.passes
+    return "" if passes is None else f"{passes.passed} of {passes.total} tables passed"
 
 
 def _legend(snapshot: Snapshot, width: int) -> Text:
@@ -126,30 +125,27 @@ def _legend(snapshot: Snapshot, width: int) -> Text:
     return legend
 
 
-def _why(snapshot: Snapshot) -> Iterable[Text]:
-    """Why it waits: the run's reason, a gate, or what is waited for now, and by whom."""
-    if snapshot.reason and not snapshot.waits:
-        yield _waiting(snapshot.reason)
-    for stage in snapshot.stages:
-        if stage.state == "waiting" and stage.reason not in snapshot.reason:
-            yield _waiting(stage.reason, f"gate of {stage.stage}")
-    for reason in dict.fromkeys(wait.reason for wait in snapshot.waits):
-        waits = [wait for wait in snapshot.waits if wait.reason == reason]
-        seconds = (snapshot.read_at - min(wait.since for wait in waits)).total_seconds()
-        yield _waiting(reason, f"{' and '.join(map(where, waits))}, for {seconds_text(seconds)}")
+def _failures(snapshot: Snapshot) -> Iterable[str]:
+    """Why steps failed, where a cell has no room for it and the run does not say it."""
+    for step in snapshot.steps:
+        is_long = cell_len(step.reason) > _DETAIL_MOST - 2
+        if step.state == "failed" and is_long and step.reason not in snapshot.reason:
+            yield f"{where(step)}: {step.reason}"
 
 
-def _waiting(reason: str, place: str = "") -> Text:
-    return Text(f"{_MARKS['waiting']} {f'{place}: ' if place else ''}{reason}", style="yellow")
+def _marked(state: str, text: str) -> Text:
+    return Text(f"{_MARKS[state]} {text}", style=_STYLES[state])
 
 
-def _table(snapshot: Snapshot, rows: Sequence[_Row], width: int) -> Table:
+def _table(snapshot: Snapshot, rows: Sequence[Row], width: int) -> Table:
+    waits = waits_of(snapshot)
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     now = _now(snapshot)
     details = _DETAIL_WIDTH if now is not None else 0
     narrow = 3 * (len(snapshot.stages) - (now is not None))
     longest = max((cell_len(row.name) for row in rows), default=0)
     name_width = max(12, min(longest, _NAME_WIDTH, width - narrow - details - 2))
+    most = max(details, min(width - narrow - name_width - 2, _DETAIL_MOST))
     table.add_column("", width=name_width, no_wrap=True, overflow="ellipsis")
     for number, stage in enumerate(snapshot.stages, start=1):
         is_now = stage is now
@@ -157,12 +153,13 @@ def _table(snapshot: Snapshot, rows: Sequence[_Row], width: int) -> Table:
             f"{number} {stage.stage}" if is_now else str(number),
             header_style=_STYLES[stage.state],
             min_width=details if is_now else 2,
+            max_width=most if is_now else None,
             no_wrap=True,
             overflow="ellipsis",
         )
     for row in rows:
         cells = [
-            _detail(steps) if stage is now else _mark(steps)
+            _detail(steps, waits) if stage is now else _mark(steps)
             for stage, steps in zip(snapshot.stages, row.cells, strict=True)
         ]
         table.add_row(Text(row.name, style=_STYLES[row.state] if row.state != "done" else ""), *cells)
@@ -189,23 +186,34 @@ def _state(steps: Sequence[StepView]) -> str:
     return "failed" if "failed" in states else "running" if states & {"running", "done"} else "pending"
 
 
-def _detail(steps: Sequence[StepView]) -> Text:
-    """A running step in words and a bar; else the mark, with what there is to say."""
-    busy = next((s for s in steps if s.state in {"running", "failed"}), None)
+def _detail(steps: Sequence[StepView], waits: Waits) -> Text:
+    """A running step in figures or one word, and a bar; else the mark, with what there is to say."""
+    busy = most_urgent(steps, waits)
     if busy is None:
-        done = sum(s.state == "done" for s in steps)
-        mark = _mark(steps)
-        rows = sum(s.rows_done for s in steps)
-        if rows:
-            mark.append(f" {count_text(rows)} rows", style="dim")
-        elif 0 < done < len(steps):
-            mark.append(f" {done} of {len(steps)} steps", style="dim")
-        return mark
-    if busy.state == "failed":
+        return _rest(steps)
+    state = state_of(busy, waits)
+    if state == "failed":
         return Text(f"{_MARKS['failed']} {busy.reason or busy.step}", style=_STYLES["failed"])
+    wait = wait_of(busy, waits)
+    word = wait_word(wait.kind) if wait is not None else "passed" if state == "passed" else ""
     if busy.share_done is None:
-        return Text(f"{_MARKS['running']} {busy.step} {seconds_text(busy.seconds)}", style=_STYLES["running"])
-    return Text.assemble(_bar(busy.share_done), f" {share_text(busy.share_done):>5} ", _figures(busy))
+        mark = _MARKS["waiting" if wait else "running"]
+        text = f"{mark} {word or busy.step} {seconds_text(busy.seconds)}"
+        return Text(text, style=_STYLES[state])
+    figures = (word, _STYLES[state]) if word else _figures(busy)
+    return Text.assemble(_bar(busy.share_done), f" {share_text(busy.share_done):>5} ", figures)
+
+
+def _rest(steps: Sequence[StepView]) -> Text:
+    """Of steps of which none is under way."""
+    done = sum(s.state == "done" for s in steps)
+    mark = _mark(steps)
+    rows = sum(s.rows_done for s in steps)
+    if rows:
+        mark.append(f" {count_text(rows)} rows", style="dim")
+    elif 0 < done < len(steps):
+        mark.append(f" {done} of {len(steps)} steps", style="dim")
+    return mark
 
 
 def _bar(share: float) -> Text:
@@ -215,35 +223,52 @@ def _bar(share: float) -> Text:
 
 def _figures(step: StepView) -> str:
     if step.rate is None:
-        return step.reason or f"{short_count(step.rows_done)} rows"
+        return f"{short_count(step.rows_done)} rows"
     return f"{short_count(step.rate)}/s {seconds_text(step.eta_s)}"
 
 
 def status_line(snapshot: Snapshot) -> str:
-    """The run in one line, for where there is no terminal."""
+    """The run in one line, for where there is no terminal: the tables that matter by name, the others counted."""
     done = sum(step.state == "done" for step in snapshot.steps)
     state = snapshot.state if snapshot.is_live or snapshot.state != "running" else "no runner"
     parts = [f"{snapshot.plan}: {state}", f"{done} of {len(snapshot.steps)} steps"]
     stage = snapshot.stage
     if stage is not None:
         parts.append(f"stage {stage.stage} ({snapshot.stages.index(stage) + 1} of {len(snapshot.stages)})")
-    parts += [_step_words(step) for step in snapshot.steps if step.state in {"running", "failed"}]
-    parts += [f"waits: {line.plain.split(' ', 1)[1]}" for line in _why(snapshot)]
+    parts += [passes] if (passes := _passes(snapshot)) else []
+    parts += _named(snapshot)
+    parts += [f"waits: {line}" for line in why(snapshot, reasons=1)]
     return "; ".join(parts)
 
 
-def _step_words(step: StepView) -> str:
+def _named(snapshot: Snapshot) -> Iterable[str]:
+    """Steps that failed, move or wait, a few of each; who waits and why is said once more at the end."""
+    waits = waits_of(snapshot)
+    steps = [(step, state_of(step, waits)) for step in snapshot.steps]
+    for wanted, most in _NAMED.items():
+        found = [step for step, state in steps if state == wanted and step.state != "pending"]
+        named = found[:most]
+        yield from (_step_words(step, state_of(step, waits)) for step in named)
+        if len(found) > len(named):
+            yield f"{len(found) - len(named)} more {WORDS[wanted]}"
+    if snapshot.passes is None:  # else it is counted
+        yield from (_step_words(step, state) for step, state in steps if state == "passed")
+
+
+def _step_words(step: StepView, state: str) -> str:
     words = " ".join(p for p in (step.step, step.table) if p)
-    if step.state == "failed":
+    if state == "failed":
         return f"{words} failed: {step.reason}"
     if step.share_done is None:
         return words
     expected = "" if step.rows_expected is None else f" of about {count_text(step.rows_expected)}"
+    rows = f"{words} {share_text(step.share_done)}, {count_text(step.rows_done)}{expected} rows"
+    if state == "passed":
+        return f"{rows}, {step.reason}"
+    if state == "waiting":
+        return f"{rows}, waiting"
     rate = "" if step.rate is None else f", {count_text(step.rate)} rows/s"
-    return (
-        f"{words} {share_text(step.share_done)}, {count_text(step.rows_done)}{expected} rows{rate},"
-        f" time left {seconds_text(step.eta_s)}"
-    )
+    return f"{rows}{rate}, time left {seconds_text(step.eta_s)}"
 
 
 class LiveView:
