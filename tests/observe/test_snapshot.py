@@ -125,6 +125,8 @@ def test_a_runner_that_died_is_not_shown_as_running(run: MadeRun) -> None:
     assert "no runner is at work" in snapshot.reason
     assert "online-migrate run" in snapshot.reason
     assert step(snapshot, BACKFILL).eta_s is None
+    shown = to_json(snapshot)
+    assert (shown["state"], shown["is_live"], shown["reason"]) == ("running", False, snapshot.reason)
 
 
 def test_a_stage_at_its_gate_says_what_it_waits_for(run: MadeRun) -> None:
@@ -149,7 +151,8 @@ def test_json_is_exactly_what_the_design_promises(run: MadeRun) -> None:
     run.journal.set_step(run.run_id, BACKFILL, "running")
     run.put_cursor(chunk=500, slice=500, rows_done=3_000)
     shown = json.loads(json.dumps(to_json(read(run))))
-    assert list(shown) == ["plan", "state", "stages"]
+    assert list(shown) == ["plan", "state", "is_live", "reason", "stages"]
+    assert (shown["is_live"], shown["reason"]) == (True, "")
     assert [list(stage) for stage in shown["stages"]] == [["stage", "phase", "state", "steps"]] * 4
     keys = ["step", "table", "state", "rows_done", "share_done", "eta_s", "reason"]
     assert all(list(s) == keys for stage in shown["stages"] for s in stage["steps"])

@@ -209,10 +209,15 @@ def _read_expected(connection: Connection, tables: Iterable[str]) -> dict[str, i
 
 
 def to_json(snapshot: Snapshot) -> dict[str, Any]:
-    """What ``status --json`` prints; a step without a table has ``null`` there, and so has what is not known."""
+    """What ``status --json`` prints; a step without a table has ``null`` there, and so has what is not known.
+
+    ``state`` is the journal's: of a runner that was killed it says running, and ``is_live`` that nobody is at work.
+    """
     return {
         "plan": snapshot.plan,
         "state": snapshot.state,
+        "is_live": snapshot.is_live,
+        "reason": snapshot.reason,
         "stages": [
             {
                 "stage": stage.stage,
