@@ -35,9 +35,10 @@ class VacuumRounds:
         self._next = _share(after) + VACUUM_EVERY
 
     def run_when_due(self, cursor: CursorRecord) -> None:
-        """A plain VACUUM with a cost delay, where a tenth more of the table has been walked."""
+        """A plain VACUUM with a cost delay, where a tenth more of the table has been walked, and there is some to walk yet."""
         share = _share(cursor)
-        if share < self._next or cursor.pages_total < VACUUM_FROM_PAGES:
+        is_over = share > 1 - VACUUM_EVERY / 2
+        if share < self._next or is_over or cursor.pages_total < VACUUM_FROM_PAGES:
             return
         self._next = share + VACUUM_EVERY
         bench = self._bench
