@@ -18,10 +18,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from online_migrate import events as e
+from online_migrate.demo.shop import BRIEF_TABLES, FURTHER_TABLES
 from online_migrate.observe.page.serve import StatusPage
 from online_migrate.observe.views import Snapshot, WaitView
 from online_migrate.observe.web import MetricsServer
-from tests.observe.made_runs import BACKFILL, NOON, make_record, make_snapshot, started
+from tests.observe.made_runs import BACKFILL, NOON, make_crowd, make_record, make_snapshot, started
 from tests.observe.test_dashboard_live import SLOW_PACE, free_port, gentle_plan, wait_for
 
 if TYPE_CHECKING:
@@ -143,6 +144,35 @@ def test_nothing_is_cut_off(look_at: Looking, width: int, scheme: Literal["light
         ground = look.ask("getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, re.findall(r"\d+", ground))) < 3 * 128) == (scheme == "dark")
         assert look.complaints == []
+
+
+def test_tables_that_have_passed_leave_room_for_those_at_work(look_at: Looking) -> None:
+    """Twenty are told in one line, which says what comes next; who waits comes first, and nobody is forgotten."""
+    tables = BRIEF_TABLES + FURTHER_TABLES
+    with served(make_crowd(tables)) as url, look_at(url, size=(390, 844)) as look:
+        look.wait_for("document.querySelectorAll('#working li').length > 3")
+        names = look.page.locator("#working li b").all_inner_texts()
+        assert names == [*tables[24:27], *tables[20:24], "20 tables"]
+        assert look.text("#working-title") == "Under way: 20 of 37 tables passed"
+        last = look.page.locator("#working li").last.inner_text()
+        assert f"{tables[0]}, {tables[1]} and 18 more" in last
+        assert "all pages were passed; proven when the other tables have passed too" in last
+        assert "rows/s" not in last
+        assert not look.is_cut_off
+        assert look.complaints == []
+
+
+def test_thirty_waits_are_a_few_lines(look_at: Looking) -> None:
+    """Why it waits is not a screen of sentences."""
+    with (
+        served(make_crowd(BRIEF_TABLES + FURTHER_TABLES, passed=0, moving=0, locked=30, held=0)) as url,
+        look_at(url) as look,
+    ):
+        look.wait_for("!document.getElementById('why').hidden")
+        lines = look.text("#reasons").splitlines()
+        assert len(lines) == 3
+        assert lines[-1] == "28 more (table_lock)"
+        assert look.text("#since").endswith("; 27 more")
 
 
 def test_three_hundred_tables_are_found_by_name_and_by_state(look_at: Looking) -> None:

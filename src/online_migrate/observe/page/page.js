@@ -28,11 +28,24 @@ function draw(doc) {
   say(at("foot"), `online-migrate ${doc.version}, read ${date_text(doc.read_at)}${doc.report ? ", from the journal" : ""}. This page only reads.`);
 }
 
-// What is waited for; where tables that are at work side by side wait for different things, each by its name.
+const names_text = (names) => (names.length > 3 ? `${names.slice(0, 2).join(", ")} and ${names.length - 2} more` : names.join(" and "));
+
+// What is waited for; where tables that are at work side by side wait for different things, each by its name, a few of a kind.
 function wait_lines(waits) {
   const reasons = [...new Set(waits.map((wait) => wait.reason))];
-  const places = (reason) => waits.filter((wait) => wait.reason === reason).map((wait) => wait.place).join(" and ");
-  return reasons.length < 2 ? reasons : reasons.map((reason) => `${places(reason)}: ${reason}`);
+  if (reasons.length < 2) return reasons;
+  return [...new Set(waits.map((wait) => wait.kind))].flatMap((kind) => {
+    const same = waits.filter((wait) => wait.kind === kind), own = [...new Set(same.map((wait) => wait.reason))];
+    const told = own.length > 3 ? own.slice(0, 2) : own, rest = same.filter((wait) => !told.includes(wait.reason)).length;
+    const lines = told.map((reason) => `${names_text(same.filter((wait) => wait.reason === reason).map((wait) => wait.place))}: ${reason}`);
+    return rest ? [...lines, `${rest} more (${kind})`] : lines;
+  });
+}
+
+function since_text(waits) {
+  const told = [...waits].sort((a, b) => b.seconds - a.seconds).slice(0, waits.length > 4 ? 3 : 4);
+  const texts = told.map((wait) => `${wait.place}, for ${seconds_text(wait.seconds)}`);
+  return [...texts, ...(waits.length > told.length ? [`${waits.length - told.length} more`] : [])].join("; ");
 }
 
 function draw_why(doc) {
@@ -41,7 +54,7 @@ function draw_why(doc) {
   at("why").hidden = !reasons.length;
   at("why").className = `notice ${doc.word === "failed" ? "bad" : ""}`;
   say(at("reasons"), reasons.join("\n"));
-  say(at("since"), doc.waits.map((wait) => `${wait.place}, for ${seconds_text(wait.seconds)}`).join("; "));
+  say(at("since"), since_text(doc.waits));
 }
 
 function draw_figures(doc) {
@@ -87,14 +100,20 @@ function draw_stages(stages) {
   });
 }
 
+// Who failed, waits or moves comes first; those that have passed and are left alone, or are proven, are told together.
 function draw_working(doc) {
-  const steps = doc.stages.flatMap((stage) => stage.steps).filter((step) => step.state === "running" || step.state === "failed");
+  const is_waiting = (step) => doc.waits.some((wait) => wait.reason && wait.reason === step.reason);
+  const busy = doc.stages.flatMap((stage) => stage.steps).filter((step) => step.state === "running" || step.state === "failed");
+  const rank = (step) => (step.state === "failed" ? 0 : is_waiting(step) ? 1 : 2);
+  const passed = busy.filter((step) => step.is_passed && !is_waiting(step)), is_many = passed.length > 3;
+  const steps = busy.filter((step) => !is_many || !passed.includes(step)).sort((a, b) => rank(a) - rank(b));
+  say(at("working-title"), doc.passes ? `Under way: ${doc.passes[0]} of ${doc.passes[1]} tables passed` : "Under way");
   const items = steps.slice(0, 12).map((step) => {
-    const is_held = doc.waits.some((wait) => wait.reason && wait.reason === step.reason);
+    const is_held = is_waiting(step);
     const figures = [];
     if (step.rows_done || step.rows_expected) figures.push(`${count_text(step.rows_done)}${step.rows_expected === null ? "" : ` of about ${count_text(step.rows_expected)}`} rows`);
     if (step.rate !== null) figures.push(`${count_text(step.rate)} rows/s`);
-    if (step.share_done !== null) figures.push(step.eta_s === null ? "time left unknown" : `${seconds_text(step.eta_s)} left`);
+    if (step.share_done !== null && !step.is_passed) figures.push(step.eta_s === null ? "time left unknown" : `${seconds_text(step.eta_s)} left`);
     else if (step.seconds !== null) figures.push(`for ${seconds_text(step.seconds)}`);
     return make("li", { class: `${step.state} ${is_held ? "held" : ""}` },
       make("div", { class: "line" }, make("span", {}, make("b", {}, step.table || NO_TABLE), ` ${step.step}`),
@@ -104,6 +123,11 @@ function draw_working(doc) {
       step.reason ? make("div", { class: step.state === "failed" ? "text bad" : "muted" }, step.reason) : null);
   });
   if (steps.length > 12) items.push(make("li", { class: "muted" }, `and ${steps.length - 12} more`));
+  for (const reason of is_many ? new Set(passed.map((step) => step.reason)) : []) {
+    const names = passed.filter((step) => step.reason === reason).map((step) => step.table || NO_TABLE);
+    items.push(make("li", {}, make("div", { class: "line" }, make("span", {}, make("b", {}, `${names.length} tables`), ` ${names_text(names)}`),
+      make("span", {}, share_text(1))), track(1), make("div", { class: "muted" }, reason)));
+  }
   if (!items.length) items.push(make("li", { class: "muted" }, doc.state === "done" ? "Nothing: the plan is done." : "Nothing at this moment."));
   at("working").replaceChildren(...items);
 }
