@@ -24,7 +24,12 @@ WATCH_EVERY_S = 1.0
 @click.command("status")
 @plan_argument
 @dsn_option
-@click.option("--json", "as_json", is_flag=True, help="For machines: plan, state, whether a runner is at work, stages, steps.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="For machines: plan, state, whether a runner is at work, stages, steps.",
+)
 @click.option(
     "--watch",
     is_flag=True,

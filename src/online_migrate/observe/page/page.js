@@ -116,7 +116,7 @@ function draw_working(doc) {
     if (step.share_done !== null && !step.is_passed) figures.push(step.eta_s === null ? "time left unknown" : `${seconds_text(step.eta_s)} left`);
     else if (step.seconds !== null) figures.push(`for ${seconds_text(step.seconds)}`);
     return make("li", { class: `${step.state} ${is_held ? "held" : ""}` },
-      make("div", { class: "line" }, make("span", {}, make("b", {}, step.table || NO_TABLE), ` ${step.step}`),
+      make("div", { class: "line" }, make("span", {}, make("b", {}, ...breakable(step.table || NO_TABLE)), ` ${step.step}`),
         make("span", {}, step.state === "failed" ? "failed" : step.share_done === null ? "" : share_text(step.share_done))),
       step.share_done === null ? null : track(step.share_done),
       make("div", { class: "muted" }, figures.join(" · ")),
