@@ -111,7 +111,7 @@ def done(
 def test_a_run_has_six_sessions_at_most(finished: Finished) -> None:
     """A role with few connections left can run it; sampled through a whole run with --metrics-port."""
     assert len(finished.most_sessions) <= 6, finished.most_sessions
-    assert {"online-migrate work", "online-migrate lease", "online-migrate snapshot"} <= set(
+    assert {"online-migrate work", "online-migrate lease", "online-migrate observe"} <= set(
         finished.most_sessions
     )
 
