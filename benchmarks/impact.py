@@ -231,7 +231,8 @@ def main(arguments: list[str] | None = None) -> None:
     else:
         print(table_of(found))
     if given.docs:
-        text = f"{where}; {given.pairs} alternating rounds of {given.seconds:.0f} s each, the control in {CONTROLLED} of them, one UPDATE once; target: {TARGET}."
+        rounds = f"{given.pairs} alternating rounds of {given.seconds:.0f} s each, the control in {CONTROLLED}, one UPDATE once"
+        text = f"{where}; {rounds}; target: {TARGET}."
         write_section("impact", f"{text}\n\n{table_of(found)}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,10 @@ from tests.servers import (
     find_missing_servers,
     is_engine_there,
 )
+
+signal.signal(
+    signal.SIGHUP, signal.SIG_DFL
+)  # under nohup our runners would inherit that they are to ignore it
 
 MAY_LACK: Final = {
     "engine"

@@ -233,8 +233,10 @@ class Operation(ABC, Generic[P]):
         return False
 
     def execute_pass(self, context: Context, params: P) -> None:
-        """That part of the work which may be done side by side, or before others' end; :meth:`execute` then does the rest."""
-        raise NotImplementedError
+        """That part of the work which may be done side by side, or before others' end; :meth:`execute` then does the rest.
+
+        Most operations have none.
+        """
 
     def targets(self, params: P) -> tuple[str | None, ...] | None:
         """The tables of the step; None where ``tables`` names them."""
