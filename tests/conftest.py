@@ -26,9 +26,8 @@ from tests.servers import (
     is_engine_there,
 )
 
-signal.signal(
-    signal.SIGHUP, signal.SIG_DFL
-)  # under nohup our runners would inherit that they are to ignore it
+# Under nohup our runners would inherit that they are to ignore it.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 MAY_LACK: Final = {
     "engine"

@@ -64,7 +64,8 @@ class Settlement:
         )
         rounds, fewest = 0, LATE_LIMIT
         while True:
-            asked_at = clock.monotonic()  # a proof speaks for the time up to its beginning, however long it reads
+            # A proof speaks for the time up to its beginning, however long it reads.
+            asked_at = clock.monotonic()
             late = self.prove()
             if late:
                 rounds += not rounds or len(late) >= fewest
