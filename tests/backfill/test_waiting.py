@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import psycopg
 import pytest
 
 from benchmarks.workbench import UNTHROTTLED, Heard, workbench
+from online_migrate.backfill.waiting import Waiting
 from online_migrate.backfill.worker import Backfill
-from online_migrate.events import WaitEnded, WaitGoesOn, WaitStarted
+from online_migrate.clock import SystemClock
+from online_migrate.events import Event, WaitEnded, WaitGoesOn, WaitStarted
 from online_migrate.plan.model import HoldQuery, HoldWhen
 from tests.backfill.tables import do, make_table
 
@@ -74,3 +77,24 @@ def test_what_holds_us_is_told_again_with_its_figures(database: str) -> None:
     for timer in timers:
         timer.join()
     assert "9" in waits_of(heard, "query_queue")[-1].reason
+
+
+def test_a_wait_that_is_cut_off_is_over() -> None:
+    """A connection that is lost, a stop, a lock not had: its seconds are told all the same, and once."""
+    heard: list[str] = []
+
+    def emit(event_type: type[Event], **_: Any) -> None:
+        heard.append(event_type.name)
+
+    with (
+        pytest.raises(psycopg.OperationalError),
+        Waiting(emit, SystemClock(), "standby_lag") as waiting,
+    ):
+        waiting.tell("one")
+        waiting.end()
+        waiting.tell("two")
+        raise psycopg.OperationalError
+    assert heard == ["wait_started", "wait_ended"] * 2
+    with Waiting(emit, SystemClock(), "standby_lag"):
+        pass
+    assert len(heard) == 4, "what never began is not told"

@@ -34,14 +34,13 @@ class Health:
         worst = self._throttle.worst()
         if worst is None or not worst.is_red:
             return False
-        waiting = Waiting(bench.emit, bench.clock, worst.name)
-        while worst is not None and worst.is_red:
-            waiting.tell(worst.reason)
-            bench.clock.wait(HOLD_LOOK_S, bench.signal)
-            bench.ensure_going()
-            self._read()
-            worst = self._throttle.worst()
-        waiting.end()
+        with Waiting(bench.emit, bench.clock, worst.name) as waiting:
+            while worst is not None and worst.is_red:
+                waiting.tell(worst.reason)
+                bench.clock.wait(HOLD_LOOK_S, bench.signal)
+                bench.ensure_going()
+                self._read()
+                worst = self._throttle.worst()
         return True
 
     def _read(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Self
 
 from online_migrate.clock import Clock
 from online_migrate.events import WaitEnded, WaitGoesOn, WaitStarted
@@ -10,7 +11,7 @@ from online_migrate.postgres.lock_window import TELL_EVERY_S
 
 
 class Waiting:
-    """Of one kind.  Begins with the first :meth:`tell`."""
+    """Of one kind.  Begins with the first :meth:`tell`; ends with the ``with`` block, however that is left."""
 
     def __init__(self, emit: Callable[..., None], clock: Clock, kind: str) -> None:
         self._emit = emit
@@ -36,7 +37,13 @@ class Waiting:
             self._emit(WaitGoesOn, kind=self._kind, reason=reason, seconds=now - self._began)
 
     def end(self) -> None:
-        """It is over, if it ever began."""
+        """It is over, if it ever began; the next :meth:`tell` begins another."""
         if self._began is not None:
-            seconds = self._clock.monotonic() - self._began
+            seconds, self._began = self._clock.monotonic() - self._began, None
             self._emit(WaitEnded, kind=self._kind, seconds=seconds)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()

@@ -66,29 +66,29 @@ class Patience:
         signal: Signal,
     ) -> None:
         """Until nobody holds the step's table, or once where nobody is seen there."""
-        waiting, blockers = Waiting(emit, self.clock, "table_lock"), self._read(table)
         where = "a table" if table is None else f"{self.schema}.{table}"
-        while True:
-            who = (
-                describe_blockers(blockers, self.lock_wait_s)
-                if blockers
-                else "by somebody who was gone when we looked"
-            )
-            waiting.tell(f"{where} is locked: {who}")
-            if self.clock.monotonic() > deadline:
-                if isinstance(error, LockNotHad):
-                    raise error
-                raise LockNotHad(
-                    f"{where} stays locked for {self.lock_wait_s:.0f} s: {_text(error)}",
-                    blockers=tuple(map(str, blockers)),
-                    remedy="let them end, then run the same command again",
-                ) from error
-            self.clock.wait(LOOK_EVERY_S, signal)
-            ensure_going()
+        with Waiting(emit, self.clock, "table_lock") as waiting:
             blockers = self._read(table)
-            if not any(b.relation == table for b in blockers):
-                break
-        waiting.end()
+            while True:
+                who = (
+                    describe_blockers(blockers, self.lock_wait_s)
+                    if blockers
+                    else "by somebody who was gone when we looked"
+                )
+                waiting.tell(f"{where} is locked: {who}")
+                if self.clock.monotonic() > deadline:
+                    if isinstance(error, LockNotHad):
+                        raise error
+                    raise LockNotHad(
+                        f"{where} stays locked for {self.lock_wait_s:.0f} s: {_text(error)}",
+                        blockers=tuple(map(str, blockers)),
+                        remedy="let them end, then run the same command again",
+                    ) from error
+                self.clock.wait(LOOK_EVERY_S, signal)
+                ensure_going()
+                blockers = self._read(table)
+                if not any(b.relation == table for b in blockers):
+                    return
 
     def _read(self, table: str | None) -> tuple[Blocker, ...]:
         """Who keeps us from reading the table; where nobody is seen there, from reading others of the schema."""
