@@ -175,6 +175,21 @@ def test_waits_open_and_close() -> None:
     assert value(sink, "wait_reason_info", kind="standby_lag", reason="a is … MiB behind") is None
 
 
+@pytest.mark.parametrize(
+    "over", [e.Reconnected(seconds=2), e.StepStarted(stage="s", step="t", table="u", resumed=True)]
+)
+def test_a_wait_does_not_outlive_its_session(over: e.Event) -> None:
+    """A hold that a failover cut off would look as if it lasted, and silence the alert that says nothing moves."""
+    clock = MadeClock()
+    wait = e.WaitStarted(stage="s", step="t", table="u", kind="wal", reason="full")
+    sink = sink_of([wait], clock=clock)
+    clock.now += 10
+    sink.emit(over)
+    clock.now += 100
+    assert value(sink, "waiting", kind="wal") == 0
+    assert value(sink, "wait_seconds_total", kind="wal") == 10
+
+
 def test_time_waited_grows_while_it_waits() -> None:
     """Who waits for an hour does not show it only after the hour; two tables that wait at once wait once."""
     clock = MadeClock()
@@ -232,6 +247,15 @@ def test_how_a_run_ended_is_told() -> None:
     assert value(sink, "lease_held") == 0
 
 
+@pytest.mark.parametrize(("code", "ended"), [(6, 0), (3, 1_000)], ids=["another has the lease", "unready"])
+def test_a_runner_that_never_began_has_lost_no_lease(code: int, ended: float) -> None:
+    """Started beside one that works: nobody took a lease from it, and the run of the other has not ended."""
+    sink = sink_of([e.RunEnded(outcome="failed", exit_code=code, seconds=9)], now=lambda: 1_000.0)
+    assert value(sink, "lease_held") is None
+    assert value(sink, "run_end_time_seconds", outcome="failed") == ended
+    assert value(sink, "run_exit_code") == code
+
+
 def test_getting_on_is_told_from_being_busy() -> None:
     """A build that waits for an old transaction is busy and gets nowhere: the time of the last progress stands still."""
     times = iter(range(100, 200))
@@ -248,14 +272,13 @@ def test_getting_on_is_told_from_being_busy() -> None:
 
 
 def test_late_rows_count_against_coverage_only_after_the_backfill() -> None:
-    """A sweep finds rows that were locked, which is its work; a later stage that finds one found a leak."""
-    late: Any = {"step": "x", "table": "users", "rows": 3, "more": False}
-    sink = sink_of([e.StageStarted(stage="fill", phase="backfill"), e.LateRows(stage="fill", **late)])
+    """A sweep finds rows that were locked, which is its work; a later step that finds one found a leak, be it of its stage."""
+    late: Any = {"stage": "fill", "table": "users", "rows": 3, "more": False}
+    sink = sink_of([e.StageStarted(stage="fill", phase="contract")])
+    sink.emit(e.LateRows(step="backfill bot_id", **late))
     assert value(sink, "late_rows_after_coverage_total", stage="fill") == 0
-    sink.emit(e.StageStarted(stage="constraints", phase="contract"))
-    assert value(sink, "late_rows_after_coverage_total", stage="constraints") == 0
-    sink.emit(e.LateRows(stage="constraints", **late))
-    assert value(sink, "late_rows_after_coverage_total", stage="constraints") == 3
+    sink.emit(e.LateRows(step="set_not_null bot_id", **late))
+    assert value(sink, "late_rows_after_coverage_total", stage="fill") == 3
 
 
 def test_the_servers_counters_count_from_our_first_look() -> None:

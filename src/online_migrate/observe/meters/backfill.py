@@ -9,7 +9,6 @@ from online_migrate import events as e
 from online_migrate.observe.meters.base import Changes, Handlers, step_of, table_of
 from online_migrate.observe.metric_definitions import BackfillMetrics
 from online_migrate.observe.views import Snapshot
-from online_migrate.plan.model import Phase
 
 
 class BackfillMeter:
@@ -19,7 +18,6 @@ class BackfillMeter:
         self._m = metrics
         self._own: dict[tuple[str, str, str], bool] = {}
         """steps of which this process has news, and whether they are under way"""
-        self._phases: dict[str, str] = {}
         self._changes = Changes()
         self._batches: dict[tuple[str, str, str], list[e.BatchDone]] = {}
         """of each step since the last :meth:`settle`"""
@@ -77,13 +75,12 @@ class BackfillMeter:
                     )
 
     def _stage_started(self, event: e.StageStarted) -> None:
-        self._phases[event.stage] = event.phase
         self._m.uncovered.add((event.stage,))
 
     def _late_rows(self, event: e.LateRows) -> None:
-        """In the backfill's own stage they are swept up; later somebody writes without a value."""
+        """The backfill itself sweeps them up; where a step after it finds one, somebody writes without a value."""
         self._m.late.set(table_of(event), event.rows)
-        if self._phases.get(event.stage, Phase.BACKFILL.value) != Phase.BACKFILL.value:
+        if event.step.partition(" ")[0] != "backfill":
             self._m.uncovered.add((event.stage,), event.rows)
 
     def _backfill_started(self, event: e.BackfillStarted) -> None:

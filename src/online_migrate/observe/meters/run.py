@@ -22,6 +22,8 @@ class RunMeter:
         self._now = now
         self._own: set[tuple[str, ...]] = set()
         self._open: set[tuple[str, ...]] = set()
+        self._has_begun = False
+        """never, where it was refused: another runner has the lease, or the check found what stops it"""
         self._states: dict[tuple[str, ...], str] = {}
         self._changes = Changes()
         self._shares: dict[tuple[str, str, str], tuple[str, float | None]] = {}
@@ -65,6 +67,7 @@ class RunMeter:
         self._count_steps(sum(len(stage.steps) for stage in snapshot.stages))
 
     def _run_started(self, event: e.RunStarted) -> None:
+        self._has_begun = True
         self._m.state.set((), STATES["running"])
         self._m.lease_held.set((), 1)
         self._m.steps.set((), event.steps_total)
@@ -73,11 +76,13 @@ class RunMeter:
 
     def _run_ended(self, event: e.RunEnded) -> None:
         self._m.state.set((), STATES[OUTCOMES.get(event.outcome, "stopped")])
-        self._m.ended.set((event.outcome,), self._now())
+        has_no_lease = event.exit_code == LEASE_LOST
+        if self._has_begun or not has_no_lease:  # who was refused ends no run: another runner is at work
+            self._m.ended.set((event.outcome,), self._now())
         self._m.exit_code.set((), event.exit_code)
         if event.outcome == "failed":
             self._m.errors.add((EXIT_KINDS.get(event.exit_code, "unexpected"),), 1)
-        self._m.lease_held.set((), 0 if event.exit_code == LEASE_LOST else None)
+        self._m.lease_held.set((), 0 if self._has_begun and has_no_lease else None)
 
     def _stage_started(self, event: e.StageStarted) -> None:
         self._own.add((event.stage,))
