@@ -49,7 +49,7 @@ def test_the_journal_alone_says_all_of_it(run: MadeRun) -> None:
     report = document["report"]
     assert [stage["stage"] for stage in report["stages"]] == ["tables", "columns", "fill", "swap"]
     assert report["hold_kinds"][0]["kind"] == "blocker"
-    assert "pid 12" in report["holds"][0]["reason"]
+    assert "pid 13" in report["holds"][0]["reason"]
     assert (report["locks"]["windows"], report["locks"]["given_way"]) == (1, 1)
     assert report["locks"]["longest"][0]["relation"] == "users"
     assert report["growth"][0] == {

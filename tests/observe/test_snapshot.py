@@ -190,8 +190,10 @@ def test_waits_of_an_earlier_runner_are_over() -> None:
     again = make_record(e.RunStarted(plan="shop", run_id=1, resumed=True, steps_total=1, steps_done=0))
     ended = make_record(e.WaitEnded(stage="s", step="t", table="u", kind="blocker", seconds=1))
     failed = make_record(e.StepFailed(stage="s", step="t", table="u", error="x"))
+    anew = make_record(e.StepStarted(stage="s", step="t", table="u", resumed=True))
+    lost = make_record(e.Reconnected(seconds=3))
     assert [w.reason for w in find_waits([waiting])] == ["pid 1"]
-    for over in (again, ended, failed):
+    for over in (again, ended, failed, anew, lost):
         assert find_waits([waiting, over]) == ()
 
 

@@ -102,7 +102,7 @@ def test_the_rate_of_now_is_that_of_the_last_ten_seconds() -> None:
 
 
 def test_a_hold_ends_with_its_wait_its_step_or_its_run() -> None:
-    """A runner that was killed while it waited does not wait for ever in the report."""
+    """Whatever ends what waited ends the wait, also where nobody could say so."""
     wait = e.WaitStarted(**PLACE, kind="standby_lag", reason="71 MiB behind")
     other = e.WaitStarted(**PLACE, kind="blocker", reason="pid 12")
     history = [
@@ -111,15 +111,36 @@ def test_a_hold_ends_with_its_wait_its_step_or_its_run() -> None:
         make_record(e.WaitEnded(**PLACE, kind="standby_lag", seconds=2), after(2)),
         make_record(e.StepEnded(**PLACE, outcome="done", seconds=9), after(3)),
         make_record(wait, after(4)),
-        make_record(e.RunStarted(plan="shop", run_id=1, resumed=True, steps_total=1, steps_done=0), after(5)),
+        make_record(e.Reconnected(seconds=1), after(5)),
         make_record(wait, after(6)),
+        make_record(e.StepStarted(**PLACE, resumed=True), after(7)),
+        make_record(wait, after(8)),
     ]
-    holds = find_holds(history)
+    holds = find_holds(history, is_live=True)
     assert [(h.kind, h.ends_at) for h in holds] == [
         ("standby_lag", after(2)),
         ("blocker", after(3)),
         ("standby_lag", after(5)),
+        ("standby_lag", after(7)),
         ("standby_lag", None),
     ]
     assert holds[0].reason == "71 MiB behind"
     assert holds[0].place == "fill / backfill bot_id / users"
+
+
+def test_the_time_without_a_runner_is_not_held() -> None:
+    """Killed at two while it held, and resumed at nine: it held until it was last heard of, not for seven hours."""
+    wait: dict[str, Any] = {**PLACE, "kind": "standby_lag"}
+    resumed = e.RunStarted(plan="shop", run_id=1, resumed=True, steps_total=1, steps_done=0)
+    held = [
+        make_record(e.WaitStarted(**wait, reason="71 MiB behind"), after(0)),
+        make_record(e.WaitGoesOn(**wait, reason="90 MiB behind", seconds=10), after(10)),
+    ]
+    again = [
+        make_record(e.CheckFound(severity="warn", fact="x"), after(25_000)),
+        make_record(resumed, after(25_001)),
+    ]
+    for history, is_live in ([*held, *again], True), (held, False):
+        (hold,) = find_holds(history, is_live=is_live)
+        assert (hold.begins_at, hold.ends_at, hold.reason) == (after(0), after(10), "90 MiB behind")
+    assert find_holds(held, is_live=True)[0].ends_at is None

@@ -9,12 +9,16 @@ from typing import Final
 from online_migrate.journal.records import HistoryRecord
 from online_migrate.observe.views import Key, WaitView
 
-BEGIN: Final = frozenset({"wait_started", "wait_goes_on"})
-EVENTS: Final = (*sorted(BEGIN), "wait_ended", "step_ended", "step_failed", "run_started", "run_ended")
+_BEGIN: Final = frozenset({"wait_started", "wait_goes_on"})
+_END_ALL: Final = frozenset({"run_started", "run_ended", "reconnected"})
+"""whoever waited over a session that is lost has begun anew"""
+_END_STEP: Final = frozenset({"step_started", "step_ended", "step_failed"})
+EVENTS: Final = tuple(sorted(_BEGIN | _END_ALL | _END_STEP | {"wait_ended"}))
 """all that opens or closes a wait"""
 
-Open = Mapping[tuple[Key, str], WaitView]
-"""by place and kind"""
+Place = tuple[Key, str]
+"""of a wait, with its kind"""
+Open = Mapping[Place, WaitView]
 
 
 def find_waits(history: Iterable[HistoryRecord]) -> tuple[WaitView, ...]:
@@ -26,19 +30,28 @@ def follow(before: Open, news: Iterable[HistoryRecord]) -> Open:
     """The waits that are open after these events, which come after those of ``before``."""
     waits = dict(before)
     for record in news:
-        begins = record.event in BEGIN
-        if not begins and not waits:  # as it is mostly
-            continue
-        key, kind = (record.stage, record.step, record.table), str(record.fields.get("kind", ""))
-        if begins:
-            waits[key, kind] = _view(record, key, kind, waits.get((key, kind)))
-        elif record.event in {"run_started", "run_ended"}:
-            waits.clear()
-        elif record.event in {"step_ended", "step_failed"}:
-            waits = {place: wait for place, wait in waits.items() if place[0] != key}
-        elif record.event == "wait_ended":
-            waits.pop((key, kind), None)
+        take(waits, record)
     return waits
+
+
+def take(waits: dict[Place, WaitView], record: HistoryRecord) -> list[WaitView]:
+    """Note what the event opens; returns the waits that it ended, which are open no more."""
+    begins = record.event in _BEGIN
+    if not begins and not waits:  # as it is mostly
+        return []
+    key, kind = (record.stage, record.step, record.table), str(record.fields.get("kind", ""))
+    if begins:
+        waits[key, kind] = _view(record, key, kind, waits.get((key, kind)))
+        return []
+    return [waits.pop(place) for place in _ended(record.event, key, kind, waits)]
+
+
+def _ended(event: str, key: Key, kind: str, waits: Open) -> list[Place]:
+    if event in _END_ALL:
+        return list(waits)
+    if event in _END_STEP:
+        return [place for place in waits if place[0] == key]
+    return [(key, kind)] if event == "wait_ended" and (key, kind) in waits else []
 
 
 def _view(record: HistoryRecord, key: Key, kind: str, known: WaitView | None) -> WaitView:

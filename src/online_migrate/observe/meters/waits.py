@@ -32,13 +32,14 @@ class WaitMeter:
             e.WaitStarted: self._wait_started,
             e.WaitGoesOn: self._wait_started,
             e.WaitEnded: self._wait_ended,
+            e.StepStarted: self._step_over,
             e.StepEnded: self._step_over,
             e.StepFailed: self._step_over,
             e.RunEnded: self._end,
             e.StageEnded: self._forget_readings,
             e.Reading: self._reading,
             e.Retried: lambda v: self._m.retries.add((v.kind,), 1),
-            e.Reconnected: lambda _: self._m.reconnects.add((), 1),
+            e.Reconnected: self._reconnected,
         }
 
     def update(self, snapshot: Snapshot) -> None:
@@ -67,8 +68,13 @@ class WaitMeter:
         self._forget([wait] if wait in self._open else [])
 
     def _step_over(self, event: e.Event) -> None:
-        """It waits no longer, even if it failed while it did; others may."""
+        """It waits no longer, or not yet, even if it failed while it did; others may."""
         self._forget(wait for wait in self._open if wait[1:] == table_of(event))
+
+    def _reconnected(self, _: e.Reconnected) -> None:
+        """Whoever waited over a session that is lost has begun anew."""
+        self._m.reconnects.add((), 1)
+        self._forget(self._open)
 
     def _end(self, event: e.RunEnded) -> None:
         self._forget(self._open)

@@ -75,7 +75,9 @@ def _facts(snapshot: Snapshot) -> dict[str, Any]:
         "waits": [_wait_json(wait, snapshot.read_at) for wait in snapshot.waits],
         "blockers": [b.to_json() for b in find_blockers(snapshot)],
         "curve": None if curve is None else curve_json(curve),
-        "holds": [hold_json(h) for h in find_holds(snapshot.history) if is_in(h, curve)],
+        "holds": [
+            hold_json(h) for h in find_holds(snapshot.history, is_live=snapshot.is_live) if is_in(h, curve)
+        ],
         "events": [event_json(r) for r in newest_events(snapshot.history)],
     }
 

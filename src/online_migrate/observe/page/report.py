@@ -10,7 +10,14 @@ from typing import Any, Final
 from online_migrate.journal.store import ApprovalRecord, HistoryRecord, Journal, StageRecord
 from online_migrate.observe.page.document import curve_json, event_json, hold_json, newest_events, to_document
 from online_migrate.observe.page.locks import sum_locks
-from online_migrate.observe.page.throughput import Hold, covered_s, draw_curve, find_holds, find_work
+from online_migrate.observe.page.throughput import (
+    AROUND_A_RUN,
+    Hold,
+    covered_s,
+    draw_curve,
+    find_holds,
+    find_work,
+)
 from online_migrate.observe.page.verified import sum_verified
 from online_migrate.observe.snapshot import read_snapshot
 from online_migrate.observe.views import Snapshot
@@ -30,7 +37,7 @@ def read_report(connection: Connection, plan: str) -> dict[str, Any] | None:
     journal = Journal(connection)
     history = journal.read_history(snapshot.run_id)
     work = find_work(history, snapshot.steps, snapshot.read_at)
-    curve, holds = draw_curve(work), find_holds(history)
+    curve, holds = draw_curve(work), find_holds(history, is_live=snapshot.is_live)
     return to_document(snapshot) | {
         "curve": None if curve is None else curve_json(curve),
         "holds": [hold_json(hold) for hold in holds],
@@ -53,7 +60,7 @@ def make_report(
 ) -> dict[str, Any]:
     """The report's own part; pure."""
     now = snapshot.read_at
-    holds = find_holds(history)
+    holds = find_holds(history, is_live=snapshot.is_live)
     longest = sorted(holds, key=lambda hold: -_seconds(hold, now))[:HOLDS]
     shown = sorted(longest, key=lambda hold: hold.begins_at)
     return {
@@ -98,7 +105,7 @@ def find_away(history: Iterable[HistoryRecord], snapshot: Snapshot) -> list[dict
     for record in history:
         if record.event == "run_started" and last is not None:
             away.append(_away(last, record.at))
-        if record.event not in {"check_found", "tables_measured"}:  # around a run, not of it
+        if record.event not in AROUND_A_RUN:
             last = record
     is_over = snapshot.state == "done" or snapshot.is_live or snapshot.ended_at is not None
     if last is not None and not is_over:

@@ -8,14 +8,16 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from online_migrate.journal.store import HistoryRecord
-from online_migrate.observe.views import StepView
-from online_migrate.observe.waits import BEGIN
+from online_migrate.observe.views import StepView, WaitView
+from online_migrate.observe.waits import Place, take
 from online_migrate.observe.words import place_text
 
 BUCKETS: Final = 120
 """points of a curve at most: more is no more to see on a page"""
 RECENT_S: Final = 10.0
 """the rate of now is measured over this: one batch says little, and a small table is done between two looks"""
+AROUND_A_RUN: Final = frozenset({"check_found", "tables_measured"})
+"""events that are not of a runner at work"""
 _WIDTHS_S: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 43_200, 86_400)
 
 
@@ -127,25 +129,20 @@ def _spread(rows: list[float], work: Work, first: int, width: int) -> None:
             rows[bucket - first] += work.rows * overlap / (end - begin)
 
 
-def find_holds(history: Iterable[HistoryRecord]) -> tuple[Hold, ...]:
-    """Every wait, oldest first.  A run that ends, or begins anew, ends what was waited for; so does a step that ends."""
-    holds = list[Hold]()
-    begun = dict[tuple[str, str, str, str], HistoryRecord]()
+def find_holds(history: Iterable[HistoryRecord], *, is_live: bool) -> tuple[Hold, ...]:
+    """Every wait with what was told of it last, oldest first.
+
+    A runner that was killed while it held is taken to have held until the last that was heard of it.
+    """
+    holds, waits = list[Hold](), dict[Place, WaitView]()
+    heard_at: datetime | None = None
     for record in history:
-        key = (record.stage, record.step, record.table)
-        if record.event in BEGIN:  # its beginning may be older than what is looked at
-            begun.setdefault((*key, str(record.fields.get("kind", ""))), record)
-        if not begun:  # as it is mostly
-            continue
-        over = list[tuple[str, str, str, str]]()
-        if record.event in {"run_started", "run_ended"}:
-            over = list(begun)
-        elif record.event in {"step_ended", "step_failed"}:
-            over = [k for k in begun if k[:3] == key]
-        elif record.event == "wait_ended":
-            over = [k for k in begun if k == (*key, str(record.fields.get("kind", "")))]
-        holds += [_hold(begun.pop(k), record.at) for k in over]
-    holds += [_hold(record, None) for record in begun.values()]
+        over = take(waits, record)
+        until = heard_at if record.event == "run_started" else record.at
+        holds += [_hold(wait, until or record.at) for wait in over]
+        if record.event not in AROUND_A_RUN:
+            heard_at = record.at
+    holds += [_hold(wait, None if is_live else heard_at) for wait in waits.values()]
     return tuple(sorted(holds, key=lambda hold: hold.begins_at))
 
 
@@ -160,12 +157,12 @@ def covered_s(holds: Iterable[Hold], now: datetime) -> float:
     return covered
 
 
-def _hold(record: HistoryRecord, ends_at: datetime | None) -> Hold:
+def _hold(wait: WaitView, ends_at: datetime | None) -> Hold:
     return Hold(
-        kind=str(record.fields.get("kind", "")),
-        reason=str(record.fields.get("reason", "")),
-        place=place_text(record.stage, record.step, record.table),
-        begins_at=record.at,
+        kind=wait.kind,
+        reason=wait.reason,
+        place=place_text(wait.stage, wait.step, wait.table),
+        begins_at=wait.since,
         ends_at=ends_at,
     )
 
