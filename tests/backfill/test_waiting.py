@@ -79,6 +79,32 @@ def test_what_holds_us_is_told_again_with_its_figures(database: str) -> None:
     assert "9" in waits_of(heard, "query_queue")[-1].reason
 
 
+def test_a_hold_is_told_by_what_holds(database: str) -> None:
+    """The queue is short again and another reading is red by then: its name, its seconds, not the first one's."""
+    make_table(
+        database, 50, more="CREATE TABLE queue (depth int, errors int); INSERT INTO queue VALUES (7, 0)"
+    )
+    heard = Heard()
+    queries = [
+        HoldQuery(name=name, sql=f"SELECT {name} FROM queue", limit=5.0) for name in ("depth", "errors")
+    ]
+    timers = [
+        threading.Timer(0.8, do, [database, "UPDATE queue SET depth = 1, errors = 9"]),
+        threading.Timer(2.8, do, [database, "UPDATE queue SET errors = 0"]),
+    ]
+    for timer in timers:
+        timer.start()
+    hold = HoldWhen(queries=queries)
+    with workbench(database, "t", pace=UNTHROTTLED, hold_when=hold, emit=heard.emit) as bench:
+        assert Backfill(bench, table="t", column="c", value="1").run() == 50
+    for timer in timers:
+        timer.join()
+    told = [e for e in heard.events if isinstance(e, WaitStarted | WaitEnded)]
+    assert [e.kind for e in told] == ["query_depth"] * 2 + ["query_errors"] * 2
+    assert isinstance(told[2], WaitStarted)
+    assert "query_errors is 9" in told[2].reason
+
+
 def test_a_wait_that_is_cut_off_is_over() -> None:
     """A connection that is lost, a stop, a lock not had: its seconds are told all the same, and once."""
     heard: list[type[Event]] = []

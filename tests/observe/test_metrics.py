@@ -216,6 +216,18 @@ def test_a_reading_that_nobody_makes_any_more_is_gone() -> None:
     assert value(sink, "throttler_reason_info", throttler="wal", reason="… of … GB") is None
 
 
+def test_a_reading_is_gone_while_nobody_asks() -> None:
+    """A proof of a large table reads for minutes and asks no throttler: an age that stood still would say all is fresh."""
+    clock = MadeClock()
+    sink = sink_of([e.Reading(throttler="wal", utilisation=0.4, reason="x", age_s=0.3)], clock=clock)
+    clock.now += 10
+    sink.emit(e.Reading(throttler="queue", utilisation=0.4, reason="x", age_s=0.3))
+    clock.now += 10
+    assert value(sink, "throttler_reading_age_seconds", throttler="wal") is None
+    assert value(sink, "throttler_utilisation_ratio", throttler="wal") is None
+    assert value(sink, "throttler_reading_age_seconds", throttler="queue") == pytest.approx(0.3)
+
+
 def test_who_is_in_the_way_is_named_while_it_is() -> None:
     """An operator wants the process' number; figures that change with each look would be a series each."""
     place: Any = {"stage": "columns", "step": "add_column", "table": "users"}
@@ -269,6 +281,35 @@ def test_getting_on_is_told_from_being_busy() -> None:
     first = progress(0.1)
     assert progress(0.1) == first
     assert progress(0.2) != first
+
+
+@pytest.mark.parametrize(
+    ("phase", "waits_for", "gets_on"),
+    [
+        ("", (), True),
+        ("proving", (), True),
+        ("", ("pid 7",), False),
+        ("waiting for old snapshots", (), False),
+    ],
+)
+def test_a_read_of_which_the_server_says_no_share_gets_on(
+    phase: str, waits_for: tuple[str, ...], gets_on: bool
+) -> None:
+    """A VALIDATE or a proof of a large table takes its time: nobody is woken, and no share of 0 % is drawn."""
+    times = iter(range(100, 200))
+    place: Any = {"stage": "constraints", "step": "set_not_null", "table": "users"}
+    sink = sink_of([STARTED], now=lambda: float(next(times)))
+    read = e.LongStatement(
+        **place, statement="…", phase=phase, share_done=None, seconds=1, waits_for=waits_for
+    )
+    sink.emit(read)
+    first = value(sink, "progress_time_seconds")
+    sink.emit(read)
+    assert (value(sink, "progress_time_seconds") != first) == gets_on
+    assert value(sink, "long_statement_done_ratio", **place) is None
+    assert value(sink, "long_statement_seconds", **place) == 1
+    sink.emit(e.LateRows(**place, rows=1, more=False))
+    assert value(sink, "long_statement_seconds", **place) is None
 
 
 def test_late_rows_count_against_coverage_only_after_the_backfill() -> None:

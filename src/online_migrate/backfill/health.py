@@ -31,16 +31,16 @@ class Health:
         """While a throttler is red, wait, and say why; True where we waited."""
         bench = self._bench
         self._read()
-        worst = self._throttle.worst()
-        if worst is None or not worst.is_red:
+        red = self._throttle.held_by()
+        if red is None:
             return False
-        with Waiting(bench.emit, bench.clock, worst.name) as waiting:
-            while worst is not None and worst.is_red:
-                waiting.tell(worst.reason)
+        with Waiting(bench.emit, bench.clock, red.name) as waiting:
+            while red is not None:
+                waiting.tell(red.reason, red.name)
                 bench.clock.wait(HOLD_LOOK_S, bench.signal)
                 bench.ensure_going()
                 self._read()
-                worst = self._throttle.worst()
+                red = self._throttle.held_by(red.name)
         return True
 
     def _read(self) -> None:

@@ -11,7 +11,7 @@ from online_migrate.postgres.lock_window import TELL_EVERY_S
 
 
 class Waiting:
-    """Of one kind.  Begins with the first :meth:`tell`; ends with the ``with`` block, however that is left."""
+    """Of one kind at a time.  Begins with the first :meth:`tell`; ends with the ``with`` block, however that is left."""
 
     def __init__(self, emit: Callable[..., None], clock: Clock, kind: str) -> None:
         self._emit = emit
@@ -25,8 +25,11 @@ class Waiting:
         """Is there something to tell now?"""
         return self._began is None or self._clock.monotonic() - self._told >= TELL_EVERY_S
 
-    def tell(self, reason: str) -> None:
-        """Why we wait, as it is now; heard where it is due."""
+    def tell(self, reason: str, kind: str | None = None) -> None:
+        """Why we wait, as it is now; heard where it is due.  Another kind is another wait."""
+        if kind not in (None, self._kind):
+            self.end()
+            self._kind = kind
         if not self.is_due:
             return
         now = self._told = self._clock.monotonic()

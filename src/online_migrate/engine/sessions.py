@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import psycopg
 import tenacity
 
+from online_migrate.backfill.waiting import Waiting
 from online_migrate.clock import Clock, Signal
 from online_migrate.errors import ConnectionFailed, Interrupted, LeaseLost
 from online_migrate.events import Reconnected, Retried
@@ -117,16 +118,18 @@ class Sessions:
         Raises :class:`LeaseLost` where another runner took over meanwhile: memory is never ahead of the journal.
         """
         began = self.clock.monotonic()
+        waiting = Waiting(self.emit, self.clock, "connection")
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((ConnectionFailed, psycopg.Error)),
             stop=tenacity.stop_after_delay(RECONNECT_FOR_S) | tenacity.stop_when_event_set(self.signal.event),
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE_S),
             sleep=tenacity.sleep_using_event(self.signal.event),
-            before_sleep=self._say_retried,
+            before_sleep=lambda state: self._say_retried(state, waiting),
             reraise=True,
         )
         try:
-            retrying(self._open_again, fence)
+            with waiting:
+                retrying(self._open_again, fence)
         except (ConnectionFailed, psycopg.Error) as error:
             if self.signal.is_stopping:
                 raise Interrupted(f"stopped while the connection was lost: {self.signal.reason}") from error
@@ -146,13 +149,15 @@ class Sessions:
                 raise LeaseLost(str(error.diag.message_primary)) from error
             raise
 
-    def _say_retried(self, state: tenacity.RetryCallState) -> None:
+    def _say_retried(self, state: tenacity.RetryCallState, waiting: Waiting) -> None:
         error = state.outcome.exception() if state.outcome else None
+        text = " ".join(str(error).split())
+        waiting.tell(f"the connection is lost: {text}")
         self.emit(
             Retried,
             kind="connection",
             attempt=state.attempt_number,
-            error=" ".join(str(error).split()),
+            error=text,
             pause_s=state.upcoming_sleep,
         )
 

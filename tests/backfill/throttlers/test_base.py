@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from online_migrate.backfill.throttlers.base import OUR_PIDS, AgedReading, Reading, Throttle, bounded
+from online_migrate.backfill.throttlers.base import OUR_PIDS, Reading, Throttle, bounded
 from online_migrate.clock import Signal
 from online_migrate.journal.lease import hold_shared
 from online_migrate.postgres.connection import Connection, Connector
@@ -49,26 +49,34 @@ def clock() -> StillClock:
     return StillClock()
 
 
-def worst_of(throttle: Throttle) -> AgedReading:
-    worst = throttle.worst()
-    assert worst is not None
-    return worst
-
-
 def test_the_worst_decides(connection: Connection, clock: StillClock) -> None:
     """One that is red holds, however healthy the others are, and its name and reason are what people see."""
     low, high = Gauge("low", 0.1), Gauge("high", 0.7)
-    throttle = Throttle([low, high], clock)
+    throttle = Throttle([low, high], clock, every_s=0)
     throttle.read(connection)
-    assert (worst_of(throttle).name, throttle.is_red) == ("high", False)
+    assert throttle.held_by() is None
     low.utilisation = 1.0
-    clock.now += 1
+    assert held_by(throttle, connection) == ("low", "low says so")
+    high.utilisation = 2.0
+    assert held_by(throttle, connection) == ("high", "high says so")
+
+
+def test_who_was_named_holds_until_it_is_green(connection: Connection, clock: StillClock) -> None:
+    """Of two that are red at once none is told anew at each look; once it is green, the other is named."""
+    first, second = Gauge("first", 1.5), Gauge("second", 1.1)
+    throttle = Throttle([first, second], clock, every_s=0)
+    assert held_by(throttle, connection) == ("first", "first says so")
+    first.utilisation, second.utilisation = 1.0, 3.0
+    assert held_by(throttle, connection, "first") == ("first", "first says so")
+    first.utilisation = 0.1
+    assert held_by(throttle, connection, "first") == ("second", "second says so")
+
+
+def held_by(throttle: Throttle, connection: Connection, named: str = "") -> tuple[str, str]:
     throttle.read(connection)
-    assert (worst_of(throttle).name, worst_of(throttle).reason, throttle.is_red) == (
-        "low",
-        "low says so",
-        True,
-    )
+    red = throttle.held_by(named)
+    assert red is not None
+    return red.name, red.reason
 
 
 def test_red_decides_before_high(connection: Connection, clock: StillClock) -> None:
@@ -77,25 +85,23 @@ def test_red_decides_before_high(connection: Connection, clock: StillClock) -> N
     throttle = Throttle([was_red, high], clock, every_s=0)
     throttle.read(connection)
     was_red.utilisation = 0.95
-    throttle.read(connection)
-    assert (worst_of(throttle).name, throttle.is_red) == ("was_red", True)
+    assert held_by(throttle, connection)[0] == "was_red"
     was_red.utilisation = 0.89
     throttle.read(connection)
-    assert (worst_of(throttle).name, throttle.is_red) == ("high", False)
+    assert throttle.held_by() is None
 
 
 def test_nothing_to_watch_never_holds(connection: Connection, clock: StillClock) -> None:
     """A plan that names no reading runs unheld."""
     throttle = Throttle([], clock)
     assert throttle.read(connection) == ()
-    assert throttle.worst() is None
-    assert not throttle.is_red
+    assert throttle.held_by() is None
 
 
 def test_it_holds_before_the_first_answer(connection: Connection, clock: StillClock) -> None:
     """Nothing known is red, not green: at the start, and where the first question fails."""
     throttle = Throttle([Gauge("gauge", None)], clock)
-    assert throttle.is_red
+    assert throttle.held_by() is not None
     reading = throttle.read(connection)[0]
     assert reading.is_red
     assert reading.reason == "gauge has not answered for 0 ms: division by zero"
@@ -128,9 +134,9 @@ def test_one_that_was_red_stays_red_while_silent(connection: Connection, clock: 
     gauge.utilisation = None
     for _ in range(20):
         clock.now += 1
-        throttle.read(connection)
-        assert throttle.is_red
-        assert worst_of(throttle).utilisation == 2.0
+        (reading,) = throttle.read(connection)
+        assert reading.is_red
+        assert reading.utilisation == 2.0
 
 
 def test_readings_grow_old_while_nobody_asks(connection: Connection, clock: StillClock) -> None:
@@ -138,8 +144,9 @@ def test_readings_grow_old_while_nobody_asks(connection: Connection, clock: Stil
     throttle = Throttle([Gauge("gauge", 0.2)], clock)
     throttle.read(connection)
     clock.now += 60
-    assert throttle.is_red
-    assert worst_of(throttle).reason == "gauge has not answered for 60 s: it was not asked again"
+    red = throttle.held_by()
+    assert red is not None
+    assert red.reason == "gauge has not answered for 60 s: it was not asked again"
 
 
 def test_each_is_asked_at_most_once_a_second(connection: Connection, clock: StillClock) -> None:

@@ -158,15 +158,14 @@ class Throttle:
         now = self._clock.monotonic()
         return tuple(s.aged(now, self._stale_after_s) for s in self._states)
 
-    def worst(self) -> AgedReading | None:
-        """The reading that decides; None where there is no throttler.  Grows old while nobody reads, and then red."""
-        return max(self.readings(), key=lambda r: (r.is_red, r.utilisation), default=None)
+    def held_by(self, named: str = "") -> AgedReading | None:
+        """The reading that holds us; None where none is red.  While nobody reads, readings grow old, and then red.
 
-    @property
-    def is_red(self) -> bool:
-        """Whether we hold."""
-        worst = self.worst()
-        return worst is not None and worst.is_red
+        It is the worst, but that of ``named``, which was told before, for as long as it is red: two do not take turns.
+        """
+        red = [r for r in self.readings() if r.is_red]
+        still = next((r for r in red if r.name == named), None)
+        return still or max(red, key=lambda r: r.utilisation, default=None)
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from online_migrate.observe.meters.base import Handlers, Now, table_of
 from online_migrate.observe.metric_definitions import WaitMetrics
 from online_migrate.observe.views import Snapshot
 
+READ_WITHIN_S = 15.0
+"""a throttler whose reading was told longer ago is not asked now: a proof reads, a table is locked, the pass is over"""
 Wait = tuple[str, str, str, str]
 """its kind and its place"""
 
@@ -23,6 +25,8 @@ class WaitMeter:
         """waits and their reasons"""
         self._since: dict[str, float] = {}
         """kinds with an open wait, and until when its time is counted"""
+        self._told: dict[str, float] = {}
+        """throttlers, and when their reading was told"""
         metrics.reconnects.add(())
 
     @property
@@ -46,11 +50,17 @@ class WaitMeter:
         """Nothing of it is in the journal."""
 
     def count(self) -> None:
-        """Count the time of open waits up to now: before each scrape, which may be a hair later than an event."""
+        """Count the time of open waits up to now: before each scrape, which may be a hair later than an event.
+
+        And a reading that nobody makes any more is gone: it would look like news.
+        """
         for kind, since in tuple(self._since.items()):
             now = max(self._monotonic(), since)
             self._m.waited.add((kind,), now - since)
             self._since[kind] = now
+        for throttler, told in tuple(self._told.items()):
+            if self._monotonic() - told > READ_WITHIN_S:
+                self._forget_reading(throttler)
 
     def _begin(self, _: e.RunStarted) -> None:
         self._show("blocker")
@@ -96,12 +106,17 @@ class WaitMeter:
             self._since.pop(kind, None)
 
     def _reading(self, event: e.Reading) -> None:
+        self._told[event.throttler] = self._monotonic()
         self._m.utilisation.set((event.throttler,), event.utilisation)
         self._m.age.set((event.throttler,), event.age_s)
         self._m.reason.show((event.throttler,), [event.reason])
 
     def _forget_readings(self, _: e.Event) -> None:
-        """Nobody reads any more: what was read last would look like news."""
-        self._m.utilisation.clear()
-        self._m.age.clear()
-        self._m.reason.hide_all()
+        for throttler in tuple(self._told):
+            self._forget_reading(throttler)
+
+    def _forget_reading(self, throttler: str) -> None:
+        del self._told[throttler]
+        self._m.utilisation.set((throttler,), None)
+        self._m.age.set((throttler,), None)
+        self._m.reason.hide((throttler,))
