@@ -9,7 +9,7 @@ from grafana_foundation_sdk.models import dashboard as model
 from grafana.depth_server import application, growth, runner, standbys
 from grafana.night import ORANGE_FROM_ONE, Panels, texts
 from grafana.panels import Spec, bars, states, table, time_series
-from grafana.queries import PLAN_TABLE, STAGE, TABLE, metric, quantile, rate
+from grafana.queries import PLAN_TABLE, STAGE, TABLE, last, metric, quantile, rate
 
 HALF: Final = (12, 8)
 
@@ -17,13 +17,13 @@ HALF: Final = (12, 8)
 def tables() -> Panels:
     """Which table is where?"""
     columns = {
-        "Rows done": (metric("backfill_rows_done", TABLE), "short"),
-        "Rows expected": (metric("backfill_rows_expected", TABLE), "short"),
-        "Done": (metric("backfill_done_ratio", TABLE), "percentunit"),
+        "Rows done": (last("backfill_rows_done", TABLE), "short"),
+        "Rows expected": (last("backfill_rows_expected", TABLE), "short"),
+        "Done": (last("backfill_done_ratio", TABLE), "percentunit"),
         "Rows per second": (rate("backfill_rows_total", TABLE), "rowsps"),
         "Time left": (metric("backfill_eta_seconds", TABLE), "s"),
-        "Batches": (metric("backfill_batches_total", TABLE), "short"),
-        "Late rows": (metric("backfill_late_rows", TABLE), "short"),
+        "Batches": (last("backfill_batches_total", TABLE), "short"),
+        "Late rows": (last("backfill_late_rows", TABLE), "short"),
     }
     names = {f"Value #{chr(ord('A') + n)}": title for n, title in enumerate(columns)}
     merged = model.DataTransformerConfig(id_val="merge", options={})
@@ -32,7 +32,7 @@ def tables() -> Panels:
         options={"excludeByName": {"Time": True}, "renameByName": {"table": "Table", **names}},
     )
     yield table(
-        Spec("Tables", "Rows, speed and time left of each table. Late rows came after the pass, and are swept up.",
+        Spec("Tables", "Rows, speed and time left of each table. Late rows came after the pass, and are swept up. Batches are this process'.",
              {title: f"max by (table) ({expr})" for title, (expr, _) in columns.items()}, unit="short", size=(24, 12)),
         [merged, organized],
         {title: {"unit": unit} for title, (_, unit) in columns.items()}
@@ -43,7 +43,7 @@ def tables() -> Panels:
     )
     yield table(
         Spec("Steps by table", "The state of every step on every table.",
-             {"": f"max by (table, step) ({metric('step_state', TABLE)})"}, size=(24, 12), mappings=states()),
+             {"": f"max by (table, step) ({last('step_state', TABLE)})"}, size=(24, 12), mappings=states()),
         [matrix],
     )  # fmt: skip
 
@@ -74,7 +74,7 @@ def batches() -> Panels:
         stack=True,
     )  # fmt: skip
     yield time_series(
-        Spec("Late rows and locked rows", "Rows found without a value after the pass, and batches that left locked rows to the sweep.",
+        Spec("Late rows and locked rows", "Rows found without a value after the pass, and this process' batches that left locked rows to the sweep.",
              {"late rows": f"sum({metric('backfill_late_rows', TABLE)})",
               "batches with locked rows": f"sum({metric('backfill_skipped_batches_total', STAGE)})"},
              unit="short", low=0, decimals=0, runbook="late-rows")
@@ -94,8 +94,8 @@ def throttlers() -> Panels:
              steps=[(None, "green"), (15.0, "red")], runbook="throttler-blind")
     )  # fmt: skip
     yield bars(
-        Spec("Time waited", "Time in which a wait of the kind was open, of this process.",
-             {"{{kind}}": metric("wait_seconds_total")}, unit="s", low=0)
+        Spec("Time waited", "Time in which a wait of the kind was open, of this process; the report has all of it.",
+             {"{{kind}}": last("wait_seconds_total")}, unit="s", low=0)
     )  # fmt: skip
     yield texts(
         Spec("Their words", "Each one's last word, without its figures.", {"": metric("throttler_reason_info")}, size=(24, 6)),
@@ -116,7 +116,7 @@ def locks() -> Panels:
              steps=[(None, "green"), (0.8, "red")])
     )  # fmt: skip
     yield time_series(
-        Spec("Gave way by step", "Strong locks that were not had in time, and looks that found sessions in the way.",
+        Spec("Gave way by step", "Strong locks that were not had in time, and looks that found sessions in the way. Counted anew by each process.",
              {"gave way {{step}}": f"sum by (step) ({metric('lock_retries_total', STAGE)})",
               "in the way {{step}}": f"sum by (step) ({metric('blockers_seen_total', STAGE)})"},
              unit="short", low=0, decimals=0, runbook="blockers")
@@ -127,10 +127,10 @@ def locks() -> Panels:
 def _worst() -> Panels:
     """The worst tables, and when a window last committed."""
     for title, name, limit, text in (
-        ("Longest hold by table", "lock_hold_max_seconds", 0.05, "The longest time that a strong lock was held; the target is 50 ms."),
-        ("Longest wait by table", "lock_wait_max_seconds", 0.8, "The longest time that the application could have stood behind us."),
+        ("Longest hold by table", "lock_hold_max_seconds", 0.05, "The longest time that this process held a strong lock; the target is 50 ms."),
+        ("Longest wait by table", "lock_wait_max_seconds", 0.8, "The longest time that the application could have stood behind this process."),
     ):  # fmt: skip
-        expr = f"topk(15, max by (table) ({metric(name, TABLE)}))"
+        expr = f"topk(15, max by (table) ({last(name, TABLE)}))"
         yield bars(
             Spec(
                 title,
@@ -143,14 +143,15 @@ def _worst() -> Panels:
             )
         )
     yield time_series(
-        Spec("Exposure", "Time in which the application could have stood behind us, of the worst tables, and the budgets.",
+        Spec("Exposure", "Time in which the application could have stood behind us, of the worst tables, and the budgets. Both"
+             " begin anew with each process.",
              {"{{table}}": f"topk(5, sum by (table) ({metric('lock_exposure_seconds_total', PLAN_TABLE)}))",
               "budget of a {{scope}}": metric("lock_exposure_budget_seconds")},
              unit="s", size=(8, 10), low=0, runbook="exposure-spent")
     )  # fmt: skip
     yield table(
-        Spec("Last lock windows", "When a lock window of each step last committed.",
-             {"": f"max by (stage, step) ({metric('lock_last_held_time_seconds', STAGE)}) * 1000"},
+        Spec("Last lock windows", "When a lock window of each step last committed, in this process.",
+             {"": f"max by (stage, step) ({last('lock_last_held_time_seconds', STAGE)}) * 1000"},
              unit="dateTimeAsLocal", size=(24, 6)),
         [model.DataTransformerConfig(id_val="organize", options={"excludeByName": {"Time": True}, "renameByName": {"Value": "Held at"}})],
     )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Final
 
 from grafana.night import HALF, Panels
 from grafana.panels import Spec, bars, time_series
-from grafana.queries import PLAN_TABLE, metric, rate
+from grafana.queries import PLAN_TABLE, last, metric, rate
 
 EXPORTER: Final = "From postgres_exporter, where Prometheus scrapes one; empty without."
 
@@ -49,10 +49,10 @@ def growth() -> Panels:
         ("Growth of tables", "table_size_bytes"),
         ("Growth of indexes", "table_index_size_bytes"),
     ):
-        size = metric(name, PLAN_TABLE)
+        size, now = metric(name, PLAN_TABLE), last(name, PLAN_TABLE)
         yield bars(
-            Spec(title, "Size now by the smallest size in the time shown, where it grew most.",
-                 {"{{table}}": f"topk(15, max by (table) ({size}) / min by (table) (min_over_time({size}[$__range]) > 0))"},
+            Spec(title, "Size when last read by the smallest size in the time shown, where it grew most.",
+                 {"{{table}}": f"topk(15, max by (table) ({now}) / min by (table) (min_over_time({size}[$__range]) > 0))"},
                  unit="percentunit", size=(8, 10), low=1, steps=[(None, "green"), (1.2, "orange"), (1.5, "red")])
         )  # fmt: skip
     yield time_series(

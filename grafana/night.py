@@ -8,7 +8,7 @@ from typing import Any, Final
 from grafana_foundation_sdk.models import dashboard as model
 
 from grafana.panels import Spec, Steps, bars, stat, states, table, time_series, timeline, words
-from grafana.queries import PLAN, PLAN_TABLE, STAGE, TABLE, metric, rate
+from grafana.queries import PLAN, PLAN_TABLE, REMEMBERED, STAGE, TABLE, is_ended, last, metric, rate
 
 Panels = Iterable[Any]
 """builders of panels; those of the SDK have no common type of their own"""
@@ -25,17 +25,18 @@ BUDGET: Final[Steps] = [(None, "green"), (0.5, "orange"), (0.8, "red")]
 def safe() -> Panels:
     """Are we safe?"""
     yield stat(
-        Spec("Run", "State of the run, as its runner last said. One that died shows in the heartbeat.",
-             {"": metric("run_state")}, size=SMALL, mappings=states(), runbook="run-failed")
+        Spec("Run", "State of the run, as its runner last said: one that was killed still says that it runs, and its heartbeat is red.",
+             {"": last("run_state")}, size=SMALL, mappings=states(), runbook="run-failed")
     )  # fmt: skip
     yield stat(
-        Spec("Heartbeat", "Since the runner last beat. From 60 s on it counts as dead, and another may take over.",
-             {"": f"time() - {metric('heartbeat_time_seconds')}"}, unit="s", size=SMALL, decimals=0,
+        Spec("Heartbeat", "Since the runner last beat. From 60 s on it counts as dead, and another may take over. Empty once the run has ended.",
+             {"": f"time() - {last('heartbeat_time_seconds')} unless {is_ended()}"}, unit="s", size=SMALL, decimals=0,
              steps=[(None, "green"), (15.0, "orange"), (60.0, "red")], runbook="heartbeat-late")
     )  # fmt: skip
     yield stat(
-        Spec("Lease", "Whether this runner may write. Another one that took over ends this one with exit code 6.",
-             {"": metric("lease_held")}, size=SMALL, steps=[(None, "red"), (1.0, "green")],
+        Spec("Lease", "Whether this runner may write, as it last said. Another one that took over ends this one with exit code 6."
+             " Empty once the run has ended otherwise.",
+             {"": f"{last('lease_held')} == 0 or {last('lease_held')} unless {is_ended()}"}, size=SMALL, steps=[(None, "red"), (1.0, "green")],
              mappings=words({0: ("lost", "red"), 1: ("held", "green")}), runbook="lease-lost")
     )  # fmt: skip
     yield from _bounds()
@@ -45,30 +46,31 @@ def safe() -> Panels:
 def _bounds() -> Panels:
     yield stat(
         Spec("Exposure spent", "Time in which the application could have stood behind our locks, by what the plan allows"
-             " to the run. Spent, the run ends with exit code 4.",
-             {"": f"sum({metric('lock_exposure_seconds_total')})"
-                  f" / max({metric('lock_exposure_budget_seconds', RUN_SCOPE)})"},
+             " to the run. Spent, the run ends with exit code 4. Counted by this process: the next one begins anew.",
+             {"": f"sum({last('lock_exposure_seconds_total')})"
+                  f" / max({last('lock_exposure_budget_seconds', RUN_SCOPE)})"},
              unit="percentunit", size=SMALL, steps=BUDGET, runbook="exposure-spent")
     )  # fmt: skip
     yield stat(
         Spec("Longest hold", "The longest time that a strong lock was held by this process; the target is 50 ms.",
-             {"": f"max({metric('lock_hold_max_seconds', STAGE)})"}, unit="s", size=SMALL,
+             {"": f"max({last('lock_hold_max_seconds', STAGE)})"}, unit="s", size=SMALL,
              steps=[(None, "green"), (0.05, "orange"), (0.5, "red")])
     )  # fmt: skip
     yield stat(
         Spec("Slowest standby", "WAL that the slowest standby has yet to replay, by what the plan allows. Empty without"
-             " a standby, or where the plan sets no bound.",
+             " a standby, without a runner that reads it, or where the plan sets no bound.",
              {"": f"max({metric('standby_lag_bytes')}) / max({metric('standby_lag_budget_bytes')})"},
              unit="percentunit", size=SMALL, steps=BUDGET, runbook="standby-lag")
     )  # fmt: skip
     yield stat(
         Spec("Late rows after the claim", "Rows without a value that were found after the backfill had proven that none was"
-             " left: somebody writes without one.",
-             {"": f"sum({metric('late_rows_after_coverage_total', STAGE)})"}, size=SMALL, steps=RED_FROM_ONE,
+             " left: somebody writes without one. Counted by this process.",
+             {"": f"sum({last('late_rows_after_coverage_total', STAGE)})"}, size=SMALL, steps=RED_FROM_ONE,
              runbook="late-rows")
     )  # fmt: skip
     yield stat(
-        Spec("Multixacts", "Their age by vacuum_multixact_failsafe_age, or their members by their space: the worse. Healthy is below a half.",
+        Spec("Multixacts", "Their age by vacuum_multixact_failsafe_age, or their members by their space: the worse. Healthy is below a half."
+             " Empty without a runner that reads them.",
              {"": f"max({metric('multixact_used_ratio')})"}, unit="percentunit", size=SMALL, steps=HALF,
              runbook="multixacts")
     )  # fmt: skip
@@ -77,21 +79,22 @@ def _bounds() -> Panels:
 def _course() -> Panels:
     yield stat(
         Spec("Failures", "Steps that failed in this process.",
-             {"": f"sum({metric('step_failures_total', STAGE)})"}, size=SMALL, steps=RED_FROM_ONE, runbook="run-failed")
+             {"": f"sum({last('step_failures_total', STAGE)})"}, size=SMALL, steps=RED_FROM_ONE, runbook="run-failed")
     )  # fmt: skip
     yield stat(
-        Spec("Gates that wait", "Stages that wait for `online-migrate approve`.",
-             {"": f"sum({metric('gate_waiting', STAGE)})"}, size=SMALL, steps=ORANGE_FROM_ONE, runbook="gate-waiting")
+        Spec("Gates that wait", "Stages that wait for `online-migrate approve`, as a runner last saw it: it ends at the gate.",
+             {"": f"sum({last('gate_waiting', STAGE)})"}, size=SMALL, steps=ORANGE_FROM_ONE, runbook="gate-waiting")
     )  # fmt: skip
     yield stat(
-        Spec("Last progress", "Since something last got on: a batch, a lock that was had, a step, a build's share.",
-             {"": f"time() - {metric('progress_time_seconds')}"}, unit="s", size=SMALL, decimals=0,
+        Spec("Last progress", "Since something last got on: a batch, a lock that was had, a step, a build's share."
+             " Empty once the run has ended.",
+             {"": f"time() - {last('progress_time_seconds')} unless {is_ended()}"}, unit="s", size=SMALL, decimals=0,
              steps=[(None, "green"), (120.0, "orange"), (600.0, "red")], runbook="stalled")
     )  # fmt: skip
     yield stat(
-        Spec("At work for", "Since this process began, with its version.",
+        Spec("At work for", "Since this process began, with its version. Empty where none is there.",
              {"{{version}}": f"(time() - {metric('run_start_time_seconds')})"
-                             f" * on (plan) group_left (version) {metric('build_info')}"},
+                             f" * on (job, instance) group_left (version) {metric('build_info')}"},
              unit="s", size=SMALL, decimals=0),
         with_name=True,
     )  # fmt: skip
@@ -101,11 +104,11 @@ def far() -> Panels:
     """How far are we, and how long will it take?"""
     yield stat(
         Spec("Steps done", "Steps that are done of all steps of the plan over all its tables, earlier runs included.",
-             {"": f"{metric('run_steps_done')} / {metric('run_steps')}"}, unit="percentunit", size=(6, 4), low=0, high=1)
+             {"": f"{last('run_steps_done')} / {last('run_steps')}"}, unit="percentunit", size=(6, 4), low=0, high=1)
     )  # fmt: skip
     yield stat(
         Spec("Rows filled", "Rows that have their value of the rows that the catalog expects; an estimate until the end.",
-             {"": f"clamp_max(sum({metric('backfill_rows_done', TABLE)}) / sum({metric('backfill_rows_expected', TABLE)}), 1)"},
+             {"": f"clamp_max(sum({last('backfill_rows_done', TABLE)}) / sum({last('backfill_rows_expected', TABLE)}), 1)"},
              unit="percentunit", size=(6, 4), low=0, high=1)
     )  # fmt: skip
     yield stat(
@@ -113,15 +116,16 @@ def far() -> Panels:
              {"": f"max({metric('backfill_eta_seconds', TABLE)})"}, unit="s", size=(6, 4))
     )  # fmt: skip
     yield stat(
-        Spec("Steps under way", "Steps that this process has begun and not ended.", {"": metric("run_steps_open")}, size=(6, 4))
+        Spec("Steps under way", "Steps that this process has begun and not ended; what a killed one left, the next one does.",
+             {"": last("run_steps_open")}, size=(6, 4))
     )  # fmt: skip
     yield timeline(
         Spec("Stages", "Pending, at its gate, running, done or failed.", {"{{stage}}": metric("stage_state", STAGE)},
              size=(16, 8), mappings=states())
     )  # fmt: skip
     yield bars(
-        Spec("Stages took", "How long the stages took that are done.",
-             {"{{stage}}": metric("stage_duration_seconds", STAGE)}, unit="s", size=(8, 8))
+        Spec("Stages took", "How long this process worked at the stages that are done; the report has the parts of earlier ones.",
+             {"{{stage}}": last("stage_duration_seconds", STAGE)}, unit="s", size=(8, 8))
     )  # fmt: skip
     yield time_series(
         Spec("Rows per second", "Rows that this process fills, all tables together.",
@@ -181,13 +185,13 @@ def in_the_way() -> Panels:
              runbook="blockers")
     )  # fmt: skip
     yield time_series(
-        Spec("Gave way", "Strong locks that were not had in time: all was rolled back, and tried again later.",
+        Spec("Gave way", "Strong locks that were not had in time: all was rolled back, and tried again later. Counted anew by each process.",
              {"{{step}}": f"sum by (step) ({metric('lock_retries_total', STAGE)})"}, unit="short", low=0, decimals=0,
              runbook="exposure-spent")
     )  # fmt: skip
     yield bars(
-        Spec("Exposure by table", "Time in which the application could have stood behind our locks, the ten worst tables.",
-             {"{{table}}": f"topk(10, sum by (table) ({metric('lock_exposure_seconds_total', PLAN_TABLE)}))"}, unit="s", low=0,
+        Spec("Exposure by table", "Time in which the application could have stood behind our locks, the ten worst tables, by this process.",
+             {"{{table}}": f"topk(10, sum by (table) ({last('lock_exposure_seconds_total', PLAN_TABLE)}))"}, unit="s", low=0,
              runbook="exposure-spent")
     )  # fmt: skip
     yield time_series(
@@ -202,22 +206,22 @@ def wrong() -> Panels:
              5: ("verification", "red"), 6: ("lease lost", "red"), 7: ("journal", "red"), 8: ("connection", "red"),
              75: ("at a gate", "orange"), 130: ("interrupted", "orange")}  # fmt: skip
     yield stat(
-        Spec("Exit code", "What the process ended with, in words; empty while it runs.",
-             {"": f"last_over_time({metric('run_exit_code')}[$__range])"}, size=SMALL, mappings=words(exits), runbook="run-failed")
+        Spec("Exit code", "What the process ended with, in words. Empty while it runs, and where it was killed.",
+             {"": f"{last('run_exit_code')} and {is_ended()}"}, size=SMALL, mappings=words(exits), runbook="run-failed")
     )  # fmt: skip
     yield stat(
-        Spec("Last failure", "When a run last ended in a failure.",
-             {"": "max(last_over_time(" + metric("run_end_time_seconds", FAILED) + "[$__range])) * 1000"},
+        Spec("Last failure", "When a run last ended in a failure, of the last day.",
+             {"": f"max(max_over_time({metric('run_end_time_seconds', FAILED)}[{REMEMBERED}])) * 1000"},
              unit="dateTimeFromNow", size=SMALL, steps=RED_FROM_ONE,
              mappings=words({0: ("none", "green")}), runbook="run-failed")
     )  # fmt: skip
     for title, name, description in (
-        ("Errors", "run_errors_total", "Runs of this process that ended in an error."),
-        ("Tried again", "retries_total", "Statements that were tried again after an error."),
-        ("Reconnects", "reconnects_total", "Lost connections that were regained."),
+        ("Errors", "run_errors_total", "1 where this process ended in an error."),
+        ("Tried again", "retries_total", "Statements that this process tried again after an error."),
+        ("Reconnects", "reconnects_total", "Lost connections that this process regained."),
         ("Metrics' own errors", "metrics_errors_total", "Events that the metrics could not take in: a defect of ours."),
     ):  # fmt: skip
-        yield stat(Spec(title, description, {"": f"sum({metric(name)})"}, size=SMALL, steps=ORANGE_FROM_ONE))
+        yield stat(Spec(title, description, {"": f"sum({last(name)})"}, size=SMALL, steps=ORANGE_FROM_ONE))
 
 
 def texts(spec: Spec, columns: dict[str, str]) -> Any:

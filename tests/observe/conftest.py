@@ -1,4 +1,4 @@
-"""A real browser for the tests of the page: Debian's Chromium, driven by playwright."""
+"""A real browser for the tests of the page, Debian's Chromium, driven by playwright; and a night that was lived through."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.observe.night import Night, lived_through
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -26,3 +28,10 @@ def browser() -> Iterator[Browser]:
         )
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope="session")
+def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
+    """Once for all who look at it; it takes half a minute."""
+    with lived_through(tmp_path_factory.mktemp("night")) as night:
+        yield night

@@ -38,6 +38,16 @@ def expressions() -> Iterator[tuple[str, str]]:
                 yield f"{uid}: {panel['title']}", target["expr"]
 
 
+def figures() -> Iterator[tuple[str, str]]:
+    """What is asked for one moment and not over time: each panel's title, or each column's, with its expression."""
+    for uid in PAGES:
+        for panel in panels(uid):
+            for target in panel["targets"]:
+                if target.get("instant"):
+                    is_column = len(panel["targets"]) > 1
+                    yield target["legendFormat"] if is_column else panel["title"], target["expr"]
+
+
 def marks() -> Iterator[tuple[str, str]]:
     """Every annotation's name with its expression; both dashboards have the same."""
     for annotation in committed(next(iter(PAGES)))["annotations"]["list"]:

@@ -11,6 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from grafana.dashboard import FOLDER, PAGES, RUNBOOK, to_text
+from grafana.queries import last
 from online_migrate.observe.metrics import MetricsSink, metric_names
 from tests.observe.dashboards import Panel, committed, expressions, marks, metrics_of, panels, put_in
 
@@ -135,6 +136,36 @@ def test_links_lead_to_entries_of_the_runbook(uid: str) -> None:
     linked = {link["url"] for panel in panels(uid) for link in panel.get("links", [])}
     assert linked
     assert linked <= {f"${{runbook}}#{entry}" for entry in entries}
+
+
+PROMTOOL_CASES = """
+rule_files: []
+evaluation_interval: 15s
+tests:
+  - interval: 15s
+    input_series:
+      - {{series: 'online_migrate_run_start_time_seconds{{plan="x", job="j", instance="a:1"}}', values: '0x20 stale'}}
+      - {{series: 'online_migrate_run_start_time_seconds{{plan="x", job="j", instance="b:1"}}', values: '_x10 150x20 stale'}}
+      - {{series: 'online_migrate_run_state{{plan="x", job="j", instance="a:1"}}', values: '2x20 stale'}}
+      - {{series: 'online_migrate_run_state{{plan="x", job="j", instance="b:1"}}', values: '_x10 5x20 stale'}}
+    promql_expr_test:
+      - {{expr: '{expression}', eval_time: 2m, exp_samples: [{{labels: '{name}{{plan="x", job="j", instance="a:1"}}', value: 2}}]}}
+      - {{expr: '{expression}', eval_time: 6m, exp_samples: [{{labels: '{name}{{plan="x", job="j", instance="b:1"}}', value: 5}}]}}
+      - {{expr: '{expression}', eval_time: 9m, exp_samples: [{{labels: '{name}{{plan="x", job="j", instance="b:1"}}', value: 5}}]}}
+"""
+"""at a, killed, carried on at b, stopped"""
+
+
+@pytest.mark.prometheus
+def test_a_figure_is_the_newest_runners(tmp_path: Path) -> None:
+    """A run that moved to another host has one state, while a runner is there and when none is."""
+    expression = put_in(last("run_state"), {"plan": "x"})
+    path = tmp_path / "cases.yml"
+    path.write_text(PROMTOOL_CASES.format(expression=expression, name="online_migrate_run_state"))
+    result = subprocess.run(
+        ["promtool", "test", "rules", str(path)], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 @pytest.mark.prometheus

@@ -23,7 +23,7 @@ from online_migrate.observe.page.serve import StatusPage
 from online_migrate.observe.views import Snapshot, WaitView
 from online_migrate.observe.web import MetricsServer
 from tests.observe.made_runs import BACKFILL, NOON, make_crowd, make_record, make_snapshot, started
-from tests.observe.test_dashboard_live import SLOW_PACE, free_port, gentle_plan, wait_for
+from tests.observe.night import SLOW_PACE, free_port, gentle_plan, wait_for
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
