@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 from psycopg import sql
 
@@ -48,7 +49,7 @@ def test_rows_are_counted_where_there_are_some(database: str) -> None:
 
 @pytest.mark.parametrize(
     "index",
-    ["(c)", "(v) INCLUDE (c)", "(v) WHERE c IS NULL", "((c + 1))", "USING brin (c)"],
+    ["(c)", "(v) INCLUDE (c)", "(v) WHERE c IS NULL", "((c + 1))"],
 )
 def test_an_index_that_holds_the_column_forbids_stripes(database: str, index: str) -> None:
     """No update of an indexed column is heap-only: one stripe, and the reason names the index."""
@@ -59,6 +60,26 @@ def test_an_index_that_holds_the_column_forbids_stripes(database: str, index: st
     assert index_with(table, "c") == "on_c"
     assert (strategy.pass_name, strategy.walk.stripes) == ("sequential", 1)
     assert "on_c" in strategy.why
+
+
+@pytest.mark.parametrize("index", ["(c)", "((c + 1))", "(v) WHERE c IS NULL"])
+def test_a_brin_index_forbids_stripes_before_16_only(database: str, index: str) -> None:
+    """The walk follows what the server does: from 16 on an update of its columns may be heap-only."""
+    make_table(
+        database,
+        1_000,
+        more=f"ALTER TABLE t SET (fillfactor = 50); CREATE INDEX on_c ON t USING brin {index}",
+    )
+    do(database, "VACUUM FULL t")
+    with psycopg.connect(database) as connection:
+        connection.execute("UPDATE t SET c = 1 WHERE id % 5 = 0")
+        row = connection.execute("SELECT pg_stat_get_xact_tuples_hot_updated('t'::regclass) > 0").fetchone()
+        assert row is not None
+        connection.rollback()
+    with session(database) as connection:
+        strategy = decide_strategy(connection, table_info(connection), "c")
+        assert row[0] is (connection.info.server_version >= 160000)
+    assert (strategy.pass_name == "interleaved") is row[0]
 
 
 def test_an_index_whose_name_has_the_column_s_is_none_that_holds_it(database: str) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import psycopg
 import pytest
 
+from online_migrate.errors import PreflightFailed
 from online_migrate.operations.base import Severity
-from tests.backfill.plans import explained, findings_of
-from tests.backfill.tables import do, make_table
+from tests.backfill.plans import explained, findings_of, run_plan
+from tests.backfill.tables import ask, do, make_table
 
 FILL = "backfill: {table: t, column: c, value: 1}"
 TOUCH = """CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN new.v := new.v + 1; RETURN new; END $$;
@@ -40,7 +43,7 @@ TOUCH = """CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN 
             "update_rule", Severity.STOP, "quiet", id="a rule on update",
         ),
         pytest.param(
-            "CREATE UNIQUE INDEX u ON t (v, c) WHERE c IS NOT NULL",
+            "CREATE UNIQUE INDEX u ON t (v, c)",
             "unique_on_column", Severity.STOP, "inserts of children wait", id="a unique index on the column",
         ),
         pytest.param("CREATE PUBLICATION p FOR TABLE t", "published", Severity.WARN, "p", id="a published table"),
@@ -62,6 +65,139 @@ def test_a_trap_is_found(database: str, more: str, code: str, severity: Severity
     assert found[code].severity is severity
     assert words in found[code].fact
     assert found[code].remedy
+
+
+@pytest.mark.parametrize(
+    ("index", "is_key"),
+    [
+        ("(v, c)", True),
+        ("(v, c) WHERE c IS NOT NULL", False),
+        ("(v, (c + 0))", False),
+        ("((v + 0), c)", False),
+        ("(v) INCLUDE (c)", False),
+    ],
+)
+def test_only_a_unique_index_that_a_key_could_refer_to_stops(database: str, index: str, is_key: bool) -> None:
+    """What check says is what a child's insert meets beside our uncommitted update of the column."""
+    make_table(database, 20, more=f"UPDATE t SET v = id; CREATE UNIQUE INDEX u ON t {index}")
+    do(database, "CREATE TABLE child (t_id bigint REFERENCES t)")
+    with psycopg.connect(database) as batch, psycopg.connect(database) as shop:
+        batch.execute("UPDATE t SET c = 1 WHERE id = 5")
+        shop.execute("SET lock_timeout = '50ms'")
+        with pytest.raises(psycopg.errors.LockNotAvailable) if is_key else nullcontext():
+            shop.execute("INSERT INTO child VALUES (5)")
+    found = findings_of(database, FILL)
+    assert ("unique_on_column" in found) is is_key
+    assert found["index_on_column"].severity is Severity.INFO
+
+
+@pytest.mark.parametrize(
+    ("check", "value", "stops"),
+    [
+        pytest.param("c IS NOT NULL", "1", False, id="that the backfill mends"),
+        pytest.param("c > 0", "1", False, id="that the value keeps"),
+        pytest.param("c > 1", "1", True, id="that the value breaks"),
+        pytest.param("c > v", "{sql: 'v + 1'}", False, id="that a derived value keeps"),
+        pytest.param("c > v", "{sql: v}", True, id="that a derived value breaks"),
+        pytest.param("v > 0", "1", True, id="of another column"),
+        pytest.param("10 / v > 1", "1", True, id="that fails"),
+    ],
+)
+def test_a_not_valid_check_is_asked_of_rows_as_they_will_be(
+    database: str, check: str, value: str, stops: bool
+) -> None:
+    """Old rows with their value; what check says is what the server does."""
+    make_table(database, 20, more=f"ALTER TABLE t ADD CONSTRAINT k CHECK ({check}) NOT VALID")
+    fill = f"backfill: {{table: t, column: c, value: {value}}}"
+    assert ("broken_check" in findings_of(database, fill)) is stops
+    if stops:
+        with pytest.raises(PreflightFailed, match="check k"):
+            run_plan(database, fill)
+    else:
+        run_plan(database, fill)
+        assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 0
+
+
+def test_a_not_valid_check_is_not_asked_of_rows_that_are_not_written(database: str) -> None:
+    """One that has its value already is left as it is, whatever it breaks."""
+    more = "UPDATE t SET c = 1 WHERE id < 4; UPDATE t SET v = 1 WHERE id > 3; ALTER TABLE t ADD CHECK (v > 0) NOT VALID"
+    make_table(database, 20, more=more)
+    assert "broken_check" not in findings_of(database, FILL)
+    run_plan(database, FILL)
+
+
+def test_a_check_on_a_value_that_is_not_known_yet_is_a_warning(database: str) -> None:
+    """`<master.id>` is known once its row is made; check says no more than it knows."""
+    make_table(
+        database,
+        20,
+        more="ALTER TABLE t ADD CHECK (c > 0) NOT VALID; CREATE TABLE bots (id serial PRIMARY KEY, n text)",
+    )
+    row = "ensure_row: {id: master, table: bots, where: {n: a}}"
+    found = findings_of(database, row, "backfill: {table: t, column: c, value: <master.id>}")
+    assert found["check_unknown"].severity is Severity.WARN
+    assert "broken_check" not in found
+
+
+def test_a_check_that_is_not_enforced_is_none(database: str) -> None:
+    """From 18 on; an UPDATE does not ask it."""
+    make_table(database, 20)
+    if int(str(ask(database, "SELECT current_setting('server_version_num')"))) < 180000:
+        return
+    do(database, "ALTER TABLE t ADD CHECK (v > 0) NOT ENFORCED")
+    assert "broken_check" not in findings_of(database, FILL)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        pytest.param("SELECT 1 INTO new.v", "v", id="SELECT INTO"),
+        pytest.param("SELECT 1, 'x' INTO STRICT new.v, NEW.\"filler\"", "filler, v", id="two of them"),
+        pytest.param("EXECUTE 'SELECT 1' INTO new.v", "v", id="EXECUTE INTO"),
+    ],
+)
+def test_a_trigger_that_sets_a_column_by_into_is_told(database: str, body: str, told: str) -> None:
+    """Every way of PL/pgSQL to give a column a value, not := alone."""
+    make_table(
+        database,
+        20,
+        more=f"""CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body}; RETURN new; END $$;
+                 CREATE TRIGGER f BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION f()""",
+    )
+    assert f"trigger f of t sets {told} in every row" in findings_of(database, FILL)["trigger_sets"].fact
+
+
+def test_triggers_in_c_that_set_their_argument_are_told(database: str) -> None:
+    """The two that are found in many schemas: the search vector's, and updated_at's (contrib spi, where it is installed)."""
+    make_table(database, 20, more='ALTER TABLE t ADD "Words" tsvector, ADD at timestamp')
+    do(
+        database,
+        """CREATE TRIGGER words BEFORE INSERT OR UPDATE ON t FOR EACH ROW
+           EXECUTE FUNCTION tsvector_update_trigger('Words', 'pg_catalog.english', filler)""",
+    )
+    assert "trigger words of t sets Words" in findings_of(database, FILL)["trigger_sets"].fact
+    if not ask(database, "SELECT count(*) FROM pg_available_extensions WHERE name = 'moddatetime'"):
+        return
+    do(
+        database,
+        "DROP TRIGGER words ON t",
+        "CREATE EXTENSION moddatetime",
+        "CREATE TRIGGER touch BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION moddatetime(at)",
+    )
+    assert "trigger touch of t sets at" in findings_of(database, FILL)["trigger_sets"].fact
+
+
+def test_a_deferrable_key_is_no_replica_identity(database: str) -> None:
+    """PostgreSQL refuses our UPDATE all the same (55000)."""
+    do(
+        database,
+        "CREATE TABLE t (id integer PRIMARY KEY DEFERRABLE, c integer)",
+        "INSERT INTO t VALUES (1)",
+        "CREATE PUBLICATION p FOR TABLE t",
+    )
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+        do(database, "UPDATE t SET c = 1")
+    assert findings_of(database, FILL)["replica_identity"].severity is Severity.STOP
 
 
 def test_a_plain_table_has_no_trap(database: str) -> None:

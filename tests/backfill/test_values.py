@@ -111,7 +111,7 @@ def test_a_join_on_a_column_that_the_plan_adds_is_looked_at_later(bound: str) ->
 
 def test_a_look_for_rows_that_takes_too_long_says_so(loose: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large table is not read to its end at check."""
-    monkeypatch.setattr("online_migrate.backfill.parents.LOOK_TIMEOUT_MS", 50)
+    monkeypatch.setattr("online_migrate.backfill.traps.LOOK_TIMEOUT_MS", 50)
     value = "{sql: 'id + CASE WHEN pg_sleep(0.01) IS NULL THEN NULL ELSE 0 END'}"
     found = findings_of(loose, f"backfill: {{table: uses, column: c, value: {value}}}")
     assert found["values_unknown"].severity is Severity.WARN
@@ -161,16 +161,101 @@ def test_parents_first(bound: str) -> None:
             "ambiguous_parent",
             id="several parents",
         ),
-        pytest.param("{sql: amount +}", "bad_expression", id="an expression that cannot be read"),
+        pytest.param("abc", "bad_value", id="a constant of another type"),
+        pytest.param("{sql: \"'x' || amount\"}", "bad_value", id="an expression of another type"),
+        pytest.param("{sql: 'generate_series(1, amount)'}", "bad_value", id="several values"),
+        pytest.param("{sql: '1); DELETE FROM uses; SELECT (1'}", "bad_value", id="more than a value"),
         pytest.param(
-            "{sql: nosuch + 1}", "bad_expression", id="an expression over a column that is not there"
+            "{from: {table: named, on: subscription_id, column: name}}",
+            "bad_value",
+            id="a parent's column of another type",
         ),
+        pytest.param("{sql: amount +}", "bad_value", id="an expression that cannot be read"),
+        pytest.param("{sql: nosuch + 1}", "bad_value", id="an expression over a column that is not there"),
     ],
 )
 def test_a_value_that_cannot_be_is_found_at_check(bound: str, value: str, code: str) -> None:
     """With what is wrong, before anything is run."""
+    do(bound, "CREATE TABLE named (id integer PRIMARY KEY, name text)")
     found = findings_of(bound, f"backfill: {{table: uses, column: c, value: {value}}}")
     assert found[code].severity is Severity.STOP
+    assert ask(bound, "SELECT count(*) FROM uses") == 3_000
+
+
+def test_a_constant_that_the_column_cannot_take_is_found_at_check(bound: str) -> None:
+    """Not at row 1: of a column that is there, and of one that the plan adds."""
+    fill = "backfill: {table: uses, column: %s, value: %s}"
+    fact = findings_of(bound, fill % ("c", "abc"))["bad_value"].fact
+    assert fact == "uses.c cannot be given 'abc': invalid input syntax for type integer: \"abc\""
+    add = "add_column: {table: uses, column: d, type: integer}"
+    assert findings_of(bound, add, fill % ("d", "abc"))["bad_value"].severity is Severity.STOP
+    assert "bad_value" not in findings_of(bound, add, fill % ("d", "7"))
+    assert "bad_value" not in findings_of(bound, fill % ("c", "'7'"))
+
+
+def test_a_constant_without_its_parent_is_found_at_check(bound: str) -> None:
+    """A foreign key on the column asks for the row that it names; not where the plan makes rows there, nor where no row is left."""
+    do(
+        bound,
+        "CREATE TABLE bots (id integer PRIMARY KEY, n text); INSERT INTO bots VALUES (1, 'a')",
+        "ALTER TABLE uses ADD FOREIGN KEY (c) REFERENCES bots",
+    )
+    fill = "backfill: {table: uses, column: c, value: 2}"
+    found = findings_of(bound, fill)["no_value"]
+    assert found.severity is Severity.STOP
+    assert (
+        "bots has no row of id = 2, which foreign key uses_c_fkey asks for: id = 1; id = 2; id = 3"
+        in found.fact
+    )
+    assert "no_value" not in findings_of(bound, fill.replace("value: 2", "value: 1"))
+    row = "ensure_row: {id: second, table: bots, where: {id: 2}}"
+    assert "no_value" not in findings_of(bound, row, fill)
+    do(bound, "UPDATE uses SET c = 1")
+    assert "no_value" not in findings_of(bound, fill)
+
+
+def test_a_value_that_cannot_be_asked_for_behind_a_lock_is_a_warning(bound: str) -> None:
+    """Somebody builds an index: reading goes on, and so does check."""
+    with psycopg.connect(bound) as other:
+        other.execute("LOCK TABLE uses IN SHARE MODE")
+        found = findings_of(bound, "backfill: {table: uses, column: c, value: 1}")
+    assert found["values_unknown"].severity is Severity.WARN
+
+
+def test_a_table_that_is_called_as_its_parent_s_alias_would_be(bound: str) -> None:
+    """The reference to the row is the row's, although the parent has a column of that name."""
+    do(
+        bound,
+        "ALTER TABLE users ADD user_id integer; UPDATE users SET c = id, user_id = id",
+        "CREATE TABLE parent1 (id integer PRIMARY KEY, user_id integer NOT NULL REFERENCES users, c integer)",
+        "INSERT INTO parent1 SELECT n, n % 300 + 1 FROM generate_series(1, 300) n",
+    )
+    run_plan(
+        bound, "backfill: {table: parent1, column: c, value: {from: {table: users, on: user_id, column: c}}}"
+    )
+    assert ask(bound, "SELECT count(*) FROM parent1 WHERE c IS DISTINCT FROM user_id") == 0
+
+
+def test_a_partitioned_parent_whose_leaves_are_filled_has_its_value(database: str) -> None:
+    """Its rows are its leaves': all filled above is filled, one left out or filled below is not."""
+    do(
+        database,
+        "CREATE TABLE users (id integer PRIMARY KEY, c integer) PARTITION BY RANGE (id)",
+        "CREATE TABLE users1 PARTITION OF users FOR VALUES FROM (0) TO (10)",
+        "CREATE TABLE users2 PARTITION OF users FOR VALUES FROM (10) TO (20)",
+        "INSERT INTO users SELECT n FROM generate_series(0, 19) n",
+        "CREATE TABLE uses (id integer PRIMARY KEY, user_id integer NOT NULL REFERENCES users, c integer)",
+        "INSERT INTO uses SELECT n, n FROM generate_series(0, 19) n",
+    )
+    fill = "backfill: {{tables: [{}], column: c, value: 9}}"
+    uses = "backfill: {table: uses, column: c, value: {from: {table: users, on: user_id, column: c}}}"
+    wrong = {"no_value", "parents_first", "parents_unfilled"}
+    assert not wrong & findings_of(database, fill.format("users1, users2"), uses).keys()
+    assert wrong & findings_of(database, fill.format("users1"), uses).keys() == {"no_value"}
+    below = fill.format("users2").replace("9", "{sql: '9'}")
+    assert wrong & findings_of(database, fill.format("users1"), uses, below).keys() == {"parents_first"}
+    run_plan(database, fill.format("users1, users2"), uses)
+    assert ask(database, "SELECT count(*) FROM uses WHERE c = 9") == 20
 
 
 def test_an_expression_over_the_row(bound: str) -> None:

@@ -56,6 +56,7 @@ def place(role: str, database: str) -> dict[str, str]:
             "default_transaction_isolation = serializable",
             "default_transaction_isolation = serializable",
         ),
+        ("ALTER ROLE {role}", "enable_tidscan = off", "enable_tidscan = off"),
     ],
 )  # fmt: skip
 def test_what_our_sessions_override_is_told_once(

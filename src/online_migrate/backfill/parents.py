@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
 
+from online_migrate.backfill.bench import update_statement
 from online_migrate.backfill.rows import describe_rows
-from online_migrate.backfill.traps import LOOK_TIMEOUT_MS, Trap, read_right_traps
+from online_migrate.backfill.traps import Trap, look_for_rows, read_right_traps, text_of
 from online_migrate.backfill.values import FromParent, Join, SqlValue, parent_exists_sql, value_sql
 from online_migrate.postgres.catalog import Catalog, TableInfo
-from online_migrate.postgres.connection import name_beside_parameters
+from online_migrate.postgres.connection import Connection
+from online_migrate.postgres.scratch import TrialFailed, try_column
+from online_migrate.postgres.sqlstate import Trouble, trouble_of
 
 Columns = AbstractSet[tuple[str, str]]
 """(table, column)"""
@@ -23,26 +26,35 @@ Columns = AbstractSet[tuple[str, str]]
 class Around:
     """What the plan's other steps do."""
 
-    added: Columns
-    """columns that the plan adds"""
+    added: Mapping[tuple[str, str], str]
+    """columns that the plan adds, by (table, column), and their types"""
     filled_before: Columns
     """columns that are backfilled above this step, or added with a value for old rows"""
     filled_later: Columns
     """columns that are backfilled, but not before this step"""
     made: AbstractSet[str]
-    """tables that the plan creates"""
+    """tables that the plan creates, or makes a row in"""
 
 
 def read_value_traps(
-    catalog: Catalog, table: TableInfo, column: str, value: object, around: Around
+    catalog: Catalog,
+    table: TableInfo,
+    column: str,
+    value: object,
+    around: Around,
+    *,
+    given: sql.Composable | None,
 ) -> list[Trap]:
-    """What stands between a row and its derived value; nothing for a constant."""
-    if isinstance(value, FromParent):
-        wrong = [*_joins(catalog, table, value, around), *_unfilled(catalog, value, around)]
-        return wrong or list(_rows_without(catalog, table, column, value, around))
+    """What stands between a row and its value; ``given`` is what a batch sets, None while a reference in it is not known."""
     if isinstance(value, SqlValue):
-        return list(_expression(catalog, table, column, value, around))
-    return []
+        return list(_expression(catalog, table, column, value, around, given))
+    if not isinstance(value, FromParent):
+        return list(_constant(catalog, table, column, given, around))
+    wrong = [*_joins(catalog, table, value, around), *_unfilled(catalog, value, around)]
+    links = _links(catalog, table, value)
+    if not wrong and given is not None and links and value.joins[-1].column in links[-1][1].columns:
+        wrong = list(_refused(catalog, table, column, given))
+    return wrong or list(_rows_without(catalog, table, column, value, around))
 
 
 def _joins(catalog: Catalog, table: TableInfo, value: FromParent, around: Around) -> Iterator[Trap]:
@@ -77,21 +89,27 @@ def _rows_without(
     catalog: Catalog, table: TableInfo, column: str, value: FromParent, around: Around
 ) -> Iterator[Trap]:
     """Rows that have no parent, or whose parent has no value; not looked for where the schema promises both."""
-    parents = [catalog.table(j.table) for j in value.joins]
-    path = [table, *(p for p in parents if p is not None)]
-    if value.else_ is not None or None in parents or read_right_traps(catalog.connection, table):
+    links = _links(catalog, table, value)
+    if value.else_ is not None or not links or read_right_traps(catalog.connection, table):
         return
-    links = list(zip(path, path[1:], value.joins, strict=False))
-    if not all(j.on in child.columns and j.key in parent.columns for child, parent, j in links):
-        return  # a column that the plan adds: nothing to look at yet
-    last = path[-1]
-    if _may_be_null(last, value, around):
+    last = links[-1][1]
+    if _may_be_null(catalog, last, value, around):
         derived = value_sql(value, schema=table.schema, table=table.name, literal=sql.Literal)
         why = f"{last.name}.{value.joins[-1].column} is NULL, or there is none"
         yield from _underivable(catalog, table, column, derived, why)
     elif not all(_is_bound(*link) for link in links):
         exists = parent_exists_sql(value, schema=table.schema, table=table.name)
         yield from _underivable(catalog, table, column, exists, f"they have no {last.name}")
+
+
+def _links(catalog: Catalog, table: TableInfo, value: FromParent) -> list[tuple[TableInfo, TableInfo, Join]]:
+    """Each join between its tables; none where a table or a column of the way is still to be made by the plan."""
+    path = [table, *(p for j in value.joins if (p := catalog.table(j.table)) is not None)]
+    links = list(zip(path, path[1:], value.joins, strict=False))
+    are_there = len(links) == len(value.joins) and all(
+        j.on in child.columns and j.key in parent.columns for child, parent, j in links
+    )
+    return links if are_there else []
 
 
 def _missing(before: TableInfo, parent: TableInfo, join: Join, around: Around) -> str:
@@ -117,32 +135,42 @@ def _is_bound(child: TableInfo, parent: TableInfo, join: Join) -> bool:
     )
 
 
-def _may_be_null(parent: TableInfo, value: FromParent, around: Around) -> bool:
+def _may_be_null(catalog: Catalog, parent: TableInfo, value: FromParent, around: Around) -> bool:
     """Can the parent be there and have no value itself, and nothing above fills it?"""
     column = parent.columns.get(value.joins[-1].column or "")
+    filled = around.filled_before | around.filled_later
     return (
         column is not None
         and not column.is_not_null
-        and (parent.name, column.name) not in around.filled_before | around.filled_later
+        and not all((name, column.name) in filled for name in _holders(catalog, parent))
     )
+
+
+def _holders(catalog: Catalog, table: TableInfo) -> list[str]:
+    """The tables that hold its rows: of a partitioned one its leaves."""
+    if table.kind != "p":
+        return [table.name]
+    heirs = {name: catalog.table(name) for schema, name in table.heirs if schema == table.schema}
+    return [name for name, heir in heirs.items() if heir is None or heir.kind != "p"]
 
 
 def _unfilled(catalog: Catalog, value: FromParent, around: Around) -> Iterator[Trap]:
     """The parent's value must be there when its children ask for it."""
     last = value.joins[-1]
-    place = (last.table, last.column or "")
-    if place in around.filled_later:
+    parent = catalog.table(last.table)
+    names = [last.table] if parent is None else _holders(catalog, parent)
+    places = {(name, last.column or "") for name in names}
+    if places & around.filled_later:
         yield _stop(
             "parents_first",
             f"{last.table}.{last.column} is backfilled after the rows that take their value from it",
             "name the parent's backfill above this one: parents first",
         )
-        return
-    parent = catalog.table(last.table)
-    if (
+    elif (
         parent is not None
         and last.column not in parent.columns
-        and place in around.added - around.filled_before
+        and (last.table, last.column) in around.added
+        and not ({(last.table, last.column)} <= around.filled_before or places <= around.filled_before)
     ):
         yield _stop(
             "parents_unfilled",
@@ -151,30 +179,107 @@ def _unfilled(catalog: Catalog, value: FromParent, around: Around) -> Iterator[T
         )
 
 
+def _constant(
+    catalog: Catalog, table: TableInfo, column: str, given: sql.Composable | None, around: Around
+) -> Iterator[Trap]:
+    """Does it fit the column, which the plan may add, and is there the row to which an existing foreign key leads it?"""
+    if given is None:
+        return
+    if column in table.columns:
+        refused = list(_refused(catalog, table, column, given))
+        yield from refused or _orphans(catalog, table, column, given, around)
+    elif (table.name, column) in around.added:
+        try:
+            try_column(catalog.connection, around.added[table.name, column], given)
+        except TrialFailed as error:
+            yield _bad_value(table, column, given, str(error))
+
+
+def _orphans(
+    catalog: Catalog, table: TableInfo, column: str, given: sql.Composable, around: Around
+) -> Iterator[Trap]:
+    """Not where the plan itself makes rows in the parent: by then it may be there."""
+    for key in table.foreign_keys:
+        row = catalog.connection.execute(
+            """SELECT has_table_privilege(confrelid, 'SELECT') AND NOT row_security_active(confrelid)
+                      AND coalesce((to_jsonb(c) ->> 'conenforced')::bool, true) FROM pg_constraint c WHERE oid = %s""",
+            [key.oid],
+        ).fetchone()
+        if key.columns != (column,) or key.ref_table in around.made or row is None or not row[0]:
+            continue
+        referred = sql.Identifier(key.ref_columns[0])
+        parent = sql.SQL("(SELECT {} FROM {} WHERE {} = CAST({} AS {}))").format(
+            referred,
+            sql.Identifier(str(key.ref_schema), str(key.ref_table)),
+            referred,
+            given,
+            sql.SQL(table.columns[column].type),
+        )
+        text = given.as_string(None)
+        why = f"{key.ref_table} has no row of {key.ref_columns[0]} = {text}, which foreign key {key.name} asks for"
+        yield from _underivable(catalog, table, column, parent, why)
+
+
+def _refused(catalog: Catalog, table: TableInfo, column: str, given: sql.Composable) -> Iterator[Trap]:
+    """Let the server read the batch's own UPDATE, which it does not run: does the value fit the column?"""
+    if column not in table.columns or table.kind != "r" or read_right_traps(catalog.connection, table):
+        return
+    update = update_statement(
+        sql.Identifier(table.schema, table.name), sql.Identifier(column), given, sql.SQL("ctid = '(0,1)'")
+    )
+    try:
+        _explain(catalog.connection, update)
+    except (psycopg.errors.GeneratedAlways, psycopg.errors.ObjectNotInPrerequisiteState):
+        return  # a generated column, or no replica identity: traps of their own
+    except psycopg.Error as error:
+        if trouble_of(error) is Trouble.PROGRAM:
+            yield _bad_value(table, column, given, text_of(error))
+        elif trouble_of(error) is Trouble.LOCK:
+            fact = (
+                f"{table.name}: whether {column} takes {given.as_string(None)} was not seen: {text_of(error)}"
+            )
+            yield Trap(level="warn", code="values_unknown", fact=fact, remedy="run check again")
+        else:
+            raise
+
+
+def _explain(connection: Connection, statement: sql.Composable) -> None:
+    """With ``binary`` psycopg takes the extended protocol: one statement only, whatever stands in an expression."""
+    connection.execute(sql.SQL("EXPLAIN {}").format(statement), binary=True)
+
+
+def _bad_value(table: TableInfo, column: str, given: sql.Composable, why: str) -> Trap:
+    fact = f"{table.name}.{column} cannot be given {given.as_string(None)}: {why}"
+    return _stop("bad_value", fact, "correct `value`")
+
+
 def _expression(
-    catalog: Catalog, table: TableInfo, column: str, value: SqlValue, around: Around
+    catalog: Catalog,
+    table: TableInfo,
+    column: str,
+    value: SqlValue,
+    around: Around,
+    given: sql.Composable | None,
 ) -> Iterator[Trap]:
     """Let the server read it; one that names a column which the plan adds can be read only later."""
     if any(owner == table.name and added in value.sql for owner, added in around.added if added != column):
         return
     if read_right_traps(catalog.connection, table):
         return
+    derived = sql.SQL("({})").format(sql.SQL(value.sql))
     try:
-        catalog.connection.execute(  # with a parameter the server takes one statement only, whatever stands in the expression
-            sql.SQL("EXPLAIN SELECT ({}) FROM ONLY {} WHERE %s").format(
-                sql.SQL(value.sql.replace("%", "%%")), name_beside_parameters(table.schema, table.name)
-            ),
-            [False],
+        _explain(
+            catalog.connection,
+            sql.SQL("SELECT {} FROM ONLY {}").format(derived, sql.Identifier(table.schema, table.name)),
         )
     except psycopg.Error as error:
-        yield _stop(
-            "bad_expression",
-            f"{table.name}: the expression ({value.sql}) is refused: {_text(error)}",
-            "correct `sql`",
-        )
+        if trouble_of(error) is not Trouble.PROGRAM:
+            raise
+        yield _bad_value(table, column, derived, text_of(error))
         return
-    if value.else_ is None:
-        derived = sql.SQL("({})").format(sql.SQL(value.sql))
+    refused = [] if given is None else list(_refused(catalog, table, column, given))
+    yield from refused
+    if not refused and value.else_ is None:
         yield from _underivable(catalog, table, column, derived, f"({value.sql}) is NULL")
 
 
@@ -188,39 +293,28 @@ def _underivable(
     query = sql.SQL("SELECT ctid::text FROM ONLY {} WHERE {} IS NULL{} LIMIT 3").format(
         sql.Identifier(table.schema, table.name), derived, empty
     )
-    connection = catalog.connection
     try:
-        with connection.transaction():
-            connection.execute(
-                sql.SQL("SET TRANSACTION READ ONLY; SET LOCAL statement_timeout = {}").format(
-                    sql.Literal(LOOK_TIMEOUT_MS)
-                )
-            )
-            found = connection.execute(query).fetchall()
-    except psycopg.errors.QueryCanceled:
-        fact = f"{table.name}: whether every row's value can be derived was not seen in {LOOK_TIMEOUT_MS // 1000} s"
+        found = look_for_rows(catalog.connection, query)
+    except psycopg.errors.QueryCanceled as error:
+        fact = f"{table.name}: whether every row's value can be derived was not seen: {text_of(error)}"
         remedy = "such a row would stop the run at the end of the pass: look for them before, or name a value for them by `else:`"
         yield Trap(level="warn", code="values_unknown", fact=fact, remedy=remedy)
         return
-    except (
-        psycopg.errors.ReadOnlySqlTransaction
-    ):  # nextval(), say: what it would give cannot be asked for without giving it
-        return
-    except (psycopg.errors.DataError, psycopg.errors.RaiseException) as error:
-        fact = f"{table.name}: a row's value cannot be derived: {_text(error)}"
+    except psycopg.errors.ReadOnlySqlTransaction:
+        return  # nextval(), say: what it would give cannot be asked for without giving it
+    except psycopg.Error as error:
+        if trouble_of(error) is not Trouble.PROGRAM:
+            raise
+        fact = f"{table.name}: a row's value cannot be derived: {text_of(error)}"
         yield _stop("value_fails", fact, "mend the row, or have the expression pass it over")
         return
     if found:
-        rows = describe_rows(connection, table, [r[0] for r in found])
+        rows = describe_rows(catalog.connection, table, found)
         yield _stop(
             "no_value",
             f"{table.name}: rows whose value cannot be derived, for {why}: {rows}",
             "give them what is missing, or name a value for them by `else:`",
         )
-
-
-def _text(error: psycopg.Error) -> str:
-    return error.diag.message_primary or str(error)
 
 
 def _stop(code: str, fact: str, remedy: str) -> Trap:

@@ -37,9 +37,14 @@ class Strategy:
 
 
 def index_with(table: TableInfo, column: str) -> str | None:
-    """The name of an index that holds the column, be it as key, included, or in an expression or predicate."""
+    """The name of an index that holds the column, be it as key, included, or in an expression or predicate.
+
+    Not one that allows heap-only updates all the same, see :attr:`IndexInfo.is_summarizing`.
+    """
     word = re.compile(rf"\b{re.escape(column)}\b")
     for index in table.indexes:
+        if index.is_summarizing:
+            continue
         if (
             column in index.columns
             or column in index.included

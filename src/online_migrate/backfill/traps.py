@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import psycopg
 from psycopg import sql
 
 from online_migrate.backfill.rows import describe_rows
-from online_migrate.postgres.catalog import TableInfo
+from online_migrate.postgres.catalog import ConstraintInfo, TableInfo
 from online_migrate.postgres.connection import Connection
+from online_migrate.postgres.sqlstate import Trouble, trouble_of
 
 LOOK_TIMEOUT_MS = 5_000
 """a look for rows that break a check is given up after this; check says so then"""
@@ -25,6 +26,15 @@ _SETS = re.compile(
     r"(?i)(?:\bnew\.\"?(?=\w+\"?\s*:=)|(?:^|;|\b(?:begin|then|else|loop)\b)\s*new\.\"?)(\w+)\"?\s*(?::=|=(?!=))"
 )
 """in PL/pgSQL ``=`` assigns at the beginning of a statement only, and compares elsewhere"""
+_INTO = re.compile(r"(?i)\binto\s+(?:strict\s+)?((?:[\w.\"]+\s*,\s*)*[\w.\"]+)")
+_OF_NEW = re.compile(r"(?i)\bnew\.\"?(\w+)")
+_SET_THEIR_ARGUMENT = {
+    "moddatetime",
+    "insert_username",
+    "tsvector_update_trigger",
+    "tsvector_update_trigger_column",
+}
+"""trigger functions in C whose first argument is the column that they set (manual, 12.4.3 and appendix F, "spi")"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +49,17 @@ class Trap:
 
 
 def read_traps(
-    connection: Connection, table: TableInfo, column: str, *, skip_triggers: bool = False
+    connection: Connection,
+    table: TableInfo,
+    column: str,
+    *,
+    value: sql.Composable | None = None,
+    skip_triggers: bool = False,
 ) -> list[Trap]:
-    """Everything at once; reads only, and no rows but for NOT VALID checks, where it may read them."""
+    """Everything at once; reads only, and no rows but for NOT VALID checks, where it may read them.
+
+    ``value`` is what a batch sets, where that is known.
+    """
     rights = read_right_traps(connection, table)
     return [
         *_kind(table, column),
@@ -49,7 +67,7 @@ def read_traps(
         *_triggers(connection, table, column, skip=skip_triggers),
         *_rules(connection, table),
         *rights,
-        *([] if rights else _checks(connection, table)),
+        *([] if rights else _checks(connection, table, column, value)),
         *_publications(connection, table),
     ]
 
@@ -61,7 +79,7 @@ def _kind(table: TableInfo, column: str) -> Iterator[Trap]:
         remedy = "name its partitions, one by one" if table.kind == "p" else "take it out of the set"
         yield Trap(level="stop", code="not_a_table", fact=fact, remedy=remedy)
     for index in table.indexes:
-        if index.is_unique and column in index.columns:
+        if column in index.columns and index.can_be_referenced:
             fact = f"unique index {index.name} holds {column}: every update locks its row as a DELETE does, and inserts of children wait"
             yield Trap(level="stop", code="unique_on_column", fact=fact, remedy="build it after the backfill")
 
@@ -126,14 +144,16 @@ def read_writing_triggers(
 def _triggers(connection: Connection, table: TableInfo, column: str, *, skip: bool) -> Iterator[Trap]:
     """Those of keys and exclusions apart.  Up to 14 a partition's copy of its root's trigger has tgisinternal, which thus says nothing."""
     rows = connection.execute(
-        """SELECT t.tgname, p.prosrc, t.tgtype & 2 = 2 AND t.tgtype & 1 = 1, t.tgenabled::text
-             FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+        """SELECT t.tgname, p.prosrc, t.tgtype & 2 = 2 AND t.tgtype & 1 = 1, t.tgenabled::text,
+                  CASE WHEN l.lanname IN ('c', 'internal') AND p.proname = ANY (%(known)s)
+                       THEN convert_from(substring(t.tgargs FROM 1 FOR position('\\x00'::bytea IN t.tgargs) - 1), getdatabaseencoding()) END
+             FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_language l ON l.oid = p.prolang
             WHERE t.tgrelid = %(oid)s AND t.tgtype & 16 = 16 AND t.tgenabled <> 'D'
               AND NOT EXISTS (SELECT FROM pg_constraint c WHERE c.oid = t.tgconstraint AND c.contype <> 't')
               AND (t.tgattr = '' OR (SELECT a.attnum FROM pg_attribute a WHERE a.attrelid = t.tgrelid AND a.attname = %(column)s)
                    = ANY (string_to_array(t.tgattr::text, ' ')::int[]))
             ORDER BY t.tgname""",
-        {"oid": table.oid, "column": column},
+        {"oid": table.oid, "column": column, "known": sorted(_SET_THEIR_ARGUMENT)},
     ).fetchall()
     if skip:
         rows = [r for r in rows if r[3] in ("A", "R")]
@@ -141,7 +161,9 @@ def _triggers(connection: Connection, table: TableInfo, column: str, *, skip: bo
     else:
         rows = [r for r in rows if r[3] != "R"]
     setters = {
-        name: sorted({*_SETS.findall(body)} - {column}) for name, body, before_row, _ in rows if before_row
+        name: sorted((_set_by(body) if argument is None else {argument}) - {column})
+        for name, body, before_row, _, argument in rows
+        if before_row
     }
     remedy = "if they should not fire for old rows: `triggers: skip`"
     for name, columns in setters.items():
@@ -152,6 +174,12 @@ def _triggers(connection: Connection, table: TableInfo, column: str, *, skip: bo
     if others:
         fact = f"{table.name}: triggers fire for every row that the backfill writes: {', '.join(others)}"
         yield Trap(level="warn", code="triggers", fact=fact, remedy=remedy)
+
+
+def _set_by(body: str) -> set[str]:
+    """The columns that a PL/pgSQL function assigns to, by ``:=``, ``=`` or INTO; for a whole record they are not known."""
+    into = _OF_NEW.findall(" ".join(_INTO.findall(body)))
+    return {*_SETS.findall(body), *into}
 
 
 def _skipping(connection: Connection, table: TableInfo, column: str) -> Iterator[Trap]:
@@ -217,40 +245,94 @@ def read_right_traps(
     return traps
 
 
-def _checks(connection: Connection, table: TableInfo) -> Iterator[Trap]:
-    """An UPDATE checks a NOT VALID constraint too: an old row that breaks it can no longer be written (23514)."""
+def _checks(
+    connection: Connection, table: TableInfo, column: str, value: sql.Composable | None
+) -> Iterator[Trap]:
+    """An UPDATE checks a NOT VALID constraint too: an old row that breaks it, once it has its value, cannot be written (23514)."""
     for check in table.constraints:
         if check.kind != "c" or check.is_valid:
             continue
         row = connection.execute(
-            "SELECT pg_get_expr(conbin, conrelid) FROM pg_constraint WHERE oid = %s", [check.oid]
+            """SELECT pg_get_expr(conbin, conrelid), coalesce((to_jsonb(c) ->> 'conenforced')::bool, true)
+                 FROM pg_constraint c WHERE oid = %s""",
+            [check.oid],
         ).fetchone()
         assert row is not None  # the constraint was just read
+        if not row[1]:
+            continue  # NOT ENFORCED, from 18 on
+        begin = f"{table.name}: NOT VALID check {check.name}: whether an old row breaks it"
+        unknown = Trap(
+            level="warn",
+            code="check_unknown",
+            fact=f"{begin} is not known before {column}'s value is",
+            remedy="such a row would stop the backfill: look for it before",
+        )
+        if column in check.columns and value is None:
+            yield unknown
+            continue
         try:
-            with connection.transaction():
-                connection.execute(
-                    sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(LOOK_TIMEOUT_MS))
-                )
-                found = connection.execute(
-                    sql.SQL("SELECT ctid::text FROM ONLY {} WHERE NOT ({}) LIMIT 3").format(
-                        sql.Identifier(table.schema, table.name), sql.SQL(row[0])
-                    )
-                ).fetchall()
-        except psycopg.errors.QueryCanceled:
-            fact = f"{table.name}: NOT VALID check {check.name}: whether an old row breaks it was not seen in {LOOK_TIMEOUT_MS // 1000} s"
-            yield Trap(
-                level="warn",
-                code="check_unknown",
-                fact=fact,
-                remedy="such a row would stop the backfill: look for it before",
-            )
+            found = look_for_rows(connection, _breaking(table, check, row[0], column, value))
+        except (
+            psycopg.errors.QueryCanceled,
+            psycopg.errors.ReadOnlySqlTransaction,  # the value is nextval(), say
+            psycopg.ProgrammingError,  # it names what the plan is still to make
+        ) as error:
+            yield replace(unknown, fact=f"{begin} was not seen: {text_of(error)}")
+            continue
+        except psycopg.Error as error:
+            if trouble_of(error) is not Trouble.PROGRAM:
+                raise
+            fact = f"{table.name}: NOT VALID check {check.name} fails for an old row, and so does an UPDATE of it: {text_of(error)}"
+            yield Trap(level="stop", code="broken_check", fact=fact, remedy="mend the row, or drop the check")
             continue
         if found:
-            rows = describe_rows(connection, table, [r[0] for r in found])
+            rows = describe_rows(connection, table, found)
             fact = f"{table.name}: old rows break the NOT VALID check {check.name}, so no UPDATE of them goes through: {rows}"
-            yield Trap(
-                level="stop", code="broken_check", fact=fact, remedy="mend these rows, or drop the check"
+            remedy = "mend these rows, or drop the check"
+            yield Trap(level="stop", code="broken_check", fact=fact, remedy=remedy)
+
+
+def _breaking(
+    table: TableInfo, check: ConstraintInfo, expression: str, column: str, value: sql.Composable | None
+) -> sql.Composed:
+    """Rows to be written that break the check as they will be: with the value, where it is about the column.
+
+    A row whose value is NULL is not written: the inner SELECT has no row then, and NOT gives NULL.
+    """
+    holds: sql.Composable = sql.SQL(expression)
+    target, name = sql.Identifier(column), sql.Identifier(table.name)
+    if value is not None and column in check.columns:
+        filled = sql.SQL(", ").join(
+            sql.SQL("CAST({} AS {}) AS {}").format(value, sql.SQL(c.type), target)
+            if c.name == column
+            else sql.SQL("{}.{}").format(name, sql.Identifier(c.name))
+            for c in table.columns.values()
+        )
+        holds = sql.SQL("SELECT {} FROM (SELECT {}) AS {} WHERE {} IS NOT NULL").format(
+            holds, filled, name, target
+        )
+    empty = sql.SQL("{} IS NULL AND ").format(target) if column in table.columns else sql.SQL("")
+    return sql.SQL("SELECT ctid::text FROM ONLY {} WHERE {}NOT ({}) LIMIT 3").format(
+        sql.Identifier(table.schema, table.name), empty, holds
+    )
+
+
+def look_for_rows(connection: Connection, query: sql.Composed) -> list[str]:
+    """TIDs that a query finds; it may write nothing, and is given up (57014) after LOOK_TIMEOUT_MS."""
+    with connection.transaction():
+        connection.execute(
+            sql.SQL("SET TRANSACTION READ ONLY; SET LOCAL statement_timeout = {}").format(
+                sql.Literal(LOOK_TIMEOUT_MS)
             )
+        )
+        return [ctid for (ctid,) in connection.execute(query).fetchall()]
+
+
+def text_of(error: psycopg.Error) -> str:
+    """What the server says; of a look that was cut off, after how long."""
+    if isinstance(error, psycopg.errors.QueryCanceled):
+        return f"it takes longer than {LOOK_TIMEOUT_MS / 1000:g} s"
+    return error.diag.message_primary or str(error)
 
 
 def _publications(connection: Connection, table: TableInfo) -> Iterator[Trap]:
@@ -262,7 +344,7 @@ def _publications(connection: Connection, table: TableInfo) -> Iterator[Trap]:
                   ARRAY(SELECT p.pubname FROM pg_publication p WHERE p.puballtables ORDER BY 1),
                   ARRAY(SELECT pubname FROM published WHERE pubupdate ORDER BY 1),
                   c.relreplident <> 'f' AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid
-                   AND (c.relreplident = 'd' AND i.indisprimary OR c.relreplident = 'i' AND i.indisreplident))
+                   AND (c.relreplident = 'd' AND i.indisprimary AND i.indimmediate OR c.relreplident = 'i' AND i.indisreplident))
              FROM pg_class c WHERE c.oid = %(oid)s""",
         {"oid": table.oid},
     ).fetchone()

@@ -77,17 +77,20 @@ def value_sql(
 
 def _from_parent(joins: list[Join], schema: str, table: str, *, exists: bool = False) -> sql.Composed:
     """A scalar subquery: one look into the parent's key per row; ``exists`` asks only whether there is a parent."""
-    aliases = [sql.Identifier(f"parent{n}") for n in range(1, len(joins) + 1)]
+    alias = (
+        "above" if table.startswith("parent") else "parent"
+    )  # never the table's own name, which it would hide
+    aliases = [sql.Identifier(f"{alias}{n}") for n in range(1, len(joins) + 1)]
     last = joins[-1].column or ""
     taken: sql.Composable = (
         sql.SQL("1") if exists else sql.SQL("{}.{}").format(aliases[-1], sql.Identifier(last))
     )
     text = sql.SQL("(SELECT {} FROM {} {}").format(taken, sql.Identifier(schema, joins[0].table), aliases[0])
-    for (_, join), (before, alias) in zip(pairwise(joins), pairwise(aliases), strict=True):
+    for (_, join), (before, name) in zip(pairwise(joins), pairwise(aliases), strict=True):
         text += sql.SQL(" JOIN {} {} ON {}.{} = {}.{}").format(
             sql.Identifier(schema, join.table),
-            alias,
-            alias,
+            name,
+            name,
             sql.Identifier(join.key),
             before,
             sql.Identifier(join.on),

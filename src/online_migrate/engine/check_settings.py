@@ -17,6 +17,7 @@ _HARMLESS = {
     "default_transaction_read_only": ("off",),
     "default_transaction_isolation": ("read committed",),
     "session_replication_role": ("origin", "local"),
+    "enable_tidscan": ("on",),
 }
 """values that need no word"""
 

@@ -14,10 +14,14 @@ def read_around(place: Place) -> Around:
     above = _above(place)
     instant = [s for s in above if getattr(s.spec.params, "instant", False)]
     return Around(
-        added=_columns_of("add_column", place.all_steps),
+        added={
+            (str(s.table), str(getattr(s.spec.params, "column", ""))): str(getattr(s.spec.params, "type", ""))
+            for s in place.all_steps
+            if s.spec.operation == "add_column"
+        },
         filled_before=_columns_of("backfill", above) | _columns_of("add_column", instant),
         filled_later=_columns_of("backfill", place.all_steps[len(above) + 1 :]),
-        made={str(s.table) for s in place.all_steps if s.spec.operation == "create_tables"},
+        made={str(s.table) for s in place.all_steps if s.spec.operation in ("create_tables", "ensure_row")},
     )
 
 

@@ -143,8 +143,11 @@ class Backfill(Operation[BackfillParams]):
         if table is None or self._is_done(place):
             return findings
         skip = params.triggers == "skip"
-        traps = read_traps(place.known.connection, table, params.column, skip_triggers=skip)
-        traps += read_value_traps(place.known, table, params.column, params.value, read_around(place))
+        given = _known_value(place, params)
+        traps = read_traps(place.known.connection, table, params.column, value=given, skip_triggers=skip)
+        traps += read_value_traps(
+            place.known, table, params.column, params.value, read_around(place), given=given
+        )
         findings += [_finding(t) for t in traps]
         findings += keys_above(place, params.column) if skip else []
         index, above = index_with(table, params.column), indexes_above(place, params.column).get(place.table)
@@ -290,6 +293,12 @@ def _family(place: Place, table: str) -> tuple[str, ...]:
 
 def _value(place: Place, params: BackfillParams) -> sql.Composable:
     return value_sql(params.value, schema=place.schema, table=place.table, literal=place.value)
+
+
+def _known_value(place: Place, params: BackfillParams) -> sql.Composable | None:
+    """What a batch sets; None while a reference in it is not known yet."""
+    constant = getattr(params.value, "else_", params.value)
+    return None if place.value(constant).as_string(None) == constant else _value(place, params)
 
 
 def _finding(trap: Trap) -> Finding:

@@ -35,11 +35,18 @@ class IndexInfo:
     is_valid: bool
     has_predicate: bool
     nulls_not_distinct: bool
+    is_summarizing: bool
+    """its entries are for ranges of pages, so an update of its columns may be heap-only: BRIN from 16 on (manual, storage-hot)"""
     method: str
     definition: str
     constraint: str | None
     """the constraint that owns it, if any"""
     bytes: int
+
+    @property
+    def can_be_referenced(self) -> bool:
+        """By a foreign key: then an update of its columns locks the row as a DELETE does, and inserts of children wait."""
+        return self.is_unique and not self.has_predicate and None not in self.columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +140,8 @@ SELECT i.indrelid::int8, i.indexrelid::int8, c.relname, t.relname,
        ARRAY(SELECT a.attname FROM generate_series(i.indnkeyatts::int, i.indnatts - 1) k
                JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k] ORDER BY k),
        i.indisunique, i.indisvalid AND i.indisready AND i.indislive, i.indpred IS NOT NULL,
-       coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::bool, false), am.amname, pg_get_indexdef(i.indexrelid),
+       coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::bool, false),
+       am.amname = 'brin' AND current_setting('server_version_num')::int >= 160000, am.amname, pg_get_indexdef(i.indexrelid),
        (SELECT con.conname FROM pg_constraint con WHERE con.conindid = i.indexrelid AND con.contype IN ('p', 'u', 'x') LIMIT 1),
        pg_relation_size(i.indexrelid)
   FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid JOIN pg_am am ON am.oid = c.relam
@@ -248,10 +256,11 @@ def _index(row: tuple[Any, ...]) -> IndexInfo:
         is_valid=row[7],
         has_predicate=row[8],
         nulls_not_distinct=row[9],
-        method=row[10],
-        definition=row[11],
-        constraint=row[12],
-        bytes=row[13],
+        is_summarizing=row[10],
+        method=row[11],
+        definition=row[12],
+        constraint=row[13],
+        bytes=row[14],
     )
 
 
