@@ -216,11 +216,12 @@ class LockHeld(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LongStatement(Event):
-    """How far a statement is that takes long and hinders nobody."""
+    """How far a statement is that takes long and hinders nobody; of a proof, what it is to prove."""
 
     statement: str
     phase: str
     share_done: float | None
+    """None where the server does not say"""
     seconds: float
     waits_for: tuple[str, ...] = ()
 

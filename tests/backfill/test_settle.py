@@ -14,6 +14,7 @@ from online_migrate.backfill.batch import Change
 from online_migrate.backfill.worker import Backfill
 from online_migrate.errors import VerificationFailed
 from online_migrate.events import Event, LateRows, WaitEnded, WaitGoesOn, WaitStarted
+from online_migrate.postgres import long_statement
 from tests.backfill.tables import ask, do, make_table
 
 HOT = "UPDATE t SET v = v + 1 WHERE id <= 10"
@@ -184,3 +185,14 @@ def test_who_holds_the_rows_is_told_again(database: str, monkeypatch: pytest.Mon
     assert {e.kind for e in waits} == {"row_lock"}
     assert [e.seconds for e in again] == sorted(e.seconds for e in again)
     assert isinstance(waits[-1], WaitEnded)
+
+
+def test_a_proof_that_takes_long_is_told(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All pages are passed and no batch comes any more: the operator sees what is done meanwhile."""
+    monkeypatch.setattr(long_statement, "READ_TOLD_S", 0.002)
+    make_table(database, 200_000, more="UPDATE t SET c = 1")
+    heard = Heard()
+    with workbench(database, "t", emit=heard.emit) as bench:
+        Backfill(bench, table="t", column="c", value="1").run()
+    (said,) = {(told.statement, told.phase) for told in heard.of("long_statement")}
+    assert said == ("no row of public.t without c", "proving")

@@ -62,6 +62,26 @@ def test_a_sentence_is_had_without_any_field(kind: type[e.Event]) -> None:
     assert describe(kind.__new__(kind).name, {})
 
 
+@pytest.mark.parametrize(
+    ("phase", "share", "text"),
+    [
+        ("building index", 0.42, "CREATE: building index, 42 %, for 3.0 s"),
+        ("proving", None, "CREATE: proving, for 3.0 s"),
+        ("", None, "CREATE: for 3.0 s"),
+    ],
+)
+def test_of_a_statement_that_takes_long_only_what_is_known_is_said(
+    phase: str, share: float | None, text: str
+) -> None:
+    """VALIDATE has no phase, a proof has no share."""
+    assert (
+        describe(
+            "long_statement", {"statement": "CREATE", "phase": phase, "share_done": share, "seconds": 3.0}
+        )
+        == text
+    )
+
+
 def test_an_unknown_event_keeps_its_name() -> None:
     """A newer runner's events are shown by an older reader."""
     assert describe("moon_rise", {}) == "moon rise"

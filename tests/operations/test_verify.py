@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from online_migrate.errors import VerificationFailed
+from online_migrate.events import LongStatement
+from online_migrate.postgres import long_statement
 from tests.operations.conftest import OpenSite
 from tests.operations.site import plan_of
 
@@ -95,3 +97,24 @@ def test_the_proof_of_owners_ends_by_itself(site_of: OpenSite) -> None:
     assert finding.code == "reads_all"
     with pytest.raises(VerificationFailed, match=r"slow\.bot_id: not proven"):
         site.execute()
+
+
+@pytest.mark.parametrize(
+    ("step", "says"),
+    [
+        ("verify_sql: {file: slow.sql}", "verify_sql slow.sql"),
+        ("verify_owner: {table: slow, column: bot_id}", "verify_owner bot_id"),
+        ("set_not_null: {table: slow, column: bot_id}", "no row of slow without bot_id"),
+    ],
+)
+def test_a_proof_that_takes_long_is_told(
+    site_of: OpenSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, says: str
+) -> None:
+    """No view of the server has its share: the operator sees that it reads, and for how long, and no alert wakes him."""
+    monkeypatch.setattr(long_statement, "READ_TOLD_S", 0.002)
+    (tmp_path / "slow.sql").write_text("-- expect: t\nSELECT bool_and(bot_id > 0) FROM slow")
+    site = site_of(plan_of(step), folder=tmp_path)
+    site.sql("CREATE TABLE slow AS SELECT n, 1 AS bot_id FROM generate_series(1, 500000) n")
+    site.execute()
+    told = site.heard.of(LongStatement)
+    assert (says, "proving", None) in {(t.statement, t.phase, t.share_done) for t in told}

@@ -5,9 +5,12 @@ from __future__ import annotations
 import psycopg
 import pytest
 
+from online_migrate.clock import SystemClock
 from online_migrate.errors import Interrupted, LockNotHad, UndeclaredLock
 from online_migrate.events import BlockersSeen, LongStatement
+from online_migrate.postgres import long_statement
 from online_migrate.postgres.locks import LockMode
+from online_migrate.postgres.long_statement import tell_meanwhile
 from online_migrate.postgres.snapshots import read_snapshot_holders
 from tests.locks.beside import Application, Site, await_true, blocker, in_thread, need
 
@@ -114,6 +117,18 @@ def test_a_watcher_that_is_cut_off_leaves_nothing_running(site: Site) -> None:
         with psycopg.connect(site.dsn, autocommit=True) as other:
             row = other.execute("SELECT count(*) FROM pg_stat_progress_create_index").fetchone()
     assert row == (0,)
+
+
+def test_a_proof_that_takes_long_is_told(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a read the server has no share: that it goes on, and for how long, is said until it is over, and no longer."""
+    monkeypatch.setattr(long_statement, "READ_TOLD_S", 0.05)
+    with tell_meanwhile("no row without v", clock=SystemClock(), emit=site.heard):
+        site.work.execute("SELECT pg_sleep(0.3)")
+    told = site.heard.of(LongStatement)
+    assert {(t.statement, t.phase, t.share_done) for t in told} == {("no row without v", "proving", None)}
+    assert [t.seconds for t in told] == sorted(t.seconds for t in told)
+    site.work.execute("SELECT pg_sleep(0.1)")
+    assert site.heard.of(LongStatement) == told
 
 
 def test_who_holds_the_oldest_snapshot(site: Site) -> None:

@@ -22,6 +22,7 @@ from online_migrate.backfill.writing import Calls, read_calls, statements_since
 from online_migrate.errors import LockNotHad, VerificationFailed
 from online_migrate.events import LateRows
 from online_migrate.journal.store import CursorRecord
+from online_migrate.postgres.long_statement import tell_meanwhile
 
 LATE_LIMIT = 1000
 """rows without a value that one proof looks for; from this many on the whole table is walked again"""
@@ -48,7 +49,10 @@ class Settlement:
 
     def prove(self, limit: int = LATE_LIMIT) -> Few:
         """Rows without a value, by one statement in one snapshot; locked rows count.  Empty: nothing is left."""
-        return read_late_rows(self.bench.work, self.writer.target, limit)
+        bench, target = self.bench, self.writer.target
+        promise = f"no row of {target.table.full_name} without {target.column}"
+        with tell_meanwhile(promise, clock=bench.clock, emit=bench.emit):
+            return read_late_rows(bench.work, target, limit)
 
     def settle(self, cursor: CursorRecord) -> int:
         """Sweep until the proof finds nothing, ``quiet_s`` after the last row was given its value; returns all rows done.

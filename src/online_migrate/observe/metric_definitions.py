@@ -59,7 +59,7 @@ class RunMetrics:
         self.exit_code = gauge("run_exit_code", "What this process ended with; absent while it runs.", PLAN)
         self.progress = gauge(
             "progress_time_seconds",
-            "When something last got on: a batch, a lock had, a step, a build's share.",
+            "When something last got on: a batch, a lock had, a step, a build's share, a proof that reads.",
             PLAN,
         )
         self.steps = gauge("run_steps", "Steps of the plan over all its tables.", PLAN)
@@ -134,7 +134,11 @@ class LockMetrics:
         self.blocker = Texts(
             gauge("blocker_info", "A session that is in the way now; always 1.", (*STEP, "blocker"))
         )
-        self.long_share = gauge("long_statement_done_ratio", "How far a statement is that takes long.", TABLE)
+        self.long_share = gauge(
+            "long_statement_done_ratio",
+            "How far a statement is that takes long; absent where the server does not say.",
+            TABLE,
+        )
         self.long_seconds = gauge("long_statement_seconds", "For how long it has run.", TABLE)
         self.long_phase = Texts(
             gauge("long_statement_phase_info", "The phase in which it is now; always 1.", (*TABLE, "phase"))

@@ -108,10 +108,10 @@ def _lock_held(f: Fields) -> str:
 def _long_statement(f: Fields) -> str:
     waits = f.get("waits_for") or ()
     share = share_text(f.get("share_done"))
-    doing = f"{f.get('statement', '')}: {f.get('phase', '')}" + (f", {share}" if share else "")
-    return f"{doing}, for {seconds_text(f.get('seconds'))}" + (
-        f"; waits for {', '.join(waits)}" if waits else ""
+    how_far = ", ".join(
+        part for part in (f.get("phase"), share, f"for {seconds_text(f.get('seconds'))}") if part
     )
+    return f"{f.get('statement', '')}: {how_far}" + (f"; waits for {', '.join(waits)}" if waits else "")
 
 
 def _in_the_way(f: Fields) -> str:

@@ -28,6 +28,7 @@ from online_migrate.operations.steps import bench_of, need, run_long, run_window
 from online_migrate.plan.model import Phase, Step
 from online_migrate.postgres.catalog import Catalog, ConstraintInfo
 from online_migrate.postgres.locks import LockMode
+from online_migrate.postgres.long_statement import tell_meanwhile
 
 MANUAL = "https://www.postgresql.org/docs/current/sql-altertable.html"
 PREFIX, SUFFIX = "online_migrate_", "_not_null"
@@ -166,7 +167,9 @@ class SetNotNull(Operation[SetNotNullParams]):
         ).run()
 
     def _nulls(self, context: Context, params: SetNotNullParams) -> list[tuple[str]]:
-        return context.work.execute(self._proof(context.place, params)).fetchall()
+        promise = f"no row of {context.place.table} without {params.column}"
+        with tell_meanwhile(promise, clock=context.clock, emit=context.emit):
+            return context.work.execute(self._proof(context.place, params)).fetchall()
 
     def _backfill_above(self, place: Place, params: SetNotNullParams) -> Step | None:
         """The last step of the plan above this one that fills the column: its value, its triggers, its stage's pace."""

@@ -21,6 +21,7 @@ from online_migrate.operations.base import (
 )
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.catalog import Catalog, ConstraintInfo
+from online_migrate.postgres.long_statement import tell_meanwhile
 
 
 class VerifyOwnerParams(TableParams):
@@ -88,7 +89,8 @@ class VerifyOwner(Operation[VerifyOwnerParams]):
         return State.ABSENT
 
     def execute(self, context: Context, params: VerifyOwnerParams) -> int:
-        findings = self._look(context.place, context.fresh_catalog(), params)
+        with tell_meanwhile(context.step.spec.title, clock=context.clock, emit=context.emit):
+            findings = self._look(context.place, context.fresh_catalog(), params)
         if findings:
             raise VerificationFailed("\n".join(f.fact for f in findings), remedy=findings[0].remedy)
         return 0

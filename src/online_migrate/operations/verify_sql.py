@@ -22,6 +22,7 @@ from online_migrate.operations.base import (
 from online_migrate.plan.model import Phase, Strict
 from online_migrate.plan.sql_file import Check, load_checks, read_sql
 from online_migrate.postgres.connection import Connection
+from online_migrate.postgres.long_statement import tell_meanwhile
 from online_migrate.postgres.sqlstate import Trouble, trouble_of
 
 SHOWN = 10
@@ -77,7 +78,8 @@ class VerifySql(Operation[VerifySqlParams]):
         return State.ABSENT
 
     def execute(self, context: Context, params: VerifySqlParams) -> int:
-        findings = self._look(context.work, params)
+        with tell_meanwhile(context.step.spec.title, clock=context.clock, emit=context.emit):
+            findings = self._look(context.work, params)
         if findings:
             raise VerificationFailed("\n".join(f.fact for f in findings), remedy=findings[0].remedy)
         return 0

@@ -2,13 +2,14 @@
 
 They run without a short lock_timeout, which would count the wait for old snapshots (postgres-facts 1), but watched:
 phase, blocks done and who is waited for are read by a second session, what it locks is compared with what was declared,
-and a limit cancels it.
+and a limit cancels it.  Of a read that takes long no view has a share: :func:`tell_meanwhile` says that it is under way.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import psycopg
@@ -25,6 +26,10 @@ from online_migrate.postgres.snapshots import read_snapshot_holders
 FIRST_LOOK_S = 0.02
 """the first look comes early: a build of a small table is over in some 10 ms, and its locks should have been seen"""
 LOOK_EVERY_S = 0.5
+READ_TOLD_S = 1.0
+"""how often a read that takes long is told; a shorter one never"""
+PROVING = "proving"
+"""the phase of a read that looks whether all is as it should be"""
 SHOWN_HOLDERS = 3
 
 _PROGRESS = """
@@ -62,6 +67,25 @@ def run_long_statement(  # noqa: PLR0913  # all by name, each a thing of its own
         watcher.run(limit_s=limit_s, signal=signal)
     finally:
         watcher.restore_lock_timeout()
+
+
+@contextmanager
+def tell_meanwhile(promise: str, *, clock: Clock, emit: Callable[..., None]) -> Iterator[None]:
+    """While the block reads whether ``promise`` is kept: tell that it does, and for how long it has."""
+    began, over = clock.monotonic(), Signal()
+
+    def tell() -> None:
+        while not clock.wait(READ_TOLD_S, over):
+            seconds = clock.monotonic() - began
+            emit(LongStatement, statement=promise, phase=PROVING, share_done=None, seconds=seconds)
+
+    thread = threading.Thread(target=tell, name="long read", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.stop("over")
+        thread.join()
 
 
 @dataclass(slots=True, kw_only=True)

@@ -33,6 +33,7 @@ class LockMeter:
             e.BlockersSeen: self._blockers_seen,
             e.WaitEnded: self._wait_ended,
             e.LongStatement: self._long_statement,
+            e.LateRows: self._long_over,
         }
 
     def update(self, snapshot: Snapshot) -> None:
@@ -45,6 +46,10 @@ class LockMeter:
 
     def _step_over(self, event: e.Event) -> None:
         self._show(event, ())
+        self._long_over(event)
+
+    def _long_over(self, event: e.Event) -> None:
+        """Also before its step is: a proof that found rows."""
         self._m.long_share.set(table_of(event), None)
         self._m.long_seconds.set(table_of(event), None)
         self._m.long_phase.hide(table_of(event))
@@ -75,7 +80,7 @@ class LockMeter:
             self._show(event, ())
 
     def _long_statement(self, event: e.LongStatement) -> None:
-        self._m.long_share.set(table_of(event), event.share_done or 0)
+        self._m.long_share.set(table_of(event), event.share_done)
         self._m.long_seconds.set(table_of(event), event.seconds)
         self._m.long_phase.show(table_of(event), [event.phase] if event.phase else [])
         self._show(event, event.waits_for)

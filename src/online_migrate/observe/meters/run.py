@@ -131,9 +131,13 @@ class RunMeter:
         self._m.steps_done.set((), sum(1 for state in self._states.values() if state == "done"))
 
     def _long_statement(self, event: e.LongStatement) -> None:
-        """A build that stands still at its share, waiting for an old transaction, gets on no more."""
+        """A build that stands still at its share, or waits for an old transaction, gets on no more.
+
+        Of a VALIDATE or a proof the server says no share: that it reads, and waits for nobody, is all there is.
+        """
         seen = (event.phase, event.share_done)
-        if self._shares.get(table_of(event)) != seen:
+        reads = event.share_done is None and not event.waits_for and not event.phase.startswith("waiting")
+        if reads or self._shares.get(table_of(event)) != seen:
             self._shares[table_of(event)] = seen
             self._got_on(event)
 
