@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from psycopg import sql
 
 from benchmarks.ground import (
     SHAPES,
+    PeakMemory,
     Shape,
     copied,
     dsn_of,
@@ -55,6 +55,8 @@ class Measured:
     table_ratio: float
     index_ratio: float
     hot_share: float | None
+    peak_memory_bytes: int
+    """of the orchestrator, while it was at it"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +78,7 @@ class Result:
     server_cpu_s: float
     server_cpu_ratio: float
     cpu_s: float
+    """of the orchestrator"""
     peak_memory_bytes: int
 
 
@@ -153,11 +156,12 @@ def measure(made: Server, template: str, way: str) -> Measured:
         with Connector(dsn=dsn).open("sizes") as connection:
             if way == "ours":
                 ensure_schema(connection)
-            before = read_sizes(connection)
+            before, memory = read_sizes(connection), PeakMemory()
             server_cpu, cpu, began = read_server_cpu_s(made), time.process_time(), time.perf_counter()
             WAYS[way](dsn)
             seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu
             server_cpu_s = read_server_cpu_s(made) - server_cpu
+            peak_memory_bytes = memory.read()
             after = read_sizes(connection)
         return Measured(
             seconds=seconds,
@@ -167,6 +171,7 @@ def measure(made: Server, template: str, way: str) -> Measured:
             table_ratio=after.table / before.table,
             index_ratio=after.indexes / before.indexes,
             hot_share=read_hot_share(dsn),
+            peak_memory_bytes=peak_memory_bytes,
         )
 
 
@@ -176,7 +181,7 @@ def run_shape(made: Server, shape: Shape, rows: int, rounds: int, ways: list[str
     with Connector(dsn=made.dsn).open("fill") as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(template)))
     with Connector(dsn=dsn_of(made, template)).open("fill") as connection:
-        count = fill(connection, shape, rows)
+        fill(connection, shape, rows)
     found: dict[str, list[Measured]] = {w: [] for w in ways}
     for number in range(rounds):
         for way in ways:
@@ -188,7 +193,7 @@ def run_shape(made: Server, shape: Shape, rows: int, rounds: int, ways: list[str
             )
     with Connector(dsn=made.dsn).open("fill") as connection:
         connection.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(template)))
-    return [_result(shape.name, way, count, found[way], found[ways[0]]) for way in ways]
+    return [_result(shape.name, way, rows, found[way], found[ways[0]]) for way in ways]
 
 
 def _result(shape: str, way: str, rows: int, found: list[Measured], peer: list[Measured]) -> Result:
@@ -212,21 +217,22 @@ def _result(shape: str, way: str, rows: int, found: list[Measured], peer: list[M
             [m.server_cpu_s / max(p.server_cpu_s, 0.01) for m, p in zip(found, peer, strict=True)]
         ),
         cpu_s=median([m.cpu_s for m in found]),
-        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_memory_bytes=max(m.peak_memory_bytes for m in found),
     )
 
 
 def table_of(results: list[Result]) -> str:
     """For people."""
     lines = [
-        "| shape | way | rows | seconds | rows/s | × one UPDATE | × its CPU | WAL | × its WAL | table × | indexes × | heap-only |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| shape | way | rows | seconds | rows/s | × one UPDATE | × its CPU | WAL | × its WAL | table × | indexes × | heap-only | client |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for r in results:
         hot = "–" if r.hot_share is None else f"{r.hot_share:.0%}"
         speed = f"{r.seconds:.2f} ± {r.seconds_spread:.0%} | {r.rows_per_s:,.0f} | {r.speed_ratio:.2f} | {r.server_cpu_ratio:.2f}"
         size = f"{r.wal_bytes / 1e6:.0f} MB | {r.wal_ratio:.2f} | {r.table_ratio:.2f} | {r.index_ratio:.2f} | {hot}"
-        lines.append(f"| {r.shape} | {r.way} | {r.rows:,} | {speed} | {size} |")
+        client = f"{r.cpu_s:.2f} s, {r.peak_memory_bytes / 2**20:.0f} MiB"
+        lines.append(f"| {r.shape} | {r.way} | {r.rows:,} | {speed} | {size} | {client} |")
     return "\n".join(lines)
 
 
@@ -249,7 +255,10 @@ def main(arguments: list[str] | None = None) -> None:
             ways = BRIEF if given.brief and number else given.ways.split(";")
             results += run_shape(made, SHAPES[name], given.rows, given.rounds, ways)
         where = machine(made)
-    print(json.dumps([asdict(r) for r in results], indent=2) if given.json else table_of(results))
+    if given.json:
+        print(json.dumps([{**asdict(r), "machine": where} for r in results], indent=2))
+    else:
+        print(f"{where}\n\n{table_of(results)}")
     if given.docs:
         mine = [r for r in results if r.way == "ours"]
         own = max(r.cpu_s / r.seconds for r in mine)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import re
+import resource
 import statistics
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,7 +38,6 @@ class Shape:
     about: str
     key: str = "bigserial PRIMARY KEY"
     filler: int = 40
-    share_of_rows: float = 1.0
     after: str = ""
     """run once it is filled"""
 
@@ -50,9 +51,8 @@ SHAPES = {
         ),
         Shape(
             name="wide",
-            about="900-byte rows, 4 indexes, a quarter of the rows",
+            about="900-byte rows, 4 indexes",
             filler=800,
-            share_of_rows=0.25,
         ),
         Shape(
             name="fk",
@@ -68,9 +68,8 @@ SHAPES = {
 }
 
 
-def fill(connection: Connection, shape: Shape, rows: int, *, table: str = "t") -> int:
-    """Make the table; returns its rows."""
-    count = max(int(rows * shape.share_of_rows), 1)
+def fill(connection: Connection, shape: Shape, rows: int, *, table: str = "t") -> None:
+    """Make the table."""
     name = sql.Identifier(table)
     connection.execute(
         "CREATE TABLE IF NOT EXISTS bots (id integer PRIMARY KEY); INSERT INTO bots VALUES (1) ON CONFLICT DO NOTHING"
@@ -85,14 +84,13 @@ def fill(connection: Connection, shape: Shape, rows: int, *, table: str = "t") -
         sql.SQL(
             "INSERT INTO {} (user_id, amount, state, at, filler) SELECT (random() * 100000)::int, n, 'paid', now() - n * interval '1 s',"
             " repeat('x', {}) FROM generate_series(1, {}) n"
-        ).format(name, sql.Literal(shape.filler), sql.Literal(count))
+        ).format(name, sql.Literal(shape.filler), sql.Literal(rows))
     )
     for column in ("user_id", "amount", "at"):
         connection.execute(sql.SQL("CREATE INDEX ON {} ({})").format(name, sql.Identifier(column)))
     if shape.after:
         connection.execute(sql.SQL(shape.after))
     connection.execute(sql.SQL("VACUUM ANALYZE {}").format(name))
-    return count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +137,28 @@ def read_server_cpu_s(made: Server) -> float:
         elif int(fields[1]) == postmaster:
             ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+class PeakMemory:
+    """The most memory that this process has had since this was made, in bytes.
+
+    Source: proc(5), /proc/pid/clear_refs (5 resets the peak) and VmHWM of /proc/pid/status.  Where they are not, the
+    process's peak since its start, as :func:`resource.getrusage` has it.
+    """
+
+    def __init__(self) -> None:
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
+            self._is_reset = False
+        else:
+            self._is_reset = True
+
+    def read(self) -> int:
+        if self._is_reset:
+            lines = Path("/proc/self/status").read_text().splitlines()
+            return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 @contextmanager

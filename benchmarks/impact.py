@@ -2,8 +2,10 @@
 
 The application runs in a process of its own: 4 connections, 300 transactions a second, each reads a row and updates it.
 
-The control is a process that has nothing to do with the database: it computes while a batch of ours would, and sleeps while we
-pause.  What the application feels of it is the machine's scheduler, which has a core less half of the time.
+A latency counts from when a transaction was due, so that one that stands makes those behind it late.
+
+*Apart* gives the application and its sessions one core, and us and the rest of the server another: what it feels then is the
+database, and not the scheduler that lets two processes share a core.
 """
 
 from __future__ import annotations
@@ -11,13 +13,17 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import random
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.synchronize import Event as Stopper
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -33,12 +39,13 @@ from online_migrate.postgres.connection import Connector
 from online_migrate.postgres.server import Server
 
 TARGET = "p99 beside the default pace ≤ 1.25 × without us (median of the pairs), no failed transaction"
-CONTROL = "a core that computes half of the time, no database"
+NOTHING, OURS, UPDATE = "nothing", "ours", "one UPDATE"
+NOTHING_APART, OURS_APART = "nothing; on a core of its own", "ours; each on a core of its own"
+WARM_UP_S = 3.0
+"""the first transactions of each window, not counted: sessions open, plans are made, caches fill"""
 CLIENTS = 4
 RATE = 75.0
 """transactions a second and client"""
-CONTROLLED = 2
-"""rounds with the control, which says what the machine does and not what we do"""
 COLUMNS = 40
 """empty columns to fill one after the other, so that a backfill lasts as long as it is looked at"""
 
@@ -56,32 +63,64 @@ class Felt:
     rows_per_s: float
 
 
-def client(dsn: str, rows: int, seed: int, over: Stopper, said: Any) -> None:
-    """One connection of the application."""
+def client(dsn: str, rows: int, seed: int, core: int | None, over: Stopper, said: Any) -> None:
+    """One connection of the application; says, of each transaction, when it was due and what it took, and how many failed."""
     rng, took, failures = random.Random(seed), [], 0
     with psycopg.connect(dsn, autocommit=True, application_name="application") as connection:
-        due = time.perf_counter()
+        if core is not None:
+            os.sched_setaffinity(connection.info.backend_pid, {core})
+        began = due = time.perf_counter()
         while not over.is_set():
-            due = max(due + 1 / RATE, time.perf_counter() - 1)
+            due += 1 / RATE
             time.sleep(max(due - time.perf_counter(), 0))
-            began, row = time.perf_counter(), rng.randint(1, rows)
+            row = rng.randint(1, rows)
             try:
                 with connection.transaction():
                     connection.execute("SELECT amount FROM t WHERE id = %s", [row])
                     connection.execute("UPDATE t SET state = 'seen' WHERE id = %s", [row])
             except psycopg.Error:
                 failures += 1
-            took.append(time.perf_counter() - began)
+            took.append((due - began, time.perf_counter() - due))
     said.put((took, failures))
 
 
-def application(dsn: str, rows: int, over: Stopper, said: Any) -> None:
+def application(dsn: str, rows: int, core: int | None, over: Stopper, said: Any) -> None:
     """All its connections."""
-    threads = [threading.Thread(target=client, args=(dsn, rows, n, over, said)) for n in range(CLIENTS)]
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    threads = [threading.Thread(target=client, args=(dsn, rows, n, core, over, said)) for n in range(CLIENTS)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+@contextmanager
+def only_on(core: int | None, made: Server) -> Iterator[None]:
+    """This process and all of the server's, those that begin meanwhile too, on one core; None: as they are."""
+    if core is None:
+        yield
+        return
+    postmaster = int((made.data / "postmaster.pid").read_text().split()[0])
+    pids = [os.getpid(), postmaster, *children_of(postmaster)]
+    before = os.sched_getaffinity(0)
+    put(pids, {core})
+    try:
+        yield
+    finally:
+        put(pids, before)
+
+
+def put(pids: list[int], cores: set[int]) -> None:
+    """Those of the processes that are still there."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.sched_setaffinity(pid, cores)
+
+
+def children_of(parent: int) -> list[int]:
+    """Source: proc(5), /proc/pid/task/tid/children."""
+    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
 
 def nobody(_: str, signal: Signal) -> int:
@@ -119,55 +158,33 @@ def one_update(dsn: str, signal: Signal) -> int:
     return rows
 
 
-def compute(over: Stopper, busy_s: float, idle_s: float) -> None:
-    """Spin and sleep by turns."""
-    while not over.is_set():
-        until = time.perf_counter() + busy_s
-        while time.perf_counter() < until:
-            pass
-        time.sleep(idle_s)
-
-
-def control(_: str, signal: Signal) -> int:
-    """A process that spins for as long as a batch of the default pace, and sleeps for as long as its pause."""
-    context, pace = multiprocessing.get_context("spawn"), Pace()
-    over = context.Event()
-    idle_s = pace.batch_target * (1 - pace.duty) / pace.duty
-    process = context.Process(target=compute, args=(over, pace.batch_target, idle_s))
-    process.start()
-    signal.event.wait()
-    over.set()
-    process.join()
-    return 0
-
-
 BESIDE: dict[str, Callable[[str, Signal], int]] = {
-    "nothing": nobody,
-    "ours": ours,
-    CONTROL: control,
-    "one UPDATE": one_update,
+    NOTHING: nobody,
+    OURS: ours,
+    UPDATE: one_update,
+    NOTHING_APART: nobody,
+    OURS_APART: ours,
 }
 
 
 def watch(made: Server, beside: str, rows: int, seconds: float) -> Felt:
-    """One window on a fresh copy, after some seconds to warm up."""
+    """One window on a fresh copy; what we raise is raised."""
     context = multiprocessing.get_context("spawn")
-    with copied(made, "impact") as dsn:
-        over, said, signal = context.Event(), context.Queue(), Signal()
-        process = context.Process(target=application, args=(dsn, rows, over, said))
+    first, second = sorted(os.sched_getaffinity(0))[:2] if "core of its own" in beside else (None, None)
+    with copied(made, "impact") as dsn, only_on(second, made), ThreadPoolExecutor(1) as pool:
+        over, said, signal, warm_up_s = context.Event(), context.Queue(), Signal(), min(WARM_UP_S, seconds)
+        process = context.Process(target=application, args=(dsn, rows, first, over, said))
         process.start()
-        done: list[int] = []
-        thread = threading.Thread(target=lambda: done.append(BESIDE[beside](dsn, signal)))
         began = time.perf_counter()
-        thread.start()
-        time.sleep(seconds)
+        work = pool.submit(BESIDE[beside], dsn, signal)
+        wait([work], timeout=seconds + warm_up_s)
         signal.stop("over")
         over.set()
         parts = [said.get() for _ in range(CLIENTS)]
         elapsed = time.perf_counter() - began
         process.join()
-        thread.join()
-    took = sorted(t for part, _ in parts for t in part)
+        done = work.result()
+    took = sorted(t for part, _ in parts for due, t in part if due >= warm_up_s)
     return Felt(
         beside=beside,
         transactions=len(took),
@@ -175,26 +192,27 @@ def watch(made: Server, beside: str, rows: int, seconds: float) -> Felt:
         p50_ms=took[len(took) // 2] * 1e3,
         p99_ms=took[int(len(took) * 0.99)] * 1e3,
         longest_ms=took[-1] * 1e3,
-        rows_per_s=(done[0] if done else 0) / elapsed,
+        rows_per_s=done / elapsed,
     )
 
 
-def p99_ratio(found: dict[str, list[Felt]], name: str, peer: str) -> float:
+def p99_ratio(found: dict[str, list[Felt]], name: str) -> float:
     """The median of the pairs."""
+    peer = NOTHING_APART if name in (NOTHING_APART, OURS_APART) else NOTHING
     return median([f.p99_ms / p.p99_ms for f, p in zip(found[name], found[peer], strict=False)])
 
 
 def table_of(found: dict[str, list[Felt]]) -> str:
     """For people: medians."""
     lines = [
-        "| beside the application | transactions | failed | p50 | p99 | longest | our rows/s | p99 × alone | p99 × control |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| beside the application | transactions | failed | p50 | p99 | longest | our rows/s | p99 × alone |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, felt in found.items():
         lines.append(
             f"| {name} | {sum(f.transactions for f in felt):,} | {sum(f.failures for f in felt)} | {median([f.p50_ms for f in felt]):.1f} ms |"
             f" {median([f.p99_ms for f in felt]):.1f} ms | {max(f.longest_ms for f in felt):,.0f} ms | {median([f.rows_per_s for f in felt]):,.0f} |"
-            f" {p99_ratio(found, name, 'nothing'):.2f} | {p99_ratio(found, name, CONTROL):.2f} |"
+            f" {p99_ratio(found, name):.2f} |"
         )
     return "\n".join(lines)
 
@@ -205,33 +223,38 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--apart", type=int, default=3, help="of them, so many with a core for each, too")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--docs", action="store_true", help="write the table into docs/benchmarks.md")
     given = parser.parse_args(arguments)
+    if given.apart and len(os.sched_getaffinity(0)) < 2:
+        parser.error("--apart needs two cores; give --apart 0")
     found: dict[str, list[Felt]] = {name: [] for name in BESIDE}
     with server() as made:
         with Connector(dsn=made.dsn).open("fill") as connection:
             connection.execute("CREATE DATABASE impact")
         with Connector(dsn=dsn_of(made, "impact")).open("fill") as connection:
-            rows = fill(connection, SHAPES["int"], given.rows)
+            fill(connection, SHAPES["int"], given.rows)
             for number in range(COLUMNS):
                 connection.execute(
                     sql.SQL("ALTER TABLE t ADD {} integer").format(sql.Identifier(f"c{number}"))
                 )
         for pair in range(given.pairs):
-            beside = ("nothing", "ours", CONTROL)[: 3 if pair < CONTROLLED else 2]
-            for name in BESIDE if pair == 0 else beside:
-                found[name].append(watch(made, name, rows, given.seconds))
+            beside = [NOTHING, OURS] + [UPDATE] * (pair == 0)
+            beside += [NOTHING_APART, OURS_APART] * (pair < given.apart)
+            for name in beside:
+                found[name].append(watch(made, name, given.rows, given.seconds))
                 print(f"pair {pair + 1} {found[name][-1]}", file=sys.stderr)
         where = machine(made)
+    found = {name: felt for name, felt in found.items() if felt}
     if given.json:
         windows = {n: [asdict(f) for f in felt] for n, felt in found.items()}
-        ratios = {peer: p99_ratio(found, "ours", peer) for peer in ("nothing", CONTROL)}
-        print(json.dumps({"windows": windows, "p99_ratio_of_ours": ratios}, indent=2))
+        ratios = {n: p99_ratio(found, n) for n in found}
+        print(json.dumps({"machine": where, "windows": windows, "p99_ratios": ratios}, indent=2))
     else:
-        print(table_of(found))
+        print(f"{where}\n\n{table_of(found)}")
     if given.docs:
-        rounds = f"{given.pairs} alternating rounds of {given.seconds:.0f} s each, the control in {CONTROLLED}, one UPDATE once"
+        rounds = f"{given.pairs} alternating rounds of {given.seconds:.0f} s each, {given.apart} of them apart, too, one UPDATE once"
         text = f"{where}; {rounds}; target: {TARGET}."
         write_section("impact", f"{text}\n\n{table_of(found)}")
 
