@@ -47,9 +47,14 @@ class Bench:
         """Our share of the time, 0…1, beside the workers that are at work now."""
         return min(self.pace.duty * self.share(), 1.0)
 
+    @property
+    def is_stopping(self) -> bool:
+        """Is a stop asked for?"""
+        return self.signal.is_stopping or self.is_stop_asked()
+
     def ensure_going(self) -> None:
         """Raise :class:`Interrupted` where a stop is asked for."""
-        if self.signal.is_stopping or self.is_stop_asked():
+        if self.is_stopping:
             raise Interrupted(f"stopped after a batch: {self.signal.reason}")
 
 

@@ -43,6 +43,11 @@ class Health:
                 red = self._throttle.held_by(red.name)
         return True
 
+    def is_red(self) -> bool:
+        """Looks, and does not wait."""
+        self._read()
+        return self._throttle.held_by() is not None
+
     def _read(self) -> None:
         self._ensure_seeing()
         now = self._bench.clock.monotonic()

@@ -3,16 +3,22 @@
 The rounds do not look at the indexes, which would be read from end to end each time.  A dead row leaves its line pointer, and its
 index entries are autovacuum's, as after one UPDATE: ANALYZE counts dead line pointers as dead rows.  Only where rows are so slim
 that a page has not line pointers for twice as many are the indexes cleaned each time, too.
+
+A round is a service, not a duty: where it would wait for a lock it is skipped, and where a throttler turns red or a stop is asked
+for it is cancelled.  The next one does its work.
 Sources: manual, VACUUM, INDEX_CLEANUP; vacuumlazy.c and heapam_handler.c of 14 to 18: a page's free space is recorded at once
 where no index is vacuumed, and heapam_scan_analyze_next_tuple() counts dead line pointers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from psycopg import sql
 
 from online_migrate.backfill.bench import Bench, Target
 from online_migrate.backfill.chunks import position_of, share_done, walk_of
+from online_migrate.errors import Interrupted, LockNotHad
 from online_migrate.journal.store import CursorRecord
 from online_migrate.postgres.connection import Sql
 from online_migrate.postgres.long_statement import run_long_statement
@@ -27,10 +33,19 @@ MOST_LINE_POINTERS = 291
 
 
 class VacuumRounds:
-    """Of one pass over a table; ``after`` is where the pass begins."""
+    """Of one pass over a table; ``after`` is where the pass begins, and ``is_red`` looks at the throttlers."""
 
-    def __init__(self, bench: Bench, target: Target, rows_per_page: float, *, after: CursorRecord) -> None:
+    def __init__(
+        self,
+        bench: Bench,
+        target: Target,
+        rows_per_page: float,
+        *,
+        after: CursorRecord,
+        is_red: Callable[[], bool],
+    ) -> None:
         self._bench = bench
+        self._is_red = is_red
         self._statement = vacuum_statement(target.sql_table, rows_per_page)
         self._next = _share(after) + VACUUM_EVERY
 
@@ -44,23 +59,35 @@ class VacuumRounds:
         bench = self._bench
         delay = sql.Literal(f"{vacuum_delay_ms(bench.duty):.1f}ms")
         bench.work.execute(sql.SQL("SET vacuum_cost_delay = {}").format(delay))
-        run_long_statement(
-            self._statement,
-            work=bench.work,
-            watch=bench.watch,
-            fence=bench.fence.sql,
-            limit_s=bench.locks.long_statement,
-            clock=bench.clock,
-            signal=bench.signal,
-            emit=bench.emit,
-        )
-        bench.work.execute("RESET vacuum_cost_delay")
+        try:
+            self._run()
+        finally:
+            if not bench.work.closed:
+                bench.work.execute("RESET vacuum_cost_delay")
+
+    def _run(self) -> None:
+        bench = self._bench
+        try:
+            run_long_statement(
+                self._statement,
+                work=bench.work,
+                watch=bench.watch,
+                fence=bench.fence.sql,
+                limit_s=bench.locks.long_statement,
+                clock=bench.clock,
+                signal=bench.signal,
+                emit=bench.emit,
+                is_wanted=lambda: not (bench.is_stopping or self._is_red()),
+            )
+        except (Interrupted, LockNotHad):
+            if bench.signal.is_aborting:
+                raise
 
 
 def vacuum_statement(table: sql.Composable, rows_per_page: float) -> Sql:
     """What a round runs.  TRUNCATE would lock the table, and cut pages that the next round fills again."""
     is_slim = 2 * rows_per_page > MOST_LINE_POINTERS
-    return sql.SQL("VACUUM (TRUNCATE OFF, INDEX_CLEANUP {}) {}").format(
+    return sql.SQL("VACUUM (SKIP_LOCKED, TRUNCATE OFF, INDEX_CLEANUP {}) {}").format(
         sql.SQL("ON" if is_slim else "OFF"), table
     )
 

@@ -146,12 +146,15 @@ class Backfill:
     def _walk(self, cursor: CursorRecord, rows_per_page: float) -> CursorRecord:
         """From the cursor to the end of the pass."""
         self._teller.forget_rate()
-        rounds = VacuumRounds(self._bench, self.target, rows_per_page, after=cursor)
+        is_red = self._health.is_red
+        rounds = VacuumRounds(self._bench, self.target, rows_per_page, after=cursor, is_red=is_red)
         narrow: int | None = None
         while True:
             self._bench.ensure_going()
             if self._health.hold():
                 self._teller.forget_rate()
+            if cursor.pass_name == "sequential":
+                rounds.run_when_due(cursor)
             cursor = self._begin_chunk(cursor)
             if cursor.slice == cursor.chunk:
                 self._pacer.begin_stripe(cursor.stripe)
@@ -170,8 +173,6 @@ class Backfill:
                 narrow = part.pages // 2
             else:
                 narrow = None if narrow is None else min(narrow * 2, pages)
-            if cursor.pass_name == "sequential":
-                rounds.run_when_due(cursor)
 
     def _begin_chunk(self, cursor: CursorRecord) -> CursorRecord:
         """At the first batch of a chunk: is it long enough for the snapshots that were seen while the last one was walked?"""

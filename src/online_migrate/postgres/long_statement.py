@@ -52,15 +52,25 @@ def run_long_statement(  # noqa: PLR0913  # all by name, each a thing of its own
     signal: Signal,
     emit: Callable[..., None],
     needs: Iterable[LockNeed] | None = None,
+    is_wanted: Callable[[], bool] = lambda: True,
 ) -> None:
     """Run ``statement`` alone on ``work``, watched through ``watch``.
 
-    A stop lets it finish; an abort cancels it and raises :class:`Interrupted`.  After ``limit_s`` it is cancelled and
+    A stop lets it finish; an abort cancels it and raises :class:`Interrupted`, and so does a look at which it is no longer
+    ``is_wanted``.  After ``limit_s`` it is cancelled and
     :class:`LockNotHad` names who was waited for.  Where ``needs`` are given and it holds more, it is cancelled and
     :class:`UndeclaredLock` raised.  Errors of the server are raised as they are.
     """
     declared = None if needs is None else tuple(needs)
-    watcher = _Watcher(statement=statement, work=work, watch=watch, clock=clock, emit=emit, declared=declared)
+    watcher = _Watcher(
+        statement=statement,
+        work=work,
+        watch=watch,
+        clock=clock,
+        emit=emit,
+        declared=declared,
+        is_wanted=is_wanted,
+    )
     work.execute(fence)
     work.execute("SET lock_timeout = 0")
     try:
@@ -96,6 +106,7 @@ class _Watcher:
     clock: Clock
     emit: Callable[..., None]
     declared: tuple[LockNeed, ...] | None
+    is_wanted: Callable[[], bool]
     _error: psycopg.Error | None = None
     _done: Signal = field(default_factory=Signal)
     _seen: tuple[str, ...] = ()
@@ -133,8 +144,8 @@ class _Watcher:
             self._look(elapsed_s)
             if more := self._undeclared():
                 return UndeclaredLock(held=more, declared=tuple(map(str, self.declared or ())))
-            if signal.is_aborting:
-                return Interrupted(f"{self._text}: cancelled: {signal.reason or 'interrupted'}")
+            if signal.is_aborting or not self.is_wanted():
+                return Interrupted(f"{self._text}: cancelled: {signal.reason or 'no longer wanted'}")
             if elapsed_s > limit_s:
                 return LockNotHad(
                     f"{self._text}: cancelled, it took longer than {limit_s:.0f} s",
