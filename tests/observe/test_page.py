@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -23,7 +25,7 @@ from online_migrate.observe.page.relay import Relay
 from online_migrate.observe.page.serve import READY_S, StatusPage
 from online_migrate.observe.snapshot import to_json
 from online_migrate.observe.views import Snapshot, WaitView
-from online_migrate.observe.web import MetricsServer
+from online_migrate.observe.web import MetricsServer, Page, Route
 from tests.observe.made_runs import BACKFILL, NOON, make_record, make_snapshot, started, whole_run
 
 PLACE: dict[str, Any] = dict(zip(("stage", "step", "table"), BACKFILL, strict=True))
@@ -232,6 +234,40 @@ def test_metrics_are_those_of_the_runner_that_is_there() -> None:
     assert b"online_migrate_run_steps_done" in get(f"{url}/metrics")[2]
     assert json.loads(get(f"{url}/status.json")[2])["plan"] == "shop"
     relay.stop()
+
+
+def test_a_runner_that_is_busy_for_a_moment_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One slow answer takes its counters away for one scrape, not for the rest of the run."""
+    monkeypatch.setattr("online_migrate.observe.page.relay.WAIT_S", 0.1)
+    slow = [0.3]
+
+    def answer(_: Mapping[str, str]) -> Page:
+        time.sleep(slow.pop() if slow else 0)
+        return Page(content_type="text/plain", body=b"the runner's")
+
+    with following(answer) as relay:
+        assert b"online_migrate_run_steps_done" in relay._relay({}).body
+        assert relay._relay({}).body == b"the runner's"
+
+
+def test_no_proxy_stands_between_the_relay_and_its_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy of the operator's knows nothing of this machine's loopback."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # made anew, as in a process that begins
+    with following(lambda _: Page(content_type="text/plain", body=b"the runner's")) as relay:
+        assert relay._relay({}).body == b"the runner's"
+    monkeypatch.setattr(urllib.request, "_opener", None)
+
+
+@contextmanager
+def following(answer: Route) -> Iterator[Relay]:
+    """A relay behind which a runner answers so."""
+    relay, runner = Relay("shop"), MetricsServer(CollectorRegistry(), routes={"/metrics": answer})
+    relay.update(make_snapshot())
+    relay.follow(f"{runner.start()}/metrics")
+    yield relay
+    runner.stop()
 
 
 # the one file

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
+from online_migrate.cli.common import read_plan
+from online_migrate.cli.run import _serve_metrics
 from online_migrate.observe.session import Session
 from online_migrate.observe.snapshot import Snapshot
 from online_migrate.observe.watch import FRESH_S, REST_S, SnapshotWatch
+from online_migrate.observe.web import LOOPBACK
 from online_migrate.postgres.connection import Connection, Connector
 from tests.observe.made_runs import MadeRun, begun_run
+
+PLAN = Path(__file__).parents[2] / "plans" / "multi_tenant.yaml"
 
 
 @pytest.fixture
@@ -92,6 +100,40 @@ def test_a_reading_that_fails_takes_no_picture_away(session: Session) -> None:
     watch.close()
     assert len(seen) >= 3
     assert len(sessions) == 1
+
+
+def test_who_fails_takes_nobody_with_it(session: Session) -> None:
+    """A terminal that is gone, or a defect of ours, leaves the page and the metrics as fresh as before; each failure is counted."""
+    errors: list[int] = []
+    seen: list[Snapshot] = []
+    looked: list[Snapshot] = []
+
+    def draw(_: Snapshot) -> None:
+        raise OSError(errno.EIO, "the terminal is gone")
+
+    def look(_connection: Connection, _: Snapshot) -> None:
+        raise KeyError("a defect")
+
+    watch = SnapshotWatch(session, "shop", [draw, seen.append], every_s=0.02)
+    watch.looks = [look, lambda _, snapshot: looked.append(snapshot)]
+    watch.on_error = lambda: errors.append(1)
+    watch.start()
+    wait_for(lambda: len(seen) >= 3)
+    watch.close()
+    assert len(seen) == len(looked)
+    assert len(errors) == 2 * len(seen)
+
+
+def test_a_runner_counts_what_fails(session: Session) -> None:
+    """The dashboard has the number; without it a page that stands still would look like a run that does."""
+    watch = SnapshotWatch(session, "shop")
+    with ExitStack() as stack:
+        metrics = _serve_metrics(read_plan(PLAN), (LOOPBACK, 0), watch, stack)
+        watch.on_error()
+    assert (
+        metrics.registry.get_sample_value("online_migrate_metrics_errors_total", {"plan": "multi_tenant"})
+        == 1
+    )
 
 
 def test_who_asks_sees_what_is_now(run: MadeRun, session: Session) -> None:

@@ -159,6 +159,7 @@ def _serve_metrics(
     page = StatusPage(plan.name, freshen=watch.freshen)
     watch.listeners += [metrics.update, page.update]
     watch.looks.append(ServerReader(metrics.take).look)
+    watch.on_error = metrics.count_error
     host, port = address
     server = MetricsServer(metrics.registry, host=host, port=port, routes=page.routes, freshen=watch.freshen)
     url = server.start()

@@ -90,7 +90,7 @@ class MetricsSink:
         self._server = ServerMeter(server, run.lease_epoch, self._happened_at)
         self._handlers = _merge(meter.handlers for meter in self._meters)
         self._handlers[ServerReading] = [self._server.take]
-        self._errors = make.counter("metrics_errors", "Events that the metrics could not take in.", PLAN)
+        self._errors = make.counter("metrics_errors", "Events, pictures and readings that failed to be taken in.", PLAN)
         self._errors.add(())
         ProcessCollector(namespace="online_migrate", registry=self.registry)
         budgets = budgets or Budgets()
@@ -110,6 +110,10 @@ class MetricsSink:
     def take(self, reading: ServerReading) -> None:
         """Note what the server says."""
         self._note(reading)
+
+    def count_error(self) -> None:
+        """Note that a picture or a reading failed."""
+        self._errors.add((), 1)
 
     def _note(self, news: e.Event | ServerReading) -> None:
         self._news.append((news, self._times()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from typing import TypeVar
 
 import psycopg
 
@@ -28,12 +28,15 @@ IDLE_S = 20.0
 CLOSE_S = 5.0
 """how long close() waits for a reading that is under way"""
 
+T = TypeVar("T")
+
 
 class SnapshotWatch:
     """A thread that looks every ``every_s``, and at once where somebody asks to :meth:`freshen`, from :meth:`start` to :meth:`close`.
 
     While the server is away the listeners hear nothing: they go on showing what was last known.  ``looks`` read more on
-    the same session.  Both may be added to until :meth:`start`.
+    the same session.  One that fails is told to ``on_error`` and asked again next time, as are the others.  All may be
+    set until :meth:`start`.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class SnapshotWatch:
         self.listeners = list(listeners)
         self.looks = list(looks)
         self.every_s = every_s
+        self.on_error: Callable[[], None] = lambda: None
         self._session = session
         self._plan = plan
         self._clock = clock or SystemClock()
@@ -102,16 +106,30 @@ class SnapshotWatch:
 
     def _look(self) -> bool:
         """Whether there was something to be seen."""
-        try:
-            connection = self._session.get()
-            snapshot = read_snapshot(connection, self._plan, self._memory)
-        except (psycopg.Error, OnlineMigrateError, OSError):
+        seen = self._safely(self._read)
+        if seen is None:
             return False
-        if snapshot is None:
-            return False
+        connection, snapshot = seen
         for listener in self.listeners:
-            listener(snapshot)
+            self._safely(listener, snapshot)
         for look in self.looks:
-            with suppress(psycopg.Error, OnlineMigrateError, OSError):  # it tries again next time
-                look(connection, snapshot)
+            self._safely(look, connection, snapshot)
         return True
+
+    def _read(self) -> tuple[Connection, Snapshot] | None:
+        connection = self._session.get()
+        snapshot = read_snapshot(connection, self._plan, self._memory)
+        return None if snapshot is None else (connection, snapshot)
+
+    def _safely(self, work: Callable[..., T], *given: object) -> T | None:
+        """A terminal that is gone must not take the page and the metrics with it."""
+        try:
+            return work(*given)
+        except (
+            psycopg.Error,
+            OnlineMigrateError,
+        ):  # the server is away, or a right is missing: the age of what is shown says so
+            return None
+        except Exception:  # noqa: BLE001  # whatever it was, the next look may be better
+            self.on_error()
+            return None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from http.client import HTTPException
 from typing import Final
 
 from online_migrate.observe.exposition import Exposition
@@ -15,6 +15,8 @@ from online_migrate.observe.web import LOOPBACK, MetricsServer, Page, metrics_pa
 
 WAIT_S: Final = 2.0
 """for a runner's answer"""
+_DIRECTLY: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""the runner is on this machine, whatever http_proxy says"""
 
 
 class Relay:
@@ -54,8 +56,9 @@ class Relay:
         if self._runner is not None:
             request = urllib.request.Request(self._runner, headers={"Accept": accept})  # noqa: S310  # our own runner's
             try:
-                with urllib.request.urlopen(request, timeout=WAIT_S) as answer:  # noqa: S310  # see above
+                with _DIRECTLY.open(request, timeout=WAIT_S) as answer:
                     return Page(content_type=answer.headers["Content-Type"], body=answer.read())
-            except (OSError, urllib.error.URLError):
-                self._runner = None  # it has ended, or was killed; the next one says where it is
+            except (OSError, HTTPException) as error:  # busy, it may answer the next scrape
+                if isinstance(getattr(error, "reason", None), ConnectionRefusedError):
+                    self._runner = None  # it has ended, or was killed; the next one says where it is
         return metrics_page(self._exposition, headers)
