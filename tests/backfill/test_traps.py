@@ -325,14 +325,60 @@ def test_a_generated_column_cannot_be_filled(database: str) -> None:
 
 
 def test_a_partitioned_table_is_walked_by_its_partitions(database: str) -> None:
-    """A root has no rows of its own: its leaves are tables of the plan."""
+    """A root has no rows of its own: its leaves, of every level, are tables of the plan; check lists them to paste."""
     do(
         database,
         "CREATE TABLE t (id integer, c integer) PARTITION BY RANGE (id)",
         "CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (10)",
+        "CREATE TABLE t2 PARTITION OF t FOR VALUES FROM (10) TO (30) PARTITION BY RANGE (id)",
+        "CREATE TABLE t21 PARTITION OF t2 FOR VALUES FROM (10) TO (20)",
+        "CREATE SCHEMA old",
+        "CREATE TABLE old.t22 PARTITION OF t2 FOR VALUES FROM (20) TO (30)",
     )
-    assert findings_of(database, FILL)["not_a_table"].severity is Severity.STOP
-    assert "not_a_table" not in findings_of(database, "backfill: {table: t1, column: c, value: 1}")
+    found = findings_of(database, FILL)["not_a_table"]
+    assert found.severity is Severity.STOP
+    leaves = "tables: [t1, t21]"
+    assert (
+        found.remedy == f"name its partitions in its place: {leaves}, and by plans of their schemas old.t22"
+    )
+    assert "not_a_table" not in findings_of(database, FILL.replace("table: t", leaves))
+
+
+def test_a_partition_that_the_plan_does_not_fill_is_told(database: str) -> None:
+    """One that was attached after the plan was written, say, also while a run is stopped: check is made again by every run."""
+    do(
+        database,
+        "CREATE TABLE t (id integer, c integer) PARTITION BY RANGE (id)",
+        "CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (10)",
+        "CREATE TABLE t2 PARTITION OF t FOR VALUES FROM (10) TO (20)",
+    )
+    fill = FILL.replace("table: t", "tables: [t1, t2]")
+    assert "left_out" not in findings_of(database, fill)
+    do(
+        database,
+        "CREATE TABLE t3 (id integer, c integer); ALTER TABLE t ATTACH PARTITION t3 FOR VALUES FROM (20) TO (30)",
+    )
+    found = findings_of(database, fill)["left_out"]
+    assert found.severity is Severity.WARN
+    assert found.fact == "partitions of t in which the plan backfills c nowhere: t3"
+
+
+def test_partitions_have_the_column_that_the_plan_adds_to_their_root(database: str) -> None:
+    """One ALTER TABLE for the root, a backfill for each leaf: one plan."""
+    do(
+        database,
+        "CREATE TABLE t (id integer) PARTITION BY RANGE (id)",
+        "CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (10)",
+        "CREATE TABLE t2 PARTITION OF t FOR VALUES FROM (10) TO (20)",
+        "INSERT INTO t SELECT generate_series(0, 19)",
+        "ANALYZE t",
+    )
+    steps = ("add_column: {table: t, column: c, type: integer}", FILL.replace("table: t", "tables: [t1, t2]"))
+    found = findings_of(database, *steps)
+    assert not [f for f in found.values() if f.severity is Severity.STOP]
+    assert "instant" in found
+    run_plan(database, *steps)
+    assert ask(database, "SELECT count(*) FROM t WHERE c = 1") == 20
 
 
 def test_row_level_security_that_hides_rows_stops(database: str, clerk: str) -> None:

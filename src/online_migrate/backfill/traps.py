@@ -62,7 +62,7 @@ def read_traps(
     """
     rights = read_right_traps(connection, table)
     return [
-        *_kind(table, column),
+        *_kind(connection, table, column),
         *_storage(connection, table, column),
         *_triggers(connection, table, column, skip=skip_triggers),
         *_rules(connection, table),
@@ -72,16 +72,29 @@ def read_traps(
     ]
 
 
-def _kind(table: TableInfo, column: str) -> Iterator[Trap]:
+def _kind(connection: Connection, table: TableInfo, column: str) -> Iterator[Trap]:
     names = {"p": "partitioned", "f": "a foreign table", "v": "a view", "m": "a materialised view"}
     if table.kind != "r":
         fact = f"{table.name} is {names.get(table.kind, table.kind)}; a backfill walks tables of rows"
-        remedy = "name its partitions, one by one" if table.kind == "p" else "take it out of the set"
+        remedy = "take it out of the set" if table.kind != "p" else _leaves(connection, table)
         yield Trap(level="stop", code="not_a_table", fact=fact, remedy=remedy)
     for index in table.indexes:
         if column in index.columns and index.can_be_referenced:
             fact = f"unique index {index.name} holds {column}: every update locks its row as a DELETE does, and inserts of children wait"
             yield Trap(level="stop", code="unique_on_column", fact=fact, remedy="build it after the backfill")
+
+
+def _leaves(connection: Connection, table: TableInfo) -> str:
+    """What the plan is to name in its place."""
+    rows = connection.execute(
+        """SELECT l.relname, n.nspname FROM pg_partition_tree(%s::oid) t JOIN pg_class l ON l.oid = t.relid
+             JOIN pg_namespace n ON n.oid = l.relnamespace WHERE t.isleaf AND l.relkind = 'r' ORDER BY l.relname""",
+        [table.oid],
+    ).fetchall()
+    here = ", ".join(name for name, schema in rows if schema == table.schema)
+    elsewhere = ", ".join(f"{schema}.{name}" for name, schema in rows if schema != table.schema)
+    named = f"name its partitions in its place: tables: [{here}]"
+    return f"{named}, and by plans of their schemas {elsewhere}" if elsewhere else named
 
 
 def _storage(connection: Connection, table: TableInfo, column: str) -> Iterator[Trap]:

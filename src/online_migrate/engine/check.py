@@ -125,7 +125,11 @@ def _missing_columns(seen: Survey) -> Iterator[Finding]:
         if table is None or step.table is None:
             continue
         if step.spec.operation == "add_column":
-            added.setdefault(step.table, set()).add(str(column))
+            for _, name in (
+                (table.schema, table.name),
+                *table.heirs,
+            ):  # partitions get it along with their root
+                added.setdefault(name, set()).add(str(column))
             continue
         named = [
             *([column] if column else []),

@@ -14,15 +14,30 @@ def read_around(place: Place) -> Around:
     above = _above(place)
     instant = [s for s in above if getattr(s.spec.params, "instant", False)]
     return Around(
-        added={
-            (str(s.table), str(getattr(s.spec.params, "column", ""))): str(getattr(s.spec.params, "type", ""))
-            for s in place.all_steps
-            if s.spec.operation == "add_column"
-        },
-        filled_before=_columns_of("backfill", above) | _columns_of("add_column", instant),
+        added=_added(place, place.all_steps),
+        filled_before=_columns_of("backfill", above) | _added(place, instant).keys(),
         filled_later=_columns_of("backfill", place.all_steps[len(above) + 1 :]),
         made={str(s.table) for s in place.all_steps if s.spec.operation in ("create_tables", "ensure_row")},
     )
+
+
+def family(place: Place, table: str) -> tuple[str, ...]:
+    """The table and what is read and changed with it: its partitions, or those that inherit from it."""
+    info = None if place.catalog is None else place.catalog.table(table)
+    return (table, *(() if info is None else (name for _, name in info.heirs)))
+
+
+def leaves_left_out(place: Place, column: str) -> tuple[str, list[str]]:
+    """Of a leaf partition: its root, and that root's other leaves in which the plan backfills the column nowhere."""
+    filled = [table for table, of in _columns_of("backfill", place.all_steps) if of == column]
+    rows = place.known.connection.execute(
+        """SELECT r.relname, l.relname FROM pg_partition_root(%(table)s::regclass) root (oid)
+             JOIN pg_class r ON r.oid = root.oid CROSS JOIN pg_partition_tree(root.oid) t
+             JOIN pg_class l ON l.oid = t.relid JOIN pg_namespace n ON n.oid = l.relnamespace
+            WHERE t.isleaf AND l.relkind = 'r' AND NOT (n.nspname = %(schema)s AND l.relname = ANY (%(filled)s)) ORDER BY l.relname""",
+        {"table": place.sql_table.as_string(None), "schema": place.schema, "filled": filled},
+    ).fetchall()
+    return (rows[0][0] if rows else ""), [name for _, name in rows]
 
 
 def indexes_above(place: Place, column: str) -> dict[str, str]:
@@ -46,6 +61,16 @@ def keys_above(place: Place, column: str) -> list[Finding]:
 def _above(place: Place) -> tuple[Step, ...]:
     """The plan's steps before this one."""
     return place.all_steps[: place.all_steps.index(place.step)] if place.step in place.all_steps else ()
+
+
+def _added(place: Place, steps: Iterable[Step]) -> dict[tuple[str, str], str]:
+    """Columns that steps add, and their types."""
+    return {
+        (name, str(getattr(s.spec.params, "column", ""))): str(getattr(s.spec.params, "type", ""))
+        for s in steps
+        if s.spec.operation == "add_column"
+        for name in family(place, str(s.table))
+    }
 
 
 def _columns_of(operation: str, steps: Iterable[Step]) -> set[tuple[str, str]]:

@@ -21,7 +21,13 @@ from online_migrate.backfill.traps import Trap, read_traps, read_writing_trigger
 from online_migrate.backfill.values import FromParent, SqlValue, value_sql
 from online_migrate.backfill.worker import Backfill as Work
 from online_migrate.backfill.worker import update_statement
-from online_migrate.operations.around import indexes_above, keys_above, read_around
+from online_migrate.operations.around import (
+    family,
+    indexes_above,
+    keys_above,
+    leaves_left_out,
+    read_around,
+)
 from online_migrate.operations.base import (
     Context,
     Finding,
@@ -92,7 +98,7 @@ class Backfill(Operation[BackfillParams]):
         if isinstance(params.value, SqlValue) and not _is_of_the_row(place, params.value.sql):
             return "its value may be read from another table: it has a subquery, or calls a function that may"
         if isinstance(params.value, FromParent):
-            read = {name for j in params.value.joins for name in _family(place, j.table)}
+            read = {name for j in params.value.joins for name in family(place, j.table)}
             if shared := sorted(read.intersection(tables)):
                 return f"its value is read from {shared[0]}, which is filled too"
         if place.catalog is not None:
@@ -165,7 +171,7 @@ class Backfill(Operation[BackfillParams]):
                     manual=MANUAL,
                 )
             )
-        return findings + self._forecast(place, params)
+        return findings + self._left_out(place, params) + self._forecast(place, params)
 
     def _blind(self, place: Place) -> list[Finding]:
         stage = place.plan.stage(place.step.stage)
@@ -190,6 +196,15 @@ class Backfill(Operation[BackfillParams]):
             return []
         remedy = "give a larger share, or run CHECKPOINT when it holds"
         return [Finding(severity=Severity.WARN, code="checkpoint_share", fact=fact, remedy=remedy)]
+
+    def _left_out(self, place: Place, params: BackfillParams) -> list[Finding]:
+        """Leaves of a partitioned table that is filled otherwise; one may have been attached since the plan was written."""
+        root, names = leaves_left_out(place, params.column)
+        if not names:
+            return []
+        fact = f"partitions of {root} in which the plan backfills {params.column} nowhere: {', '.join(names)}"
+        remedy = "name them in the plan as well, unless their rows are to stay as they are"
+        return [Finding(severity=Severity.WARN, code="left_out", fact=fact, remedy=remedy)]
 
     def _forecast(self, place: Place, params: BackfillParams) -> list[Finding]:
         """Of all tables of the step, told once, at its first table; and what an instant column would save."""
@@ -285,12 +300,6 @@ def _is_of_the_row(place: Place, value: str) -> bool:
     return called == {name for (name,) in rows}
 
 
-def _family(place: Place, table: str) -> tuple[str, ...]:
-    """The table and what is read with it: its partitions, or those that inherit from it."""
-    info = None if place.catalog is None else place.catalog.table(table)
-    return (table, *(() if info is None else (name for _, name in info.heirs)))
-
-
 def _value(place: Place, params: BackfillParams) -> sql.Composable:
     return value_sql(params.value, schema=place.schema, table=place.table, literal=place.value)
 
@@ -344,7 +353,7 @@ def _adding(place: Place, column: str) -> list[Step]:
         s
         for s in place.all_steps
         if s.spec.operation == "add_column"
-        and s.table in tables
+        and tables.intersection(family(place, str(s.table)))
         and getattr(s.spec.params, "column", None) == column
         and not getattr(s.spec.params, "instant", False)
     ]
