@@ -8,6 +8,7 @@ from time import monotonic
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from online_migrate.backfill.throttlers import commit_latency
 from online_migrate.backfill.throttlers.base import Throttle
@@ -18,13 +19,17 @@ from tests.backfill.throttlers.standby import Pair, await_true
 
 
 @pytest.fixture
-def synchronous(on_primary: Connection, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connection]:
-    """A session whose commits wait until the standby has replayed them; a reading gives up after 0.5 s."""
+def synchronous(pair: Pair, on_primary: Connection, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connection]:
+    """A session of ours where commits wait until the standby has replayed them; a reading gives up after 0.5 s."""
     monkeypatch.setattr(commit_latency, "READ_TIMEOUT_S", 0.5)
-    on_primary.execute("SET synchronous_commit = remote_apply")
+    alter = sql.SQL("ALTER DATABASE {} {}")
+    name = sql.Identifier(on_primary.info.dbname)
+    on_primary.execute(alter.format(name, sql.SQL("SET synchronous_commit = remote_apply")))
     set_synchronous_standbys(on_primary, "*")
-    yield on_primary
+    with Connector(dsn=pair.primary.dsn).open("test") as ours:
+        yield ours
     set_synchronous_standbys(on_primary, "")
+    on_primary.execute(alter.format(name, sql.SQL("RESET synchronous_commit")))
 
 
 def set_synchronous_standbys(connection: Connection, names: str) -> None:
@@ -47,6 +52,7 @@ def test_a_commit_that_waits_holds_us(pair: Pair, synchronous: Connection) -> No
     assert re.fullmatch(r"a commit of ours took \S+ m?s \(limit 200 ms\)", reading.reason)
     pair.resume()
     await_true(lambda: not throttle.read(synchronous)[0].is_red)
+    assert synchronous.execute("SHOW synchronous_commit").fetchone() == ("on",)
 
 
 def test_an_error_leaves_the_session_usable(pair: Pair) -> None:

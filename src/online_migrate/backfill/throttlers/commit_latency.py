@@ -3,6 +3,9 @@
 Our batches commit asynchronously and would never feel it; the application does.  So we commit once ourselves: an empty
 transactional message of the prefix ``online_migrate`` in the WAL (manual, 9.28.6, pg_logical_emit_message).  No table is
 touched; a logical consumer that asks for messages sees it and finds nothing in it.
+
+Our sessions have a synchronous_commit of their own; this one commit has what the database, or our role in it, has by default:
+where that is remote_apply, the application waits for standbys to replay.
 """
 
 from __future__ import annotations
@@ -21,12 +24,12 @@ from online_migrate.postgres.connection import Connection, turn_of
 
 # One round trip, both times by the server's clock: the network between us is no commit latency.
 _PROBE: Final = """
-    BEGIN; SELECT pg_logical_emit_message(true, 'online_migrate', ''); SELECT clock_timestamp();
+    BEGIN; SET LOCAL synchronous_commit TO DEFAULT; SELECT pg_logical_emit_message(true, 'online_migrate', ''); SELECT clock_timestamp();
     COMMIT; SELECT clock_timestamp()"""
 
 
 class CommitLatency:
-    """Red from ``limit_s`` seconds on, as the connection's own synchronous_commit makes a commit wait."""
+    """Red from ``limit_s`` seconds on, as the database's synchronous_commit makes a commit wait."""
 
     name = "commit_latency"
 
