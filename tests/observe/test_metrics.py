@@ -334,6 +334,32 @@ def test_the_servers_counters_count_from_our_first_look() -> None:
     assert value(sink, "standby_lag_bytes", standby="b") is None
 
 
+def test_what_the_server_said_long_ago_is_not_shown() -> None:
+    """A lag that nobody reads any more looks like news; since when nobody reads it stays, for the alert, also from the start."""
+    now = [1_000.0]
+    sink = sink_of([], now=lambda: now[0])
+    assert value(sink, "server_reading_time_seconds") == 1_000
+    sink.take(make_reading())
+    now[0] += 20
+    assert value(sink, "standby_lag_bytes", standby="b") == 100
+    now[0] += 20
+    assert value(sink, "standby_lag_bytes", standby="b") is None
+    assert value(sink, "table_size_bytes", table="users") is None
+    assert value(sink, "table_updates_total", table="users") is not None
+    assert value(sink, "server_reading_time_seconds") == 1_000
+    sink.take(make_reading())
+    assert value(sink, "standby_lag_bytes", standby="b") == 100
+
+
+def test_the_heart_beats_by_our_clock() -> None:
+    """Prometheus compares it with its own: a database whose clock is behind must wake nobody, one ahead must hide nothing."""
+    now = [1_000.0]
+    sink = sink_of([], now=lambda: now[0])
+    sink.update(make_snapshot(holder=Holder(who="ada", plan="shop", since="", beat_age_s=2.0)))
+    now[0] += 14  # until the scrape
+    assert value(sink, "heartbeat_time_seconds") == 998
+
+
 def test_the_plans_bounds_stand_beside_the_figures() -> None:
     """An alert compares with what the plan allows, not with a number of its own."""
     budgets = Budgets.of(make_plan())

@@ -69,12 +69,18 @@ class RunMetrics:
         self.stage_started = gauge(
             "stage_start_time_seconds", "When this process began with the stage.", STAGE
         )
-        self.stage_seconds = gauge("stage_duration_seconds", "How long a stage took, once it is done.", STAGE)
+        self.stage_seconds = gauge(
+            "stage_duration_seconds", "How long this process was at a stage, once it is done.", STAGE
+        )
         self.gate = gauge("gate_waiting", "1 while a stage waits at its gate for approval.", STAGE)
         self.step_state = gauge("step_state", f"State of a step on a table: {_STATES}.", TABLE)
         self.failures = counter("step_failures", "Steps that failed.", STEP)
         self.errors = counter("run_errors", "Runs of this process that ended in an error of that kind.", KIND)
-        self.heartbeat = gauge("heartbeat_time_seconds", "When the runner last beat, by the journal.", PLAN)
+        self.heartbeat = gauge(
+            "heartbeat_time_seconds",
+            "When the runner last beat: its age by the database's clock, before now by the runner's.",
+            PLAN,
+        )
         self.lease_held = gauge(
             "lease_held", "1 while this process has the lease, 0 when another took it over.", PLAN
         )
@@ -169,7 +175,11 @@ class ServerMetrics:
 
     def __init__(self, make: Maker) -> None:
         gauge, counter = make.gauge, make.counter
-        self.read_at = gauge("server_reading_time_seconds", "When the server was last asked.", PLAN)
+        self.read_at = gauge(
+            "server_reading_time_seconds",
+            "When the server last answered; before that, when this process began.",
+            PLAN,
+        )
         self.wal = counter("server_wal_bytes", "WAL that the server wrote while this process watched.", PLAN)
         self.updates = counter(
             "table_updates", "Rows of the table that were updated, by anybody.", PLAN_TABLE

@@ -74,7 +74,7 @@ class MetricsSink:
         self._now = now
         self._at = self._times()
         self._news: deque[tuple[e.Event | ServerReading, tuple[float, float]]] = deque()
-        self._snapshot: Snapshot | None = None
+        self._snapshot: tuple[Snapshot, tuple[float, float]] | None = None
         self._lock = threading.Lock()
         self.registry = Registry(before=self._before_scrape, clock=self._clock)
         make = Maker(plan, self.registry)
@@ -105,7 +105,7 @@ class MetricsSink:
 
     def update(self, snapshot: Snapshot) -> None:
         """Note the journal: who is alive, and what earlier runs did.  Events of this process stand."""
-        self._snapshot = snapshot
+        self._snapshot = (snapshot, self._times())
 
     def take(self, reading: ServerReading) -> None:
         """Note what the server says."""
@@ -121,15 +121,16 @@ class MetricsSink:
             self._take_in()
 
     def _before_scrape(self) -> None:
-        self._take_in(self._waits.count)
+        self._take_in(self._waits.count, self._server.forget_old)
 
     def _take_in_journal(self) -> None:
-        snapshot, self._snapshot = self._snapshot, None
-        if snapshot is not None:
+        noted, self._snapshot = self._snapshot, None
+        if noted is not None:
+            snapshot, self._at = noted
             for meter in self._meters:
                 meter.update(snapshot)
 
-    def _take_in(self, work: Callable[[], object] = lambda: None) -> None:
+    def _take_in(self, *work: Callable[[], object]) -> None:
         """What happened, then ``work``; snapshots and scrapes come from threads of their own."""
         with self._lock:
             while self._news:
@@ -137,9 +138,10 @@ class MetricsSink:
                 for handler in self._handlers[type(news)]:
                     self._safely(handler, news)
             self._safely(self._backfills.settle)
-            self._at = self._times()
             self._safely(self._take_in_journal)
-            self._safely(work)
+            self._at = self._times()
+            for each in work:
+                self._safely(each)
 
     def _safely(self, work: Callable[..., object], *given: object) -> None:
         try:

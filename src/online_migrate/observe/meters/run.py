@@ -54,8 +54,7 @@ class RunMeter:
     def update(self, snapshot: Snapshot) -> None:
         """Take in the journal: who is alive, and what earlier runs did."""
         if snapshot.holder is not None:
-            beat = snapshot.read_at.timestamp() - snapshot.holder.beat_age_s
-            self._m.heartbeat.set((), beat)
+            self._m.heartbeat.set((), self._now() - snapshot.holder.beat_age_s)
         for stage, steps in self._changes.since_last(snapshot):
             if (stage.stage,) not in self._own:
                 self._m.stage_state.set((stage.stage,), STATES[stage.state])

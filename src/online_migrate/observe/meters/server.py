@@ -7,6 +7,9 @@ from online_migrate.observe.metric_definitions import ServerMetrics
 from online_migrate.observe.readings import ServerReading, TableReading
 from online_migrate.observe.series import Series
 
+OLD_S = 30.0
+"""a reading that was made longer ago, three looks, is shown no more: it would look like news"""
+
 
 class ServerMeter:
     """Counts on from the first reading of this process; a statistic that was reset counts on from its new beginning."""
@@ -16,10 +19,13 @@ class ServerMeter:
         self._epoch = epoch
         self._now = now
         self._last: dict[tuple[Series, tuple[str, ...]], int] = {}
+        self._read_at = now()
+        metrics.read_at.set((), self._read_at)
 
     def take(self, reading: ServerReading) -> None:
         """Show a reading; what it does not know is not shown."""
-        self._m.read_at.set((), self._now())
+        self._read_at = self._now()
+        self._m.read_at.set((), self._read_at)
         self._m.connections.set((), reading.connections)
         self._epoch.set((), reading.epoch)
         self._count(self._m.wal, (), reading.wal_bytes)
@@ -32,6 +38,22 @@ class ServerMeter:
             self._m.lag_seconds.set((standby.name,), standby.lag_s)
         for what, ratio in reading.multixacts.items():
             self._m.multixacts.set((what,), ratio)
+
+    def forget_old(self) -> None:
+        """Before each scrape: where the server cannot be asked, what it said is gone, but for the time of it and the counters."""
+        if self._now() - self._read_at > OLD_S:
+            m = self._m
+            gauges = (
+                m.connections,
+                m.dead,
+                m.table_bytes,
+                m.index_bytes,
+                m.lag_bytes,
+                m.lag_seconds,
+                m.multixacts,
+            )
+            for gauge in gauges:
+                gauge.clear()
 
     def _take_table(self, table: TableReading) -> None:
         key = (table.table,)
