@@ -186,7 +186,7 @@ class NullWriter(threading.Thread):
 def test_nulls_that_keep_coming_end_the_run_with_their_rows_and_their_writer(database: str) -> None:
     """Bounded rounds, then exit 5: rows by key, and the statement where pg_stat_statements is there."""
     make_table(database, 200)
-    has_statements = _create_statements(database)
+    has_statements = create_statements(database)
     heard = Heard()
 
     def emit(event_type: type[Event], **fields: object) -> None:
@@ -203,15 +203,38 @@ def test_nulls_that_keep_coming_end_the_run_with_their_rows_and_their_writer(dat
     assert "e.g. id = " in caught.value.message
     if has_statements:
         assert "INSERT INTO t (user_id, c)" in caught.value.message
+        assert "UPDATE" not in caught.value.message, "our own mend is nobody's mistake"
 
 
-def _create_statements(dsn: str) -> bool:
+def create_statements(dsn: str) -> bool:
     try:
         do(dsn, "CREATE EXTENSION pg_stat_statements")
         ask(dsn, "SELECT count(*) FROM pg_stat_statements")
     except psycopg.Error:
         return False
     return True
+
+
+def test_what_breaks_the_quiet_is_told_while_it_is_waited_for(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release that writes NULL now and then keeps the step from its end: the wait says which rows, and which statement."""
+    monkeypatch.setattr("online_migrate.backfill.waiting.TELL_EVERY_S", 0.2)
+    make_table(database, 200)
+    has_statements = create_statements(database)
+    heard = Heard()
+    writer = NullWriter(database, 0.3)
+    writer.start()
+    timer = threading.Timer(1.5, writer.over.set)
+    timer.start()
+    with workbench(database, "t", emit=heard.emit) as bench:
+        Backfill(bench, table="t", column="c", value="1", quiet_s=0.8).run()
+    timer.join()
+    writer.join()
+    told = [e.reason for e in heard.of("wait_goes_on")]
+    assert any("the last were e.g. id = 20" in reason for reason in told)
+    assert has_statements == any("INSERT INTO t (user_id, c)" in reason for reason in told)
+    assert len(heard.of("wait_started")) == len(heard.of("wait_ended")) == 1
 
 
 def test_write_coverage_is_waited_for(database: str) -> None:

@@ -54,7 +54,7 @@ def test_a_batch_has_bounds_of_its_own(database: str) -> None:
     make_table(database, 10)
     with workbench(database, "t") as bench:
         writer = Backfill(bench, table="t", column="c", value="1")._writer
-        bench.work.execute(writer._settings(is_waiting=True))
+        bench.work.execute(writer._settings(waiting_s=1.0))
         names = ["lock_timeout", "idle_in_transaction_session_timeout", "statement_timeout"]
         wanted = ["50ms", "1s", "1s"]
         if bench.work.info.server_version >= 170000:

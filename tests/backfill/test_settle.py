@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -11,9 +12,10 @@ import pytest
 
 from benchmarks.workbench import Heard, workbench
 from online_migrate.backfill.batch import Change
-from online_migrate.backfill.worker import Backfill
+from online_migrate.backfill.worker import _NO_WALK, Backfill
 from online_migrate.errors import VerificationFailed
 from online_migrate.events import Event, LateRows, WaitEnded, WaitGoesOn, WaitStarted
+from online_migrate.plan.model import Pace
 from online_migrate.postgres import long_statement
 from tests.backfill.tables import ask, do, make_table
 
@@ -126,6 +128,72 @@ def test_a_row_that_was_ours_and_stays_empty_is_blamed(database: str) -> None:
         holder.execute("SELECT FROM t WHERE id = 1 FOR UPDATE")
         with pytest.raises(VerificationFailed, match=r"1 rows cannot be given c, e\.g\. id = 2:"):
             Backfill(bench, table="t", column="c", value="(user_id::int)").run()
+
+
+def test_many_rows_that_cannot_be_given_a_value_are_blamed_at_once(database: str) -> None:
+    """More than one proof counts: the table is not walked again and again for them, and nobody is said to write NULL."""
+    make_table(database, 3_000, more="UPDATE t SET user_id = NULL WHERE id % 2 = 0")
+    heard = Heard()
+    with (
+        workbench(database, "t", emit=heard.emit) as bench,
+        pytest.raises(
+            VerificationFailed, match=r"50 rows or more cannot be given c, e\.g\. id = 2;.*its value is NULL"
+        ),
+    ):
+        Backfill(bench, table="t", column="c", value="(user_id::int)").run()
+    assert len(heard.of("late_rows")) == 1
+    assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 1_500
+
+
+def test_a_late_row_among_many_that_the_server_refuses_is_named(database: str) -> None:
+    """It is among those that are tried before the table is walked again: the same words as of a walk."""
+    make_table(database, 3_000, more="UPDATE t SET user_id = -1 WHERE id = 3")
+    do(database, "ALTER TABLE t ADD CHECK (c >= 0) NOT VALID")
+    with workbench(database, "t") as bench:
+        work = Backfill(bench, table="t", column="c", value="(user_id::int)")
+        bench.journal.write_cursor(bench.run_id, work._begin("sweep", _NO_WALK, None))
+        with pytest.raises(VerificationFailed, match=r"the row id = 3 cannot be given c: .*check"):
+            work.run()
+
+
+def test_a_table_without_a_key_is_searched_without_keeping_a_row_locked(database: str) -> None:
+    """Rows that have moved are found by batches of the usual size: the application never waits for more than one of them."""
+    make_table(
+        database,
+        20_000,
+        more="ALTER TABLE t DROP CONSTRAINT t_pkey; UPDATE t SET c = 1 WHERE id % 2000 > 0; CREATE INDEX ON t (id);"
+        "CREATE FUNCTION slow(bigint) RETURNS int LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.05); RETURN 1; END $$",
+    )
+    pace = Pace.model_construct(duty=1.0, max_rows=500)
+    with psycopg.connect(database) as holder:
+        holder.execute("SELECT FROM t WHERE id % 2000 = 0 FOR UPDATE")  # so that the pass leaves them
+        heard, longest = Heard(), [0.0]
+        over = threading.Event()
+
+        def updating() -> None:
+            with psycopg.connect(database, autocommit=True) as connection:
+                while not over.is_set():
+                    began = time.monotonic()
+                    connection.execute("UPDATE t SET v = v + 1 WHERE id = 2000")
+                    longest[0] = max(longest[0], time.monotonic() - began)
+
+        application = threading.Thread(target=updating)
+
+        def move() -> None:
+            holder.rollback()
+            do(database, "UPDATE t SET v = v + 1 WHERE id % 2000 = 0")
+
+        with workbench(database, "t", pace=pace, emit=moving(heard, move)) as bench:
+            work = Backfill(bench, table="t", column="c", value="(slow(id))")
+            work.walk()
+            application.start()
+            try:
+                assert work.run() == 10
+            finally:
+                over.set()
+                application.join()
+    assert longest[0] < 0.5
+    assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 0
 
 
 def test_only_rounds_without_progress_count(database: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from psycopg import sql
 
 from online_migrate.backfill.bench import Bench, By, Target
 from online_migrate.backfill.chunks import Position
+from online_migrate.backfill.lock_waits import LockWaits
 from online_migrate.backfill.rows import Few, late_rows_statement, read_late_rows
 from online_migrate.backfill.waiting import Waiting
 from online_migrate.errors import LeaseLost, LockNotHad
@@ -69,7 +70,9 @@ class Writer:
     def __init__(self, bench: Bench, target: Target) -> None:
         self._bench = bench
         self.target = target
-        self._begins: dict[tuple[By, bool], bytes] = {}
+        self._begins: dict[tuple[By, float | None], bytes] = {}
+        self._free_s = 0.0
+        self.lock_waits = LockWaits(bench)
         node = sql.SQL("SELECT pg_relation_filenode({}::oid)").format(sql.Literal(target.table.oid))
         self._node = node.as_bytes(bench.work)
         advance = sql.SQL("SELECT online_migrate.advance({}, {}, {}, {}").format(bench.run_id, *bench.key)
@@ -105,26 +108,32 @@ class Writer:
         clock = self._bench.clock
         began = clock.monotonic()
         locked_since: float | None = None
-        while True:
-            tried_at = clock.monotonic()
-            change = self.change(rows, by=by, measure_wal=measure_wal)
-            written_at = clock.monotonic()
-            try:
-                self.commit(cursor, then, change.rows)
-            except CursorLocked as error:
-                now = clock.monotonic()
-                if locked_since is None or isinstance(error.__cause__, psycopg.errors.QueryCanceled):
-                    locked_since = now
-                if now - locked_since > CURSOR_LOCK_S:
-                    raise LeaseLost(
-                        f"the cursor of {self.target.table.full_name} is locked: a session of a dead runner is still at work",
-                        remedy="wait some seconds, then run the same command again",
-                    ) from error
-                clock.wait(TABLE_LOCK_PAUSE_S, self._bench.signal)
-                self._bench.ensure_going()
-            else:
-                waited_s = change.lock_wait_s + tried_at - began
-                return replace(change, lock_wait_s=waited_s, cursor_s=clock.monotonic() - written_at)
+        with Waiting(self._bench.emit, clock, "cursor") as waiting:
+            while True:
+                tried_at = clock.monotonic()
+                change = self.change(rows, by=by, measure_wal=measure_wal)
+                written_at = clock.monotonic()
+                try:
+                    self.commit(cursor, then, change.rows)
+                except CursorLocked as error:
+                    now = clock.monotonic()
+                    if locked_since is None or isinstance(error.__cause__, psycopg.errors.QueryCanceled):
+                        locked_since = now
+                    self._wait_for_cursor(now - locked_since, waiting, error)
+                else:
+                    waited_s = change.lock_wait_s + tried_at - began
+                    return replace(change, lock_wait_s=waited_s, cursor_s=clock.monotonic() - written_at)
+
+    def _wait_for_cursor(self, locked_s: float, waiting: Waiting, error: CursorLocked) -> None:
+        bench, name = self._bench, self.target.table.full_name
+        if locked_s > CURSOR_LOCK_S:
+            raise LeaseLost(
+                f"the cursor of {name} is locked: a session of a dead runner is still at work",
+                remedy="wait some seconds, then run the same command again",
+            ) from error
+        waiting.tell(f"the cursor of {name} is locked, or somebody cancels our statements")
+        bench.clock.wait(TABLE_LOCK_PAUSE_S, bench.signal)
+        bench.ensure_going()
 
     def change(self, rows: sql.Composable, *, by: By = By.TID, measure_wal: bool = False) -> Change:
         """Begin the transaction and change the rows that are free; the caller moves the cursor and commits.
@@ -134,23 +143,23 @@ class Writer:
         """
         clock = self._bench.clock
         began = clock.monotonic()
-        deadline, waiting = (
-            began + self._bench.locks.lock_wait,
-            Waiting(self._bench.emit, self._bench.clock, "table_lock"),
-        )
-        while True:
-            for skip_locked in (False, True):
-                tried_at = clock.monotonic()
-                try:
-                    count, wal = self._write(rows, by=by, skip_locked=skip_locked, measure_wal=measure_wal)
-                except psycopg.Error as error:
-                    self._roll_back_or_raise(error)
-                    continue
-                waiting.end()
-                return Change(
-                    rows=count, wal_bytes=wal, lock_wait_s=tried_at - began, skipped_locked=skip_locked
-                )
-            self._wait_outside(deadline, waiting)
+        with Waiting(self._bench.emit, clock, "table_lock") as waiting:
+            while True:
+                for skip_locked in (False, True):
+                    tried_at = clock.monotonic()
+                    try:
+                        count, wal = self._write(
+                            rows, by=by, skip_locked=skip_locked, measure_wal=measure_wal
+                        )
+                    except psycopg.Error as error:
+                        self._roll_back_or_raise(error)
+                        continue
+                    if skip_locked:
+                        self._free_s = clock.monotonic() - tried_at
+                    return Change(
+                        rows=count, wal_bytes=wal, lock_wait_s=tried_at - began, skipped_locked=skip_locked
+                    )
+                self._wait_outside(began + self._bench.locks.lock_wait, waiting)
 
     def commit(self, cursor: CursorRecord, then: Position, rows: int) -> None:
         """Move the cursor by compare-and-set, in the batch's transaction, and commit both; else :class:`CursorLocked`."""
@@ -167,14 +176,14 @@ class Writer:
                 raise CursorLocked from error
             raise
 
-    def probe(self, ctid: str) -> psycopg.Error | None:
-        """Change one row and take it back: what the server has against it, or None."""
+    def probe(self, rows: sql.Composable) -> psycopg.Error | None:
+        """Change these rows and take it back: what the server has against it, or None, as behind somebody's lock."""
         try:
-            self._write(sql.SQL("ctid = {}::tid").format(sql.Literal(ctid)), skip_locked=True)
+            self._write(rows, skip_locked=True)
             self._bench.work.execute("SET CONSTRAINTS ALL IMMEDIATE")
         except psycopg.Error as error:
             self._roll_back_or_raise(error, but=error)
-            return error
+            return None if trouble_of(error) is Trouble.LOCK else error
         self._bench.work.rollback()
         return None
 
@@ -205,6 +214,9 @@ class Writer:
         self, rows: sql.Composable, *, skip_locked: bool, by: By = By.TID, measure_wal: bool = False
     ) -> tuple[int, int | None]:
         """Rows changed and, where asked for, bytes of WAL; the transaction is open afterwards."""
+        begin = self._begin(by, None if skip_locked else self._waiting_s())
+        if by is By.SCAN:
+            begin, rows = b"SELECT", self._lock_one(begin, skip_locked=skip_locked)
         update = self.target.update(rows, skip_locked=skip_locked, by=by)
         if measure_wal:
             update = (
@@ -212,7 +224,6 @@ class Writer:
                     "EXPLAIN (ANALYZE, WAL, COSTS OFF, TIMING OFF, SUMMARY OFF, FORMAT JSON) {} RETURNING 1"
                 )
             ).format(update)
-        begin = self._begin(by, is_waiting=not skip_locked)
         cursor = self._bench.work.execute(b"; ".join([begin, update.as_bytes(self._bench.work), self._node]))
         count, wal = 0, None
         while cursor.nextset():
@@ -226,42 +237,64 @@ class Writer:
             raise TableRewritten
         return count, wal
 
-    def _begin(self, by: By, *, is_waiting: bool) -> bytes:
-        """:meth:`_settings` as text, made once: it is the same for every batch, and the larger part of what we compute."""
-        if (by, is_waiting) not in self._begins:
-            settings = self._settings(by=by, is_waiting=is_waiting)
-            self._begins[by, is_waiting] = settings.as_bytes(self._bench.work)
-        return self._begins[by, is_waiting]
+    def _lock_one(self, begin: bytes, *, skip_locked: bool) -> sql.Composable:
+        """Read up to the first row without a value, and lock it: where it is then, it stays."""
+        look = late_rows_statement(self.target, limit=1)
+        lock = sql.SQL("{} FOR NO KEY UPDATE{}").format(look, sql.SQL(" SKIP LOCKED" * skip_locked))
+        cursor = self._bench.work.execute(b"; ".join([begin, lock.as_bytes(self._bench.work)]))
+        while cursor.nextset():
+            pass
+        one = Few(target=self.target, names=tuple(cursor.fetchall()))
+        return one.condition if one else sql.SQL("false")
 
-    def _settings(self, *, by: By = By.TID, is_waiting: bool = False) -> sql.Composed:
+    def _waiting_s(self) -> float:
+        """How long a try that may wait for rows may take: by the target, and by what a try that could not wait has taken.
+
+        Slow triggers make any batch slow; it is not to be made twice each time.
+        """
+        waiting_s = max(WAITING_TARGETS * self._bench.pace.batch_target, WAITING_LEAST_S)
+        while waiting_s < 2 * self._free_s:
+            waiting_s *= 2
+        return waiting_s
+
+    def _begin(self, by: By, waiting_s: float | None) -> bytes:
+        """:meth:`_settings` as text, made once: it is the same for every batch, and the larger part of what we compute."""
+        if (by, waiting_s) not in self._begins:
+            self._begins[by, waiting_s] = self._settings(by=by, waiting_s=waiting_s).as_bytes(
+                self._bench.work
+            )
+        return self._begins[by, waiting_s]
+
+    def _settings(self, *, by: By = By.TID, waiting_s: float | None = None) -> sql.Composed:
         """Begin.  A commit that a crash loses takes the cursor with it, so it need not wait for the disk."""
+        by_place, by_index = ("off", "on") if by is By.KEY else ("on", "off")
         values: dict[str, str] = {
             "lock_timeout": ROW_LOCK_TIMEOUT,
             "synchronous_commit": "off",
             "enable_seqscan": "off",
+            # an index scan would walk dead entries, and find no TID range
+            "enable_tidscan": by_place,
+            "enable_indexscan": by_index,
+            "enable_bitmapscan": by_index,
+            "enable_indexonlyscan": by_index,
             "idle_in_transaction_session_timeout": IDLE_TIMEOUT,
         }
-        if by is By.TID:  # TID range scans only: an index scan would walk dead entries
-            values |= dict.fromkeys(("enable_indexscan", "enable_bitmapscan", "enable_indexonlyscan"), "off")
         if by is not By.SCAN:  # which takes as long as the table is large
-            values |= self._bounds(is_waiting=is_waiting)
+            values |= self._bounds(waiting_s)
         if self.target.skip_triggers:
             values["session_replication_role"] = "replica"
         settings = sql.SQL("; ").join(
             sql.SQL("SET LOCAL {} = {}").format(
-                sql.SQL(name), sql.SQL("off") if value == "off" else sql.Literal(value)
+                sql.SQL(name), sql.SQL(value) if value in ("on", "off") else sql.Literal(value)
             )
             for name, value in values.items()
         )
         path = sql.SQL("SELECT set_config('search_path', {}, true)").format(sql.Literal(self._search_path))
         return sql.SQL("; ").join([sql.SQL("BEGIN"), settings, path, self._bench.fence.sql])
 
-    def _bounds(self, *, is_waiting: bool) -> dict[str, str]:
+    def _bounds(self, waiting_s: float | None) -> dict[str, str]:
         """How long a statement that may wait for rows, and any batch, may take."""
-        bounds = {}
-        if is_waiting:
-            waiting_s = max(WAITING_TARGETS * self._bench.pace.batch_target, WAITING_LEAST_S)
-            bounds["statement_timeout"] = f"{waiting_s * 1000:.0f}ms"
+        bounds = {} if waiting_s is None else {"statement_timeout": f"{waiting_s * 1000:.0f}ms"}
         if self._bench.work.info.server_version >= 170000:
             bounds["transaction_timeout"] = TRANSACTION_TIMEOUT
         return bounds

@@ -18,6 +18,9 @@ from online_migrate.postgres.connection import Connection
 
 Key = tuple[str, str, str]
 
+MARK = "/* online-migrate */"
+"""in each UPDATE of ours: what pg_stat_statements shows of it is told from the application's"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
@@ -66,7 +69,7 @@ class By(Enum):
     KEY = "primary key"
     """where the table has one: a row keeps it, wherever it goes"""
     SCAN = "scan"
-    """not at all: the whole table is read for those that have no value"""
+    """not at all: the table is read up to the first row that has no value, and only that one is locked and changed"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +118,8 @@ def update_statement(
     if not _is_constant(value):
         known = sql.SQL(" AND {} IS NOT NULL").format(value)
     return sql.SQL(
-        "UPDATE ONLY {table} SET {column} = {value} WHERE {rows} AND {column} IS NULL{known}"
-    ).format(table=table, column=column, value=value, rows=rows, known=known)
+        "UPDATE {mark} ONLY {table} SET {column} = {value} WHERE {rows} AND {column} IS NULL{known}"
+    ).format(mark=sql.SQL(MARK), table=table, column=column, value=value, rows=rows, known=known)
 
 
 def _is_constant(value: sql.Composable) -> bool:

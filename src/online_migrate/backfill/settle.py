@@ -5,13 +5,14 @@ Left are rows that were locked, that the application moved behind the pass, or t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import psycopg
 from psycopg import sql
 
-from online_migrate.backfill.batch import Writer
+from online_migrate.backfill.batch import Change, Writer
 from online_migrate.backfill.bench import Bench, By
 from online_migrate.backfill.chunks import position_of
 from online_migrate.backfill.forecast import seconds_text
@@ -28,10 +29,10 @@ LATE_LIMIT = 1000
 """rows without a value that one proof looks for; from this many on the whole table is walked again"""
 LATE_ROUNDS = 30
 """proofs without a clean one between that found no fewer rows than before, before it is said that somebody keeps writing them"""
+TRIED_BEFORE_WALK = 50
+"""of so many late rows, before the table is walked again: a row that cannot be given a value is met at once, not after hours"""
 ROW_LOCK_LOOK_S = 0.2
 """how often rows that others hold are tried again"""
-SHORTEST_TOLD_S = 1.0
-"""a wait for quiet that is shorter is not told: of tables that waited together only the first has a long one"""
 QUIET_PROOFS = 4
 """proofs within the time in which no row without a value may be seen"""
 
@@ -61,11 +62,12 @@ class Settlement:
 
         Raises :class:`VerificationFailed` where rows keep coming, or where a row cannot be given its value.
         """
-        clock, calls = self.bench.clock, read_calls(self.bench.watch, self.writer.target.table.name)
-        quiet_since, waiting = (
-            clock.monotonic() - self._read_quiet_s(),
-            Waiting(self.bench.emit, clock, "coverage"),
-        )
+        with Waiting(self.bench.emit, self.bench.clock, "coverage") as waiting:
+            return self._settle(cursor, waiting)
+
+    def _settle(self, cursor: CursorRecord, waiting: Waiting) -> int:
+        clock, calls, seen = self.bench.clock, self._read_calls(), ""
+        quiet_since = clock.monotonic() - self._read_quiet_s()
         rounds, fewest = 0, LATE_LIMIT
         while True:
             # A proof speaks for the time up to its beginning, however long it reads.
@@ -74,18 +76,20 @@ class Settlement:
             if late:
                 rounds += not rounds or len(late) >= fewest
                 fewest = min(fewest, len(late))
+                seen = self._describe(late, calls)
                 if rounds > LATE_ROUNDS:
-                    raise self._keep_coming(late, calls)
+                    raise self._keep_coming(len(late), seen)
                 self.bench.ensure_going()
                 self.bench.emit(LateRows, rows=len(late), more=len(late) == LATE_LIMIT)
-                cursor = self.sweep(cursor) if len(late) == LATE_LIMIT else self._mend(cursor, late)
+                cursor = (
+                    self._walk_again(cursor, late) if len(late) == LATE_LIMIT else self._mend(cursor, late)
+                )
                 quiet_since = clock.monotonic()
             elif (left_s := self.quiet_s - (asked_at - quiet_since)) <= 0:
-                waiting.end()
                 return cursor.rows_done
             else:
                 rounds, fewest = 0, LATE_LIMIT
-                self._stay_quiet(left_s, waiting)
+                self._stay_quiet(left_s, seen, waiting)
 
     def _read_quiet_s(self) -> float:
         """Seconds since a row was given its value, or since the pass ended, by the server's clock."""
@@ -96,43 +100,59 @@ class Settlement:
         ).fetchone()
         return 0.0 if row is None else max(float(row[0]), 0.0)
 
-    def _stay_quiet(self, left_s: float, waiting: Waiting) -> None:
-        """Until the next proof; what is over within a second is not told."""
+    def _stay_quiet(self, left_s: float, seen: str, waiting: Waiting) -> None:
+        """Until the next proof; ``seen`` are the last rows that came without a value, and who may have written them."""
         bench, target = self.bench, self.writer.target
-        if left_s >= SHORTEST_TOLD_S:
-            waiting.tell(
-                f"{target.table.full_name}: {seconds_text(left_s)} more in which no row without {target.column} may be written"
-            )
+        last = f"; the last were {seen}" if seen else ""
+        waiting.tell(
+            f"{target.table.full_name}: {seconds_text(left_s)} more in which no row without {target.column} may be written{last}"
+        )
         bench.clock.wait(min(left_s, self.quiet_s / QUIET_PROOFS), bench.signal)
         bench.ensure_going()
+
+    def _walk_again(self, cursor: CursorRecord, late: Few) -> CursorRecord:
+        """So many that the whole table is walked; a few are tried first."""
+        self._was_free(replace(late, names=late.names[:TRIED_BEFORE_WALK]))
+        return self.sweep(cursor)
 
     def _mend(self, cursor: CursorRecord, late: Few) -> CursorRecord:
         """A few rows by their keys; those that are locked are waited for, and it is said who has them."""
         began, before = self.bench.clock.monotonic(), cursor.rows_done
-        waiting = Waiting(self.bench.emit, self.bench.clock, "row_lock")
-        while True:
-            cursor = self._write(cursor, late.condition, late.by)
-            if cursor.rows_done > before:
-                break
-            if self._was_free(late):  # it was let go between our change and our look
-                continue
-            if not read_late_rows(self.bench.work, self.writer.target, 1, among=late):
-                break
-            self._wait_for_holders(late, began, waiting)
-        waiting.end()
-        if cursor.rows_done == before and late.by is By.TID:
-            # without a key there is no other way to rows that the application moves faster than we come back to them
-            cursor = self._write(cursor, sql.SQL("true"), By.SCAN)
-        return cursor
+        with Waiting(self.bench.emit, self.bench.clock, "row_lock") as waiting:
+            while True:
+                cursor = self._write(cursor, late)
+                if cursor.rows_done > before:
+                    return cursor
+                if self._was_free(late):  # it was let go between our change and our look
+                    continue
+                if not read_late_rows(self.bench.work, self.writer.target, 1, among=late):
+                    break
+                self._wait_for_holders(late, began, waiting)
+        return self._search(cursor) if late.by is By.TID else cursor
 
-    def _write(self, cursor: CursorRecord, rows: sql.Composable, by: By) -> CursorRecord:
+    def _search(self, cursor: CursorRecord) -> CursorRecord:
+        """Without a key, rows that have moved: by a walk; what moves faster than that, one by one."""
+        swept = self.sweep(cursor)
+        return swept if swept.rows_done > cursor.rows_done else self._write_one(swept)
+
+    def _write_one(self, cursor: CursorRecord) -> CursorRecord:
+        change = self.writer.write(sql.SQL("true"), cursor, position_of(cursor), by=By.SCAN)
+        return _after(cursor, change)
+
+    def _write(self, cursor: CursorRecord, late: Few) -> CursorRecord:
+        with self._naming_refused(late):
+            change = self.writer.write(late.condition, cursor, position_of(cursor), by=late.by)
+        return _after(cursor, change)
+
+    @contextmanager
+    def _naming_refused(self, late: Few) -> Iterator[None]:
+        """An error that one of the rows may have caused becomes one that names it."""
         try:
-            change = self.writer.write(rows, cursor, position_of(cursor), by=by)
+            yield
         except psycopg.Error as error:
             if self.bench.work.closed or not is_about_rows(error):
                 raise
-            raise find_refused_among(self.writer, rows, "late rows", error) from error
-        return replace(cursor, rows_done=cursor.rows_done + change.rows, batches=cursor.batches + 1)
+            raise find_refused_among(self.writer, late.condition, "late rows", error) from error
 
     def _was_free(self, late: Few) -> bool:
         """Can any of them be changed now?  False where others hold them, or have changed or removed them meanwhile.
@@ -140,11 +160,13 @@ class Settlement:
         Raises :class:`VerificationFailed` where a row was ours alone, was changed, and has no value all the same.
         """
         target = self.writer.target
-        free, refused = self.writer.try_free(late)
+        with self._naming_refused(late):
+            free, refused = self.writer.try_free(late)
         if refused:
+            more = " or more" if len(late) == TRIED_BEFORE_WALK else ""
             raise VerificationFailed(
-                f"{target.table.full_name}: {len(refused)} rows cannot be given {target.column}, e.g. {refused}: its value is NULL for"
-                " them, or a trigger takes it away again",
+                f"{target.table.full_name}: {len(refused)} rows{more} cannot be given {target.column}, e.g. {refused}: its value is NULL"
+                " for them, or a trigger takes it away again",
                 remedy="give these rows a value, or name one for them by `else:`; then run the same command again",
             )
         self.bench.ensure_going()
@@ -168,14 +190,24 @@ class Settlement:
         bench.clock.wait(ROW_LOCK_LOOK_S, bench.signal)
         bench.ensure_going()
 
-    def _keep_coming(self, late: Few, calls: Calls) -> VerificationFailed:
+    def _read_calls(self) -> Calls:
+        return read_calls(self.bench.watch, self.writer.target.table.name)
+
+    def _describe(self, late: Few, calls: Calls) -> str:
+        """Which rows, and who may have written them: the statements that ran since ``calls``."""
         target = self.writer.target
-        now = read_calls(self.bench.watch, target.table.name)
-        texts = statements_since(calls, now)
+        texts = statements_since(calls, self._read_calls(), target.column)
         seen = f"; statements that wrote {target.table.name} meanwhile: " + "; ".join(texts) if texts else ""
+        return f"e.g. {late}{seen}"
+
+    def _keep_coming(self, rows: int, seen: str) -> VerificationFailed:
+        target = self.writer.target
         return VerificationFailed(
-            f"{target.table.full_name}: rows without {target.column} keep coming, after {LATE_ROUNDS} sweeps {len(late)} are left,"
-            f" e.g. {late}{seen}",
+            f"{target.table.full_name}: rows without {target.column} keep coming, after {LATE_ROUNDS} sweeps {rows} are left, {seen}",
             remedy=f"find the statement that writes NULL into {target.column} explicitly (the default covers those that leave it out),"
             " then run the same command again",
         )
+
+
+def _after(cursor: CursorRecord, change: Change) -> CursorRecord:
+    return replace(cursor, rows_done=cursor.rows_done + change.rows, batches=cursor.batches + 1)

@@ -40,6 +40,8 @@ CURSOR_SHARE = 0.05
 """of a batch's time that moving the cursor may take; past it, behind an old snapshot, we commit less often"""
 CURSOR_LEAST_S = 0.0025
 """which it may take however short batches are to be: a busy machine alone makes a commit take a millisecond"""
+FULLEST_KEPT = 0.9
+"""of the fullest pages that were met, from batch to batch: emptier ones that follow may again be taken more at once"""
 LONGEST_RELAXED = 4.0
 """times the target time of a batch, however slow the cursor is"""
 
@@ -78,6 +80,7 @@ class Backfill:
         self._batches = 0
         self._cursor_s = 0.0
         self._page_s: float | None = None
+        self._rows_per_page_seen = 0.0
 
     @property
     def target(self) -> Target:
@@ -126,7 +129,8 @@ class Backfill:
                 self._bench.emit(Note, message=f"{self.target.table.full_name} {why}")
             cursor = self._begin(strategy.pass_name, strategy.walk, cursor)
         self._teller.say_started(cursor, strategy)
-        cursor = self._walk(cursor, strategy.rows_per_page)
+        with self._writer.lock_waits:
+            cursor = self._walk(cursor, strategy.rows_per_page)
         return self._begin("sweep", _NO_WALK, cursor)
 
     def _is_changed(self, cursor: CursorRecord) -> bool:
@@ -159,7 +163,7 @@ class Backfill:
             if cursor.slice == cursor.chunk:
                 self._pacer.begin_stripe(cursor.stripe)
             walk = walk_of(cursor)
-            pages = max(int(self._pacer.rows * walk.stripes / rows_per_page), 1)
+            pages = self._decide_pages(walk, rows_per_page)
             part = next_slice(walk, position_of(cursor), narrow or pages)
             if part is None:
                 return cursor
@@ -173,6 +177,12 @@ class Backfill:
                 narrow = part.pages // 2
             else:
                 narrow = None if narrow is None else min(narrow * 2, pages)
+
+    def _decide_pages(self, walk: Walk, rows_per_page: float) -> int:
+        """Of the next batch; where pages have shown to be fuller than those that were counted, the ceiling goes by them."""
+        wanted = self._pacer.rows * walk.stripes / rows_per_page
+        most = self._bench.pace.max_rows * walk.stripes / max(self._rows_per_page_seen, 1.0)
+        return max(int(min(wanted, most)), 1)
 
     def _begin_chunk(self, cursor: CursorRecord) -> CursorRecord:
         """At the first batch of a chunk: is it long enough for the snapshots that were seen while the last one was walked?"""
@@ -210,6 +220,8 @@ class Backfill:
             wal_bytes=change.wal_bytes,
             lock_wait_s=change.lock_wait_s,
         )
+        seen = change.rows * part.stripes / part.pages
+        self._rows_per_page_seen = max(seen, FULLEST_KEPT * self._rows_per_page_seen)
         page_s = (seconds + pacing.pause_s) / part.pages
         self._page_s = page_s if self._page_s is None else 0.9 * self._page_s + 0.1 * page_s
         done = replace(
@@ -242,7 +254,8 @@ class Backfill:
         strategy = decide_strategy(self._bench.work, self.target.table, self.target.column)
         pages = read_pages(self._bench.work, self.target.table)
         walk = Walk(pages_total=pages, chunk_pages=max(pages, 1), stripes=1)
-        return self._walk(self._begin("sweep", walk, cursor), strategy.rows_per_page)
+        with self._writer.lock_waits:
+            return self._walk(self._begin("sweep", walk, cursor), strategy.rows_per_page)
 
     # small things
 

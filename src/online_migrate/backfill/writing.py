@@ -7,11 +7,17 @@ from collections.abc import Mapping
 
 import psycopg
 
+from online_migrate.backfill.bench import MARK
 from online_migrate.postgres.blockers import redact
 from online_migrate.postgres.connection import Connection
 
 Calls = Mapping[str, int]
 """a statement's text and how often it ran"""
+SHOWN_STATEMENTS = 3
+_COMMENT = re.compile(r"(?s)/\*.*?\*/|--[^\n]*")
+_WITHOUT_COLUMNS = re.compile(
+    r'(?i)\b(?:into|copy)\s+[\w."]+\s+(?:values|select|table|with|overriding|from)\b'
+)
 
 
 def read_calls(connection: Connection, table: str) -> Calls:
@@ -30,10 +36,19 @@ def read_calls(connection: Connection, table: str) -> Calls:
     except psycopg.Error:
         return {}
     named = re.compile(rf"(?i)\b(?:into|update|copy)\s+(?:only\s+)?[\w.\"]*\b{re.escape(table)}\b")
-    return {query: calls for query, calls in rows if named.search(query) and "ctid" not in query}
+    return {q: calls for q, calls in rows if MARK not in q and named.search(_COMMENT.sub(" ", q))}
 
 
-def statements_since(before: Calls, now: Calls) -> tuple[str, ...]:
-    """Those that ran in between, without their literals, the most frequent first."""
+def statements_since(before: Calls, now: Calls, column: str) -> tuple[str, ...]:
+    """Those that ran in between, without their literals: first those that can write NULL into ``column``, then the most frequent."""
     risen = {query: calls - before.get(query, 0) for query, calls in now.items()}
-    return tuple(redact(q) for q, n in sorted(risen.items(), key=lambda e: -e[1]) if n > 0)[:3]
+    ranked = sorted(
+        (q for q, n in risen.items() if n > 0), key=lambda q: (not _may_write(q, column), -risen[q])
+    )
+    return tuple(redact(q) for q in ranked[:SHOWN_STATEMENTS])
+
+
+def _may_write(query: str, column: str) -> bool:
+    """It names the column, or no columns at all: an INSERT that leaves it out has the default."""
+    text = _COMMENT.sub(" ", query)
+    return re.search(rf"(?i)\b{re.escape(column)}\b", text) is not None or bool(_WITHOUT_COLUMNS.search(text))

@@ -130,7 +130,7 @@ class Pace(Strict):
     workers: int = Field(default=1, ge=1, le=MOST_WORKERS)
     """tables that are filled side by side, the largest first; each has a connection of its own, beside four that they share"""
     max_rows: int = Field(default=50_000, ge=1, le=10_000_000)
-    """no batch has more rows"""
+    """no batch has more rows, as far as the pages before it have shown how full they are"""
     min_rows: int = Field(default=50, ge=1, le=10_000_000)
     """no batch has fewer, but for the last"""
     max_wal: Size = 16 * 1024**2

@@ -1,0 +1,74 @@
+"""How much of a long batch was waiting for row locks that it then had: that is not work, and tells nothing of the next batch.
+
+The server keeps no account of it, so a second session looks at batches that take long; the others cost nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+
+import psycopg
+
+from online_migrate.backfill.bench import Bench
+
+LOOK_FROM = 1.5
+"""times the target of a batch, or what the last one took where that is more: most are over by then"""
+LOOK_EVERY_S = 0.02
+
+_IS_WAITING = """
+SELECT wait_event_type = 'Lock' AND wait_event <> 'extend' FROM pg_stat_get_activity(%s)"""
+"""not for the right to make the table longer, which is part of the work (manual, table "Wait Events of Type Lock")"""
+
+
+class LockWaits:
+    """Of the bench's work session.  Looks while the ``with`` block lasts, from a thread of its own."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._pid = bench.work.info.backend_pid
+        self._over = threading.Event()
+        self._since: float | None = None
+        self._work_s = 0.0
+        self._looks = self._waits = 0
+
+    def __enter__(self) -> Self:
+        self._over = threading.Event()
+        threading.Thread(target=self._look_until, args=[self._over], name="lock waits", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    @contextmanager
+    def of_statement(self) -> Iterator[None]:
+        """A statement begins, and is over with the block; :meth:`share` then speaks of it."""
+        self._looks = self._waits = 0
+        began = self._since = self._bench.clock.monotonic()
+        try:
+            yield
+        finally:
+            self._since = None
+        self._work_s = (self._bench.clock.monotonic() - began) * (1 - self.share)
+
+    @property
+    def share(self) -> float:
+        """0…1 of the last statement's time, as far as looks have shown; 0 where it was over soon."""
+        return self._waits / self._looks if self._looks else 0.0
+
+    def _look_until(self, over: threading.Event) -> None:
+        clock = self._bench.clock
+        while not over.wait(LOOK_EVERY_S):
+            since = self._since
+            usual_s = max(self._bench.pace.batch_target, self._work_s)
+            if since is None or clock.monotonic() - since < LOOK_FROM * usual_s:
+                continue
+            try:
+                row = self._bench.watch.execute(_IS_WAITING, [self._pid]).fetchone()
+            except psycopg.Error:  # the runner notices a lost session by itself
+                return
+            if self._since == since:
+                self._looks += 1
+                self._waits += bool(row and row[0])
