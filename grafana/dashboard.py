@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,14 +16,12 @@ from grafana_foundation_sdk.cog import builder as cogbuilder
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as model
 
-from grafana import depth, night
-from grafana.panels import DATASOURCE, to_runbook
+from grafana import depth, depth_server, night, runbook
+from grafana.panels import DATASOURCE
 from grafana.queries import STAGE, metric
 
 FOLDER: Final = Path(__file__).parent / "dashboards"
 TAG: Final = "online-migrate"
-RUNBOOK: Final = "runbook.md"
-"""where the runbook lies, until who imports the dashboard says better"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +31,8 @@ class Page:
     title: str
     description: str
     rows: tuple[Callable[[], night.Panels], ...]
+    variables: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """of its own, beside plan, stage and table: their labels and queries"""
 
 
 PAGES: Final[Mapping[str, Page]] = {
@@ -45,6 +45,7 @@ PAGES: Final[Mapping[str, Page]] = {
         title="online-migrate: depth",
         description="A run in depth: tables, batches, throttlers, locks, standbys, growth, and what the application feels.",
         rows=depth.ROWS,
+        variables=depth_server.EXPORTERS,
     ),
 }
 """by their uid, which is also the name of their file"""
@@ -97,8 +98,8 @@ def marks() -> Iterable[Annotation]:
     yield Annotation("Lock windows", windows, "strong lock: {{step}}", "purple", is_time=True)
 
 
-def variables() -> Iterable[Any]:
-    """Data source, plan, stage, table; and where the runbook lies."""
+def variables(page: Page) -> Iterable[Any]:
+    """Data source, plan, stage, table; and the page's own."""
     yield build.DatasourceVariable("datasource").label("Data source").type("prometheus")
     yield _query("plan", "Plan", "label_values(online_migrate_build_info, plan)")
     for name, label in (("stage", "Stage"), ("table", "Table")):
@@ -109,8 +110,8 @@ def variables() -> Iterable[Any]:
             .all_value(".*")
             .current(model.VariableOption(selected=True, text=["All"], value=["$__all"]))
         )
-    runbook = model.VariableOption(selected=True, text=RUNBOOK, value=RUNBOOK)
-    yield build.TextBoxVariable("runbook").label("Runbook").default_value(RUNBOOK).current(runbook)
+    for name, (label, values) in page.variables.items():
+        yield _query(name, label, values)
 
 
 def _query(name: str, label: str, query: str) -> build.QueryVariable:
@@ -131,8 +132,8 @@ def make_dashboard(uid: str) -> build.Dashboard:
     page = PAGES[uid]
     dashboard = build.Dashboard(page.title).uid(uid).description(page.description).tags(["postgresql", TAG])
     dashboard.time("now-1h", "now").refresh("10s").timezone("browser").readonly()
-    dashboard.tooltip(model.DashboardCursorSync.CROSSHAIR).link(_other()).link(to_runbook())
-    for variable in variables():
+    dashboard.tooltip(model.DashboardCursorSync.CROSSHAIR).link(_other())
+    for variable in variables(page):
         dashboard.with_variable(variable)
     for annotation in marks():
         dashboard.annotation(_Made(annotation))
@@ -143,6 +144,10 @@ def make_dashboard(uid: str) -> build.Dashboard:
         for panel in row():
             panel_id += 1
             dashboard.with_panel(panel.id(panel_id))
+    if uid == runbook.DASHBOARD:
+        dashboard.with_row(build.Row(runbook.QUESTION).id(panel_id + 1))
+        for entry in runbook.entry_panels():
+            dashboard.with_panel(entry)
     return dashboard
 
 

@@ -7,8 +7,19 @@ from typing import Final
 from grafana.night import HALF, Panels
 from grafana.panels import Spec, bars, time_series
 from grafana.queries import PLAN_TABLE, last, metric, rate
+from online_migrate.observe.readings import EVERY_S
 
-EXPORTER: Final = "From postgres_exporter, where Prometheus scrapes one; empty without."
+EXPORTER: Final = (
+    "From postgres_exporter, of the server and the database that are chosen above; empty without."
+)
+EXPORTERS: Final = {
+    "server": ("Server", "label_values(pg_stat_database_xact_commit, instance)"),
+    "database": ("Database", 'label_values(pg_stat_database_xact_commit{instance="$server"}, datname)'),
+}
+"""what the application is felt by: a Prometheus may scrape many servers, and no metric of ours knows ours among them"""
+DATABASE: Final = '{instance="$server", datname="$database"}'
+OF_PLAN: Final = f"* on (job, instance) group_left (plan) {metric('build_info')}"
+"""the process' own metrics do not know its plan"""
 
 
 def standbys() -> Panels:
@@ -74,14 +85,14 @@ def growth() -> Panels:
 def application() -> Panels:
     """What does the application feel?"""
     for title, unit, queries, text in (
-        ("Transactions", "ops", {"commits": "sum(rate(pg_stat_database_xact_commit[$__rate_interval]))",
-                                 "rollbacks": "sum(rate(pg_stat_database_xact_rollback[$__rate_interval]))"},
+        ("Transactions", "ops", {"commits": f"sum(rate(pg_stat_database_xact_commit{DATABASE}[$__rate_interval]))",
+                                 "rollbacks": f"sum(rate(pg_stat_database_xact_rollback{DATABASE}[$__rate_interval]))"},
          "Transactions a second: a dip under an annotation of ours is ours."),
-        ("Longest transaction", "s", {"{{state}}": "max by (state) (pg_stat_activity_max_tx_duration)"},
+        ("Longest transaction", "s", {"{{state}}": f"max by (state) (pg_stat_activity_max_tx_duration{DATABASE})"},
          "The oldest transaction by state: it holds back lock windows, builds and pruning."),
-        ("Locks by mode", "short", {"{{mode}}": "sum by (mode) (pg_locks_count)"}, "Locks that are held or waited for."),
-        ("Deadlocks and conflicts", "short", {"deadlocks": "sum(increase(pg_stat_database_deadlocks[$__rate_interval]))",
-                                              "conflicts": "sum(increase(pg_stat_database_conflicts[$__rate_interval]))"},
+        ("Locks by mode", "short", {"{{mode}}": f"sum by (mode) (pg_locks_count{DATABASE})"}, "Locks that are held or waited for."),
+        ("Deadlocks and conflicts", "short", {"deadlocks": f"sum(increase(pg_stat_database_deadlocks{DATABASE}[$__rate_interval]))",
+                                              "conflicts": f"sum(increase(pg_stat_database_conflicts{DATABASE}[$__rate_interval]))"},
          "Deadlocks, and queries that a standby cancelled: the runner causes none that it can avoid."),
     ):  # fmt: skip
         yield time_series(Spec(title, f"{text} {EXPORTER}", queries, unit=unit, size=(6, 8), low=0))
@@ -91,18 +102,18 @@ def runner() -> Panels:
     """What does the runner itself cost?"""
     yield time_series(
         Spec("Processor", "Share of one core that the runner takes; the target is 5 % at full speed.",
-             {"runner": "rate(online_migrate_process_cpu_seconds_total[$__rate_interval])"}, unit="percentunit", size=(6, 7), low=0)
+             {"runner": f"rate(online_migrate_process_cpu_seconds_total[$__rate_interval]) {OF_PLAN}"}, unit="percentunit", size=(6, 7), low=0)
     )  # fmt: skip
     yield time_series(
-        Spec("Memory", "The runner's resident and virtual memory; the target is 150 MB of resident memory.",
-             {"resident": "online_migrate_process_resident_memory_bytes"}, unit="bytes", size=(6, 7), low=0)
+        Spec("Memory", "The runner's resident memory; the target is 150 MB.",
+             {"resident": f"online_migrate_process_resident_memory_bytes {OF_PLAN}"}, unit="bytes", size=(6, 7), low=0)
     )  # fmt: skip
     yield time_series(
         Spec("Connections", "Sessions of ours on the server, at most 6, and how often the lease was taken.",
              {"sessions": metric("connections"), "epoch": metric("lease_epoch")}, size=(6, 7), low=0, decimals=0)
     )  # fmt: skip
     yield time_series(
-        Spec("Age of the server's readings", "Sizes, WAL and standbys are read every 5 s.",
+        Spec("Age of the server's readings", f"Sizes, WAL and standbys are read every {EVERY_S:g} s; one that fails grows old.",
              {"age": f"time() - {metric('server_reading_time_seconds')}"}, unit="s", size=(6, 7), low=0,
              steps=[(None, "green"), (30.0, "orange")])
     )  # fmt: skip

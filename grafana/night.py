@@ -219,7 +219,7 @@ def wrong() -> Panels:
         ("Errors", "run_errors_total", "1 where this process ended in an error."),
         ("Tried again", "retries_total", "Statements that this process tried again after an error."),
         ("Reconnects", "reconnects_total", "Lost connections that this process regained."),
-        ("Metrics' own errors", "metrics_errors_total", "What the metrics, the page or the live table could not take in: a terminal that is gone, or a defect of ours."),
+        ("Metrics' own errors", "metrics_errors_total", "What metrics, page or table could not take in: a terminal is gone, or a defect of ours."),
     ):  # fmt: skip
         yield stat(Spec(title, description, {"": f"sum({last(name)})"}, size=SMALL, steps=ORANGE_FROM_ONE))
 

@@ -18,6 +18,7 @@ from grafana_foundation_sdk.cog import builder as cogbuilder
 from grafana_foundation_sdk.models import common, prometheus
 from grafana_foundation_sdk.models import dashboard as model
 
+from grafana.runbook import entry_url
 from online_migrate.observe.metrics import STATES
 
 DATASOURCE: Final = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
@@ -153,7 +154,7 @@ def _fill(panel: B, spec: Spec, *, instant: bool = False, columns: bool = False)
     if spec.mappings:
         panel.mappings(list(spec.mappings))
     if spec.runbook:
-        panel.links([to_runbook(spec.runbook)])
+        panel.links([_to_runbook(spec.runbook)])
     for set_, value in ((panel.min, spec.low), (panel.max, spec.high), (panel.decimals, spec.decimals)):
         if value is not None:
             set_(value)
@@ -165,10 +166,9 @@ def _fill(panel: B, spec: Spec, *, instant: bool = False, columns: bool = False)
     return panel
 
 
-def to_runbook(entry: str = "") -> build.DashboardLink:
-    """A link to an entry; where the runbook lies is a variable of the dashboard."""
-    link = build.DashboardLink(f"Runbook: {entry}" if entry else "Runbook").type(model.DashboardLinkType.LINK)
-    return link.url(f"${{runbook}}#{entry}" if entry else "${runbook}").target_blank(True)
+def _to_runbook(entry: str) -> build.DashboardLink:
+    link = build.DashboardLink(f"Runbook: {entry}").type(model.DashboardLinkType.LINK)
+    return link.url(entry_url(entry)).target_blank(True)
 
 
 def _thresholds(steps: Steps) -> build.ThresholdsConfig:

@@ -26,8 +26,8 @@ def committed(uid: str) -> dict[str, Any]:
 
 
 def panels(uid: str) -> list[Panel]:
-    """All panels but the rows."""
-    return [panel for panel in committed(uid)["panels"] if panel["type"] != "row"]
+    """All panels that ask for something: neither rows nor texts."""
+    return [panel for panel in committed(uid)["panels"] if panel["type"] not in {"row", "text"}]
 
 
 def expressions() -> Iterator[tuple[str, str]]:

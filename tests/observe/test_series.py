@@ -36,13 +36,25 @@ def test_the_end_of_a_run_waits_for_the_scrape_that_shows_it() -> None:
     assert clock.waited[0] == pytest.approx(8.5)
 
 
-@pytest.mark.parametrize("scrapes", [0, 1])
-def test_where_nobody_scrapes_nobody_is_waited_for(scrapes: int) -> None:
-    """A look with a browser is no Prometheus: the command ends when the run ends."""
-    registry = Registry(clock=MadeClock())
-    for _ in range(scrapes):
-        generate_latest(registry)
+def test_where_nobody_scrapes_nobody_is_waited_for() -> None:
+    """The command ends when the run ends; one look, long ago, was no Prometheus."""
+    clock = MadeClock()
+    registry = Registry(clock=clock)
     assert not registry.await_last_scrape()
+    generate_latest(registry)
+    clock.now += LAST_SCRAPE_S
+    assert registry.last_scrape_within_s() is None
+    assert not registry.await_last_scrape()
+
+
+def test_a_run_that_is_over_before_the_second_scrape_waits_for_it() -> None:
+    """After a gate the rest may take two seconds: unseen, the gate would seem to wait for a day."""
+    clock = ScrapedMeanwhile()
+    registry = clock.registry = Registry(clock=clock)
+    generate_latest(registry)
+    clock.now += 2
+    assert registry.last_scrape_within_s() == LAST_SCRAPE_S - 2
+    assert registry.await_last_scrape()
 
 
 def test_a_prometheus_that_went_away_is_not_waited_for_and_none_for_long() -> None:

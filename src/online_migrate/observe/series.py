@@ -14,7 +14,7 @@ PREFIX: Final = "online_migrate_"
 TEXT_CHARACTERS: Final = 160
 """of a text that is a label"""
 TEXTS: Final = 100
-"""different texts that one metric ever shows in a process: past it a Prometheus that others live on would bear the rest"""
+"""texts that one metric shows at a time: past it a Prometheus that others live on would bear the rest"""
 ONE_MORE: Final = "another one: see the log"
 LAST_SCRAPE_S: Final = 20.0
 """how long the end of a run waits for the scrape that shows it: enough for a scrape every 15 s"""
@@ -48,12 +48,17 @@ class Registry(CollectorRegistry):
             self._scraped.stop("scraped")
 
     def last_scrape_within_s(self) -> float | None:
-        """Until when the next scrape is to be expected; None where nobody scrapes at regular times."""
-        if len(self._scraped_at) < 2:
+        """Until when the next scrape is to be expected; None where nobody scrapes at regular times.
+
+        Of a run that was over before the second scrape nobody knows yet: that one is waited for, too.
+        """
+        if not self._scraped_at:
             return None
+        age_s = self._clock.monotonic() - self._scraped_at[-1]
+        if len(self._scraped_at) == 1:
+            return LAST_SCRAPE_S - age_s if age_s < LAST_SCRAPE_S else None
         every_s = self._scraped_at[1] - self._scraped_at[0]
-        is_gone = self._clock.monotonic() - self._scraped_at[1] > 3 * every_s + 1
-        return None if is_gone else min(1.5 * every_s + 1, LAST_SCRAPE_S)
+        return None if age_s > 3 * every_s + 1 else min(1.5 * every_s + 1, LAST_SCRAPE_S)
 
     def await_last_scrape(self) -> bool:
         """Wait for one more scrape where somebody scrapes: how a run ended is an alert's business, and we are gone then."""
@@ -125,7 +130,6 @@ class Texts:
     def __init__(self, series: Series, *, limit: int = TEXTS) -> None:
         self._series = series
         self._limit = limit
-        self._known: set[str] = set()
         self._shown: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._given: dict[tuple[str, ...], tuple[str, ...]] = {}
 
@@ -135,8 +139,9 @@ class Texts:
         if self._given.get(place, ()) == texts:
             return
         self._given[place] = texts
-        wanted = tuple(dict.fromkeys(self._bounded(text) for text in texts))
-        for text in set(self._shown.get(place, ())) - set(wanted):
+        before = self._shown.pop(place, ())
+        wanted = self._bounded(tuple(dict.fromkeys(map(without_figures, texts))))
+        for text in set(before) - set(wanted):
             self._series.set((*place, text), None)
         for text in wanted:
             self._series.set((*place, text), 1)
@@ -145,17 +150,10 @@ class Texts:
     def hide(self, place: tuple[str, ...]) -> None:
         self.show(place, ())
 
-    def hide_all(self) -> None:
-        self._series.clear()
-        self._shown.clear()
-        self._given.clear()
-
-    def _bounded(self, text: str) -> str:
-        text = without_figures(text)
-        if text not in self._known and len(self._known) >= self._limit:
-            return ONE_MORE
-        self._known.add(text)
-        return text
+    def _bounded(self, texts: tuple[str, ...]) -> tuple[str, ...]:
+        """As many as there is room for beside those at other places; one stands for the others."""
+        room = max(self._limit - sum(map(len, self._shown.values())), 0)
+        return texts if len(texts) <= room else (*texts[: room - 1], ONE_MORE)
 
 
 def without_figures(text: str) -> str:
