@@ -243,9 +243,24 @@ def test_who_is_in_the_way_is_named_while_it_is() -> None:
 
 
 def test_texts_are_bounded() -> None:
-    """Whatever reasons there are, a process shows a hundred of them at most."""
-    sink = sink_of(e.Reading(throttler="q", utilisation=1, reason="x" * n, age_s=0) for n in range(1, 200))
-    assert value(sink, "throttler_reason_info", throttler="q", reason="another one: see the log") == 1
+    """Whatever reasons there are, a hundred of them stand at a time at most; the last stands for all others."""
+    waits = (e.WaitStarted(table=f"t{n}", kind="row_lock", reason="x" * n) for n in range(1, 151))
+    sink = sink_of(waits)
+    assert len(texts(sink, "wait_reason_info")) == 100
+    assert "another one: see the log" in texts(sink, "wait_reason_info")
+
+
+def test_who_is_in_the_way_is_named_however_many_were_before() -> None:
+    """A night has more sessions than a hundred; the one that is in the way now is the one that matters."""
+    place: Any = {"stage": "columns", "step": "add_column", "table": "users", "waiting_for": "users"}
+    sink = sink_of(e.BlockersSeen(**place, blockers=(f"pid {n}",)) for n in range(500))
+    assert texts(sink, "blocker_info") == {"pid 499"}
+
+
+def texts(sink: MetricsSink, name: str) -> set[str]:
+    """What the series of 1 say."""
+    (metric,) = (m for m in sink.registry.collect() if m.name == f"online_migrate_{name}")
+    return {[*sample.labels.values()][-1] for sample in metric.samples}
 
 
 def test_how_a_run_ended_is_told() -> None:

@@ -90,7 +90,9 @@ class MetricsSink:
         self._server = ServerMeter(server, run.lease_epoch, self._happened_at)
         self._handlers = _merge(meter.handlers for meter in self._meters)
         self._handlers[ServerReading] = [self._server.take]
-        self._errors = make.counter("metrics_errors", "Events, pictures and readings that failed to be taken in.", PLAN)
+        self._errors = make.counter(
+            "metrics_errors", "Events, pictures and readings that failed to be taken in.", PLAN
+        )
         self._errors.add(())
         ProcessCollector(namespace="online_migrate", registry=self.registry)
         budgets = budgets or Budgets()

@@ -145,7 +145,8 @@ class Texts:
             self._series.set((*place, text), None)
         for text in wanted:
             self._series.set((*place, text), 1)
-        self._shown[place] = wanted
+        if wanted:
+            self._shown[place] = wanted
 
     def hide(self, place: tuple[str, ...]) -> None:
         self.show(place, ())
@@ -153,7 +154,7 @@ class Texts:
     def _bounded(self, texts: tuple[str, ...]) -> tuple[str, ...]:
         """As many as there is room for beside those at other places; one stands for the others."""
         room = max(self._limit - sum(map(len, self._shown.values())), 0)
-        return texts if len(texts) <= room else (*texts[: room - 1], ONE_MORE)
+        return texts if len(texts) <= room else (*texts[: max(room - 1, 0)], ONE_MORE)
 
 
 def without_figures(text: str) -> str:
