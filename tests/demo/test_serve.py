@@ -16,12 +16,15 @@ from pathlib import Path
 import psycopg
 import pytest
 
+WHERE = re.compile(r"^Status page +(\S+)/$\s^Metrics +(\S+/metrics)$", re.MULTILINE)
 READY = re.compile(r'^Still here until Ctrl-C: (\S+)/, (\S+/metrics), psql "(.+)"$', re.MULTILINE)
 
 
 @pytest.mark.timeout(240)
 def test_what_was_shown_stays_up_until_ctrl_c(tmp_path: Path) -> None:
-    """The demo over, page and metrics still say how it ended; one Ctrl-C ends it all: no process, no server, no folder left."""
+    """It says at once where to look, and there a runner's counters are seen; the demo over, page and metrics still say how
+    it ended, at the same place; one Ctrl-C ends it all: no process, no server, no folder left.
+    """
     command = [sys.executable, "-m", "online_migrate.cli", "demo", "--users", "20", "--serve"]
     environment = {**os.environ, "TMPDIR": str(tmp_path), "COLUMNS": "200"}
     said = tmp_path / "said"
@@ -30,10 +33,16 @@ def test_what_was_shown_stays_up_until_ctrl_c(tmp_path: Path) -> None:
             command, cwd=tmp_path, env=environment, stdout=out, stderr=out, start_new_session=True
         )
     try:
+        wait_for(lambda: WHERE.search(said.read_text()) is not None or process.poll() is not None, 30)
+        where = WHERE.search(said.read_text())
+        assert where is not None, said.read_text()
+        wait_for(lambda: 'online_migrate_lease_held{plan="multi_tenant"} 1.0' in get(where[2]), 60)
+        assert json.loads(get(f"{where[1]}/status.json"))["plan"] == "multi_tenant"
         wait_for(lambda: READY.search(said.read_text()) is not None or process.poll() is not None, 180)
         found = READY.search(said.read_text())
         assert found is not None, said.read_text()
         url, metrics, dsn = found.groups()
+        assert (url, metrics) == where.groups()
         wait_for(lambda: json.loads(get(f"{url}/status.json"))["state"] == "done", 10)
         assert "<title>online-migrate</title>" in get(f"{url}/")
         wait_for(
