@@ -6,6 +6,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,11 @@ from online_migrate.clock import Signal
 from online_migrate.journal.lease import Holder
 from online_migrate.observe.exposition import OPEN, Exposition
 from online_migrate.observe.metrics import STATES, Budgets, MetricsSink
+from online_migrate.observe.views import Snapshot, StageView, StepView
+from online_migrate.operations.registry import OPERATIONS
+from online_migrate.plan.expand import expand, listed_tables
+from online_migrate.plan.load import load_file
+from online_migrate.plan.model import Plan, Step
 from tests.observe.made_runs import batch, make_plan, make_reading, make_snapshot, started, whole_run
 
 BUDGETS = Budgets(exposure_s=30, exposure_run_s=120, standby_lag_bytes=64 << 20)
@@ -433,43 +439,88 @@ def test_an_event_that_cannot_be_counted_is_counted_as_such() -> None:
 
 
 def test_three_hundred_tables_stay_under_ten_thousand_series() -> None:
-    """A Prometheus that others live on bears us; bounded labels, histograms not by table."""
-    sink = MetricsSink(plan="shop")
-    tables = [f"table_{n}" for n in range(300)]
-    for stage, steps in PLAN.items():
-        sink.emit(e.StageStarted(stage=stage, phase="expand"))
-        for step in steps:
-            for table in tables:
-                for event in events_of(stage, step, table):
-                    sink.emit(event)
-        if stage == "fill":
-            sink.take(make_reading(tables=tables))
-        sink.emit(e.StageEnded(stage=stage, seconds=1))
+    """A Prometheus that others live on bears us: the whole plan, the journal, and as many reasons and sessions as are shown."""
+    plan = load_file(MULTI_TENANT, OPERATIONS)
+    (owned,) = listed_tables(plan).values()
+    tables = (*owned, *(f"table_{n}" for n in range(len(owned), 300)))
+    steps = expand(plan, {"owned": tables}, OPERATIONS)
+    sink = MetricsSink(plan="shop", budgets=BUDGETS)
+    sink.emit(replace(STARTED, steps_total=len(steps)))
+    for step in steps:
+        for event in events_of(step):
+            sink.emit(event)
+    for n in range(200):
+        sink.emit(e.WaitStarted(table=tables[n], kind="row_lock", reason=f"pid {n} has them"))
+        sink.emit(e.Reading(throttler=f"t{n % 8}", utilisation=1.5, reason=f"pid {n} is why", age_s=0))
+    for step in steps[-200:]:
+        place: Any = {"stage": step.stage, "step": step.spec.title, "table": step.table or ""}
+        sink.emit(
+            e.LongStatement(**place, statement="…", phase=f"{place['table']}", share_done=0.5, seconds=1)
+        )
+    for step in steps:
+        place = {"stage": step.stage, "step": step.spec.title, "table": step.table or ""}
+        sink.emit(e.BlockersSeen(**place, waiting_for="t", blockers=tuple(f"pid {n}" for n in range(20))))
+    sink.update(journal_of(plan, steps))
+    sink.take(make_reading(tables=tables))
     series = sum(len(metric.samples) for metric in sink.registry.collect())
     assert value(sink, "metrics_errors_total") == 0
-    assert 5_000 < series < 10_000
+    assert 8_000 < series < 10_000
 
 
-PLAN = {
-    "columns": ["add_column"], "fill": ["backfill bot_id"], "indexes": ["create_index"],
-    "constraints": ["add_foreign_key", "set_not_null"], "swap": ["drop_default", "verify_owner"],
-    "finish": ["analyze"],
-}  # fmt: skip
-"""the steps of plans/multi_tenant.yaml that go over all tables"""
+MULTI_TENANT = Path(__file__).parents[2] / "plans" / "multi_tenant.yaml"
+IN_A_WINDOW = {
+    "create_tables",
+    "add_column",
+    "add_foreign_key",
+    "set_not_null",
+    "drop_default",
+    "swap_unique",
+}
+LONG = {
+    "backfill",
+    "create_index",
+    "add_foreign_key",
+    "set_not_null",
+    "verify_owner",
+    "analyze",
+    "verify_sql",
+}
 
 
-def events_of(stage: str, step: str, table: str) -> Iterable[e.Event]:
+def events_of(step: Step) -> Iterable[e.Event]:
     """Everything that may happen to a step of that kind."""
-    place: Any = {"stage": stage, "step": step, "table": table}
+    place: Any = {"stage": step.stage, "step": step.spec.title, "table": step.table or ""}
+    yield e.StageStarted(stage=step.stage, phase="expand")
     yield e.StepStarted(**place, resumed=False)
-    if stage in {"columns", "constraints", "swap"}:
-        lock: Any = {**place, "relation": table, "lock": "ACCESS EXCLUSIVE"}
+    if step.spec.operation in IN_A_WINDOW:
+        lock: Any = {**place, "relation": place["table"] or "bots", "lock": "ACCESS EXCLUSIVE"}
         yield e.LockGivenWay(**lock, attempt=1, waited_s=0.05, pause_s=1, why="timeout", blockers=("a",))
         yield e.LockHeld(**lock, attempts=2, waited_s=0.05, held_s=0.01)
-    if stage == "fill":
-        yield started(table)
-        yield batch(table)
+    if step.spec.operation == "backfill":
+        yield replace(started(), **place)
+        yield replace(batch(), **place)
+        yield e.Retried(**place, kind="connection", attempt=1, error="closed", pause_s=1)
+    if step.spec.operation in {"backfill", "set_not_null"}:
         yield e.LateRows(**place, rows=1, more=False)
-    if stage in {"indexes", "constraints"}:
+    if step.spec.operation in LONG:
         yield e.LongStatement(**place, statement="…", phase="", share_done=0.1, seconds=1)
     yield e.StepEnded(**place, outcome="done", seconds=1)
+    yield e.StageEnded(stage=step.stage, seconds=1)
+
+
+def journal_of(plan: Plan, steps: Iterable[Step]) -> Snapshot:
+    """The journal of a run that was there before us."""
+    views = [
+        StepView(
+            stage=s.stage, step=s.spec.title, table=s.table or "", state="done", rows_done=1, share_done=1.0,
+            rows_expected=1 if s.spec.operation == "backfill" else None, rate=None, eta_s=None, seconds=1.0, reason="",
+        )
+        for s in steps
+    ]  # fmt: skip
+    stages = tuple(
+        StageView(
+            stage=stage.name, phase="expand", state="done", reason="", steps=tuple(v for v in views if v.stage == stage.name)
+        )
+        for stage in plan.stages
+    )  # fmt: skip
+    return make_snapshot(stages=stages, holder=Holder(who="ada", plan="shop", since="", beat_age_s=2.0))

@@ -1,9 +1,10 @@
 """Which metrics there are: the one place of their names, texts, labels and buckets.
 
 Names follow the Prometheus conventions: units in names, counters end in ``_total`` (the client adds it).  Labels are
-bounded by the plan, ``table`` by its table sets.  300 tables stay under 10,000 series: what is kept per table is gauges
-and counters, histograms are per step, a state is one number a series, as :data:`STATES` has them, and a text that is a
-label is there only while it is true.
+bounded by the plan, ``table`` by its table sets.  300 tables stay under 10,000 series with plans/multi_tenant.yaml; a
+further step over all of them adds their states, and their longest lock if its stage takes one.  What is kept per table is
+gauges and counters, histograms are per step, a state is one number a series, as :data:`STATES` has them, and a text that is
+a label is there only while it is true.
 """
 
 from __future__ import annotations

@@ -152,9 +152,11 @@ class Texts:
         self.show(place, ())
 
     def _bounded(self, texts: tuple[str, ...]) -> tuple[str, ...]:
-        """As many as there is room for beside those at other places; one stands for the others."""
-        room = max(self._limit - sum(map(len, self._shown.values())), 0)
-        return texts if len(texts) <= room else (*texts[: max(room - 1, 0)], ONE_MORE)
+        """As many as there is room for beside those at other places; the last stands for those that there is none for."""
+        room = self._limit - sum(map(len, self._shown.values()))
+        if len(texts) <= room:
+            return texts
+        return (*texts[: room - 1], ONE_MORE) if room > 0 else ()
 
 
 def without_figures(text: str) -> str:
