@@ -406,8 +406,9 @@ def test_a_late_null_is_mended_as_the_plan_s_backfill_would(
     assert bench.key[0] == "fill"
 
 
-def test_the_check_waits_until_no_null_came_for_as_long_as_the_plan_says(site_of: OpenSite) -> None:
-    """Write coverage: a check would fail the writer that still forgets the column; its last NULL begins the time anew."""
+@pytest.fixture
+def quiet_site(site_of: OpenSite) -> Site:
+    """Backfilled, proven, and quiet for as long as the plan says."""
     site: Site = site_of(
         plan_of(
             "backfill: {table: transactions, column: bot_id, value: 1, quiet: 1500ms}",
@@ -417,6 +418,56 @@ def test_the_check_waits_until_no_null_came_for_as_long_as_the_plan_says(site_of
     )
     site.sql(EMPTY_COLUMN)
     site.execute(site.step("backfill"))
+    return site
+
+
+def test_what_was_quiet_long_enough_goes_on_at_once(quiet_site: Site) -> None:
+    """The backfill's own wait counts; explain says what is asked for."""
+    began = time.monotonic()
+    quiet_site.execute()
+    assert time.monotonic() - began < 1.0
+    proof = quiet_site.operation().statements(quiet_site.place(), quiet_site.step().spec.params)[0]
+    assert proof.note.endswith("no row, and none seen for 1.5 s")
+
+
+def test_a_proof_that_is_clean_by_luck_waits_all_the_same(quiet_site: Site) -> None:
+    """A NULL was seen and mended, then the run was stopped: the next one finds none, and waits for the rest of the time."""
+    site = quiet_site
+    site.sql(FORGET)
+    stopped = replaced(site.context(), is_stop_asked=lambda: not site.sql(AN_OLD_ROW))
+    with pytest.raises(Interrupted):
+        site.operation().execute(stopped, site.step().spec.params)
+    mended_at = time.monotonic()
+    assert not site.sql(AN_OLD_ROW)
+    site.execute()
+    assert time.monotonic() - mended_at > 1.5 - 0.4
+    assert site.state() is State.DONE
+
+
+def test_a_null_that_validate_found_begins_the_time_anew(quiet_site: Site) -> None:
+    """Although the application gives it a value by itself before the next proof."""
+    site = quiet_site
+    times: list[float] = []
+
+    class BesideOneThatMends(SetNotNull):
+        def _prove(self, context: Context, params: SetNotNullParams) -> None:
+            site.sql("UPDATE transactions SET bot_id = 1 WHERE bot_id IS NULL")
+            times.append(time.monotonic())
+            super()._prove(context, params)
+            if len(times) == 1:
+                site.sql(FORGET)
+
+    params = site.step().spec.params
+    assert isinstance(params, SetNotNullParams)
+    BesideOneThatMends().execute(site.context(), params)
+    _, seen_at = times
+    assert time.monotonic() - seen_at > 1.5 - 0.4
+    assert site.state() is State.DONE
+
+
+def test_the_check_waits_until_no_null_came_for_as_long_as_the_plan_says(quiet_site: Site) -> None:
+    """Write coverage: a check would fail the writer that still forgets the column; its last NULL begins the time anew."""
+    site = quiet_site
     site.sql(FORGET)
     writer = threading.Timer(0.7, site.sql, [FORGET])
     writer.start()

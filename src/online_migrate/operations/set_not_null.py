@@ -8,6 +8,7 @@ from typing import ClassVar
 import psycopg
 from psycopg import sql
 
+from online_migrate.backfill.forecast import seconds_text
 from online_migrate.backfill.values import Value, value_sql
 from online_migrate.backfill.worker import Backfill as Work
 from online_migrate.errors import VerificationFailed
@@ -73,12 +74,11 @@ class SetNotNull(Operation[SetNotNullParams]):
         )
         validate = sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(table, check)
         set_ = sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET NOT NULL").format(table, column)
+        note, quiet_s = "the proof: one statement, one snapshot, no row", self._quiet_s(place, params)
+        if quiet_s:
+            note += f", and none seen for {seconds_text(quiet_s)}"
         return (
-            Statement(
-                sql=self._proof(place, params),
-                kind=Kind.READ,
-                note="the proof: one statement, one snapshot, no row",
-            ),
+            Statement(sql=self._proof(place, params), kind=Kind.READ, note=note),
             Statement(sql=add, kind=Kind.WINDOW, locks=strong, group=1),
             Statement(sql=validate, kind=Kind.LONG, locks=scan, group=2),
             Statement(sql=set_, kind=Kind.WINDOW, locks=strong, group=3),
@@ -128,6 +128,7 @@ class SetNotNull(Operation[SetNotNullParams]):
             with owed.settled(context):
                 if owed.is_there(context) and self._nulls(context, params):
                     owed.take_away(context)
+                    self._keep_seen(context, params)
                 if self._check(context.fresh_catalog(), context.place, params) is None:
                     self._prove(context, params)
                     run_window(context, [add])
@@ -135,6 +136,7 @@ class SetNotNull(Operation[SetNotNullParams]):
                     run_long(context, validate)
                 except psycopg.errors.CheckViolation:
                     owed.take_away(context)
+                    self._keep_seen(context, params)
                     continue
             run_window(context, [set_, drop])
             return 0
@@ -144,11 +146,14 @@ class SetNotNull(Operation[SetNotNullParams]):
         )
 
     def _prove(self, context: Context, params: SetNotNullParams) -> None:
-        """No row without a value; else told and mended by the backfill's own sweep, and none seen again for as long as it says."""
-        found = self._nulls(context, params)
-        if not found:
+        """No row without a value, and none seen for as long as the backfill's `quiet` says; else told and mended by its own sweep.
+
+        A proof that finds none speaks for one moment, and the check would fail those who still write NULL now and then.
+        """
+        step, quiet_s = self._backfill_above(context.place, params), self._quiet_s(context.place, params)
+        found = [] if quiet_s else self._nulls(context, params)
+        if not (found or quiet_s):
             return
-        step = self._backfill_above(context.place, params)
         if step is None:
             raise VerificationFailed(
                 f"{context.place.table} has rows without {params.column}, e.g. at ctid {found[0][0]}, and the plan backfills them nowhere",
@@ -163,8 +168,20 @@ class SetNotNull(Operation[SetNotNullParams]):
             column=params.column,
             value=value.as_string(None),
             skip_triggers=getattr(filled, "triggers", "fire") == "skip",
-            quiet_s=getattr(filled, "quiet", None) or 0.0,  # a check would fail those who still write NULL
+            quiet_s=quiet_s,
         ).run()
+
+    def _quiet_s(self, place: Place, params: SetNotNullParams) -> float:
+        """How long no row without a value may have been seen, as the backfill above says."""
+        step = self._backfill_above(place, params)
+        return 0.0 if step is None else getattr(step.spec.params, "quiet", None) or 0.0
+
+    def _keep_seen(self, context: Context, params: SetNotNullParams) -> None:
+        """A row without a value was seen: `quiet` counts from now on, also where somebody gives it one before the next proof."""
+        step = self._backfill_above(context.place, params)
+        cursor = None if step is None else context.journal.read_cursor(context.run_id, step.key)
+        if cursor is not None:
+            context.journal.write_cursor(context.run_id, cursor)
 
     def _nulls(self, context: Context, params: SetNotNullParams) -> list[tuple[str]]:
         promise = f"no row of {context.place.table} without {params.column}"
