@@ -11,10 +11,11 @@ import pytest
 
 from benchmarks.workbench import Heard, workbench
 from online_migrate.backfill import health, strategy
+from online_migrate.backfill.bench import Bench
 from online_migrate.backfill.worker import LONGEST_RELAXED, Backfill
 from online_migrate.clock import Signal
 from online_migrate.journal.store import CursorRecord
-from online_migrate.plan.model import HoldWhen, Pace
+from online_migrate.plan.model import HoldQuery, HoldWhen, Pace
 from tests.backfill.tables import ask, make_table
 
 FAST = Pace.model_construct(duty=1.0, max_rows=200)
@@ -43,20 +44,37 @@ def test_the_chunk_grows_with_the_oldest_snapshot(
     database: str, reader: psycopg.Connection, short_chunks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The way back to a page is to take twice the age of what is open beside us; the journal keeps the new length."""
-    lengths: set[int] = set()
     with workbench(database, "t", pace=FAST) as bench:
-        work = Backfill(bench, table="t", column="c", value="1")
-        write = bench.journal.write_cursor
-
-        def noting(run_id: int, cursor: CursorRecord) -> None:
-            lengths.add(cursor.chunk_pages)
-            write(run_id, cursor)
-
-        monkeypatch.setattr(bench.journal, "write_cursor", noting)
-        assert work.run() == 20_000
+        lengths = noting_lengths(bench, monkeypatch)
+        assert Backfill(bench, table="t", column="c", value="1").run() == 20_000
     assert 40 in lengths
     assert max(lengths) > 40
     assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 0
+
+
+def noting_lengths(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """How long chunks are, as the journal is told."""
+    lengths: set[int] = set()
+    write = bench.journal.write_cursor
+
+    def noting(run_id: int, cursor: CursorRecord) -> None:
+        lengths.add(cursor.chunk_pages)
+        write(run_id, cursor)
+
+    monkeypatch.setattr(bench.journal, "write_cursor", noting)
+    return lengths
+
+
+def test_the_operator_s_own_query_counts(
+    database: str, short_chunks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside another worker it keeps dead rows for as long as it takes: the way back is made longer than that."""
+    make_table(database, 20_000)
+    hold = HoldWhen(queries=[HoldQuery(name="slow", sql="SELECT pg_sleep(0.3) IS NULL")])
+    with workbench(database, "t", pace=FAST, hold_when=hold) as bench:
+        lengths = noting_lengths(bench, monkeypatch)
+        assert Backfill(bench, table="t", column="c", value="1").run() == 20_000
+    assert max(lengths) > 40
 
 
 def test_a_snapshot_that_no_chunk_outlasts_is_named(

@@ -195,6 +195,12 @@ def test_what_is_no_plan_is_told_by_its_line(text: str, expected: str) -> None:
             "10:56: stage tables, hold_when.wal_since_checkpoint: must be from 0.0001% to 100%; found '150%'",
         ),
         case(
+            "a query that takes its time",
+            f"{HEAD}    hold_when: {{queries: [{{name: queue, sql: SELECT 1, limit: 5, timeout: 1min}}]}}\n",
+            "10:27: stage tables, hold_when.queries: queue: timeout 1min is more than 3s: nothing is written while it is asked,"
+            " and what it sees keeps dead rows; ask a table that is kept up to date by others",
+        ),
+        case(
             "numbers",
             f"{HEAD}locks: {{attempts: 0}}\n",
             "10:19: locks.attempts: must be at least 1, found the number 0",

@@ -55,6 +55,7 @@ class Health:
             return
         self._read_at = now
         for r in self._throttle.read(self._bench.watch):
+            self._note(Holder(who=f"our own reading, {r.name}, beside other workers", age_s=r.took_s))
             self._bench.emit(
                 Reading, throttler=r.name, utilisation=r.utilisation, reason=r.reason, age_s=r.age_s
             )
@@ -74,12 +75,15 @@ class Health:
             holders = self._snapshots.read_holders(self._bench.watch)
         except psycopg.Error:  # no right to see: check has said so, and the default chunk stays
             return
-        oldest = max(holders, key=lambda h: h.age_s, default=None)
-        if oldest is not None and (self._oldest is None or oldest.age_s > self._oldest.age_s):
-            self._oldest = oldest
+        for holder in holders:
+            self._note(holder)
+
+    def _note(self, holder: Holder) -> None:
+        if self._oldest is None or holder.age_s > self._oldest.age_s:
+            self._oldest = holder
 
     def take_oldest(self) -> Holder | None:
-        """The oldest snapshot of others that was seen since the last call."""
+        """The oldest snapshot that was seen since the last call; what our own readings took is one."""
         oldest, self._oldest = self._oldest, None
         return oldest
 

@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal, Protocol
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-from online_migrate.plan.units import MOST_WORKERS, Duration, Duty, Share, Size, write_share
+from online_migrate.plan.units import MOST_WORKERS, Duration, Duty, Share, Size, write_seconds, write_share
 
 
 class Strict(BaseModel):
@@ -148,6 +148,10 @@ class Pace(Strict):
         return self
 
 
+LONGEST_QUERY_S = 3.0
+"""about the way back to a page at the default pace, and far below the 15 s after which a reading counts as no answer"""
+
+
 class HoldQuery(Strict):
     """A query of one truth, which holds while it is true, or of one number, which holds from ``limit`` on."""
 
@@ -157,7 +161,16 @@ class HoldQuery(Strict):
     limit: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """the number that holds; left out where the query gives a truth"""
     timeout: Duration = 1.0
-    """the query is ended after this: its snapshot keeps dead rows too"""
+    """the query is ended after this, 3s at most: its snapshot keeps dead rows too"""
+
+    @model_validator(mode="after")
+    def _is_short(self) -> HoldQuery:
+        if self.timeout > LONGEST_QUERY_S:
+            raise ValueError(
+                f"{self.name}: timeout {write_seconds(self.timeout)} is more than {write_seconds(LONGEST_QUERY_S)}: nothing is written while it is"
+                " asked, and what it sees keeps dead rows; ask a table that is kept up to date by others"
+            )
+        return self
 
 
 class HoldWhen(Strict):

@@ -28,13 +28,23 @@ class StillClock:
 class Gauge:
     """A throttler that says what a test sets; None is an error."""
 
-    def __init__(self, name: str, utilisation: float | None = 0.0) -> None:
+    def __init__(
+        self,
+        name: str,
+        utilisation: float | None = 0.0,
+        *,
+        clock: StillClock | None = None,
+        takes_s: float = 0.0,
+    ) -> None:
         self.name = name
         self.utilisation = utilisation
         self.asked = 0
+        self._clock = clock or StillClock()
+        self._takes_s = takes_s
 
     def read(self, connection: Connection) -> Reading:
         self.asked += 1
+        self._clock.now += self._takes_s
         if self.utilisation is None:
             connection.execute("SELECT 1/0")
             raise AssertionError
@@ -157,6 +167,22 @@ def test_each_is_asked_at_most_once_a_second(connection: Connection, clock: Stil
         throttle.read(connection)
         clock.now += 0.1
     assert (good.asked, bad.asked) == (2, 2)
+
+
+@pytest.mark.parametrize(("takes_s", "asked"), [(0.01, 20), (1.0, 5), (2.0, 3), (6.0, 3)])
+def test_a_slow_one_is_asked_less_often(
+    connection: Connection, clock: StillClock, takes_s: float, asked: int
+) -> None:
+    """Nothing is written while it is asked: a quarter of the time is enough for it, as long as its answer stays fresh."""
+    gauge = Gauge("slow", 0.2, clock=clock, takes_s=takes_s)
+    throttle = Throttle([gauge], clock)
+    end = clock.now + 20
+    while clock.now < end:
+        (reading,) = throttle.read(connection)
+        assert not reading.is_red
+        assert reading.took_s == pytest.approx(takes_s)
+        clock.now += 0.05
+    assert gauge.asked == asked
 
 
 def test_a_lost_connection_is_no_answer(database: str, clock: StillClock) -> None:

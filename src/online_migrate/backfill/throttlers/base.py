@@ -26,6 +26,10 @@ READ_TIMEOUT_S: Final = 2.0
 milliseconds that the statistics views take"""
 
 
+READING_SHARE: Final = 0.25
+"""of the time in which a slow throttler is asked, since nothing is written meanwhile; never so seldom that its answer grows stale"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """What a throttler saw.  ``utilisation`` 1.0 and above holds; ``reason`` is a sentence with figures and units."""
@@ -47,6 +51,8 @@ class AgedReading:
     reason: str
     age_s: float
     is_red: bool
+    took_s: float = 0.0
+    """to ask, the last time"""
 
 
 class Throttler(Protocol):
@@ -78,12 +84,14 @@ class _State:
     first_asked_at: float | None = None
     asked_at: float | None = None
     answered_at: float | None = None
+    took_s: float = 0.0
     reading: Reading | None = None
     error: str = "not asked yet"
     is_red: bool = True
 
-    def is_due(self, now: float, every_s: float) -> bool:
-        return self.asked_at is None or now - self.asked_at >= every_s
+    def is_due(self, now: float, every_s: float, stale_after_s: float) -> bool:
+        seldom_s = min(self.took_s / READING_SHARE, stale_after_s / 2)
+        return self.asked_at is None or now - self.asked_at >= max(every_s, seldom_s)
 
     def ask(self, connection: Connection, clock: Clock) -> None:
         self.asked_at = clock.monotonic()
@@ -94,6 +102,8 @@ class _State:
         except psycopg.Error as error:
             self.error = " ".join(str(error).split()) or type(error).__name__
             return
+        finally:
+            self.took_s = clock.monotonic() - self.asked_at
         was_red = self.reading is not None and self.is_red
         self.is_red = reading.utilisation >= (GREEN_BELOW if was_red else 1.0)
         self.reading, self.error, self.answered_at = reading, "", clock.monotonic()
@@ -109,6 +119,7 @@ class _State:
                 reason=last.reason,
                 age_s=age_s,
                 is_red=self.is_red,
+                took_s=self.took_s,
             )
         return AgedReading(
             name=self.throttler.name,
@@ -117,13 +128,14 @@ class _State:
             + (self.error or "it was not asked again"),
             age_s=age_s,
             is_red=True,
+            took_s=self.took_s,
         )
 
 
 class Throttle:
     """Several throttlers as one: red while any is red.  Fails closed.
 
-    Each is asked at most every ``every_s`` seconds.  One that errors keeps its last reading for ``stale_after_s`` and
+    Each is asked at most every ``every_s`` seconds, and a slow one less often.  One that errors keeps its last reading for ``stale_after_s`` and
     is red from then on; one that has never answered is red at once.  Workers may share it: it asks for one at a time.
     """
 
@@ -147,7 +159,7 @@ class Throttle:
         if self._turn.acquire(timeout=self._every_s):  # else another worker asks now, and takes long
             try:
                 for state in self._states:
-                    if state.is_due(self._clock.monotonic(), self._every_s):
+                    if state.is_due(self._clock.monotonic(), self._every_s, self._stale_after_s):
                         state.ask(connection, self._clock)
             finally:
                 self._turn.release()
