@@ -160,7 +160,7 @@ def _worst() -> Panels:
 def long_statements() -> Panels:
     """How do long statements get on?"""
     yield time_series(
-        Spec("Share of long statements", "How far concurrent builds, VALIDATE and VACUUM are, in their phase.",
+        Spec("Share of long statements", "How far concurrent builds and VACUUM are, in their phase; of VALIDATE and proofs the server does not say.",
              {"{{step}} {{table}}": metric("long_statement_done_ratio", TABLE)}, unit="percentunit", low=0, high=1)
     )  # fmt: skip
     yield time_series(
@@ -168,7 +168,7 @@ def long_statements() -> Panels:
              {"{{step}} {{table}}": metric("long_statement_seconds", TABLE)}, unit="s", low=0, runbook="stalled")
     )  # fmt: skip
     yield texts(
-        Spec("Phases", "The phase of each long statement that runs now, as pg_stat_progress_* names it.",
+        Spec("Phases", "The phase of each long statement that runs now, as pg_stat_progress_* names it; a proof is `proving`.",
              {"": metric("long_statement_phase_info", TABLE)}),
         {"step": "Step", "table": "Table", "phase": "Phase"},
     )  # fmt: skip

@@ -195,7 +195,7 @@ def in_the_way() -> Panels:
              runbook="exposure-spent")
     )  # fmt: skip
     yield time_series(
-        Spec("Long statements", "How far concurrent builds, VALIDATE and VACUUM are; they hinder no statement of the application.",
+        Spec("Long statements", "How far concurrent builds and VACUUM are; they hinder no statement of the application.",
              {"{{step}} {{table}}": metric("long_statement_done_ratio", TABLE)}, unit="percentunit", low=0, high=1)
     )  # fmt: skip
 
