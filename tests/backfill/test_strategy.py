@@ -114,17 +114,13 @@ def test_tables_of_none_and_of_one_row(database: str, rows: int) -> None:
 def test_a_batch_is_a_tid_range_scan(database: str, indexed: bool, skip_locked: bool, rows: int) -> None:
     """Whatever the table's size, its statistics and its indexes: a batch reads its pages and no others."""
     make_table(database, rows, more="CREATE INDEX ON t (c)" if indexed else "")
-    with session(database) as connection:
-        table = table_info(connection)
-        walk = decide_strategy(connection, table, "c").walk
-        part = next_slice(walk, Position(), 4)
+    with workbench(database, "t") as bench:
+        target = Target(table=table_info(bench.work), column="c", value="1")
+        part = next_slice(decide_strategy(bench.work, target.table, "c").walk, Position(), 4)
         assert part is not None
-        update = Target(table=table, column="c", value="1").update(part.condition, skip_locked=skip_locked)
-        connection.execute(
-            "BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off;"
-            " SET LOCAL enable_indexonlyscan = off"
-        )
-        plan = "\n".join(r[0] for r in connection.execute(sql.SQL("EXPLAIN (COSTS OFF) {}").format(update)))
+        update = target.update(part.condition, skip_locked=skip_locked)
+        bench.work.execute(Writer(bench, target)._settings())
+        plan = "\n".join(r[0] for r in bench.work.execute(sql.SQL("EXPLAIN (COSTS OFF) {}").format(update)))
     assert "Tid Range Scan on t" in plan
     assert "Seq Scan" not in plan
     assert "Index" not in plan
@@ -145,16 +141,6 @@ def test_a_parent_s_value_is_looked_up_by_its_key(database: str) -> None:
     assert "Tid Range Scan on t" in plan
     assert "Index Scan using users_pkey on users" in plan
     assert "Seq Scan" not in plan
-
-
-def test_the_batch_s_own_settings_choose_the_tid_range_scan(database: str) -> None:
-    """The settings that the test above makes are those that a batch makes."""
-    make_table(database, 10)
-    with workbench(database, "t") as bench:
-        settings = Writer(bench, Target(table=table_info(bench.work), column="c", value="1"))._settings()
-    text = settings.as_string(None)
-    for scan in ("seqscan", "indexscan", "bitmapscan", "indexonlyscan"):
-        assert f"enable_{scan} = off" in text
 
 
 def test_a_chunk_is_as_long_as_the_oldest_snapshot_asks() -> None:
