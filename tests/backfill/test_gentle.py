@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from benchmarks.workbench import Heard, begin_journal, workbench
 from online_migrate.backfill import batch
+from online_migrate.backfill.bench import By
+from online_migrate.backfill.chunks import Position, Slice
+from online_migrate.backfill.rows import Few
 from online_migrate.backfill.worker import Backfill
 from online_migrate.errors import LeaseLost
 from online_migrate.plan.model import Pace
@@ -135,3 +140,119 @@ def test_a_cursor_that_stays_locked_is_another_s(database: str, monkeypatch: pyt
         with pytest.raises(LeaseLost, match="dead runner"):
             work.run()
     assert len(commits) > 1
+
+
+def test_row_locks_that_were_had_are_no_work(database: str) -> None:
+    """Ten rows that are busy for 30 ms each make a batch long, and no later one smaller: what is learned is the work."""
+    make_table(database, 2_000)
+    busy = [psycopg.connect(database) for _ in range(10)]
+    try:
+        for n, holder in enumerate(busy):
+            holder.execute("SELECT FROM t WHERE id = %s FOR UPDATE", [100 * n + 50])
+        with workbench(database, "t", pace=Pace.model_construct(duty=1.0, batch_target=0.05)) as bench:
+            writer = Backfill(bench, table="t", column="c", value="1")._writer
+
+            def letting_go() -> None:
+                for holder in busy:
+                    time.sleep(0.03)
+                    holder.rollback()
+
+            with writer.lock_waits:
+                thread = threading.Thread(target=letting_go)
+                thread.start()
+                began = time.monotonic()
+                change = writer.change(sql.SQL("id <= 1000"))
+                took_s = time.monotonic() - began
+                bench.work.rollback()
+                thread.join()
+        assert not change.skipped_locked
+    finally:
+        for holder in busy:
+            holder.close()
+    assert took_s > 0.25
+    assert took_s - change.lock_wait_s < 0.1, "what the pacer takes for work: twice the target at most"
+
+
+def test_a_long_batch_that_waits_for_nobody_is_work(database: str) -> None:
+    """A slow disk or a slow trigger is no lock: such a batch is felt, and the next is smaller."""
+    make_table(
+        database,
+        30,
+        more="""CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.01); RETURN new; END $$;
+                CREATE TRIGGER slow BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION slow()""",
+    )
+    with workbench(database, "t") as bench:
+        writer = Backfill(bench, table="t", column="c", value="1")._writer
+        with writer.lock_waits:
+            change = writer.change(sql.SQL("true"))
+        bench.work.rollback()
+    assert change.lock_wait_s < 0.01
+
+
+def test_a_slow_trigger_s_batches_are_made_once(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one is taken for waiting, and made again; from then on it is known how long a batch takes."""
+    monkeypatch.setattr(batch, "WAITING_LEAST_S", 0.1)
+    make_table(
+        database,
+        300,
+        more="""CREATE SEQUENCE nth;
+                CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                  PERFORM nextval('nth'), pg_sleep(0.004); RETURN new; END $$;
+                CREATE TRIGGER slow BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION slow()""",
+    )
+    pace = Pace.model_construct(duty=1.0, batch_target=0.005, min_rows=50, max_rows=50)
+    heard = Heard()
+    with workbench(database, "t", pace=pace, emit=heard.emit) as bench:
+        assert Backfill(bench, table="t", column="c", value="1").run() == 300
+    assert [e.skipped_locked for e in heard.of("batch_done")].count(True) == 1
+    assert int(str(ask(database, "SELECT last_value FROM nth"))) < 400
+
+
+def test_the_ceiling_in_rows_goes_by_the_fullest_pages(database: str) -> None:
+    """The pages that were counted are nearly empty: a batch may be surprised by full ones that follow them, not each."""
+    make_table(database, 20_000, more="CREATE INDEX ON t (c)")
+    sparse = (
+        "SELECT ctid FROM t WHERE (ctid::text::point)[0]::int % (SELECT pg_relation_size('t') / 8192 / 4) < 8"
+    )
+    do(database, f"DELETE FROM t WHERE ctid IN ({sparse}) AND id % 20 > 0", "VACUUM t")
+    heard = Heard()
+    pace = Pace.model_construct(duty=1.0, min_rows=50, max_rows=200, batch_target=10.0)
+    with workbench(database, "t", pace=pace, emit=heard.emit) as bench:
+        Backfill(bench, table="t", column="c", value="1").run()
+    rows = [e.rows for e in heard.of("batch_done")]
+    assert len([n for n in rows if n > 210]) <= 5, rows
+
+
+ROLE_SETTINGS = (
+    "enable_tidscan",
+    "enable_indexscan",
+    "enable_bitmapscan",
+    "enable_indexonlyscan",
+)
+
+
+@pytest.mark.parametrize("skip_locked", [False, True])
+@pytest.mark.parametrize("by", list(By))
+def test_a_batch_reads_what_it_names_whatever_the_database_has_set(
+    database: str, by: By, skip_locked: bool
+) -> None:
+    """Through the writer's own settings: a TID range scan of the pass, the key's index for late rows, a place after a scan."""
+    make_table(database, 20_000, more="CREATE INDEX ON t (c)")
+    name = str(ask(database, "SELECT quote_ident(current_database())"))
+    do(database, *(f"ALTER DATABASE {name} SET {setting} = off" for setting in ROLE_SETTINGS))
+    with workbench(database, "t") as bench:
+        writer = Backfill(bench, table="t", column="c", value="1")._writer
+        few = Few(target=writer.target, names=tuple((str(n),) for n in range(1, 30)))
+        rows = {
+            By.TID: Slice(first_page=8, end_page=16, stripe=1, stripes=16, then=Position()).condition,
+            By.KEY: few.condition,
+            By.SCAN: sql.SQL("ctid = ANY (ARRAY['(1,1)']::tid[])"),
+        }[by]
+        bench.work.execute(writer._settings(by=by))
+        update = writer.target.update(rows, skip_locked=skip_locked, by=by)
+        found = bench.work.execute(sql.SQL("EXPLAIN {}").format(update)).fetchall()
+        bench.work.rollback()
+    plan = "\n".join(line for (line,) in found)
+    wanted = {By.TID: "Tid Range Scan on t", By.KEY: "t_pkey", By.SCAN: "Tid Scan on t"}[by]
+    assert wanted in plan, plan
+    assert "Seq Scan" not in plan, plan

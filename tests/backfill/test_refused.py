@@ -6,8 +6,10 @@ import threading
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from benchmarks.workbench import begin_journal, workbench
+from online_migrate.backfill.refused import is_about_rows
 from online_migrate.backfill.worker import Backfill
 from online_migrate.errors import VerificationFailed
 from online_migrate.plan.model import Pace
@@ -57,6 +59,66 @@ def test_the_run_stops_at_the_row_and_goes_on_after_it_is_mended(
     with workbench(database, "t", pace=SMALL, begun=begun) as bench:
         assert Backfill(bench, table="t", column="c", value="1").run() == 1_000
     assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 0
+
+
+@pytest.mark.parametrize("sqlstate", ["SHOP1", "42501", "38000", "54000", "P0001"])
+def test_whatever_sqlstate_a_trigger_raises_its_row_is_found(database: str, sqlstate: str) -> None:
+    """The application's own too: the row is named, not only what the server said."""
+    raising = AT_ONCE.replace("USING DETAIL", f"USING ERRCODE = '{sqlstate}', DETAIL")
+    make_table(database, 300, more=raising)
+    with (
+        workbench(database, "t", pace=SMALL) as bench,
+        pytest.raises(VerificationFailed, match="the row id = 77 cannot be given c: row 77 is sacred"),
+    ):
+        Backfill(bench, table="t", column="c", value="1").run()
+
+
+@pytest.mark.parametrize("sqlstate", ["53100", "58030", "XX000", "57P01"])
+def test_what_the_machine_or_an_operator_did_is_no_row_s_fault(sqlstate: str) -> None:
+    """A full disk, an I/O error, a server that is going down: no row is looked for."""
+    assert not is_about_rows(psycopg.errors.lookup(sqlstate)())
+
+
+def test_a_statement_that_fails_without_any_row_blames_none(database: str) -> None:
+    """The server's own words, and no key of a row that happens to be the first."""
+    make_table(database, 300)
+    with (
+        workbench(database, "t", pace=SMALL) as bench,
+        pytest.raises(psycopg.errors.UndefinedColumn, match="gone"),
+    ):
+        Backfill(bench, table="t", column="c", value="(gone)").run()
+
+
+def test_row_security_that_comes_after_check_is_an_error(database: str, clerk: str) -> None:
+    """It would hide rows, and the proof would find nothing: row_security = off says so instead."""
+    make_table(database, 300)
+    do(database, f"GRANT ALL ON t TO {psycopg.conninfo.conninfo_to_dict(clerk)['user']}")
+    with session(clerk) as connection:
+        begun = begin_journal(connection, ["t"])
+    with workbench(clerk, "t", pace=SMALL, begun=begun) as bench:
+        work = Backfill(bench, table="t", column="c", value="1")
+        commit = work._writer.commit
+
+        def hiding(*args: object) -> None:
+            commit(*args)  # type: ignore[arg-type]
+            work._writer.commit = commit  # type: ignore[method-assign]
+            do(database, "ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY few ON t USING (id < 10)")
+
+        work._writer.commit = hiding  # type: ignore[assignment,method-assign]
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
+            work.run()
+    assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 300 - int(
+        str(ask(database, "SELECT rows_done FROM online_migrate.cursor"))
+    )
+
+
+def test_a_row_behind_a_lock_is_not_blamed_for_another_s_error(database: str) -> None:
+    """Nothing is known of what could not be tried."""
+    make_table(database, 20)
+    with workbench(database, "t") as bench, psycopg.connect(database) as holder:
+        writer = Backfill(bench, table="t", column="c", value="1")._writer
+        holder.execute("LOCK TABLE t IN SHARE MODE")
+        assert writer.probe(sql.SQL("id = 1")) is None
 
 
 def test_rows_that_are_refused_together_are_told_with_their_page(database: str) -> None:

@@ -211,7 +211,11 @@ def test_a_lock_on_the_whole_table_is_waited_for_outside_the_queue(database: str
 def test_a_cursor_that_is_locked_for_a_moment_is_tried_again(database: str, lock: str) -> None:
     """An autovacuum that cuts the journal's table locks it: the batch is rolled back and made again, its rows counted once."""
     make_table(database, 3_000)
-    with workbench(database, "t", pace=SMALL) as bench, psycopg.connect(database) as holder:
+    heard = Heard()
+    with (
+        workbench(database, "t", pace=SMALL, emit=heard.emit) as bench,
+        psycopg.connect(database) as holder,
+    ):
         work = Backfill(bench, table="t", column="c", value="1")
         commit = work._writer.commit
         timers: list[threading.Timer] = []
@@ -227,6 +231,8 @@ def test_a_cursor_that_is_locked_for_a_moment_is_tried_again(database: str, lock
         assert work.run() == 3_000
         timers[0].join()
     assert ask(database, "SELECT count(*) FROM t WHERE c = 1") == 3_000
+    assert [e.kind for e in heard.of("wait_started")] == ["cursor"]
+    assert 0.2 < heard.of("wait_ended")[0].seconds < 2
 
 
 def test_a_cursor_that_stays_locked_is_a_zombie_s(database: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,17 +148,18 @@ class Writer:
                 for skip_locked in (False, True):
                     tried_at = clock.monotonic()
                     try:
-                        count, wal = self._write(
-                            rows, by=by, skip_locked=skip_locked, measure_wal=measure_wal
-                        )
+                        with self.lock_waits.of_statement():
+                            count, wal = self._write(
+                                rows, by=by, skip_locked=skip_locked, measure_wal=measure_wal
+                            )
                     except psycopg.Error as error:
                         self._roll_back_or_raise(error)
                         continue
+                    took_s = clock.monotonic() - tried_at
                     if skip_locked:
-                        self._free_s = clock.monotonic() - tried_at
-                    return Change(
-                        rows=count, wal_bytes=wal, lock_wait_s=tried_at - began, skipped_locked=skip_locked
-                    )
+                        self._free_s = took_s
+                    waited_s = tried_at - began + took_s * self.lock_waits.share
+                    return Change(rows=count, wal_bytes=wal, lock_wait_s=waited_s, skipped_locked=skip_locked)
                 self._wait_outside(began + self._bench.locks.lock_wait, waiting)
 
     def commit(self, cursor: CursorRecord, then: Position, rows: int) -> None:
