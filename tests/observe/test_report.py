@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
@@ -16,9 +17,12 @@ from online_migrate.journal.store import HistoryRecord, approve
 from online_migrate.observe.page.locks import percentile, sum_locks
 from online_migrate.observe.page.report import find_away, find_growth, make_report, read_report
 from tests.observe.made_runs import NOON, MadeRun, begun_run, make_record, make_snapshot, whole_run
+from tests.observe.night import Night
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+    from tests.observe.looking import Look
 
 PLAN = Path(__file__).parents[2] / "plans" / "multi_tenant.yaml"
 STARTED = e.RunStarted(plan="shop", run_id=1, resumed=False, steps_total=1, steps_done=0)
@@ -130,25 +134,50 @@ def test_a_report_of_nothing_is_an_error_of_usage(shop: str, tmp_path: Path) -> 
 
 
 @pytest.mark.chromium
-def test_the_report_of_a_real_run_is_read_in_a_browser_without_any_server(
-    shop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, browser: Browser
+@pytest.mark.prometheus
+@pytest.mark.timeout(240)
+def test_the_report_of_a_real_night_is_read_in_a_browser_without_any_server(
+    night: Night, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, browser: Browser
 ) -> None:
-    """One file, opened from a disk: every section is there, on a wide screen and on a phone, and it asks for nothing."""
+    """One file, opened from a disk: every section has what happened that night, on a wide screen and on a phone, and it
+    asks for nothing.
+    """
     from tests.observe.looking import NARROW, WIDE, looking
 
     monkeypatch.chdir(tmp_path)
-    assert call(shop, "run", str(PLAN), "--through", "tables").exit_code == 0
-    made = call(shop, "report", str(PLAN))
+    made = call(night.dsn, "report", str(night.folder / "plans" / "multi_tenant.yaml"))
     assert (made.exit_code, made.output) == (0, "report: multi_tenant-report.html\n")
     for size in (WIDE, NARROW):
         with looking(browser, (tmp_path / "multi_tenant-report.html").as_uri(), size=size) as look:
-            assert look.text("#word") == "stopped"
-            assert "7 lock windows" in look.text("#chapter-locks + p")
-            assert "8 steps were compared with the catalog" in look.text("#chapter-verified + p")
-            assert "a prepared SELECT *" in look.text("#report")
-            assert look.page.locator("#report svg rect.span").count() == 1
-            assert look.page.locator("section:has(> #chapter-growth) tbody tr").count() >= 37
+            assert look.text("#word") == "done"
+            assert look.page.locator("#report svg rect.span").count() == 8
+            away = look.page.locator("#report svg rect.away").all_text_contents()
+            assert away == ["no runner at work: gate", "no runner at work: killed"]
+            assert [row[0] for row in rows_of(look, "holds")[:2]] == ["standby_lag", "blocker"]
+            assert "is gone: bring it back" in look.text("section:has(> #chapter-holds)")
+            assert int(look.text("#chapter-locks + p").split()[0]) > 100
+            written = {row[0]: int(row[1].replace(",", "")) for row in rows_of(look, "throughput")}
+            assert written == rows_by_table(night.dsn)
+            assert len(rows_of(look, "growth")) >= 37
+            assert [row[0] for row in rows_of(look, "approvals")] == ["swap"]
+            assert "a prepared SELECT *" in look.text("section:has(> #chapter-findings-of-the-check)")
+            assert "37 backfills ended with a proof" in look.text("#chapter-verified + p")
             assert look.page.get_by_role("heading", level=2).count() == 13
             assert not look.is_cut_off
             assert look.complaints == []
             assert look.places <= {"file://", "data://"}
+
+
+def rows_of(look: Look, chapter: str) -> list[list[str]]:
+    """The cells of a section's tables, row by row."""
+    rows = look.page.locator(f"section:has(> #chapter-{chapter}) tbody tr").all()
+    return [row.locator("th, td").all_text_contents() for row in rows]
+
+
+def rows_by_table(dsn: str) -> dict[str, int]:
+    """What the backfill wrote, by the journal's cursors, of tables that had any."""
+    with psycopg.connect(dsn) as connection:
+        rows = connection.execute(
+            "SELECT table_name, rows_done FROM online_migrate.step WHERE stage = 'backfill' AND rows_done > 0"
+        ).fetchall()
+    return dict(rows)
