@@ -3,41 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from time import monotonic
 
 import psycopg
 import pytest
-from psycopg import sql
 
-from online_migrate.backfill.throttlers import commit_latency
 from online_migrate.backfill.throttlers.base import Throttle
 from online_migrate.backfill.throttlers.commit_latency import CommitLatency
 from online_migrate.clock import SystemClock
 from online_migrate.postgres.connection import Connection, Connector
 from tests.backfill.throttlers.standby import Pair, await_true
-
-
-@pytest.fixture
-def synchronous(pair: Pair, on_primary: Connection, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connection]:
-    """A session of ours where commits wait until the standby has replayed them; a reading gives up after 0.5 s."""
-    monkeypatch.setattr(commit_latency, "READ_TIMEOUT_S", 0.5)
-    alter = sql.SQL("ALTER DATABASE {} {}")
-    name = sql.Identifier(on_primary.info.dbname)
-    on_primary.execute(alter.format(name, sql.SQL("SET synchronous_commit = remote_apply")))
-    set_synchronous_standbys(on_primary, "*")
-    with Connector(dsn=pair.primary.dsn).open("test") as ours:
-        yield ours
-    set_synchronous_standbys(on_primary, "")
-    on_primary.execute(alter.format(name, sql.SQL("RESET synchronous_commit")))
-
-
-def set_synchronous_standbys(connection: Connection, names: str) -> None:
-    connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'".encode())
-    connection.execute("SELECT pg_reload_conf()")
-    expected = "sync" if names else "async"
-    state = "SELECT sync_state FROM pg_stat_replication"
-    await_true(lambda: connection.execute(state).fetchall() == [(expected,)])
 
 
 def test_a_commit_that_waits_holds_us(pair: Pair, synchronous: Connection) -> None:

@@ -46,7 +46,7 @@ class Standby:
 class StandbyLag:
     """Red where a standby has ``limit_bytes`` of WAL to replay, or is ``limit_s`` seconds behind, or is gone.
 
-    A standby that was once seen and is gone stays red until it is back or until :meth:`dismiss`.
+    A standby that was once seen and is gone stays red until it is back; a run that begins anew has not seen it.
     """
 
     name = "standby_lag"
@@ -58,17 +58,6 @@ class StandbyLag:
         self._limit_s = limit_s
         self._trail = Trail(keep_s=2 * (limit_s or 60.0))
         self._seen: set[str] = set()
-
-    @property
-    def seen(self) -> frozenset[str]:
-        """The names of all standbys that are watched for."""
-        return frozenset(self._seen)
-
-    def dismiss(self, name: str) -> bool:
-        """Forget a standby that is gone for good; True where it was known.  One that is there is found again."""
-        known = name in self._seen
-        self._seen.discard(name)
-        return known
 
     def blind(self, connection: Connection) -> str | None:
         return blind_without_stats(connection)
