@@ -26,8 +26,10 @@ READ_TIMEOUT_S: Final = 2.0
 milliseconds that the statistics views take"""
 
 
-READING_SHARE: Final = 0.25
-"""of the time in which a slow throttler is asked, since nothing is written meanwhile; never so seldom that its answer grows stale"""
+SLOW_S: Final = 0.25
+"""seconds; a throttler that takes longer is asked less often, since nothing is written meanwhile"""
+SLOW_SHARE: Final = 0.25
+"""of the time in which a slow one is asked; never so seldom that its answer grows stale"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +92,9 @@ class _State:
     is_red: bool = True
 
     def is_due(self, now: float, every_s: float, stale_after_s: float) -> bool:
-        seldom_s = min(self.took_s / READING_SHARE, stale_after_s / 2)
-        return self.asked_at is None or now - self.asked_at >= max(every_s, seldom_s)
+        if self.took_s > SLOW_S:
+            every_s = max(every_s, min(self.took_s / SLOW_SHARE, stale_after_s / 2))
+        return self.asked_at is None or now - self.asked_at >= every_s
 
     def ask(self, connection: Connection, clock: Clock) -> None:
         self.asked_at = clock.monotonic()
