@@ -178,7 +178,8 @@ def test_rows_that_stay_locked_end_the_run_resumably(database: str) -> None:
     with psycopg.connect(database, application_name="a forgotten psql") as holder:
         holder.execute("SELECT FROM t WHERE id = 5 FOR UPDATE")
         with pytest.raises(LockNotHad, match="a forgotten psql"):
-            run(database, locks=LockRules.model_construct(lock_wait=0.5))
+            run(database, heard := Heard(), locks=LockRules.model_construct(lock_wait=0.5))
+    assert [e.kind for e in heard.of("wait_ended")] == ["row_lock"], "its seconds are counted all the same"
 
 
 def test_a_prepared_transaction_that_holds_a_row_is_named(database: str) -> None:
@@ -273,7 +274,8 @@ def test_a_table_that_stays_locked_ends_the_run_resumably(database: str) -> None
     with psycopg.connect(database, application_name="a dump") as holder:
         holder.execute("LOCK TABLE t IN SHARE MODE")
         with pytest.raises(LockNotHad, match="a dump"):
-            run(database, locks=LockRules.model_construct(lock_wait=0.4))
+            run(database, heard := Heard(), locks=LockRules.model_construct(lock_wait=0.4))
+    assert [e.kind for e in heard.of("wait_ended")] == ["table_lock"], "its seconds are counted all the same"
 
 
 def test_vacuum_full_in_the_middle_begins_the_pass_again(database: str) -> None:
