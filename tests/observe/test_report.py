@@ -15,8 +15,14 @@ from online_migrate import events as e
 from online_migrate.cli import main
 from online_migrate.journal.store import HistoryRecord, approve
 from online_migrate.observe.page.locks import percentile, sum_locks
-from online_migrate.observe.page.report import find_away, find_growth, make_report, read_report
-from tests.observe.made_runs import NOON, MadeRun, begun_run, make_record, make_snapshot, whole_run
+from online_migrate.observe.page.report import (
+    find_away,
+    find_growth,
+    make_report,
+    read_report,
+    sum_throughput,
+)
+from tests.observe.made_runs import BACKFILL, NOON, MadeRun, begun_run, make_record, make_snapshot, whole_run
 from tests.observe.night import Night
 
 if TYPE_CHECKING:
@@ -106,6 +112,16 @@ def test_holds_are_summed_and_the_longest_are_shown() -> None:
     assert report["hold_kinds"][0]["seconds"] == pytest.approx(1_000 + 999 / 2, rel=1e-3)
     assert (len(report["holds"]), report["holds_left_out"]) == (200, 800)
     assert report["holds"] == sorted(report["holds"], key=lambda hold: hold["begins_at"])
+
+
+def test_rows_are_the_cursor_s_and_the_rate_is_what_was_measured() -> None:
+    """Up to ten seconds of sums go with a runner that is killed; its rows were committed with the cursor, and are not lost."""
+    place: dict[str, Any] = dict(zip(("stage", "step", "table"), BACKFILL, strict=True))
+    told = e.Throughput(
+        **place, rows=40_000, batches=80, pages=9, worked_s=5, paused_s=5, rows_done=40_000, share_done=0.4
+    )
+    (users,) = sum_throughput(at_times((10, told)), make_snapshot().steps)
+    assert (users["table"], users["rows"], users["rate"], users["batches"]) == ("users", 45_000, 4_000, 80)
 
 
 def test_locks_are_told_by_their_worst() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -20,7 +20,7 @@ from online_migrate.observe.page.throughput import (
 )
 from online_migrate.observe.page.verified import sum_verified
 from online_migrate.observe.snapshot import read_snapshot
-from online_migrate.observe.views import Snapshot
+from online_migrate.observe.views import Snapshot, StepView
 from online_migrate.postgres.connection import Connection
 
 EVENTS: Final = 1_000
@@ -72,7 +72,7 @@ def make_report(
         "holds_left_out": len(holds) - len(shown),
         "hold_kinds": _sum_holds(holds, now),
         "locks": sum_locks(history),
-        "throughput": sum_throughput(history),
+        "throughput": sum_throughput(history, snapshot.steps),
         "growth": find_growth(history),
         "approvals": [
             {"stage": a.stage, "approved_by": a.approved_by, "note": a.note, "at": a.approved_at.isoformat()}
@@ -134,18 +134,26 @@ def _sum_holds(holds: Iterable[Hold], now: datetime) -> list[dict[str, Any]]:
     return sorted(sums, key=lambda kind: -kind["seconds"])
 
 
-def sum_throughput(history: Iterable[HistoryRecord]) -> list[dict[str, Any]]:
-    """Batches of each table, the most rows first; ``rate`` is rows by the time of batches and pauses."""
+def sum_throughput(history: Iterable[HistoryRecord], steps: Iterable[StepView]) -> list[dict[str, Any]]:
+    """Batches of each table, the most rows first; ``rate`` is rows by the time of batches and pauses.
+
+    ``rows`` are the cursors': a runner that was killed took up to ten seconds of the other sums with it.
+    """
+    told = [record for record in history if record.event == "throughput"]
     sums = defaultdict[str, dict[str, float]](lambda: defaultdict(float))
-    for record in history:
-        if record.event == "throughput":
-            for name in ("rows", "batches", "worked_s", "paused_s", "skipped_locked"):
-                value = record.fields.get(name, 0)
-                sums[record.table][name] += value if isinstance(value, int | float) else 0
+    for record in told:
+        for name in ("rows", "batches", "worked_s", "paused_s", "skipped_locked"):
+            value = record.fields.get(name, 0)
+            sums[record.table][name] += value if isinstance(value, int | float) else 0
+    keys = {(record.stage, record.step, record.table) for record in told}
+    done = Counter[str]()
+    for step in steps:
+        done[step.table] += step.rows_done if step.key in keys else 0
     tables = []
     for table, one in sums.items():
         seconds = one["worked_s"] + one["paused_s"]
-        tables.append({"table": table, **one, "rate": one["rows"] / seconds if seconds else None})
+        rate = one["rows"] / seconds if seconds else None
+        tables.append({"table": table, **one, "rows": max(one["rows"], done[table]), "rate": rate})
     return sorted(tables, key=lambda one: -one["rows"])
 
 
