@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psycopg
 import pytest
@@ -17,6 +18,7 @@ from online_migrate.clock import Signal
 from online_migrate.journal.store import CursorRecord
 from online_migrate.plan.model import HoldQuery, HoldWhen, Pace
 from tests.backfill.tables import ask, make_table
+from tests.backfill.throttlers.standby import await_true
 
 FAST = Pace.model_construct(duty=1.0, max_rows=200)
 
@@ -63,6 +65,50 @@ def noting_lengths(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> set[int]:
 
     monkeypatch.setattr(bench.journal, "write_cursor", noting)
     return lengths
+
+
+def test_a_longer_chunk_makes_updates_heap_only_again(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a query that is always there again, chunks of 10 pages find no room; those that have grown do."""
+    monkeypatch.setattr(strategy, "CHUNK_PAGES", 10)
+    monkeypatch.setattr(health, "SNAPSHOT_LOOK_S", 0.0)
+    pace = Pace.model_construct(duty=0.5, min_rows=10, max_rows=10)
+    shares = []
+    for name, ages in (("grown", strategy.SNAPSHOT_AGES), ("short", 0.0)):
+        make_table(database, 2_000, name=name, filler=900)
+        monkeypatch.setattr(strategy, "SNAPSHOT_AGES", ages)
+        with asked_again_and_again(database), workbench(database, name, pace=pace) as bench:
+            assert Backfill(bench, table=name, column="c", value="1").run() == 2_000
+        shares.append(heap_only_share(database, name))
+    grown, short = shares
+    assert grown > 0.6
+    assert short < 0.4
+
+
+@contextmanager
+def asked_again_and_again(dsn: str) -> Iterator[None]:
+    """A query of 50 ms, one after the other."""
+    over = threading.Event()
+
+    def ask_on() -> None:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            while not over.is_set():
+                connection.execute("SELECT pg_sleep(0.05)")
+
+    thread = threading.Thread(target=ask_on)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def heap_only_share(dsn: str, table: str) -> float:
+    """Of all updates, once the session that made them has told of them."""
+    updates = "SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = %s"
+    await_true(lambda: int(str(ask(dsn, updates, table))) >= 2_000)
+    share = "SELECT n_tup_hot_upd::float8 / n_tup_upd FROM pg_stat_user_tables WHERE relname = %s"
+    return float(str(ask(dsn, share, table)))
 
 
 def test_the_operator_s_own_query_counts(
