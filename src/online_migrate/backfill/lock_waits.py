@@ -68,7 +68,7 @@ class LockWaits:
             try:
                 row = self._bench.watch.execute(_IS_WAITING, [self._pid]).fetchone()
             except psycopg.Error:  # the runner notices a lost session by itself
-                return
+                continue
             if self._since == since:
                 self._looks += 1
                 self._waits += bool(row and row[0])

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import psycopg
 from psycopg import sql
 
-from online_migrate.backfill.batch import Change, Writer
+from online_migrate.backfill.batch import Writer
 from online_migrate.backfill.bench import Bench, By
 from online_migrate.backfill.chunks import position_of
 from online_migrate.backfill.forecast import seconds_text
@@ -120,7 +120,7 @@ class Settlement:
         began, before = self.bench.clock.monotonic(), cursor.rows_done
         with Waiting(self.bench.emit, self.bench.clock, "row_lock") as waiting:
             while True:
-                cursor = self._write(cursor, late)
+                cursor = self._write(cursor, late.condition, late.by)
                 if cursor.rows_done > before:
                     return cursor
                 if self._was_free(late):  # it was let go between our change and our look
@@ -133,26 +133,22 @@ class Settlement:
     def _search(self, cursor: CursorRecord) -> CursorRecord:
         """Without a key, rows that have moved: by a walk; what moves faster than that, one by one."""
         swept = self.sweep(cursor)
-        return swept if swept.rows_done > cursor.rows_done else self._write_one(swept)
+        return swept if swept.rows_done > cursor.rows_done else self._write(swept, sql.SQL("true"), By.SCAN)
 
-    def _write_one(self, cursor: CursorRecord) -> CursorRecord:
-        change = self.writer.write(sql.SQL("true"), cursor, position_of(cursor), by=By.SCAN)
-        return _after(cursor, change)
-
-    def _write(self, cursor: CursorRecord, late: Few) -> CursorRecord:
-        with self._naming_refused(late):
-            change = self.writer.write(late.condition, cursor, position_of(cursor), by=late.by)
-        return _after(cursor, change)
+    def _write(self, cursor: CursorRecord, rows: sql.Composable, by: By) -> CursorRecord:
+        with self._naming_refused(rows):
+            change = self.writer.write(rows, cursor, position_of(cursor), by=by)
+        return replace(cursor, rows_done=cursor.rows_done + change.rows, batches=cursor.batches + 1)
 
     @contextmanager
-    def _naming_refused(self, late: Few) -> Iterator[None]:
+    def _naming_refused(self, rows: sql.Composable) -> Iterator[None]:
         """An error that one of the rows may have caused becomes one that names it."""
         try:
             yield
         except psycopg.Error as error:
             if self.bench.work.closed or not is_about_rows(error):
                 raise
-            raise find_refused_among(self.writer, late.condition, "late rows", error) from error
+            raise find_refused_among(self.writer, rows, "late rows", error) from error
 
     def _was_free(self, late: Few) -> bool:
         """Can any of them be changed now?  False where others hold them, or have changed or removed them meanwhile.
@@ -160,7 +156,7 @@ class Settlement:
         Raises :class:`VerificationFailed` where a row was ours alone, was changed, and has no value all the same.
         """
         target = self.writer.target
-        with self._naming_refused(late):
+        with self._naming_refused(late.condition):
             free, refused = self.writer.try_free(late)
         if refused:
             more = " or more" if len(late) == TRIED_BEFORE_WALK else ""
@@ -207,7 +203,3 @@ class Settlement:
             remedy=f"find the statement that writes NULL into {target.column} explicitly (the default covers those that leave it out),"
             " then run the same command again",
         )
-
-
-def _after(cursor: CursorRecord, change: Change) -> CursorRecord:
-    return replace(cursor, rows_done=cursor.rows_done + change.rows, batches=cursor.batches + 1)
