@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,9 +31,15 @@ from tests.observe.night import SLOW_PACE, free_port, gentle_plan, wait_for
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 PACE = "pace: {batch_target: 50ms, duty: 25%, max_rows: 500}"
-USERS = 20_000
-MANY = 200_000
-"""rows after which there is something to be seen"""
+USERS = 40_000
+MANY = 110_000
+"""rows after which there is something to be seen: the third and largest table is under way for some seconds"""
+WIDTH = 1180
+LAST_WHOLE_ROW = """
+    Math.max(...[...document.querySelectorAll("#matrix tr")].map(row => row.getBoundingClientRect().bottom).filter(end => end < innerHeight))
+"""
+COLUMNS = 110
+"""of the terminal: all stages on one line"""
 
 
 def main() -> None:
@@ -67,15 +74,18 @@ def rows_done(dsn: str) -> int:
 def photograph(url: str) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", chromium_sandbox=False, args=FLAGS
+            executable_path=shutil.which("chromium"), chromium_sandbox=False, args=FLAGS
         )
-        with looking(browser, url, size=(1180, 1500)) as look:
+        with looking(browser, url, size=(WIDTH, 1500)) as look:
             look.wait_for("document.querySelectorAll('#matrix td.running').length === 1")
             look.wait_for("/^[0-9]/.test(document.querySelectorAll('#figures dd span')[3].textContent)")
             look.ask(
                 "facts.textContent = facts.textContent.replace(/ · by .*/, '')"
             )  # whose machine is nobody's business
-            look.page.screenshot(path=IMAGES / "page.png")
+            height = look.ask(LAST_WHOLE_ROW)
+            look.page.screenshot(
+                path=IMAGES / "page.png", clip={"x": 0, "y": 0, "width": WIDTH, "height": height}
+            )
         browser.close()
 
 
@@ -84,7 +94,7 @@ def draw_terminal(dsn: str) -> None:
     with Connector(dsn=dsn).open("picture") as connection:
         snapshot = read_snapshot(connection, "multi_tenant")
     assert snapshot is not None
-    console = Console(width=100, height=32, record=True, force_terminal=True, file=io.StringIO())
+    console = Console(width=COLUMNS, height=32, record=True, force_terminal=True, file=io.StringIO())
     console.print(render(snapshot))
     svg = console.export_svg(title="online-migrate status --watch", theme=DIMMED_MONOKAI, unique_id="status")
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL).replace("Fira Code, ", "")
