@@ -199,7 +199,7 @@ def test_a_thousand_late_rows_are_swept_by_a_walk(database: str) -> None:
     with workbench(database, "t", begun=begun, pace=pace, emit=again.emit) as bench:
         assert Backfill(bench, table="t", column="c", value="1").run() == 8_000
     assert again.of("late_rows")[0].more
-    assert max(e.rows for e in again.of("batch_done")) <= 600
+    assert len([e for e in again.of("batch_done") if e.rows > 300]) <= 1, "where pages become fuller"
     assert {e.share_done for e in again.of("batch_done")} == {1.0}
 
 
