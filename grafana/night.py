@@ -124,7 +124,7 @@ def far() -> Panels:
              size=(16, 8), mappings=states())
     )  # fmt: skip
     yield bars(
-        Spec("Stages took", "How long this process worked at the stages that are done; the report has the parts of earlier ones.",
+        Spec("Stages took", "How long this process was at the stages that are done; the report has when each began and ended.",
              {"{{stage}}": last("stage_duration_seconds", STAGE)}, unit="s", size=(8, 8))
     )  # fmt: skip
     yield time_series(

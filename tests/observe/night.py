@@ -220,25 +220,26 @@ def lived_through(folder: Path) -> Iterator[Night]:
         with running(dsn, folder, port) as process:
             go_to_the_gate(dsn, pair, port, process)
             assert process.wait(timeout=60) == GATE
-        at_gate = after_a_look()
+        at_gate = after_a_look(prometheus, is_up=False)
         with (
             in_the_way(dsn, "SELECT count(*) FROM tickets"),
             running(dsn, folder, port, "--approve", "swap") as process,
         ):
             wait_for(shown(port, 'online_migrate_waiting{kind="blocker",plan="multi_tenant"} 1.0'), 60)
-            at_work = after_a_look()
+            at_work = after_a_look(prometheus, is_up=True)
             process.kill()
-            killed = after_a_look()
+            killed = after_a_look(prometheus, is_up=False)
         with running(dsn, folder, port) as process:
             assert process.wait(timeout=90) == 0
         yield Night(
             prometheus=prometheus, dsn=dsn, folder=folder, began=began,
-            at_gate=at_gate, at_work=at_work, killed=killed, ended=after_a_look(),
+            at_gate=at_gate, at_work=at_work, killed=killed, ended=after_a_look(prometheus, is_up=False),
         )  # fmt: skip
 
 
-def after_a_look() -> float:
-    """Now, after Prometheus has scraped and looked at its rules."""
+def after_a_look(prometheus: Prometheus, *, is_up: bool) -> float:
+    """Now, after Prometheus has seen that the runner is there, or gone, and has looked at its rules."""
+    wait_for(lambda: bool(prometheus.query(f"up == {is_up:d}", time.time())), 10)
     time.sleep(SEEN_S)
     return time.time()
 
