@@ -7,6 +7,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,14 +72,26 @@ def connector_of(plan: Plan, dsn: str) -> Connector:
     return Connector(dsn=dsn, schema=plan.schema)
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """Print a line, unless nobody reads any more: how a run ends, and its exit code, do not hang on its terminal.
+
+    Afterwards the stream leads nowhere, so that what is left in its buffer fails no more either.
+    """
+    try:
+        click.echo(text, err=err)
+    except OSError:
+        stream = sys.stderr if err else sys.stdout
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def echo_error(error: OnlineMigrateError) -> None:
     """What was found, where, and what to do next."""
     is_error = not isinstance(error, _NO_ERROR)
-    click.secho(
-        f"{'error: ' if is_error else ''}{error.message}", err=True, fg="red" if is_error else "yellow"
-    )
+    text = f"{'error: ' if is_error else ''}{error.message}"
+    say(click.style(text, fg="red" if is_error else "yellow"), err=True)
     if error.remedy:
-        click.echo(f"next: {error.remedy}", err=True)
+        say(f"next: {error.remedy}", err=True)
 
 
 def echo_findings(findings: Iterable[Finding], *, err: bool = False) -> None:
@@ -89,11 +102,11 @@ def echo_findings(findings: Iterable[Finding], *, err: bool = False) -> None:
         mark, colour = _MARKS[finding.severity]
         where = f"  [{finding.step}{f' on {finding.table}' if finding.table else ''}]" if finding.step else ""
         fact = fit(f"{finding.fact}{where}", len(mark) + 2, width)
-        click.echo(f"{click.style(mark, fg=colour)}  {fact}", err=err)
+        say(f"{click.style(mark, fg=colour)}  {fact}", err=err)
         if finding.remedy:
-            click.echo(f"        → {fit(finding.remedy, 10, width)}", err=err)
+            say(f"        → {fit(finding.remedy, 10, width)}", err=err)
         if finding.manual:
-            click.echo(f"          {finding.manual}", err=err)
+            say(f"          {finding.manual}", err=err)
 
 
 def fit(text: str, indent: int, width: int | None) -> str:

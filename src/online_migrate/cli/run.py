@@ -13,7 +13,15 @@ from types import FrameType
 
 import click
 
-from online_migrate.cli.common import CLOCK, connector_of, dsn_option, echo_findings, plan_argument, read_plan
+from online_migrate.cli.common import (
+    CLOCK,
+    connector_of,
+    dsn_option,
+    echo_findings,
+    plan_argument,
+    read_plan,
+    say,
+)
 from online_migrate.cli.screen import Screen
 from online_migrate.clock import Signal
 from online_migrate.engine.runner import Ended, Options, Runner
@@ -89,7 +97,7 @@ def run_command(
     wiring = Wiring(log_format=log_format, log_level=log_level, metrics_address=address)
     options = Options(through=through, approve=approve, accept_changed_plan=accept_changed_plan)
     ended = run_plan(read_plan(plan), dsn, options, wiring)
-    click.echo(f"{ended.what}\nnext: {ended.next}")
+    say(f"{ended.what}\nnext: {ended.next}")
 
 
 def run_plan(plan: Plan, dsn: str, options: Options, wiring: Wiring) -> Ended:
@@ -163,7 +171,7 @@ def _serve_metrics(
     host, port = address
     server = MetricsServer(metrics.registry, host=host, port=port, routes=page.routes, freshen=watch.freshen)
     url = server.start()
-    click.echo(f"status page: {url}/\nmetrics: {url}/metrics", err=True)
+    say(f"status page: {url}/\nmetrics: {url}/metrics", err=True)
     stack.callback(server.stop)
     stack.callback(lambda: _await_last_scrape(metrics))
     return metrics
@@ -173,7 +181,7 @@ def _await_last_scrape(metrics: MetricsSink) -> None:
     """An alert on how the run ended needs one scrape of the end; Ctrl-C goes at once."""
     within_s = metrics.registry.last_scrape_within_s()
     if within_s is not None:
-        click.echo(f"metrics: up for the next scrape, at most {within_s:.0f} s more", err=True)
+        say(f"metrics: up for the next scrape, at most {within_s:.0f} s more", err=True)
         with suppress(KeyboardInterrupt):
             metrics.registry.await_last_scrape()
 
