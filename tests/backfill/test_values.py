@@ -193,6 +193,56 @@ def test_a_constant_that_the_column_cannot_take_is_found_at_check(bound: str) ->
     assert "bad_value" not in findings_of(bound, fill % ("c", "'7'"))
 
 
+@pytest.mark.parametrize(
+    ("of_type", "value", "words"),
+    [
+        ("integer", "{sql: what}", "is of type integer but expression is of type text"),
+        ("integer", "{sql: \"'x' || what\"}", "is of type integer but expression is of type text"),
+        ("numeric(4,2)", "{sql: '123456.789'}", "numeric field overflow"),
+        ("varchar(3)", "hello", "value too long for type character varying(3)"),
+        ("smallint", "{sql: '70000'}", "smallint out of range"),
+        ("integer", "{from: {table: named, on: id, column: name}}", "is of type integer but expression"),
+    ],
+)
+def test_a_value_that_a_planned_column_cannot_take_is_found_at_check(
+    bound: str, of_type: str, value: str, words: str
+) -> None:
+    """The column is not there yet, and its type is known: the run would add it, and fail then."""
+    do(bound, "ALTER TABLE uses ADD what text", "CREATE TABLE named (id integer PRIMARY KEY, name text)")
+    do(bound, "INSERT INTO named SELECT id, 'a' FROM uses")
+    add = f"add_column: {{table: uses, column: zz, type: '{of_type}'}}"
+    fill = f"backfill: {{table: uses, column: zz, value: {value}}}"
+    found = findings_of(bound, add, fill)["bad_value"]
+    assert found.severity is Severity.STOP
+    assert words in found.fact
+    assert found.remedy == "correct `value`"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "{sql: public.uses.amount}",
+        "{sql: of_row(uses)}",
+        "{sql: other + 1}",
+        "{sql: of_row(uses) + other}",
+    ],
+)
+def test_a_value_that_a_planned_column_takes_is_not_refused(bound: str, value: str) -> None:
+    """Also where it names the table as only the table itself is named, or another column that is still to be added."""
+    do(
+        bound,
+        "CREATE FUNCTION of_row(uses) RETURNS integer IMMUTABLE LANGUAGE sql AS 'SELECT 1'",
+    )
+    found = findings_of(
+        bound,
+        "add_column: {table: uses, column: other, type: integer, new_rows: 1}",
+        "add_column: {table: uses, column: zz, type: integer}",
+        f"backfill: {{table: uses, column: zz, value: {value}}}",
+    )
+    assert not {c for c, f in found.items() if f.severity is Severity.STOP}
+    assert ask(bound, "SELECT count(*) FROM pg_class WHERE relpersistence = 't' AND relkind = 'r'") == 0
+
+
 def test_a_constant_without_its_parent_is_found_at_check(bound: str) -> None:
     """A foreign key on the column asks for the row that it names; not where the plan makes rows there, nor where no row is left."""
     do(

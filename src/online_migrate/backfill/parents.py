@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
@@ -15,7 +16,6 @@ from online_migrate.backfill.traps import Trap, look_for_rows, read_right_traps,
 from online_migrate.backfill.values import FromParent, Join, SqlValue, parent_exists_sql, value_sql
 from online_migrate.postgres.catalog import Catalog, TableInfo
 from online_migrate.postgres.connection import Connection
-from online_migrate.postgres.scratch import TrialFailed, try_column
 from online_migrate.postgres.sqlstate import Trouble, trouble_of
 
 Columns = AbstractSet[tuple[str, str]]
@@ -53,7 +53,7 @@ def read_value_traps(
     wrong = [*_joins(catalog, table, value, around), *_unfilled(catalog, value, around)]
     links = _links(catalog, table, value)
     if not wrong and given is not None and links and value.joins[-1].column in links[-1][1].columns:
-        wrong = list(_refused(catalog, table, column, given))
+        wrong = list(_refused(catalog, table, column, given, around))
     return wrong or list(_rows_without(catalog, table, column, value, around))
 
 
@@ -185,14 +185,10 @@ def _constant(
     """Does it fit the column, which the plan may add, and is there the row to which an existing foreign key leads it?"""
     if given is None:
         return
-    if column in table.columns:
-        refused = list(_refused(catalog, table, column, given))
-        yield from refused or _orphans(catalog, table, column, given, around)
-    elif (table.name, column) in around.added:
-        try:
-            try_column(catalog.connection, around.added[table.name, column], given)
-        except TrialFailed as error:
-            yield _bad_value(table, column, given, str(error))
+    refused = list(_refused(catalog, table, column, given, around))
+    yield from refused
+    if not refused and column in table.columns:
+        yield from _orphans(catalog, table, column, given, around)
 
 
 def _orphans(
@@ -220,27 +216,67 @@ def _orphans(
         yield from _underivable(catalog, table, column, parent, why)
 
 
-def _refused(catalog: Catalog, table: TableInfo, column: str, given: sql.Composable) -> Iterator[Trap]:
+def _refused(
+    catalog: Catalog, table: TableInfo, column: str, given: sql.Composable, around: Around
+) -> Iterator[Trap]:
     """Let the server read the batch's own UPDATE, which it does not run: does the value fit the column?"""
-    if column not in table.columns or table.kind != "r" or read_right_traps(catalog.connection, table):
+    planned = _planned_columns(table, around)
+    if table.kind != "r" or read_right_traps(catalog.connection, table):
         return
-    update = update_statement(
-        sql.Identifier(table.schema, table.name), sql.Identifier(column), given, sql.SQL("ctid = '(0,1)'")
-    )
+    if column not in table.columns and column not in planned:
+        return
+    is_copied = any(name == column or name in given.as_string(None) for name in planned)
+    rows, name = sql.SQL("ctid = '(0,1)'"), sql.Identifier(column)
     try:
-        _explain(catalog.connection, update)
+        with _table_to_be(catalog.connection, table, planned if is_copied else {}) as target:
+            _explain(catalog.connection, update_statement(target, name, given, rows))
     except (psycopg.errors.GeneratedAlways, psycopg.errors.ObjectNotInPrerequisiteState):
         return  # a generated column, or no replica identity: traps of their own
     except psycopg.Error as error:
-        if trouble_of(error) is Trouble.PROGRAM:
+        trouble = trouble_of(error)
+        is_about_value = str(error.sqlstate).startswith("22") or error.sqlstate == "42804"
+        if trouble is Trouble.PROGRAM and (is_about_value or not is_copied):
             yield _bad_value(table, column, given, text_of(error))
-        elif trouble_of(error) is Trouble.LOCK:
+        elif trouble in (Trouble.PROGRAM, Trouble.LOCK):
             fact = (
                 f"{table.name}: whether {column} takes {given.as_string(None)} was not seen: {text_of(error)}"
             )
-            yield Trap(level="warn", code="values_unknown", fact=fact, remedy="run check again")
+            remedy = "run check again" if trouble is Trouble.LOCK else "see that it is of the column's type"
+            yield Trap(level="warn", code="values_unknown", fact=fact, remedy=remedy)
         else:
             raise
+
+
+def _planned_columns(table: TableInfo, around: Around) -> dict[str, str]:
+    """Columns that the plan is still to add to the table, and their types."""
+    return {
+        name: of_type
+        for (owner, name), of_type in around.added.items()
+        if owner == table.name and name not in table.columns
+    }
+
+
+@contextmanager
+def _table_to_be(
+    connection: Connection, table: TableInfo, planned: Mapping[str, str]
+) -> Iterator[sql.Identifier]:
+    """The table; with ``planned`` columns an empty temporary one of its name that has them too, taken back afterwards.
+
+    It is of another type and schema than the table, so an expression over these may fail on it alone.
+    """
+    if not planned:
+        yield sql.Identifier(table.schema, table.name)
+        return
+    copy = sql.Identifier("pg_temp", table.name)
+    columns = [
+        sql.SQL("LIKE {}").format(sql.Identifier(table.schema, table.name)),
+        *(sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(of)) for name, of in planned.items()),
+    ]
+    with connection.transaction(force_rollback=True):
+        connection.execute(
+            sql.SQL("CREATE TEMPORARY TABLE {} ({})").format(copy, sql.SQL(", ").join(columns))
+        )
+        yield copy
 
 
 def _explain(connection: Connection, statement: sql.Composable) -> None:
@@ -261,25 +297,23 @@ def _expression(
     around: Around,
     given: sql.Composable | None,
 ) -> Iterator[Trap]:
-    """Let the server read it; one that names a column which the plan adds can be read only later."""
-    if any(owner == table.name and added in value.sql for owner, added in around.added if added != column):
-        return
+    """Let the server read it; what it gives each row is seen only where all columns that it names are there."""
     if read_right_traps(catalog.connection, table):
         return
+    names_planned = any(name in value.sql for name in _planned_columns(table, around))
     derived = sql.SQL("({})").format(sql.SQL(value.sql))
     try:
-        _explain(
-            catalog.connection,
-            sql.SQL("SELECT {} FROM ONLY {}").format(derived, sql.Identifier(table.schema, table.name)),
-        )
+        if not names_planned:
+            source = sql.Identifier(table.schema, table.name)
+            _explain(catalog.connection, sql.SQL("SELECT {} FROM ONLY {}").format(derived, source))
     except psycopg.Error as error:
         if trouble_of(error) is not Trouble.PROGRAM:
             raise
         yield _bad_value(table, column, derived, text_of(error))
         return
-    refused = [] if given is None else list(_refused(catalog, table, column, given))
+    refused = [] if given is None else list(_refused(catalog, table, column, given, around))
     yield from refused
-    if not refused and value.else_ is None:
+    if not refused and value.else_ is None and not names_planned:
         yield from _underivable(catalog, table, column, derived, f"({value.sql}) is NULL")
 
 
