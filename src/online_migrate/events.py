@@ -227,6 +227,13 @@ class LongStatement(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StopAsked(Event):
+    """A stop was asked for while a long statement runs, which is let finish."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Retried(Event):
     kind: str
     attempt: int

@@ -197,6 +197,7 @@ def whole_run() -> Iterator[e.Event]:
     )  # fmt: skip
     yield e.StepFailed(**index, error="could not create unique index")
     yield e.SecretShown(secret="api_token", where="written to a file")
+    yield e.StopAsked(**column, reason="SIGINT")
     yield e.Note(message="orders was rewritten")
     yield e.GateWaiting(stage="swap", approval="the new release is live")
     yield e.GateApproved(stage="swap", approved_by="ada")

@@ -10,9 +10,11 @@ import psycopg
 import pytest
 
 from online_migrate import events as e
+from online_migrate.control import request_stop, take_stop
 from online_migrate.errors import JournalVersion
 from online_migrate.observe.snapshot import Snapshot, StepView, read_snapshot, to_json
 from online_migrate.observe.waits import find_waits
+from online_migrate.observe.why import why
 from online_migrate.postgres.connection import Connector
 from tests.observe.made_runs import BACKFILL, MadeRun, begun_run, make_record, started
 
@@ -127,6 +129,49 @@ def test_a_runner_that_died_is_not_shown_as_running(run: MadeRun) -> None:
     assert step(snapshot, BACKFILL).eta_s is None
     shown = to_json(snapshot)
     assert (shown["state"], shown["is_live"], shown["reason"]) == ("running", False, snapshot.reason)
+
+
+def test_a_build_that_waits_says_for_whom(run: MadeRun) -> None:
+    """As of any wait, and it is gone from the picture when the build goes on."""
+    place = {"stage": "columns", "step": "add_column bot_id", "table": "users"}
+    run.journal.set_run(run.run_id, "running")
+    run.journal.set_step(run.run_id, ("columns", "add_column bot_id", "users"), "running")
+    run.tell(e.WaitStarted(**place, kind="blocker", reason="waiting for old snapshots: pid 7"))
+    assert to_json(read(run))["reason"] == "waiting for old snapshots: pid 7"
+    run.tell(e.WaitEnded(**place, kind="blocker", seconds=3))
+    assert to_json(read(run))["reason"] == ""
+
+
+def test_a_stop_that_was_asked_for_is_shown_until_it_came(run: MadeRun) -> None:
+    """A long statement is let finish: who looks meanwhile sees that the stop was heard, by a signal or from another host."""
+    place = {"stage": "columns", "step": "add_column bot_id", "table": "users"}
+    run.journal.set_run(run.run_id, "running")
+    begun = e.RunStarted(plan="shop", run_id=run.run_id, resumed=True, steps_total=7, steps_done=0)
+    run.tell(begun, e.StopAsked(**place, reason="SIGINT"))
+    assert list(why(read(run))) == [
+        "stop asked for (SIGINT): the run ends when the batch or statement under way is over"
+    ]
+    run.tell(begun)
+    assert list(why(read(run))) == []
+    request_stop(run.journal.connection, plan="shop", by_whom="ada")
+    assert "stop asked for (ada)" in to_json(read(run))["reason"]
+    take_stop(run.journal.connection, plan="shop")
+    assert to_json(read(run))["reason"] == ""
+
+
+def test_a_late_heartbeat_is_said_before_it_is_a_dead_runners(run: MadeRun) -> None:
+    """A runner that is halted keeps its sessions: what is left of it is its heartbeat."""
+    run.journal.set_run(run.run_id, "running")
+    for seconds, told in ((12, ""), (20, "from 60 s on another runner may take over")):
+        run.journal.connection.execute(
+            "UPDATE online_migrate.heartbeat SET beat_at = clock_timestamp() - make_interval(secs => %s)",
+            [seconds],
+        )
+        snapshot = read(run)
+        assert snapshot.is_live
+        assert told in to_json(snapshot)["reason"]
+        assert bool(told) == bool(snapshot.notes)
+        assert ("no heartbeat for 20 s" in "".join(why(snapshot))) == bool(told)
 
 
 def test_a_stage_at_its_gate_says_what_it_waits_for(run: MadeRun) -> None:

@@ -26,6 +26,7 @@ NO_METRIC = {
     "TablesMeasured": "made by the journal's keeper; the exporter reads sizes every few seconds itself",
     "CheckFound": "said before the run begins, to the operator who starts it",
     "SecretShown": "happens once a run; no figure says more than the log's line",
+    "StopAsked": "happens once a run, and its end is a figure",
     "Note": "a sentence; a sentence is no figure",
 }
 """events without a metric, each with its reason"""

@@ -7,7 +7,7 @@ import pytest
 
 from online_migrate.clock import SystemClock
 from online_migrate.errors import Interrupted, LockNotHad, UndeclaredLock
-from online_migrate.events import BlockersSeen, LongStatement
+from online_migrate.events import BlockersSeen, LongStatement, StopAsked, WaitEnded, WaitGoesOn, WaitStarted
 from online_migrate.postgres import long_statement
 from online_migrate.postgres.locks import LockMode
 from online_migrate.postgres.long_statement import tell_meanwhile
@@ -46,6 +46,41 @@ def test_a_build_waits_for_an_old_snapshot_and_says_whose(site: Site) -> None:
     assert site.heard.of(BlockersSeen)
 
 
+def test_who_keeps_a_build_waiting_is_a_wait(site: Site) -> None:
+    """As with a lock window: told with what ends it, told anew when it is another, and over as soon as nobody is there."""
+    with (
+        blocker(site.dsn, "UPDATE child SET v = 1 WHERE id = 1") as first,
+        blocker(site.dsn, "UPDATE child SET v = 1 WHERE id = 2") as second,
+        in_thread(lambda: site.long(BUILD)) as errors,
+    ):
+        started = site.heard.await_one(WaitStarted)
+        held_by, other = (
+            (first, second) if f"pid {first.info.backend_pid} " in started.reason else (second, first)
+        )
+        assert started.kind == "blocker"
+        assert "we wait for at most 30.0 s" in started.reason
+        assert f"pg_terminate_backend({held_by.info.backend_pid})" in started.reason
+        held_by.rollback()
+        goes_on = site.heard.await_one(WaitGoesOn)
+        assert f"pid {other.info.backend_pid} " in goes_on.reason
+        other.rollback()
+        ended = site.heard.await_one(WaitEnded)
+    assert errors == []
+    assert ended.seconds >= goes_on.seconds > 0
+
+
+def test_whoever_is_gone_at_the_next_look_is_no_wait(site: Site) -> None:
+    """A build waits for each short transaction in turn: nobody has to do anything about them."""
+    with (
+        blocker(site.dsn, "UPDATE child SET v = 1 WHERE id = 1") as other,
+        in_thread(lambda: site.long(BUILD)) as errors,
+    ):
+        await_true(lambda: any(e.waits_for for e in site.heard.of(LongStatement)))
+        other.rollback()
+    assert errors == []
+    assert site.heard.of(WaitStarted) == []
+
+
 def test_the_limit_cancels_it_and_names_who_was_waited_for(site: Site) -> None:
     """After the limit: exit 4 with the holder named; the caller cleans the invalid index up."""
     with blocker(site.dsn, "UPDATE child SET v = 1 WHERE id = 1", application="batch") as other:
@@ -69,16 +104,18 @@ def test_an_abort_cancels_it(site: Site) -> None:
 
 
 def test_a_stop_lets_it_finish(site: Site) -> None:
-    """Once Ctrl-C: a build that is nearly done is not thrown away."""
+    """Once Ctrl-C: a build that is nearly done is not thrown away, and that a stop was asked for is said once."""
     with (
         blocker(site.dsn, "UPDATE child SET v = 1 WHERE id = 1") as other,
         in_thread(lambda: site.long(BUILD)) as errors,
     ):
         site.heard.await_one(LongStatement)
         site.signal.stop("SIGINT")
+        assert site.heard.await_one(StopAsked).reason == "SIGINT"
         other.rollback()
     assert errors == []
     assert is_valid(site)
+    assert len(site.heard.of(StopAsked)) == 1
 
 
 def test_an_error_of_the_server_is_raised_as_it_is(site: Site) -> None:

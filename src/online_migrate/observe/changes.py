@@ -31,7 +31,8 @@ _MARK: Final = "concat_ws('/', min(position), count(*), sum(xmin::text::bigint))
 _RUN: Final = "run_id = (SELECT max(run_id) FROM online_migrate.run WHERE plan = %(plan)s)"
 _LOOK: Final = f"""
 SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY;
-SELECT clock_timestamp(), EXISTS ({SESSIONS}), (SELECT count(*) FROM online_migrate.cursor WHERE {_RUN});
+SELECT clock_timestamp(), EXISTS ({SESSIONS}), (SELECT count(*) FROM online_migrate.cursor WHERE {_RUN}),
+       (SELECT min(by_whom) FROM online_migrate.request WHERE plan = %(plan)s AND kind = 'stop' AND taken_at IS NULL);
 SELECT {columns(RunRecord)} FROM online_migrate.run WHERE {_RUN};
 {HOLDER};
 SELECT {columns(StageRecord)},
@@ -76,6 +77,8 @@ class Known:
     """the newest events, oldest first"""
     waits: tuple[WaitView, ...]
     """that are open by what was told, however long ago they began"""
+    stop_asked_by: str | None
+    """by a request that the runner has not come to take"""
 
 
 class Reader:
@@ -101,7 +104,7 @@ class Reader:
         """What the journal says now; None where the plan never ran."""
         is_first = not self._last
         (facts,), runs, holders, stages, steps, cursors, news, *waits = self._look(connection)
-        now, is_connected, cursors_there = facts
+        now, is_connected, cursors_there, stop_asked_by = facts
         run = next(iter(to_records(RunRecord, runs)), None)
         if run is None:
             return None
@@ -124,6 +127,7 @@ class Reader:
             cursors=dict(self._cursors),
             history=self._history,
             waits=tuple(self._waits.values()),
+            stop_asked_by=stop_asked_by,
         )
 
     def _look(self, connection: Connection) -> list[Rows]:

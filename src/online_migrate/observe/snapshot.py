@@ -11,6 +11,7 @@ from typing import Any, Final
 from online_migrate.journal.lease import STALE_AFTER_S, Holder
 from online_migrate.journal.store import (
     CursorRecord,
+    HistoryRecord,
     RunRecord,
     StageRecord,
     StepRecord,
@@ -28,6 +29,8 @@ __all__ = ["Snapshot", "StageView", "StepView", "WaitView", "read_snapshot", "to
 
 EXPECTED_S: Final = 10
 """how long an estimate of rows is kept: it changes with the next ANALYZE"""
+LATE_AFTER_S: Final = 15
+"""a heartbeat comes every 5 s: two have been missed by then"""
 PARKED: Final = "; proven when the other tables have passed too"
 PROVING: Final = "; proving that no row is left"
 
@@ -77,6 +80,7 @@ def _draw(connection: Connection, known: Known, memory: Memory) -> Snapshot:
         stages=tuple(_stage(stage, known.steps.get(stage.stage, ()), facts) for stage in known.stages),
         waits=waits,
         history=known.history,
+        notes=tuple(_notes(known, ours)) if is_live and run.state == "running" else (),
     )
     if snapshot.reason or not snapshot.is_holding:
         return snapshot
@@ -198,6 +202,24 @@ def _reason(run: RunRecord, holder: Holder | None, *, is_live: bool) -> str:
     return f"no runner is at work{beat}; the same `online-migrate run` goes on"
 
 
+def _notes(known: Known, holder: Holder | None) -> Iterable[str]:
+    """Of a runner that is at work."""
+    by = known.stop_asked_by or _stop_asked(known.history)
+    if by:
+        yield f"stop asked for ({by}): the run ends when the batch or statement under way is over"
+    if holder is not None and holder.beat_age_s >= LATE_AFTER_S:
+        yield (
+            f"no heartbeat for {seconds_text(holder.beat_age_s)} from {holder.who};"
+            f" from {STALE_AFTER_S} s on another runner may take over"
+        )
+
+
+def _stop_asked(history: Iterable[HistoryRecord]) -> str:
+    """Why, where a stop was asked for since the run went on."""
+    told = [r for r in history if r.event in {"stop_asked", "run_started"}]
+    return str(told[-1].fields.get("reason", "")) if told and told[-1].event == "stop_asked" else ""
+
+
 def _read_expected(connection: Connection, tables: Iterable[str]) -> dict[str, int]:
     """Rows by the planner's estimate; a table that was never analysed has none (reltuples is -1 since release 14)."""
     rows = connection.execute(
@@ -217,7 +239,7 @@ def to_json(snapshot: Snapshot) -> dict[str, Any]:
         "plan": snapshot.plan,
         "state": snapshot.state,
         "is_live": snapshot.is_live,
-        "reason": snapshot.reason,
+        "reason": "; ".join(filter(None, (*snapshot.notes, snapshot.reason))),
         "stages": [
             {
                 "stage": stage.stage,

@@ -104,6 +104,8 @@ class Snapshot:
     waits: tuple[WaitView, ...]
     history: tuple[HistoryRecord, ...]
     """the newest events, oldest first"""
+    notes: tuple[str, ...] = ()
+    """what is to be known of its runner, whether it waits or not: a stop was asked for, its heartbeat is late"""
 
     @property
     def steps(self) -> tuple[StepView, ...]:

@@ -22,7 +22,8 @@ def wait_word(kind: str) -> str:
 
 
 def why(snapshot: Snapshot, reasons: int = 2) -> Iterable[str]:
-    """The run's reason, a gate, or what is waited for now, and by whom: so many reasons of a kind, the others counted."""
+    """The runner's notes, the run's reason, a gate, or what is waited for now: so many reasons of a kind, the others counted."""
+    yield from snapshot.notes
     if snapshot.reason and not snapshot.waits:
         yield snapshot.reason
     for stage in snapshot.stages:

@@ -150,6 +150,9 @@ _SENTENCES: Final[Mapping[str, Callable[[Fields], str]]] = {
     "lock_given_way": _lock_given_way,
     "lock_held": _lock_held,
     "long_statement": _long_statement,
+    "stop_asked": lambda f: (
+        f"stop asked for ({f.get('reason', '')}): the run ends when this statement is over"
+    ),
     "retried": lambda f: (
         f"tries again in {seconds_text(f.get('pause_s'))} (attempt {f.get('attempt')}): {f.get('error', '')}"
     ),

@@ -2,13 +2,14 @@
 
 They run without a short lock_timeout, which would count the wait for old snapshots (postgres-facts 1), but watched:
 phase, blocks done and who is waited for are read by a second session, what it locks is compared with what was declared,
-and a limit cancels it.  Of a read that takes long no view has a share: :func:`tell_meanwhile` says that it is under way.
+and a limit cancels it.  Where somebody is in its way at two looks in a row, that is told as a wait, as a lock window's is.
+Of a read that takes long no view has a share: :func:`tell_meanwhile` says that it is under way.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -16,12 +17,13 @@ import psycopg
 
 from online_migrate.clock import Clock, Signal
 from online_migrate.errors import Interrupted, LockNotHad, OnlineMigrateError, UndeclaredLock
-from online_migrate.events import BlockersSeen, LongStatement
-from online_migrate.postgres.blockers import read_sessions
+from online_migrate.events import BlockersSeen, LongStatement, StopAsked, WaitEnded, WaitGoesOn, WaitStarted
+from online_migrate.postgres.blockers import Blocker, describe_blockers, read_sessions
 from online_migrate.postgres.connection import Connection, Sql
+from online_migrate.postgres.lock_window import TELL_EVERY_S
 from online_migrate.postgres.locks import LockNeed
 from online_migrate.postgres.observed_locks import read_held, surplus
-from online_migrate.postgres.snapshots import read_snapshot_holders
+from online_migrate.postgres.snapshots import SnapshotHolder, read_snapshot_holders
 
 FIRST_LOOK_S = 0.02
 """the first look comes early: a build of a small table is over in some 10 ms, and its locks should have been seen"""
@@ -70,11 +72,12 @@ def run_long_statement(  # noqa: PLR0913  # all by name, each a thing of its own
         emit=emit,
         declared=declared,
         is_wanted=is_wanted,
+        limit_s=limit_s,
     )
     work.execute(fence)
     work.execute("SET lock_timeout = 0")
     try:
-        watcher.run(limit_s=limit_s, signal=signal)
+        watcher.run(signal)
     finally:
         watcher.restore_lock_timeout()
 
@@ -107,20 +110,27 @@ class _Watcher:
     emit: Callable[..., None]
     declared: tuple[LockNeed, ...] | None
     is_wanted: Callable[[], bool]
+    limit_s: float
     _error: psycopg.Error | None = None
     _done: Signal = field(default_factory=Signal)
     _seen: tuple[str, ...] = ()
     _said: frozenset[str] = frozenset()
+    _is_stop_told: bool = False
+    _was_in_the_way: bool = False
+    _waits_since: float | None = None
+    _told_at: float = 0.0
+    _told: frozenset[str] = frozenset()
+    """who was in the way when the wait was told last"""
 
     @property
     def _text(self) -> str:
         return self.statement.as_string(None)
 
-    def run(self, *, limit_s: float, signal: Signal) -> None:
+    def run(self, signal: Signal) -> None:
         thread = threading.Thread(target=self._execute, name="long statement", daemon=True)
         thread.start()
         try:
-            why = self._watch_until_over(limit_s, signal)
+            why = self._watch_until_over(signal)
         except KeyboardInterrupt:
             why = Interrupted(f"{self._text}: cancelled: {signal.reason or 'interrupted'}")
         except BaseException:
@@ -134,21 +144,28 @@ class _Watcher:
         if self._error is not None:
             raise self._error
 
-    def _watch_until_over(self, limit_s: float, signal: Signal) -> OnlineMigrateError | None:
+    def _watch_until_over(self, signal: Signal) -> OnlineMigrateError | None:
         """Why it has to be cancelled, or None when it is over."""
         began = self.clock.monotonic()
+        try:
+            return self._look_until_over(began, signal)
+        finally:
+            self._end_wait(self.clock.monotonic() - began)
+
+    def _look_until_over(self, began: float, signal: Signal) -> OnlineMigrateError | None:
         pause_s = FIRST_LOOK_S
         while not self.clock.wait(pause_s, self._done):
             pause_s = LOOK_EVERY_S
             elapsed_s = self.clock.monotonic() - began
             self._look(elapsed_s)
+            self._tell_stop(signal)
             if more := self._undeclared():
                 return UndeclaredLock(held=more, declared=tuple(map(str, self.declared or ())))
             if signal.is_aborting or not self.is_wanted():
                 return Interrupted(f"{self._text}: cancelled: {signal.reason or 'no longer wanted'}")
-            if elapsed_s > limit_s:
+            if elapsed_s > self.limit_s:
                 return LockNotHad(
-                    f"{self._text}: cancelled, it took longer than {limit_s:.0f} s",
+                    f"{self._text}: cancelled, it took longer than {self.limit_s:.0f} s",
                     blockers=self._seen,
                     remedy="let who is in the way end, then run the same command again",
                 )
@@ -186,7 +203,8 @@ class _Watcher:
         phase = "" if row is None else str(row[0])
         if row is not None and row[3]:
             pids.add(row[3])
-        waits_for = tuple(map(str, read_sessions(self.watch, pids))) + self._snapshots(phase)
+        sessions, holders = read_sessions(self.watch, pids), self._snapshots(phase)
+        waits_for = (*map(str, sessions), *map(str, holders))
         self.emit(
             LongStatement,
             statement=self._text,
@@ -199,10 +217,41 @@ class _Watcher:
         if pids and frozenset(map(str, pids)) != self._said:
             self.emit(BlockersSeen, waiting_for=self._text, blockers=waits_for)
         self._said = frozenset(map(str, pids))
+        who = self._said or frozenset(h.who for h in holders)
+        self._tell_wait(who, self._reason(phase, sessions, waits_for), elapsed_s)
 
-    def _snapshots(self, phase: str) -> tuple[str, ...]:
+    def _tell_stop(self, signal: Signal) -> None:
+        if signal.is_stopping and not signal.is_aborting and not self._is_stop_told:
+            self._is_stop_told = True
+            self.emit(StopAsked, reason=signal.reason)
+
+    def _tell_wait(self, who: frozenset[str], reason: str, elapsed_s: float) -> None:
+        """Told once somebody was in the way at two looks in a row; again when it is another, and every 10 s."""
+        was_in_the_way, self._was_in_the_way = self._was_in_the_way, bool(who)
+        if not who:
+            self._end_wait(elapsed_s)
+        elif self._waits_since is None and was_in_the_way:
+            self._waits_since, self._told_at, self._told = elapsed_s, elapsed_s, who
+            self.emit(WaitStarted, kind="blocker", reason=reason)
+        elif self._waits_since is not None and (
+            who != self._told or elapsed_s - self._told_at >= TELL_EVERY_S
+        ):
+            self._told_at, self._told = elapsed_s, who
+            self.emit(WaitGoesOn, kind="blocker", reason=reason, seconds=elapsed_s - self._waits_since)
+
+    def _end_wait(self, elapsed_s: float) -> None:
+        if self._waits_since is not None:
+            seconds, self._waits_since = elapsed_s - self._waits_since, None
+            self.emit(WaitEnded, kind="blocker", seconds=seconds)
+
+    def _reason(self, phase: str, sessions: Sequence[Blocker], waits_for: Sequence[str]) -> str:
+        """Who is in the way first, until when we wait, and what ends them; with the server's phase where that says it."""
+        where = f"{phase}: " if phase.startswith("waiting") else ""
+        return where + (describe_blockers(sessions, self.limit_s) if sessions else "; ".join(waits_for))
+
+    def _snapshots(self, phase: str) -> tuple[SnapshotHolder, ...]:
         """While it waits: who holds the oldest snapshots, or is a prepared transaction, which has no pid."""
         if not phase.startswith("waiting"):
             return ()
         holders = read_snapshot_holders(self.watch, mine=(self.work.info.backend_pid,))
-        return tuple(str(h) for h in holders if h.holds_builds)[:SHOWN_HOLDERS]
+        return tuple(h for h in holders if h.holds_builds)[:SHOWN_HOLDERS]

@@ -57,6 +57,7 @@ def _facts(snapshot: Snapshot) -> dict[str, Any]:
         "state": snapshot.state,
         "version": online_migrate.__version__,
         "word": decide_word(snapshot),
+        "notes": list(snapshot.notes),
         "reason": snapshot.reason,
         "run_id": snapshot.run_id,
         "started_at": snapshot.started_at.isoformat(),

@@ -50,7 +50,7 @@ function since_text(waits) {
 
 function draw_why(doc) {
   const gates = doc.stages.filter((stage) => stage.state === "waiting" && !doc.reason.includes(stage.reason));
-  const reasons = [...(doc.waits.length ? wait_lines(doc.waits) : [doc.reason]), ...gates.map((stage) => `${stage.stage} waits at its gate: ${stage.reason}`)].filter(Boolean);
+  const reasons = [...doc.notes, ...(doc.waits.length ? wait_lines(doc.waits) : [doc.reason]), ...gates.map((stage) => `${stage.stage} waits at its gate: ${stage.reason}`)].filter(Boolean);
   at("why").hidden = !reasons.length;
   at("why").className = `notice ${doc.word === "failed" ? "bad" : ""}`;
   say(at("reasons"), reasons.join("\n"));
