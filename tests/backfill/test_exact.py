@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 
 import psycopg
 import pytest
@@ -217,8 +218,11 @@ class NullWriter(threading.Thread):
                 self.over.wait(self._pause_s)
 
 
-def test_nulls_that_keep_coming_end_the_run_with_their_rows_and_their_writer(database: str) -> None:
+def test_nulls_that_keep_coming_end_the_run_with_their_rows_and_their_writer(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Bounded rounds, then exit 5: rows by key, and the statement where pg_stat_statements is there."""
+    monkeypatch.setattr("online_migrate.backfill.settle.LATE_PAUSE_S", 0.0)
     make_table(database, 200)
     has_statements = create_statements(database)
     heard = Heard()
@@ -235,9 +239,38 @@ def test_nulls_that_keep_coming_end_the_run_with_their_rows_and_their_writer(dat
         Backfill(bench, table="t", column="c", value="1").run()
     assert len(heard.of("late_rows")) == 30
     assert "e.g. id = " in caught.value.message
+    assert "explicitly (the default covers those that leave it out)" in caught.value.remedy
     if has_statements:
         assert "INSERT INTO t (user_id, c)" in caught.value.message
         assert "UPDATE" not in caught.value.message, "our own mend is nobody's mistake"
+
+
+def test_rows_without_a_default_keep_coming_for_some_time_before_they_are_said_to(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Proofs without progress are further and further apart; and it is said that each INSERT without the column writes NULL."""
+    monkeypatch.setattr("online_migrate.backfill.settle.LATE_ROUNDS", 5)
+    monkeypatch.setattr("online_migrate.backfill.settle.LATE_LONGEST_PAUSE_S", 0.12)
+    make_table(database, 200, more="ALTER TABLE t ALTER c DROP DEFAULT")
+    at: list[float] = []
+
+    def emit(event_type: type[Event], **_: object) -> None:
+        if event_type is LateRows:
+            at.append(time.monotonic())
+        if event_type in (BatchDone, LateRows):
+            do(database, "INSERT INTO t (user_id) VALUES (1)")
+
+    with (
+        workbench(database, "t", emit=emit) as bench,
+        pytest.raises(VerificationFailed, match="keep coming, after 5 sweeps") as caught,
+    ):
+        Backfill(bench, table="t", column="c", value="1").run()
+    apart = [later - earlier for earlier, later in pairwise(at)]
+    assert [seconds >= least for seconds, least in zip(apart, (0, 0.05, 0.1, 0.12), strict=True)] == [
+        True
+    ] * 4
+    assert "c has no default: every INSERT that leaves it out writes NULL" in caught.value.remedy
+    assert "explicitly" not in caught.value.remedy
 
 
 def create_statements(dsn: str) -> bool:

@@ -23,12 +23,16 @@ from online_migrate.backfill.writing import Calls, read_calls, statements_since
 from online_migrate.errors import LockNotHad, VerificationFailed
 from online_migrate.events import LateRows
 from online_migrate.journal.store import CursorRecord
+from online_migrate.postgres.catalog import Catalog
 from online_migrate.postgres.long_statement import tell_meanwhile
 
 LATE_LIMIT = 1000
 """rows without a value that one proof looks for; from this many on the whole table is walked again"""
 LATE_ROUNDS = 30
 """proofs without a clean one between that found no fewer rows than before, before it is said that somebody keeps writing them"""
+LATE_PAUSE_S = 0.05
+"""longer by this from one such proof to the next, so that all of them bound a time, some 20 s, and not the speed of our loop"""
+LATE_LONGEST_PAUSE_S = 1.0
 TRIED_BEFORE_WALK = 50
 """of so many late rows, before the table is walked again: a row that cannot be given a value is met at once, not after hours"""
 ROW_LOCK_LOOK_S = 0.2
@@ -85,6 +89,7 @@ class Settlement:
                     self._walk_again(cursor, late) if len(late) == LATE_LIMIT else self._mend(cursor, late)
                 )
                 quiet_since = clock.monotonic()
+                clock.wait(min(LATE_PAUSE_S * (rounds - 1), LATE_LONGEST_PAUSE_S), self.bench.signal)
             elif (left_s := self.quiet_s - (asked_at - quiet_since)) <= 0:
                 return cursor.rows_done
             else:
@@ -198,8 +203,20 @@ class Settlement:
 
     def _keep_coming(self, rows: int, seen: str) -> VerificationFailed:
         target = self.writer.target
+        column = target.column
         return VerificationFailed(
-            f"{target.table.full_name}: rows without {target.column} keep coming, after {LATE_ROUNDS} sweeps {rows} are left, {seen}",
-            remedy=f"find the statement that writes NULL into {target.column} explicitly (the default covers those that leave it out),"
-            " then run the same command again",
+            f"{target.table.full_name}: rows without {column} keep coming, after {LATE_ROUNDS} sweeps {rows} are left, {seen}",
+            remedy=(
+                f"find the statement that writes NULL into {column} explicitly (the default covers those that leave it out),"
+                " then run the same command again"
+                if self._has_default()
+                else f"{column} has no default: every INSERT that leaves it out writes NULL; give it one (`new_rows` of add_column,"
+                " or ALTER TABLE), or deploy the release that writes it, then run the same command again"
+            ),
         )
+
+    def _has_default(self) -> bool:
+        """As the catalog has it now."""
+        target = self.writer.target
+        table = Catalog(self.bench.work, self.bench.schema).table(target.table.name)
+        return table is not None and table.columns[target.column].default is not None
