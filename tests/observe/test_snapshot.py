@@ -174,6 +174,25 @@ def test_a_late_heartbeat_is_said_before_it_is_a_dead_runners(run: MadeRun) -> N
         assert ("no heartbeat for 20 s" in "".join(why(snapshot))) == bool(told)
 
 
+def test_a_step_grows_no_older_while_nobody_is_at_work(run: MadeRun) -> None:
+    """Its seconds are those until the run was stopped, or until the last sign of life of a runner that was killed."""
+    build = ("columns", "add_column bot_id", "users")
+    run.journal.set_run(run.run_id, "running")
+    run.journal.set_step(run.run_id, build, "running")
+    shift = "UPDATE online_migrate.step SET started_at = started_at - interval '100 s' WHERE started_at IS NOT NULL"
+    run.journal.connection.execute(shift)
+    assert step(read(run), build).seconds == pytest.approx(100, abs=5)
+    run.journal.set_run(run.run_id, "stopped", "SIGINT")
+    run.journal.connection.execute("UPDATE online_migrate.run SET ended_at = ended_at - interval '40 s'")
+    assert step(read(run), build).seconds == pytest.approx(60, abs=5)
+    run.journal.set_run(run.run_id, "running")
+    run.lease.release()
+    run.journal.connection.execute(
+        "UPDATE online_migrate.heartbeat SET beat_at = clock_timestamp() - interval '70 s'"
+    )
+    assert step(read(run), build).seconds == pytest.approx(30, abs=5)
+
+
 def test_a_stage_at_its_gate_says_what_it_waits_for(run: MadeRun) -> None:
     """Whoever looks sees which promise is asked of them."""
     run.journal.set_stage(run.run_id, "swap", "waiting", "the new release is live")

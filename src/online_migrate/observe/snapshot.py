@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from online_migrate.journal.lease import STALE_AFTER_S, Holder
@@ -52,11 +52,13 @@ def _draw(connection: Connection, known: Known, memory: Memory) -> Snapshot:
     run, holder = known.run, known.holder
     ours = holder if holder is not None and holder.plan == run.plan else None
     is_live = ours is not None and ours.beat_age_s < STALE_AFTER_S and known.is_connected
-    waits = known.waits if run.state == "running" and is_live else ()
+    is_at_work = is_live and run.state == "running"
+    waits = known.waits if is_at_work else ()
     tables = {step.table for steps in known.steps.values() for step in steps if step.table}
     facts = _Facts(
         now=known.now,
-        is_live=is_live and run.state == "running",
+        until=known.now if is_at_work else _until(run, ours, known.now),
+        is_live=is_at_work,
         cursors=known.cursors,
         points=memory.get("points", known.history, lambda: points_of(known.history)),
         waits={w.key: w for w in waits},
@@ -80,7 +82,7 @@ def _draw(connection: Connection, known: Known, memory: Memory) -> Snapshot:
         stages=tuple(_stage(stage, known.steps.get(stage.stage, ()), facts) for stage in known.stages),
         waits=waits,
         history=known.history,
-        notes=tuple(_notes(known, ours)) if is_live and run.state == "running" else (),
+        notes=tuple(_notes(known, ours)) if is_at_work else (),
     )
     if snapshot.reason or not snapshot.is_holding:
         return snapshot
@@ -92,6 +94,8 @@ class _Facts:
     """What is read once and used for every step."""
 
     now: datetime
+    until: datetime | None
+    """to when what is under way counts: where nobody is at work its end, or the last sign of life, if it is known"""
     is_live: bool
     cursors: Mapping[Key, CursorRecord]
     points: Mapping[Key, tuple[Point, ...]]
@@ -158,7 +162,7 @@ def _step(step: StepRecord, stage: StageRecord, facts: _Facts) -> StepView:
     rows = max(step.rows_done, cursor.rows_done if cursor else 0)
     moves = cursor is not None and step.state == "running" and facts.is_live and wait is None
     pace = pace_of(cursor, facts.points.get(step.key, ()), facts.now) if cursor and moves else UNKNOWN
-    end = step.ended_at or (facts.now if step.state == "running" else None)
+    end = step.ended_at or (facts.until if step.state == "running" else None)
     return StepView(
         stage=step.stage,
         step=step.step,
@@ -200,6 +204,13 @@ def _reason(run: RunRecord, holder: Holder | None, *, is_live: bool) -> str:
         return run.reason
     beat = f", last heartbeat {seconds_text(holder.beat_age_s)} ago by {holder.who}" if holder else ""
     return f"no runner is at work{beat}; the same `online-migrate run` goes on"
+
+
+def _until(run: RunRecord, holder: Holder | None, now: datetime) -> datetime | None:
+    """When a runner that is not there was at work last."""
+    if run.ended_at is not None or holder is None:
+        return run.ended_at
+    return now - timedelta(seconds=holder.beat_age_s)
 
 
 def _notes(known: Known, holder: Holder | None) -> Iterable[str]:

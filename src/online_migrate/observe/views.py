@@ -34,7 +34,7 @@ class StepView:
     """rows per second"""
     eta_s: float | None
     seconds: float | None
-    """since it began, until it was done: pauses between runs included"""
+    """since it began, until it was done or its run ended: pauses between runs included once it goes on"""
     reason: str
     is_passed: bool = False
     """under way, all its pages were passed, and it is not proven yet that no row is left"""
