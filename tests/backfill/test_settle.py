@@ -225,10 +225,12 @@ def test_only_rounds_without_progress_count(database: str, monkeypatch: pytest.M
 def test_who_holds_the_rows_is_told_again(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every 10 s, here every 0.3: the operator is about to end a session, and it may be another by now."""
     monkeypatch.setattr("online_migrate.backfill.waiting.TELL_EVERY_S", 0.3)
+    monkeypatch.setattr("online_migrate.backfill.waiting.TELL_CHANGED_S", 0.3)
     make_table(database, 50)
     heard = Heard()
     first = psycopg.connect(database, application_name="the first")
     second = psycopg.connect(database, application_name="the second")
+    first_pid = first.info.backend_pid
     try:
         first.execute("SELECT FROM t WHERE id = 7 FOR UPDATE")
         waiting = threading.Thread(target=second.execute, args=["SELECT FROM t WHERE id = 7 FOR UPDATE"])
@@ -247,6 +249,9 @@ def test_who_holds_the_rows_is_told_again(database: str, monkeypatch: pytest.Mon
     waits = [e for e in heard.events if isinstance(e, WaitStarted | WaitGoesOn | WaitEnded)]
     assert isinstance(waits[0], WaitStarted)
     assert "the first" in waits[0].reason
+    assert (
+        f"we wait for at most 30 min; to end it: SELECT pg_terminate_backend({first_pid})" in waits[0].reason
+    )
     again = [e for e in waits[1:-1] if isinstance(e, WaitGoesOn)]
     assert len(again) == len(waits) - 2 >= 2
     assert "the second" in again[-1].reason

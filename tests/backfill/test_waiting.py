@@ -61,6 +61,47 @@ def test_who_locks_the_table_is_told_again(database: str) -> None:
     assert "the second" in waits_of(heard, "table_lock")[-1].reason
 
 
+def test_another_in_the_way_is_told_at_once(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not after the 10 s of a log line: until then status would offer to end a session that is gone."""
+    monkeypatch.setattr("online_migrate.backfill.waiting.TELL_EVERY_S", 60.0)
+    monkeypatch.setattr("online_migrate.backfill.waiting.TELL_CHANGED_S", 0.1)
+    make_table(database, 50)
+    heard = Heard()
+    first = psycopg.connect(database, application_name="the first", autocommit=True)
+    second = psycopg.connect(database, application_name="the second", autocommit=True)
+    first.execute(LOCK)
+    second.execute(LOCK)
+    timers = [threading.Timer(0.8, first.close), threading.Timer(1.6, second.close)]
+    for timer in timers:
+        timer.start()
+    with workbench(database, "t", emit=heard.emit) as bench:
+        assert Backfill(bench, table="t", column="c", value="1").run() == 50
+    for timer in timers:
+        timer.join()
+    (began,) = heard.of("wait_started")
+    again = heard.of("wait_goes_on")
+    assert "the first" in began.reason
+    assert "the second" in again[0].reason
+    assert len(again) <= 2, "the same one is told no more often than before"
+
+
+def test_a_wait_for_a_lock_is_no_work_of_the_batch(database: str) -> None:
+    """Rows in 10 s, where they were waited for for 9.9: the batch is told by its work."""
+    make_table(database, 50)
+    heard = Heard()
+    orm = psycopg.connect(database, autocommit=True)
+    orm.execute(LOCK)
+    timer = threading.Timer(0.8, orm.close)
+    timer.start()
+    with workbench(database, "t", emit=heard.emit) as bench:
+        assert Backfill(bench, table="t", column="c", value="1").run() == 50
+    timer.join()
+    (batch,) = heard.of("batch_done")
+    (waited,) = heard.of("wait_ended")
+    assert waited.seconds > 0.4
+    assert batch.seconds < waited.seconds / 2
+
+
 def test_what_holds_us_is_told_again_with_its_figures(database: str) -> None:
     """A queue that grows from 7 to 9 is said to be 9."""
     make_table(database, 50, more="CREATE TABLE queue (depth int); INSERT INTO queue VALUES (7)")

@@ -325,7 +325,10 @@ class Writer:
             if blockers
             else "a row that it refers to, or by somebody who was gone when we looked"
         )
-        waiting.tell(f"{self.target.table.full_name} is locked: {who}")
+        waiting.tell(
+            f"{self.target.table.full_name} is locked: {who}",
+            who=blockers[0].pid if blockers else None,
+        )
         if bench.clock.monotonic() > deadline:
             raise LockNotHad(
                 f"{self.target.table.full_name} stays locked for {bench.locks.lock_wait:.0f} s",

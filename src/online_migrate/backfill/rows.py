@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from online_migrate.backfill.bench import By, Target
-from online_migrate.postgres.blockers import read_blockers, read_sessions
+from online_migrate.postgres.blockers import Blocker, read_blockers, read_sessions
 from online_migrate.postgres.catalog import TableInfo
 from online_migrate.postgres.connection import Connection
 from online_migrate.postgres.locks import LockMode
@@ -84,7 +84,7 @@ def read_late_rows(connection: Connection, target: Target, limit: int, *, among:
     return Few(target=target, names=tuple(connection.execute(query).fetchall()))
 
 
-def read_holders(watch: Connection, work: Connection, late: Few) -> tuple[str, ...]:
+def read_holders(watch: Connection, work: Connection, late: Few) -> tuple[Blocker, ...]:
     """Who holds these rows, by the transaction that stands in their xmax; else whoever may hold rows of the table.
 
     Source: PostgreSQL manual, 5.5 "System Columns"; a row that several share shows a multixact, which is in no view.
@@ -95,7 +95,8 @@ def read_holders(watch: Connection, work: Connection, late: Few) -> tuple[str, .
     )
     prepared = watch.execute(
         sql.SQL(
-            "SELECT gid, prepared::timestamptz(0)::text FROM pg_prepared_xacts p WHERE EXISTS (SELECT FROM {} = p.transaction)"
+            "SELECT gid, extract(epoch FROM clock_timestamp() - prepared)::float8 FROM pg_prepared_xacts p"
+            " WHERE EXISTS (SELECT FROM {} = p.transaction)"
         ).format(rows)
     ).fetchall()
     pids = watch.execute(
@@ -105,14 +106,28 @@ def read_holders(watch: Connection, work: Connection, late: Few) -> tuple[str, .
         ).format(rows)
     ).fetchall()
     if prepared:
-        return tuple(
-            f"prepared transaction {gid!r} of {at}: COMMIT PREPARED or ROLLBACK PREPARED it"
-            for gid, at in prepared
-        )
+        return tuple(_prepared(table, gid, age_s) for gid, age_s in prepared)
     sessions = read_sessions(watch, [int(pid) for (pid,) in pids])
-    if not sessions:
-        sessions = read_blockers(watch, [(table.oid, LockMode.EXCLUSIVE)], mine=[work.info.backend_pid])
-    return tuple(map(str, sessions))
+    if sessions:
+        return sessions
+    return read_blockers(watch, [(table.oid, LockMode.EXCLUSIVE)], mine=[work.info.backend_pid])
+
+
+def _prepared(table: TableInfo, gid: str, age_s: float) -> Blocker:
+    return Blocker(
+        pid=None,
+        relation=table.name,
+        mode="",
+        is_granted=True,
+        user=None,
+        application=None,
+        state=None,
+        backend_type=None,
+        age_s=age_s,
+        idle_s=None,
+        query="",
+        prepared=gid,
+    )
 
 
 def describe_rows(connection: Connection, table: TableInfo, among: Sequence[str]) -> str:

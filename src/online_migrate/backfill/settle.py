@@ -23,6 +23,7 @@ from online_migrate.backfill.writing import Calls, read_calls, statements_since
 from online_migrate.errors import LockNotHad, VerificationFailed
 from online_migrate.events import LateRows
 from online_migrate.journal.store import CursorRecord
+from online_migrate.postgres.blockers import describe_blockers
 from online_migrate.postgres.catalog import Catalog
 from online_migrate.postgres.long_statement import tell_meanwhile
 
@@ -177,16 +178,19 @@ class Settlement:
         """Wait a moment, and tell who has the rows.  Raises :class:`LockNotHad` after ``lock_wait``."""
         bench, table = self.bench, self.writer.target.table
         is_over = bench.clock.monotonic() - began > bench.locks.lock_wait
-        if is_over or waiting.is_due:
+        if is_over or waiting.may_tell:
             holders = read_holders(bench.watch, bench.work, late)
             if is_over:
                 raise LockNotHad(
                     f"rows of {table.full_name} stay locked for {bench.locks.lock_wait:.0f} s",
-                    blockers=holders,
+                    blockers=tuple(map(str, holders)),
                     remedy="let them end, then run the same command again",
                 )
+            who = (
+                describe_blockers(holders, bench.locks.lock_wait) if holders else "by whom is not to be seen"
+            )
             waiting.tell(
-                f"rows of {table.full_name} are locked: {holders[0] if holders else 'by whom is not to be seen'}"
+                f"rows of {table.full_name} are locked: {who}", who=holders[0].pid if holders else None
             )
         bench.clock.wait(ROW_LOCK_LOOK_S, bench.signal)
         bench.ensure_going()

@@ -58,7 +58,7 @@ class Teller:
     def say_batch(
         self, done: CursorRecord, part: Slice, change: Change, seconds: float, pause_s: float
     ) -> None:
-        """A batch has committed; now and then, what is left."""
+        """A batch has committed after ``seconds``, waits for locks included, which are told apart; now and then, what is left."""
         share, now = share_done(walk_of(done), position_of(done)), self._bench.clock.monotonic()
         self._rates.note(now, share)
         is_sweep = done.pass_name == "sweep"
@@ -66,7 +66,7 @@ class Teller:
             BatchDone,
             rows=change.rows,
             pages=part.pages,
-            seconds=seconds,
+            seconds=max(seconds - change.lock_wait_s, 0.0),
             pause_s=pause_s,
             rows_done=done.rows_done,
             share_done=1.0 if is_sweep else share,

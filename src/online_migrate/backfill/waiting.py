@@ -1,13 +1,16 @@
-"""A wait that is told: when it begins, every 10 s since who is in the way may be another by then, and when it is over."""
+"""A wait that is told: when it begins, every 10 s and once another is in the way, and when it is over."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Self
 
 from online_migrate.clock import Clock
 from online_migrate.events import WaitEnded, WaitGoesOn, WaitStarted
 from online_migrate.postgres.lock_window import TELL_EVERY_S
+
+TELL_CHANGED_S = 1.0
+"""not more often, however fast those in the way follow each other: whoever ends the first one's session ends nobody's"""
 
 
 class Waiting:
@@ -19,25 +22,31 @@ class Waiting:
         self._kind = kind
         self._began: float | None = None
         self._told = 0.0
+        self._who: Hashable = None
 
     @property
-    def is_due(self) -> bool:
-        """Is there something to tell now?"""
-        return self._began is None or self._clock.monotonic() - self._told >= TELL_EVERY_S
+    def may_tell(self) -> bool:
+        """Is it worth a look at who is in the way?"""
+        return self._has_passed(TELL_CHANGED_S)
 
-    def tell(self, reason: str, kind: str | None = None) -> None:
-        """Why we wait, as it is now; heard where it is due.  Another kind is another wait."""
+    def tell(self, reason: str, kind: str | None = None, *, who: Hashable = None) -> None:
+        """Why we wait, as it is now; heard where it is due, or where ``who`` is not who it was.  Another kind is another wait."""
         if kind not in (None, self._kind):
             self.end()
             self._kind = kind
-        if not self.is_due:
+        if not self._has_passed(TELL_EVERY_S if who == self._who else TELL_CHANGED_S):
             return
+        self._who = who
         now = self._told = self._clock.monotonic()
         if self._began is None:
             self._began = now
             self._emit(WaitStarted, kind=self._kind, reason=reason)
         else:
             self._emit(WaitGoesOn, kind=self._kind, reason=reason, seconds=now - self._began)
+
+    def _has_passed(self, seconds: float) -> bool:
+        """Since it was told last, if it was."""
+        return self._began is None or self._clock.monotonic() - self._told >= seconds
 
     def end(self) -> None:
         """It is over, if it ever began; the next :meth:`tell` begins another."""

@@ -75,7 +75,7 @@ class Patience:
                     if blockers
                     else "by somebody who was gone when we looked"
                 )
-                waiting.tell(f"{where} is locked: {who}")
+                waiting.tell(f"{where} is locked: {who}", who=blockers[0].pid if blockers else None)
                 if self.clock.monotonic() > deadline:
                     if isinstance(error, LockNotHad):
                         raise error
