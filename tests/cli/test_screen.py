@@ -9,11 +9,15 @@ import select
 import struct
 import sys
 import termios
+import time
 from pathlib import Path
 
 import click
+import pytest
 
+from online_migrate.cli import status
 from online_migrate.cli.common import fit
+from online_migrate.clock import Signal
 from tests.desk import TOKEN, Desk
 
 ROWS, COLUMNS = 30, 100
@@ -80,3 +84,35 @@ def test_a_text_is_fitted_to_its_place() -> None:
         fit("a /very/long/path/that/fits/nowhere b", 2, 22) == "a\n  /very/long/path/that/fits/nowhere\n  b"
     )
     assert fit("one two three", 4, None) == "one two three"
+
+
+class _ClockOfOneRun:
+    """While the first look at the run is waited for it begins; at the second the watcher has seen enough."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._waits = 0
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def wait(self, seconds: float, signal: Signal) -> bool:
+        del seconds, signal
+        self._waits += 1
+        if self._waits == 2:
+            assert self._desk.call("run", "--through", "tables").code == 0
+        return self._waits == 3
+
+
+def test_who_watches_before_the_run_begins_is_told_so_and_sees_it_begin(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second terminal may be opened first."""
+    monkeypatch.setattr(status, "CLOCK", _ClockOfOneRun(desk))
+    said = desk.call("status", "--watch")
+    assert said.code == 0, said.err
+    first, *others = said.out.splitlines()
+    assert first.startswith("there is no run of plan multi_tenant in database om_test_")
+    assert first.endswith("; waiting for it to begin")
+    assert [line for line in others if "waiting for it" in line] == []
+    assert others[-1].startswith("multi_tenant: stopped; 2 of ")

@@ -332,7 +332,7 @@ def test_a_wrong_key_or_value_is_told_with_what_was_meant(text: str, expected: s
                 "create_index: {table: tickets, name: x, columns: [a]}",
             ),
             "11:9: stage tables, step 3 (create_index): step 2 of this stage is 'create_index x' too;"
-            " the journal tells steps by that",
+            " the journal tells steps by that: name both tables in one step (tables: […]), or put one of them into another stage",
         ),
         case(
             "a file that is not there",

@@ -28,12 +28,13 @@ WATCH_EVERY_S = 1.0
     "--json",
     "as_json",
     is_flag=True,
-    help="For machines: plan, state, whether a runner is at work, stages, steps.",
+    help="For machines: plan, state, whether a runner is at work, why not, stages, steps.  state is the journal's: of a runner that was"
+    " killed it says running, and is_live, to be read beside it, false.",
 )
 @click.option(
     "--watch",
     is_flag=True,
-    help="Draw it anew every second until the plan is done; a stop in between is shown and waited through.",
+    help="Draw it anew every second until the plan is done; its beginning is waited for, and a stop in between is shown and waited through.",
 )
 def status_command(plan: Path, dsn: str, as_json: bool, watch: bool) -> None:
     """Say how far PLAN has come, and why it waits.  From the journal: works from any host, with or without a runner."""
@@ -48,23 +49,38 @@ def status_command(plan: Path, dsn: str, as_json: bool, watch: bool) -> None:
 
 
 def _snapshot(plan: Plan, connection: Connection) -> Snapshot:
-    snapshot = read_snapshot(connection, plan.name) if ensure_readable(connection) else None
+    snapshot = _read(plan, connection)
     if snapshot is None:
         raise UsageError(
-            f"there is no run of plan {plan.name} in database {connection.info.dbname} on {connection.info.host}",
+            _no_run(plan, connection),
             remedy=f"begin one: online-migrate run {plan.path}",
         )
     return snapshot
 
 
+def _read(plan: Plan, connection: Connection) -> Snapshot | None:
+    return read_snapshot(connection, plan.name) if ensure_readable(connection) else None
+
+
+def _no_run(plan: Plan, connection: Connection) -> str:
+    return (
+        f"there is no run of plan {plan.name} in database {connection.info.dbname} on {connection.info.host}"
+    )
+
+
 def _watch(plan: Plan, connection: Connection) -> None:
-    view = LiveView(Console())
-    signal = Signal()
+    console, signal, is_said = Console(), Signal(), False
+    view = LiveView(console)
     try:
         while True:
-            snapshot = _snapshot(plan, connection)
-            view.update(snapshot)
-            if snapshot.state == "done" or CLOCK.wait(WATCH_EVERY_S, signal):
+            snapshot = _read(plan, connection)
+            if snapshot is not None:
+                view.update(snapshot)
+            elif not is_said:
+                is_said = True
+                line = f"{_no_run(plan, connection)}; waiting for it to begin"
+                console.print(line, soft_wrap=True, markup=False, highlight=False)
+            if (snapshot is not None and snapshot.state == "done") or CLOCK.wait(WATCH_EVERY_S, signal):
                 return
     except KeyboardInterrupt:
         return

@@ -132,7 +132,10 @@ class _StepReader:
                 if spec is None:
                     continue
                 if (first := titles.setdefault(spec.title, j)) != j:
-                    text = f"step {first + 1} of this stage is '{spec.title}' too; the journal tells steps by that"
+                    text = f"step {first + 1} of this stage is '{spec.title}' too; the journal tells steps by that:"
+                    text += (
+                        " name both tables in one step (tables: […]), or put one of them into another stage"
+                    )
                     self._mistakes.add(loc, text)
                 yield loc, spec
 
