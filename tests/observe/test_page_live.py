@@ -175,6 +175,16 @@ def test_thirty_waits_are_a_few_lines(look_at: Looking) -> None:
         assert look.text("#since").endswith("; 27 more")
 
 
+def test_what_is_to_be_known_of_the_runner_stands_above_its_waits(look_at: Looking) -> None:
+    """A stop that was asked for is seen on the page, too, whether the runner waits meanwhile or not."""
+    asked = "stop asked for (SIGINT): the run ends when the batch or statement under way is over"
+    for waiting, lines in ((holding(), [asked, LOCKED]), (make_snapshot(), [asked])):
+        with served(replace(waiting, notes=(asked,))) as url, look_at(url) as look:
+            look.wait_for("!document.getElementById('why').hidden")
+            assert look.text("#reasons").splitlines() == lines
+            assert look.complaints == []
+
+
 def test_three_hundred_tables_are_found_by_name_and_by_state(look_at: Looking) -> None:
     """At 300 tables an operator types a name, or asks for what is under way, and the page stays one screen or two."""
     tables = [f"tenant_{n:03}" for n in range(300)]
