@@ -222,10 +222,13 @@ def open_site(
         lease.release()
 
 
-def plan_of(*steps: str, head: str = "", stage: str = "") -> str:
-    """A plan of one stage with these steps; ``head`` are further keys of the plan, ``stage`` of the stage."""
+def plan_of(*steps: str, head: str = "", stage: str = "", name: str = "harness") -> str:
+    """A plan of one stage with these steps; ``head`` are further keys of the plan, ``stage`` of the stage.
+
+    Of a name only one run can be open in a database.
+    """
     lines = "".join(f"      - {step}\n" for step in steps)
-    return f"plan: harness\n{head}\nstages:\n  - stage: here\n    {stage}\n    steps:\n{lines}"
+    return f"plan: {name}\n{head}\nstages:\n  - stage: here\n    {stage}\n    steps:\n{lines}"
 
 
 def replaced(context: Context, **changes: Any) -> Context:

@@ -17,7 +17,7 @@ from online_migrate.errors import Interrupted, LeaseLost, LockNotHad, Verificati
 from online_migrate.events import LateRows
 from online_migrate.observe.metrics import MetricsSink
 from online_migrate.operations import owed_check, set_not_null, steps
-from online_migrate.operations.base import Context, State, Statement
+from online_migrate.operations.base import Context, Severity, State, Statement
 from online_migrate.operations.set_not_null import ROUNDS, SetNotNull, SetNotNullParams, check_name
 from tests.operations.cases import EMPTY_COLUMN
 from tests.operations.conftest import OpenSite
@@ -476,3 +476,50 @@ def test_the_check_waits_until_no_null_came_for_as_long_as_the_plan_says(quiet_s
     assert time.monotonic() - began > 0.7 + 1.5 - 0.4  # proofs come four times within the time
     assert site.state() is State.DONE
     writer.join()
+
+
+def test_an_application_that_leaves_the_column_out_is_told_before(site_of: OpenSite) -> None:
+    """Without a default its INSERT fails from this step on: a warning, unless a default, a trigger or a gate is there."""
+    add = "add_column: {table: transactions, column: reg, type: integer%s}"
+    steps = (
+        "backfill: {table: transactions, column: reg, value: 1}",
+        "set_not_null: {table: transactions, column: reg}",
+    )
+    (found,) = site_of(plan_of(add % "", *steps)).preflight()
+    assert (found.severity, found.code) == (Severity.WARN, "inserts_refused")
+    assert "from here on an INSERT without it is refused (23502)" in found.fact
+    assert site_of(plan_of(add % ", new_rows: 1", *steps, name="given")).preflight() == []
+    dropped = plan_of(
+        add % ", new_rows: 1",
+        steps[0],
+        "drop_default: {table: transactions, column: reg}",
+        steps[1],
+        name="dropped",
+    )
+    assert [f.code for f in site_of(dropped).preflight()] == ["inserts_refused"]
+    site = site_of(
+        plan_of(add % "", *steps, stage="gate: {approval: the release that writes it is out}", name="gated")
+    )
+    assert site.preflight() == []
+    site = site_of(plan_of(add % "", *steps, name="triggered"))
+    site.sql(
+        "CREATE FUNCTION give() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN new.reg := 1; RETURN new; END $$;"
+        "CREATE TRIGGER give BEFORE INSERT ON transactions FOR EACH ROW EXECUTE FUNCTION give()"
+    )
+    assert site.preflight() == []
+
+
+def test_rows_that_no_step_fills_stop_the_check(site_of: OpenSite) -> None:
+    """Of a column that is there, and of one that is added; behind a gate somebody may fill them, so it is a warning."""
+    step = "set_not_null: {table: transactions, column: bot_id}"
+    site = site_of(plan_of(step))
+    site.sql(EMPTY_COLUMN)
+    (found,) = site.stops()
+    assert found.code == "nulls"
+    assert "no step above gives them one: id = 1;" in found.fact
+    gated = site_of(plan_of(step, stage="gate: {approval: filled}", name="gated"))
+    assert [(f.severity, f.code) for f in gated.preflight()] == [(Severity.WARN, "nulls")]
+    add = "add_column: {table: transactions, column: reg, type: integer, new_rows: 1%s}"
+    step = step.replace("bot_id", "reg")
+    assert [f.code for f in site_of(plan_of(add % "", step, name="added")).stops()] == ["nulls"]
+    assert site_of(plan_of(add % ", instant: true", step, name="instant")).stops() == []

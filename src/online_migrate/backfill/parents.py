@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import psycopg
@@ -16,6 +16,7 @@ from online_migrate.backfill.traps import Trap, look_for_rows, read_right_traps,
 from online_migrate.backfill.values import FromParent, Join, SqlValue, parent_exists_sql, value_sql
 from online_migrate.postgres.catalog import Catalog, TableInfo
 from online_migrate.postgres.connection import Connection
+from online_migrate.postgres.scratch import temporary_copy
 from online_migrate.postgres.sqlstate import Trouble, trouble_of
 
 Columns = AbstractSet[tuple[str, str]]
@@ -220,7 +221,7 @@ def _refused(
     catalog: Catalog, table: TableInfo, column: str, given: sql.Composable, around: Around
 ) -> Iterator[Trap]:
     """Let the server read the batch's own UPDATE, which it does not run: does the value fit the column?"""
-    planned = _planned_columns(table, around)
+    planned = planned_columns(table, around)
     if table.kind != "r" or read_right_traps(catalog.connection, table):
         return
     if column not in table.columns and column not in planned:
@@ -228,7 +229,10 @@ def _refused(
     is_copied = any(name == column or name in given.as_string(None) for name in planned)
     rows, name = sql.SQL("ctid = '(0,1)'"), sql.Identifier(column)
     try:
-        with _table_to_be(catalog.connection, table, planned if is_copied else {}) as target:
+        with ExitStack() as stack:
+            target = sql.Identifier(table.schema, table.name)
+            if is_copied:
+                target = stack.enter_context(temporary_copy(catalog.connection, table, planned))
             _explain(catalog.connection, update_statement(target, name, given, rows))
     except (psycopg.errors.GeneratedAlways, psycopg.errors.ObjectNotInPrerequisiteState):
         return  # a generated column, or no replica identity: traps of their own
@@ -247,36 +251,13 @@ def _refused(
             raise
 
 
-def _planned_columns(table: TableInfo, around: Around) -> dict[str, str]:
+def planned_columns(table: TableInfo, around: Around) -> dict[str, str]:
     """Columns that the plan is still to add to the table, and their types."""
     return {
         name: of_type
         for (owner, name), of_type in around.added.items()
         if owner == table.name and name not in table.columns
     }
-
-
-@contextmanager
-def _table_to_be(
-    connection: Connection, table: TableInfo, planned: Mapping[str, str]
-) -> Iterator[sql.Identifier]:
-    """The table; with ``planned`` columns an empty temporary one of its name that has them too, taken back afterwards.
-
-    It is of another type and schema than the table, so an expression over these may fail on it alone.
-    """
-    if not planned:
-        yield sql.Identifier(table.schema, table.name)
-        return
-    copy = sql.Identifier("pg_temp", table.name)
-    columns = [
-        sql.SQL("LIKE {}").format(sql.Identifier(table.schema, table.name)),
-        *(sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(of)) for name, of in planned.items()),
-    ]
-    with connection.transaction(force_rollback=True):
-        connection.execute(
-            sql.SQL("CREATE TEMPORARY TABLE {} ({})").format(copy, sql.SQL(", ").join(columns))
-        )
-        yield copy
 
 
 def _explain(connection: Connection, statement: sql.Composable) -> None:
@@ -300,7 +281,7 @@ def _expression(
     """Let the server read it; what it gives each row is seen only where all columns that it names are there."""
     if read_right_traps(catalog.connection, table):
         return
-    names_planned = any(name in value.sql for name in _planned_columns(table, around))
+    names_planned = any(name in value.sql for name in planned_columns(table, around))
     derived = sql.SQL("({})").format(sql.SQL(value.sql))
     try:
         if not names_planned:

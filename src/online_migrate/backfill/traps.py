@@ -195,6 +195,24 @@ def _set_by(body: str) -> set[str]:
     return {*_SETS.findall(body), *into}
 
 
+def is_given_on_insert(connection: Connection, table: TableInfo, column: str) -> bool:
+    """Has an INSERT that leaves the column out a value for it: from a default, its type, or a trigger?
+
+    Of a trigger in another language than PL/pgSQL it is not known, and it counts.
+    """
+    rows = connection.execute(
+        """SELECT NULL FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid
+            WHERE a.attrelid = %(oid)s AND a.attname = %(column)s
+              AND (a.atthasdef OR a.attidentity <> '' OR y.typdefault IS NOT NULL)
+            UNION ALL
+           SELECT CASE WHEN l.lanname = 'plpgsql' THEN p.prosrc END
+             FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_language l ON l.oid = p.prolang
+            WHERE t.tgrelid = %(oid)s AND t.tgtype & 7 = 7 AND t.tgenabled IN ('A', 'O')""",
+        {"oid": table.oid, "column": column},
+    ).fetchall()
+    return any(body is None or column in _set_by(body) for (body,) in rows)
+
+
 def _skipping(connection: Connection, table: TableInfo, column: str) -> Iterator[Trap]:
     """session_replication_role = replica needs a right, and switches foreign-key checks off (postgres-facts 16)."""
     may = "current_setting('is_superuser') = 'on'"

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import ClassVar, Literal
 
 import psycopg
 from psycopg import sql
 from pydantic import Field
 
+from online_migrate.backfill.parents import planned_columns
+from online_migrate.backfill.rows import describe_rows
+from online_migrate.backfill.traps import look_for_rows, read_right_traps, text_of
 from online_migrate.errors import VerificationFailed
+from online_migrate.operations.around import is_behind_a_gate, makes_uniques_above, read_around
 from online_migrate.operations.base import (
     Context,
     Finding,
@@ -24,8 +30,10 @@ from online_migrate.operations.base import (
 from online_migrate.operations.heirs import Heirs
 from online_migrate.operations.steps import need, run_long, run_window
 from online_migrate.plan.model import Phase
-from online_migrate.postgres.catalog import ConstraintInfo
+from online_migrate.postgres.catalog import ConstraintInfo, TableInfo
 from online_migrate.postgres.locks import LockMode
+from online_migrate.postgres.scratch import temporary_copy
+from online_migrate.postgres.sqlstate import Trouble, trouble_of
 
 MANUAL = "https://www.postgresql.org/docs/current/sql-altertable.html#SQL-ALTERTABLE-NOTES"
 _OTHERWISE = re.compile(r" (?:DEFERRABLE|ON UPDATE|MATCH)\b")
@@ -112,7 +120,86 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
                     manual=MANUAL,
                 )
             )
-        return findings + self._unknown_parent(place, params)
+        unknown = self._unknown_parent(place, params)
+        return [*findings, *unknown, *([] if findings or unknown else self._seen(place, params))]
+
+    def _seen(self, place: Place, params: AddForeignKeyParams) -> Iterator[Finding]:
+        """Does the server make such a key, and do all rows have their parent?"""
+        child, parent = place.known.table(place.table), place.known.table(params.parent)
+        connection, state = place.known.connection, self.state(place, params)
+        if child is None or parent is None or child.kind != "r" or state is State.DONE:
+            return
+        if any(read_right_traps(connection, table, ("SELECT",)) for table in (child, parent)):
+            return
+        refused = [] if state is State.PARTIAL else list(self._refused(place, params, child, parent))
+        yield from refused
+        if not refused:
+            yield from self._orphans(place, params, child)
+
+    def _refused(
+        self, place: Place, params: AddForeignKeyParams, child: TableInfo, parent: TableInfo
+    ) -> Iterator[Finding]:
+        """Let the server make it between empty copies; not where a step above may still build the unique that it needs."""
+        connection, around = place.known.connection, read_around(place)
+        if params.column not in child.columns and (child.name, params.column) not in around.added:
+            return
+        try:
+            with connection.transaction(force_rollback=True), ExitStack() as stack:
+                for table in dict.fromkeys((child.name, parent.name)):
+                    info = child if table == child.name else parent
+                    added = planned_columns(info, around)
+                    stack.enter_context(
+                        temporary_copy(connection, info, added, with_indexes=table == parent.name)
+                    )
+                connection.execute(
+                    sql.SQL("ALTER TABLE pg_temp.{} ADD FOREIGN KEY ({}) REFERENCES pg_temp.{} ({})").format(
+                        *map(sql.Identifier, (child.name, params.column, parent.name, params.parent_column))
+                    )
+                )
+        except psycopg.Error as error:
+            trouble = trouble_of(error)
+            if trouble not in (Trouble.PROGRAM, Trouble.LOCK):
+                raise
+            key = f"{place.table}.{params.column} to {params.references}"
+            if error.sqlstate == "42804":
+                types = error.diag.message_detail or ""  # names columns and types; the copies have no rows
+                fact = f"the server refuses a foreign key of {key}: {text_of(error)}: {types}"
+                yield _finding(Severity.STOP, "foreign_key_refused", fact, "correct `column` or `references`")
+            elif error.sqlstate in ("42830", "55000"):
+                is_sure = not makes_uniques_above(place, params.parent)
+                fact = f"the server refuses a foreign key of {key}: {text_of(error)}"
+                remedy = (
+                    f"make {params.references} unique first, by an index without WHERE that is not deferrable"
+                )
+                yield _finding(
+                    Severity.STOP if is_sure else Severity.WARN, "foreign_key_refused", fact, remedy
+                )
+            else:
+                fact = f"whether the server takes a foreign key of {key} was not seen: {text_of(error)}"
+                yield _finding(Severity.WARN, "foreign_key_unknown", fact, "compare types and uniques")
+
+    def _orphans(self, place: Place, params: AddForeignKeyParams, child: TableInfo) -> Iterator[Finding]:
+        """Rows whose value no parent has.  The plan may still make that parent, and behind a gate somebody else may."""
+        if params.column not in child.columns or params.parent in read_around(place).made:
+            return
+        column, parent = sql.Identifier(params.column), sql.Identifier(place.schema, params.parent)
+        query = sql.SQL(
+            "SELECT child.ctid::text FROM ONLY {} child WHERE child.{} IS NOT NULL"
+            " AND NOT EXISTS (SELECT FROM {} parent WHERE parent.{} = child.{}) LIMIT 3"
+        ).format(place.sql_table, column, parent, sql.Identifier(params.parent_column), column)
+        try:
+            found = look_for_rows(place.known.connection, query)
+        except psycopg.Error as error:
+            if trouble_of(error) not in (Trouble.PROGRAM, Trouble.LOCK):
+                raise
+            fact = f"{place.table}: whether every {params.column} has its {params.references} was not seen: {text_of(error)}"
+            yield _finding(Severity.WARN, "orphans_unknown", fact, "look for such rows before")
+            return
+        if found:
+            rows = describe_rows(place.known.connection, child, found)
+            fact = f"{place.table} has rows whose {params.column} has no {params.references}: {rows}"
+            severity = Severity.WARN if is_behind_a_gate(place) else Severity.STOP
+            yield _finding(severity, "orphans", fact, "mend these rows, or add their parents")
 
     def _unknown_parent(self, place: Place, params: AddForeignKeyParams) -> list[Finding]:
         """The parent is there, or a step makes it."""
@@ -193,3 +280,7 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
     def _definition(self, params: AddForeignKeyParams) -> str:
         action = "" if params.on_delete == "no action" else f" ON DELETE {params.on_delete.upper()}"
         return f"FOREIGN KEY ({params.column}) REFERENCES {params.parent}({params.parent_column}){action}"
+
+
+def _finding(severity: Severity, code: str, fact: str, remedy: str) -> Finding:
+    return Finding(severity=severity, code=code, fact=fact, remedy=remedy, manual=MANUAL)

@@ -58,6 +58,32 @@ def keys_above(place: Place, column: str) -> list[Finding]:
     return [Finding(severity=Severity.STOP, code="skip_foreign_key", fact=fact, remedy=remedy)]
 
 
+def default_above(place: Place, column: str, *, now: bool) -> bool:
+    """Has an INSERT a value for the column when this step is taken, if it has one ``now``?  The plan may set a default and drop it."""
+    for step in _above(place):
+        params = step.spec.params
+        if getattr(params, "column", None) != column or place.table not in family(place, str(step.table)):
+            continue
+        if step.spec.operation == "add_column" and getattr(params, "new_rows", None) is not None:
+            now = True
+        elif step.spec.operation == "drop_default":
+            now = False
+    return now
+
+
+def makes_uniques_above(place: Place, table: str) -> bool:
+    """May a step above build a unique index on the table?"""
+    return any(
+        s.table == table and s.spec.operation in ("create_index", "swap_unique") for s in _above(place)
+    )
+
+
+def is_behind_a_gate(place: Place) -> bool:
+    """Does a person approve this stage, or one above it?  What is found now may be otherwise by then."""
+    names = [stage.name for stage in place.plan.stages]
+    return any(stage.gate for stage in place.plan.stages[: names.index(place.step.stage) + 1])
+
+
 def _above(place: Place) -> tuple[Step, ...]:
     """The plan's steps before this one."""
     return place.all_steps[: place.all_steps.index(place.step)] if place.step in place.all_steps else ()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from typing import ClassVar
 
 import psycopg
 from psycopg import sql
 
 from online_migrate.backfill.forecast import seconds_text
+from online_migrate.backfill.rows import describe_rows
+from online_migrate.backfill.traps import is_given_on_insert, look_for_rows, read_right_traps, text_of
 from online_migrate.backfill.values import Value, value_sql
 from online_migrate.backfill.worker import Backfill as Work
 from online_migrate.errors import VerificationFailed
+from online_migrate.operations.around import default_above, is_behind_a_gate, read_around
 from online_migrate.operations.base import (
     Context,
     Finding,
@@ -88,9 +92,54 @@ class SetNotNull(Operation[SetNotNullParams]):
     def preflight(self, place: Place, params: SetNotNullParams) -> list[Finding]:
         check = self._check(place.known, place, params)
         if check is None or _is_ours(check, params):
-            return []
+            return [*self._refused_inserts(place, params), *self._unfilled(place, params)]
         fact = f"{place.table} has another constraint of the name that the helper check needs: {check.name} {check.definition}"
         return [Finding(severity=Severity.STOP, code="check_conflict", fact=fact, remedy="rename or drop it")]
+
+    def _refused_inserts(self, place: Place, params: SetNotNullParams) -> Iterator[Finding]:
+        """An application that does not name the column is stopped by this step, unless something gives it a value."""
+        table, stage = place.known.table(place.table), place.plan.stage(place.step.stage)
+        if table is None or (stage is not None and stage.gate) or self.state(place, params) is State.DONE:
+            return
+        now = is_given_on_insert(place.known.connection, table, params.column)
+        if not default_above(place, params.column, now=now):
+            yield Finding(
+                severity=Severity.WARN,
+                code="inserts_refused",
+                fact=f"{place.table}.{params.column} has no default: from here on an INSERT without it is refused (23502)",
+                remedy=f"give it a default (`new_rows`), or give stage {place.step.stage} a gate until the release that writes it is out",
+                manual=MANUAL,
+            )
+
+    def _unfilled(self, place: Place, params: SetNotNullParams) -> Iterator[Finding]:
+        """Rows without a value that no step above fills; behind a gate somebody may fill them before it is approved."""
+        table, around = place.known.table(place.table), read_around(place)
+        connection, key = place.known.connection, (place.table, params.column)
+        if table is None or self.state(place, params) is State.DONE or key in around.filled_before:
+            return
+        if read_right_traps(connection, table, ("SELECT",)):
+            return
+        is_there = params.column in table.columns
+        if not is_there and key not in around.added:
+            return
+        empty = sql.SQL("{} IS NULL" if is_there else "true").format(sql.Identifier(params.column))
+        query = sql.SQL("SELECT ctid::text FROM ONLY {} WHERE {} LIMIT 3").format(place.sql_table, empty)
+        try:
+            found = look_for_rows(connection, query)
+        except psycopg.errors.QueryCanceled as error:
+            fact = f"{place.table}: whether every row has its {params.column} was not seen: {text_of(error)}"
+            yield Finding(
+                severity=Severity.WARN, code="nulls_unknown", fact=fact, remedy="look for them before"
+            )
+            return
+        if found:
+            rows = describe_rows(connection, table, found)
+            yield Finding(
+                severity=Severity.WARN if is_behind_a_gate(place) else Severity.STOP,
+                code="nulls",
+                fact=f"{place.table} has rows without {params.column}, and no step above gives them one: {rows}",
+                remedy=f"backfill {params.column} in a step above this one",
+            )
 
     def state(self, place: Place, params: SetNotNullParams) -> State:
         table = place.known.table(place.table)

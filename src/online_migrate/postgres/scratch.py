@@ -7,12 +7,14 @@ anything that is there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
 
+from online_migrate.postgres.catalog import TableInfo
 from online_migrate.postgres.connection import Connection
 from online_migrate.postgres.sqlstate import Trouble, trouble_of
 
@@ -153,6 +155,27 @@ def try_column(connection: Connection, type_name: str, default: sql.Composable |
         raise _refusal(error) from error
     assert row is not None  # the table of one column was just made
     return ColumnTrial(type=row[0], default=row[1], is_written=row[2])
+
+
+@contextmanager
+def temporary_copy(
+    connection: Connection, table: TableInfo, added: Mapping[str, str], *, with_indexes: bool = False
+) -> Iterator[sql.Identifier]:
+    """An empty temporary table of the table's name and columns, and of those that are ``added`` with their types; taken back afterwards.
+
+    It is of another type and schema than the table, so an expression over these may fail on it alone.
+    """
+    copy = sql.Identifier("pg_temp", table.name)
+    like = sql.SQL("LIKE {} INCLUDING INDEXES" if with_indexes else "LIKE {}")
+    columns = [
+        like.format(sql.Identifier(table.schema, table.name)),
+        *(sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(of)) for name, of in added.items()),
+    ]
+    with connection.transaction(force_rollback=True):
+        connection.execute(
+            sql.SQL("CREATE TEMPORARY TABLE {} ({})").format(copy, sql.SQL(", ").join(columns))
+        )
+        yield copy
 
 
 def _refusal(error: psycopg.Error) -> Exception:
