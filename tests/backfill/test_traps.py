@@ -377,8 +377,20 @@ def test_partitions_have_the_column_that_the_plan_adds_to_their_root(database: s
     found = findings_of(database, *steps)
     assert not [f for f in found.values() if f.severity is Severity.STOP]
     assert "instant" in found
-    run_plan(database, *steps)
+    leaves = "tables: [t1, t2], column: c"
+    do(database, "CREATE TABLE p (id integer PRIMARY KEY); INSERT INTO p VALUES (1)")
+    run_plan(
+        database,
+        *steps,
+        f"set_not_null: {{{leaves}}}",
+        f"add_foreign_key: {{{leaves}, references: p.id}}",
+        "create_index: {tables: [t1, t2], columns: [c], name: <table>_c}",
+    )
     assert ask(database, "SELECT count(*) FROM t WHERE c = 1") == 20
+    assert (
+        ask(database, "SELECT count(*) FROM pg_constraint WHERE confrelid = 'p'::regclass AND convalidated")
+        == 2
+    )
 
 
 def test_row_level_security_that_hides_rows_stops(database: str, clerk: str) -> None:
