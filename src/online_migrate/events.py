@@ -244,6 +244,8 @@ class Retried(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconnected(Event):
     seconds: float
+    lost: str = ""
+    """which sessions were lost, and what the server said"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from psycopg import sql
@@ -14,6 +15,7 @@ from online_migrate.engine.secrets import Secrets
 from online_migrate.engine.sessions import Sessions
 from online_migrate.errors import Interrupted
 from online_migrate.observe.metrics import MetricsSink
+from online_migrate.observe.words import describe
 from online_migrate.plan.model import HoldQuery, HoldWhen, Pace, Plan
 from online_migrate.postgres.connection import Connector
 from tests.backfill.plans import plan_of
@@ -74,8 +76,40 @@ def test_a_hold_ends_with_its_session(database: str) -> None:
     assert isinstance(second, e.WaitEnded)
     assert (first.kind, second.kind) == ("query_on", "query_on")
     assert isinstance(third, e.Reconnected)
+    assert "was lost (57P01: terminating connection due to administrator command)" in third.lost
     assert sink.waiting
     assert set(sink.waiting) == {0.0}
+
+
+@pytest.mark.parametrize("purpose", ["work", "watch", "journal"])
+def test_a_session_that_was_ended_is_named(database: str, purpose: str) -> None:
+    """An operator who ends a session in the night reads in the morning which it was, and that the server ended it."""
+    heard: list[dict[str, Any]] = []
+    sessions = Sessions(
+        connector=Connector(dsn=database),
+        signal=Signal(),
+        emit=lambda _, **fields: heard.append(fields),
+        clock=SystemClock(),
+    )
+    sessions.open()
+    pid = getattr(sessions, purpose).info.backend_pid
+    tries: list[int] = []
+
+    def work() -> None:
+        tries.append(1)
+        if len(tries) == 1:
+            ask(database, "SELECT pg_terminate_backend(%s, 5000)", pid)
+        getattr(sessions, purpose).execute("SELECT 1")
+
+    try:
+        sessions.steadily(work, sql.SQL("SELECT 1"), "it")
+    finally:
+        sessions.close()
+    (fields,) = heard
+    lost = f"session '{purpose}' was lost (57P01: terminating connection due to administrator command)"
+    assert fields["lost"] == lost
+    said = describe("reconnected", fields)
+    assert said.startswith(f"{lost}; connected again after ")
 
 
 def test_a_connection_that_is_away_is_waited_for(database: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,15 +107,15 @@ class Sessions:
                     ) from error
                 if losses > 1:
                     self.clock.wait(min(PAUSE_AFTER_LOSS_S * 2.0**losses, LONGEST_PAUSE_S), self.signal)
-                self.reopen(fence)
+                self.reopen(fence, self._describe_lost(error))
                 regained_at = self.clock.monotonic()
             else:
                 return
 
-    def reopen(self, fence: Sql) -> None:
+    def reopen(self, fence: Sql, lost: str = "") -> None:
         """After a lost connection: try for 15 minutes, then raise :class:`ConnectionFailed`, resumable.
 
-        Raises :class:`LeaseLost` where another runner took over meanwhile: memory is never ahead of the journal.
+        ``lost`` is told once we are back.  Raises :class:`LeaseLost` where another runner took over meanwhile: memory is never ahead of the journal.
         """
         began = self.clock.monotonic()
         waiting = Waiting(self.emit, self.clock, "connection")
@@ -137,7 +137,16 @@ class Sessions:
                 f"connection lost and not regained in {RECONNECT_FOR_S / 60:.0f} minutes: {error}",
                 remedy="when the server is back, run the same command again: it goes on where it stopped",
             ) from error
-        self.emit(Reconnected, seconds=self.clock.monotonic() - began)
+        self.emit(Reconnected, seconds=self.clock.monotonic() - began, lost=lost)
+
+    def _describe_lost(self, error: psycopg.Error) -> str:
+        """Which sessions are gone, as far as it was noticed, and what the server said."""
+        purposes = ("work", "watch", "journal", *(f"work {n}" for n in range(2, len(self._more) + 2)))
+        sessions = zip(purposes, (self.work, self.watch, self.journal, *self._more), strict=True)
+        gone = [repr(purpose) for purpose, connection in sessions if connection.closed]
+        who = f"session {', '.join(gone)} was lost" if gone else "the server was not to be used"
+        said = error.diag.message_primary or " ".join(str(error).split())
+        return f"{who} ({f'{error.sqlstate}: ' if error.sqlstate else ''}{said})"
 
     def _open_again(self, fence: Sql) -> None:
         self.close()

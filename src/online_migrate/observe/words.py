@@ -156,7 +156,9 @@ _SENTENCES: Final[Mapping[str, Callable[[Fields], str]]] = {
     "retried": lambda f: (
         f"tries again in {seconds_text(f.get('pause_s'))} (attempt {f.get('attempt')}): {f.get('error', '')}"
     ),
-    "reconnected": lambda f: f"connected again after {seconds_text(f.get('seconds'))}",
+    "reconnected": lambda f: (
+        f"{f['lost'] + '; ' if f.get('lost') else ''}connected again after {seconds_text(f.get('seconds'))}"
+    ),
     "secret_shown": lambda f: f"secret {f.get('secret', '')}: {f.get('where', '')}",
     "check_found": lambda f: f"check, {f.get('severity', '')}: {f.get('fact', '')}",
     "tables_measured": lambda f: f"{len(f.get('sizes', ()))} tables measured",
