@@ -237,6 +237,8 @@ def test_one_runner_a_database(desk: Desk, undisturbed: End) -> None:
     winner.send(signal.SIGCONT)
     assert winner.wait(15) == 6, winner.said
     assert "took over" in winner.said or "took the lease over" in winner.said
+    assert f"process {third.process.pid}, which holds the lease since 20" in winner.said
+    assert "goes on from here" not in winner.said
     assert third.process.poll() is None, third.said
     assert desk.ask("SELECT state FROM online_migrate.run") == "running"
     third.send(signal.SIGINT)

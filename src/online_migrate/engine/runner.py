@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -26,7 +27,7 @@ from online_migrate.errors import (
     UsageError,
 )
 from online_migrate.events import Event, RunEnded, RunStarted, Sink, StepFailed
-from online_migrate.journal.lease import Lease, whoami
+from online_migrate.journal.lease import Lease, read_holder, whoami
 from online_migrate.journal.store import Journal, RunRecord, approve, ensure_readable, ensure_schema
 from online_migrate.operations.base import Finding, Severity
 from online_migrate.plan.model import Plan, changes_between
@@ -243,17 +244,25 @@ class Runner:
         """What is raised, with how to go on; no secret stands in it, whatever the server has said."""
         error = caught if isinstance(caught, OnlineMigrateError) else None
         if self._lease.lost and (error is None or isinstance(error, Interrupted)):
-            error = LeaseLost(
-                self._lease.lost, remedy=f"see who it is: online-migrate status {self.plan.path}"
-            )
+            error = LeaseLost(self._lease.lost)
         elif isinstance(caught, psycopg.Error):
             error = in_our_words(caught)
         elif error is None:
             error = Interrupted(f"cancelled: {self.signal.reason}")
-        if not error.remedy:
+        if not error.remedy and isinstance(error, LeaseLost):
+            error.remedy = self._leave_it()
+        elif not error.remedy:
             error.remedy = f"the state is kept: online-migrate run {self.plan.path} goes on from here"
         error.message = self.secrets.redact(error.message)
         return error
+
+    def _leave_it(self) -> str:
+        """What to do where another runner took over: nothing; and who that is, where the journal can be asked."""
+        holder = None
+        with suppress(OnlineMigrateError, psycopg.Error), self.connector.open("holder") as connection:
+            holder = read_holder(connection)
+        who = "it" if holder is None else f"{holder.who}, which holds the lease since {holder.since},"
+        return f"leave {who} at work; see how far it is: online-migrate status {self.plan.path}"
 
     def _keep(self, error: OnlineMigrateError) -> None:
         """Write down why we ended; whoever fenced us off, or a server that is gone, makes that impossible."""
