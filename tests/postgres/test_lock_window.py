@@ -9,7 +9,7 @@ import pytest
 from psycopg import sql
 
 from online_migrate.errors import Interrupted, LockNotHad, UndeclaredLock
-from online_migrate.events import BlockersSeen, LockGivenWay, LockHeld, WaitEnded, WaitStarted
+from online_migrate.events import BlockersSeen, LockGivenWay, LockHeld, WaitEnded, WaitGoesOn, WaitStarted
 from online_migrate.postgres.ladder import REST_S
 from online_migrate.postgres.locks import LockMode
 from tests.locks.beside import (
@@ -87,6 +87,23 @@ def test_a_blocker_that_comes_and_goes(site: Site) -> None:
     assert longest_s < 0.8 + held.held_s + SLACK_S
     assert application.errors == []
     assert "extra" in site.columns("child")
+
+
+def test_another_blocker_is_told_at_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not after the 10 s in which one that stays is told once: until then status would name a pid that is gone."""
+    monkeypatch.setattr("online_migrate.postgres.lock_window.TELL_CHANGED_S", 0.0)
+    with blocker(site.dsn) as first, blocker(site.dsn) as second:
+        pid = second.info.backend_pid
+        pause(0.25)
+        with in_thread(lambda: site.window().run([need("child")], ddl(ADD))) as errors:
+            site.heard.await_one(WaitStarted)
+            pause(0.6)
+            assert site.heard.of(WaitGoesOn) == []
+            first.rollback()
+            again = site.heard.await_one(WaitGoesOn)
+            second.rollback()
+    assert errors == []
+    assert f"pid {pid} " in again.reason
 
 
 def test_the_exposure_budget_ends_it(site: Site) -> None:

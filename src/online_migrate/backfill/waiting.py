@@ -7,10 +7,7 @@ from typing import Self
 
 from online_migrate.clock import Clock
 from online_migrate.events import WaitEnded, WaitGoesOn, WaitStarted
-from online_migrate.postgres.lock_window import TELL_EVERY_S
-
-TELL_CHANGED_S = 1.0
-"""not more often, however fast those in the way follow each other: whoever ends the first one's session ends nobody's"""
+from online_migrate.postgres.lock_window import TELL_CHANGED_S, TELL_EVERY_S
 
 
 class Waiting:

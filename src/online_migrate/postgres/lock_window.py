@@ -38,6 +38,8 @@ from online_migrate.postgres.window_rules import WindowRules
 LOOK_EVERY_S = 0.25
 TELL_EVERY_S = 10.0
 """while we wait: who is in the way may have changed, and the operator is about to end a session by its pid"""
+TELL_CHANGED_S = 1.0
+"""where it has changed: sooner, since its pid is gone, but not with each look, however fast they follow each other"""
 PAUSE_MAX_S = 5.0
 CAP_HITS = 2
 """a change that twice needed longer than hold_cap under the lock is no instant one: asking again would stop the
@@ -127,17 +129,17 @@ class LockWindow:
         """While a session is in the way for longer than the threshold, wait where nobody stands behind us."""
         self._ensure_not_stopped()
         began: float | None = None
-        told = 0.0
+        told, who = 0.0, None
         try:
             while stale := self._lookout.look(self._targets):
                 now = self.clock.monotonic()
                 reason = describe_blockers(stale, self.rules.lock_wait_s)
                 if began is None:
-                    began = told = now
+                    began, told, who = now, now, stale[0].pid
                     self.emit(WaitStarted, kind="blocker", reason=reason)
                     self._lookout.say(stale, self._described())
-                elif now - told >= TELL_EVERY_S:
-                    told = now
+                elif now - told >= (TELL_EVERY_S if stale[0].pid == who else TELL_CHANGED_S):
+                    told, who = now, stale[0].pid
                     self.emit(WaitGoesOn, kind="blocker", reason=reason, seconds=now - began)
                 if now > self._deadline:
                     raise self._not_had(f"after {self.rules.lock_wait_s:.0f} s", stale)
