@@ -218,6 +218,22 @@ def test_a_value_that_a_planned_column_cannot_take_is_found_at_check(
     assert found.remedy == "correct `value`"
 
 
+@pytest.mark.parametrize("is_planned", [True, False])
+def test_a_row_whose_value_is_too_long_is_found_at_check(bound: str, is_planned: bool) -> None:
+    """Text of some length into varchar(3): an UPDATE refuses it, and so does check; rows that have a value are not asked."""
+    do(bound, "ALTER TABLE uses ADD what text; UPDATE uses SET what = 'it''s' WHERE id = 2900")
+    add = ["add_column: {table: uses, column: zz, type: varchar(3)}"] * is_planned
+    do(bound, *["ALTER TABLE uses ADD zz varchar(3)"] * (not is_planned))
+    fill = "backfill: {table: uses, column: zz, value: {sql: what, else: a}}"
+    found = findings_of(bound, *add, fill)["value_fails"]
+    assert found.severity is Severity.STOP
+    assert "does not fit zz " in found.fact
+    assert "value too long for type character varying(3)" in found.fact
+    assert "value_fails" not in findings_of(bound, *add, fill.replace("what,", "\"replace(what, 's', '')\","))
+    do(bound, *["UPDATE uses SET zz = 'b' WHERE id = 2900"] * (not is_planned))
+    assert ("value_fails" in findings_of(bound, *add, fill)) is is_planned
+
+
 @pytest.mark.parametrize(
     "value",
     [

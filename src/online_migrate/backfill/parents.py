@@ -12,7 +12,7 @@ from psycopg import sql
 
 from online_migrate.backfill.bench import update_statement
 from online_migrate.backfill.rows import describe_rows
-from online_migrate.backfill.traps import Trap, look_for_rows, read_right_traps, text_of
+from online_migrate.backfill.traps import Trap, limit_look, look_for_rows, read_right_traps, text_of
 from online_migrate.backfill.values import FromParent, Join, SqlValue, parent_exists_sql, value_sql
 from online_migrate.postgres.catalog import Catalog, TableInfo
 from online_migrate.postgres.connection import Connection
@@ -296,6 +296,41 @@ def _expression(
     yield from refused
     if not refused and value.else_ is None and not names_planned:
         yield from _underivable(catalog, table, column, derived, f"({value.sql}) is NULL")
+    if not refused and not names_planned:
+        yield from _too_large(catalog, table, column, derived, around)
+
+
+def _too_large(
+    catalog: Catalog, table: TableInfo, column: str, derived: sql.Composable, around: Around
+) -> Iterator[Trap]:
+    """A row whose value has the type of the column and not its length or range, as far as a look of some seconds finds it.
+
+    A cast would cut a text that is too long; an assignment in PL/pgSQL refuses it, as an UPDATE does, and writes nothing.
+    """
+    is_there = column in table.columns
+    of_type = table.columns[column].type if is_there else around.added.get((table.name, column), "")
+    if "(" not in of_type and of_type != "smallint":
+        return
+    empty = sql.SQL("{} IS NULL" if is_there else "true").format(sql.Identifier(column))
+    body = sql.SQL(
+        "DECLARE online_migrate_value {}; BEGIN"
+        " FOR online_migrate_value IN SELECT {} FROM ONLY {} WHERE {} LOOP NULL; END LOOP; END"
+    ).format(sql.SQL(of_type), derived, sql.Identifier(table.schema, table.name), empty)
+    look = sql.SQL("DO {}").format(sql.Literal(body.as_string(None)))
+    begin = f"{table.name}: whether every row's value fits {column} {of_type}"
+    try:
+        with catalog.connection.transaction():
+            limit_look(catalog.connection)
+            catalog.connection.execute(look)
+    except psycopg.errors.DataError as error:
+        fact = f"{table.name}: a row's value does not fit {column} {of_type}: {text_of(error)}"
+        yield _stop("value_fails", fact, "mend the row, or have the expression cut it to what fits")
+    except psycopg.errors.QueryCanceled as error:
+        fact, remedy = f"{begin} was not seen: {text_of(error)}", "look for such rows before"
+        yield Trap(level="warn", code="values_unknown", fact=fact, remedy=remedy)
+    except psycopg.Error as error:
+        if trouble_of(error) is not Trouble.PROGRAM and error.sqlstate != "25006":
+            raise
 
 
 def _underivable(

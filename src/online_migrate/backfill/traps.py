@@ -351,12 +351,17 @@ def _breaking(
 def look_for_rows(connection: Connection, query: sql.Composed) -> list[str]:
     """TIDs that a query finds; it may write nothing, and is given up (57014) after LOOK_TIMEOUT_MS."""
     with connection.transaction():
-        connection.execute(
-            sql.SQL("SET TRANSACTION READ ONLY; SET LOCAL statement_timeout = {}").format(
-                sql.Literal(LOOK_TIMEOUT_MS)
-            )
-        )
+        limit_look(connection)
         return [ctid for (ctid,) in connection.execute(query).fetchall()]
+
+
+def limit_look(connection: Connection) -> None:
+    """The transaction may write nothing, and each of its statements is given up (57014) after LOOK_TIMEOUT_MS."""
+    connection.execute(
+        sql.SQL("SET TRANSACTION READ ONLY; SET LOCAL statement_timeout = {}").format(
+            sql.Literal(LOOK_TIMEOUT_MS)
+        )
+    )
 
 
 def text_of(error: psycopg.Error) -> str:
