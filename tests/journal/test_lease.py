@@ -29,8 +29,9 @@ class Leases:
         self._connector = connector
         self._stack = stack
 
-    def new(self, signal: Signal | None = None) -> Lease:
-        lease = Lease(self._connector, SystemClock(), signal or Signal(), "shop")
+    def new(self, signal: Signal | None = None, said: list[str] | None = None) -> Lease:
+        told: list[str] = [] if said is None else said
+        lease = Lease(self._connector, SystemClock(), signal or Signal(), "shop", say=told.append)
         self._stack.callback(lease.release)
         return lease
 
@@ -113,6 +114,24 @@ def test_a_start_does_not_end_another_that_is_just_taking_the_lease(
         with pytest.raises(LeaseLost):
             leases.new().acquire()
         assert other.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_the_heartbeat_s_session_is_told_once_it_was_lost(leases: Leases, connection: Connection) -> None:
+    """Ended by an operator, or by the network: which it was, and what was said, when it is back."""
+    said: list[str] = []
+    lease = leases.new(said=said)
+    lease.acquire()
+    connection.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE application_name LIKE '%% lease' AND datname = current_database()"
+    )
+    until = monotonic() + 10
+    while not said and monotonic() < until:
+        connection.execute("SELECT pg_sleep(0.05)")
+    (text,) = said
+    assert text.startswith("session 'lease' was lost (terminating connection due to administrator command")
+    assert text.endswith("; connected again")
+    assert lease.lost == ""
 
 
 def cut_off(lease: Lease) -> None:

@@ -26,7 +26,7 @@ from online_migrate.errors import (
     PreflightFailed,
     UsageError,
 )
-from online_migrate.events import Event, RunEnded, RunStarted, Sink, StepFailed
+from online_migrate.events import Event, Note, RunEnded, RunStarted, Sink, StepFailed
 from online_migrate.journal.lease import Lease, read_holder, whoami
 from online_migrate.journal.store import Journal, RunRecord, approve, ensure_readable, ensure_schema
 from online_migrate.operations.base import Finding, Severity
@@ -85,7 +85,13 @@ class Runner:
         self._sessions = Sessions(
             connector=self.connector, signal=self.signal, emit=self._emit, clock=self.clock
         )
-        self._lease = Lease(self.connector, self.clock, self.signal, self.plan.name)
+        self._lease = Lease(
+            self.connector,
+            self.clock,
+            self.signal,
+            self.plan.name,
+            say=lambda text: self._emit(Note, message=text),
+        )
         code, word = 1, "failed"
         try:
             ended, word = self._carry_out()

@@ -11,6 +11,7 @@ import os
 import platform
 import threading
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -110,15 +111,25 @@ def read_sessions(connection: Connection) -> tuple[tuple[int, str], ...]:
 class Lease:
     """Held from :meth:`acquire` to :meth:`release`; beats in a thread of its own."""
 
-    def __init__(self, connector: Connector, clock: Clock, signal: Signal, plan: str) -> None:
+    def __init__(
+        self,
+        connector: Connector,
+        clock: Clock,
+        signal: Signal,
+        plan: str,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._connector = connector
         self._clock = clock
         self._signal = signal
         self._plan = plan
+        self._say = say
         self._holder = str(uuid.uuid4())
         self._connection: Connection | None = None
         self._thread: threading.Thread | None = None
         self._over = Signal()
+        self._why_away = ""
+        """what the server, or the network, said when our session was lost; empty while it is there"""
         self.fence = Fence(epoch=-1, holder=self._holder)
         self.lost: str = ""
         """why the lease is lost, or empty"""
@@ -217,7 +228,8 @@ class Lease:
         while not self._clock.wait(BEAT_EVERY_S, self._over):
             try:
                 self._beat_once()
-            except (psycopg.Error, OSError):
+            except (psycopg.Error, OSError) as error:
+                self._why_away = self._why_away or " ".join(str(error).split())
                 self._reopen()
             if self.lost:
                 self._signal.abort(self.lost)
@@ -248,6 +260,9 @@ class Lease:
             OnlineMigrateError,
         ):  # closed: the next beat tries again, the fence decides meanwhile
             connection.close()
+        else:
+            self._say(f"session 'lease' was lost ({self._why_away}); connected again")
+            self._why_away = ""
 
 
 def hold_shared(connection: Connection) -> None:
