@@ -173,6 +173,39 @@ def test_row_locks_that_were_had_are_no_work(database: str) -> None:
     assert took_s - change.lock_wait_s < 0.1, "what the pacer takes for work: twice the target at most"
 
 
+def test_work_before_the_first_look_is_no_lock_wait(database: str) -> None:
+    """A batch that works for longer than its target, and then waits for row locks, has not done nothing."""
+    make_table(database, 2_000)
+    busy = [psycopg.connect(database) for _ in range(10)]
+    try:
+        for n, holder in enumerate(busy):
+            holder.execute("SELECT FROM t WHERE id = %s FOR UPDATE", [100 * n + 50])
+        with workbench(database, "t", pace=Pace.model_construct(duty=1.0, batch_target=0.2)) as bench:
+            writer = Backfill(bench, table="t", column="c", value="1")._writer
+
+            def letting_go() -> None:
+                time.sleep(0.3)
+                for holder in busy:
+                    time.sleep(0.03)
+                    holder.rollback()
+
+            with writer.lock_waits:
+                thread = threading.Thread(target=letting_go)
+                thread.start()
+                began = time.monotonic()
+                change = writer.change(sql.SQL("id <= 1000 AND (SELECT pg_sleep(0.3)) IS NOT NULL"))
+                took_s = time.monotonic() - began
+                bench.work.rollback()
+                thread.join()
+        assert not change.skipped_locked
+    finally:
+        for holder in busy:
+            holder.close()
+    assert took_s > 0.5
+    assert change.lock_wait_s > 0.1
+    assert took_s - change.lock_wait_s > 0.19, "at least what a batch usually takes"
+
+
 def test_a_long_batch_that_waits_for_nobody_is_work(database: str) -> None:
     """A slow disk or a slow trigger is no lock: such a batch is felt, and the next is smaller."""
     make_table(

@@ -158,7 +158,7 @@ class Writer:
                     took_s = clock.monotonic() - tried_at
                     if skip_locked:
                         self._free_s = took_s
-                    waited_s = tried_at - began + took_s * self.lock_waits.share
+                    waited_s = tried_at - began + self.lock_waits.waited_s
                     return Change(rows=count, wal_bytes=wal, lock_wait_s=waited_s, skipped_locked=skip_locked)
                 self._wait_outside(began + self._bench.locks.lock_wait, waiting)
 

@@ -31,8 +31,10 @@ class LockWaits:
         self._pid = bench.work.info.backend_pid
         self._over = threading.Event()
         self._since: float | None = None
-        self._work_s = 0.0
+        self._work_s = self._usual_s = 0.0
         self._looks = self._waits = 0
+        self.waited_s = 0.0
+        """of the last statement, as far as looks have shown; 0 where it was over soon"""
 
     def __enter__(self) -> Self:
         self._over = threading.Event()
@@ -44,26 +46,27 @@ class LockWaits:
 
     @contextmanager
     def of_statement(self) -> Iterator[None]:
-        """A statement begins, and is over with the block; :meth:`share` then speaks of it."""
+        """A statement begins, and is over with the block; :attr:`waited_s` then speaks of it.
+
+        Nobody looked while it took no longer than usual: that much is work, or each batch that waits would seem a light one.
+        """
         self._looks = self._waits = 0
+        self._usual_s = max(self._bench.pace.batch_target, self._work_s)
         began = self._since = self._bench.clock.monotonic()
         try:
             yield
         finally:
             self._since = None
-        self._work_s = (self._bench.clock.monotonic() - began) * (1 - self.share)
-
-    @property
-    def share(self) -> float:
-        """0…1 of the last statement's time, as far as looks have shown; 0 where it was over soon."""
-        return self._waits / self._looks if self._looks else 0.0
+        took_s = self._bench.clock.monotonic() - began
+        share = self._waits / self._looks if self._looks else 0.0
+        self.waited_s = min(took_s * share, max(took_s - self._usual_s, 0.0))
+        self._work_s = took_s * (1 - share)  # if too little, the next is looked at earlier
 
     def _look_until(self, over: threading.Event) -> None:
         clock = self._bench.clock
         while not over.wait(LOOK_EVERY_S):
             since = self._since
-            usual_s = max(self._bench.pace.batch_target, self._work_s)
-            if since is None or clock.monotonic() - since < LOOK_FROM * usual_s:
+            if since is None or clock.monotonic() - since < LOOK_FROM * self._usual_s:
                 continue
             try:
                 row = self._bench.watch.execute(_IS_WAITING, [self._pid]).fetchone()
