@@ -6,7 +6,7 @@ import platform
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from time import monotonic
 
@@ -21,6 +21,10 @@ from online_migrate.postgres.connection import Connection, Connector
 
 STALE = "UPDATE online_migrate.heartbeat SET beat_at = clock_timestamp() - interval '2 min'"
 
+END_ITS_SESSION = """
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+ WHERE application_name LIKE '%% lease' AND datname = current_database()"""
+
 
 class Leases:
     """Makes leases that are let go with the test."""
@@ -29,9 +33,8 @@ class Leases:
         self._connector = connector
         self._stack = stack
 
-    def new(self, signal: Signal | None = None, said: list[str] | None = None) -> Lease:
-        told: list[str] = [] if said is None else said
-        lease = Lease(self._connector, SystemClock(), signal or Signal(), "shop", say=told.append)
+    def new(self, signal: Signal | None = None, say: Callable[[str], None] = lambda _: None) -> Lease:
+        lease = Lease(self._connector, SystemClock(), signal or Signal(), "shop", say=say)
         self._stack.callback(lease.release)
         return lease
 
@@ -119,12 +122,9 @@ def test_a_start_does_not_end_another_that_is_just_taking_the_lease(
 def test_the_heartbeat_s_session_is_told_once_it_was_lost(leases: Leases, connection: Connection) -> None:
     """Ended by an operator, or by the network: which it was, and what was said, when it is back."""
     said: list[str] = []
-    lease = leases.new(said=said)
+    lease = leases.new(say=said.append)
     lease.acquire()
-    connection.execute(
-        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-        " WHERE application_name LIKE '%% lease' AND datname = current_database()"
-    )
+    connection.execute(END_ITS_SESSION)
     until = monotonic() + 10
     while not said and monotonic() < until:
         connection.execute("SELECT pg_sleep(0.05)")
@@ -132,6 +132,28 @@ def test_the_heartbeat_s_session_is_told_once_it_was_lost(leases: Leases, connec
     assert text.startswith("session 'lease' was lost (terminating connection due to administrator command")
     assert text.endswith("; connected again")
     assert lease.lost == ""
+
+
+def test_a_terminal_that_is_stopped_does_not_keep_the_beat(leases: Leases, connection: Connection) -> None:
+    """Whoever tells something there waits; the heartbeat goes on, so that nobody takes the lease over."""
+    told, goes_on = threading.Event(), threading.Event()
+
+    def say(_: str) -> None:
+        told.set()
+        goes_on.wait()
+
+    leases.new(say=say).acquire()
+    connection.execute(END_ITS_SESSION)
+    try:
+        assert told.wait(10)
+        beats: set[object] = set()
+        until = monotonic() + 3
+        while len(beats) < 2 and monotonic() < until:
+            beats.add(connection.execute("SELECT beat_at FROM online_migrate.heartbeat").fetchone())
+            connection.execute("SELECT pg_sleep(0.05)")
+        assert len(beats) == 2
+    finally:
+        goes_on.set()
 
 
 def cut_off(lease: Lease) -> None:

@@ -261,8 +261,12 @@ class Lease:
         ):  # closed: the next beat tries again, the fence decides meanwhile
             connection.close()
         else:
-            self._say(f"session 'lease' was lost ({self._why_away}); connected again")
+            self._tell(f"session 'lease' was lost ({self._why_away}); connected again")
             self._why_away = ""
+
+    def _tell(self, text: str) -> None:
+        """From a thread of its own: a terminal that is stopped keeps whoever tells something, and must not keep the beat."""
+        threading.Thread(target=self._say, args=[text], name="heartbeat's news", daemon=True).start()
 
 
 def hold_shared(connection: Connection) -> None:
