@@ -20,7 +20,7 @@ from online_migrate.errors import Interrupted, LockNotHad, OnlineMigrateError, U
 from online_migrate.events import BlockersSeen, LongStatement, StopAsked, WaitEnded, WaitGoesOn, WaitStarted
 from online_migrate.postgres.blockers import Blocker, describe_blockers, read_sessions
 from online_migrate.postgres.connection import Connection, Sql
-from online_migrate.postgres.lock_window import TELL_EVERY_S
+from online_migrate.postgres.lock_window import TELL_CHANGED_S, TELL_EVERY_S
 from online_migrate.postgres.locks import LockNeed
 from online_migrate.postgres.observed_locks import read_held, surplus
 from online_migrate.postgres.snapshots import SnapshotHolder, read_snapshot_holders
@@ -226,7 +226,7 @@ class _Watcher:
             self.emit(StopAsked, reason=signal.reason)
 
     def _tell_wait(self, who: frozenset[str], reason: str, elapsed_s: float) -> None:
-        """Told once somebody was in the way at two looks in a row; again when it is another, and every 10 s."""
+        """Told once somebody was in the way at two looks in a row; again a second later when it is another, and every 10 s."""
         was_in_the_way, self._was_in_the_way = self._was_in_the_way, bool(who)
         if not who:
             self._end_wait(elapsed_s)
@@ -234,7 +234,7 @@ class _Watcher:
             self._waits_since, self._told_at, self._told = elapsed_s, elapsed_s, who
             self.emit(WaitStarted, kind="blocker", reason=reason)
         elif self._waits_since is not None and (
-            who != self._told or elapsed_s - self._told_at >= TELL_EVERY_S
+            elapsed_s - self._told_at >= (TELL_EVERY_S if who == self._told else TELL_CHANGED_S)
         ):
             self._told_at, self._told = elapsed_s, who
             self.emit(WaitGoesOn, kind="blocker", reason=reason, seconds=elapsed_s - self._waits_since)
