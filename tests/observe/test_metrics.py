@@ -305,32 +305,55 @@ def test_getting_on_is_told_from_being_busy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("phase", "waits_for", "gets_on"),
+    ("phase", "waits_for", "seconds", "gets_on"),
     [
-        ("", (), True),
-        ("proving", (), True),
-        ("", ("pid 7",), False),
-        ("waiting for old snapshots", (), False),
+        ("", (), 3_000, True),
+        ("proving", (), 3_000, True),
+        ("proving", (), 4_000, False),
+        ("", ("pid 7",), 1, False),
+        ("waiting for old snapshots", (), 1, False),
     ],
 )
 def test_a_read_of_which_the_server_says_no_share_gets_on(
-    phase: str, waits_for: tuple[str, ...], gets_on: bool
+    phase: str, waits_for: tuple[str, ...], seconds: float, gets_on: bool
 ) -> None:
-    """A VALIDATE or a proof of a large table takes its time: nobody is woken, and no share of 0 % is drawn."""
+    """A VALIDATE or a proof of a large table takes its time: nobody is woken within an hour, and no share of 0 % is drawn."""
     times = iter(range(100, 200))
     place: Any = {"stage": "constraints", "step": "set_not_null", "table": "users"}
     sink = sink_of([STARTED], now=lambda: float(next(times)))
     read = e.LongStatement(
-        **place, statement="…", phase=phase, share_done=None, seconds=1, waits_for=waits_for
+        **place, statement="…", phase=phase, share_done=None, seconds=seconds, waits_for=waits_for
     )
     sink.emit(read)
     first = value(sink, "progress_time_seconds")
     sink.emit(read)
     assert (value(sink, "progress_time_seconds") != first) == gets_on
     assert value(sink, "long_statement_done_ratio", **place) is None
-    assert value(sink, "long_statement_seconds", **place) == 1
+    assert value(sink, "long_statement_seconds", **place) == seconds
     sink.emit(e.LateRows(**place, rows=1, more=False))
     assert value(sink, "long_statement_seconds", **place) is None
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        started(),
+        batch(),
+        e.WaitStarted(stage="fill", step="backfill bot_id", table="users", kind="coverage", reason="quiet"),
+    ],
+    ids=lambda event: event.name,
+)
+def test_a_read_that_is_over_is_shown_no_more(then: e.Event) -> None:
+    """A proof before the pass, or a VACUUM within it, does not stand there until the step is done."""
+    place: Any = {"stage": then.stage, "step": then.step, "table": then.table}
+    sink = sink_of(
+        [STARTED, e.LongStatement(**place, statement="…", phase="proving", share_done=None, seconds=60)]
+    )
+    assert value(sink, "long_statement_seconds", **place) == 60
+    assert value(sink, "long_statement_phase_info", **place, phase="proving") == 1
+    sink.emit(then)
+    assert value(sink, "long_statement_seconds", **place) is None
+    assert value(sink, "long_statement_phase_info", **place, phase="proving") is None
 
 
 def test_late_rows_count_against_coverage_only_after_the_backfill() -> None:

@@ -33,7 +33,8 @@ class LockMeter:
             e.BlockersSeen: self._blockers_seen,
             e.WaitEnded: self._wait_ended,
             e.LongStatement: self._long_statement,
-            e.LateRows: self._long_over,
+            **dict.fromkeys((e.LateRows, e.BackfillStarted, e.BatchDone), self._long_over),
+            **dict.fromkeys((e.WaitStarted, e.WaitGoesOn), self._wait_told),
         }
 
     def update(self, snapshot: Snapshot) -> None:
@@ -49,7 +50,7 @@ class LockMeter:
         self._long_over(event)
 
     def _long_over(self, event: e.Event) -> None:
-        """Also before its step is: a proof that found rows."""
+        """Also before its step is: a proof that found rows, or the pass that a proof or a VACUUM was followed by."""
         self._m.long_share.set(table_of(event), None)
         self._m.long_seconds.set(table_of(event), None)
         self._m.long_phase.hide(table_of(event))
@@ -74,6 +75,11 @@ class LockMeter:
 
     def _blockers_seen(self, event: e.BlockersSeen) -> None:
         self._see(event, event.blockers)
+
+    def _wait_told(self, event: e.WaitStarted | e.WaitGoesOn) -> None:
+        """Of the ``quiet`` after a proof that was clean."""
+        if event.kind == "coverage":
+            self._long_over(event)
 
     def _wait_ended(self, event: e.WaitEnded) -> None:
         if event.kind == "blocker":

@@ -12,6 +12,9 @@ from online_migrate.observe.views import Snapshot
 
 LEASE_LOST = 6
 """the exit code"""
+READ_GETS_ON_S = 3600.0
+"""how long a statement that has no share is taken to get on: time enough to read a terabyte from a fast disk, and one that
+storage hangs, or whose query never ends, looks no other"""
 
 
 class RunMeter:
@@ -132,11 +135,12 @@ class RunMeter:
     def _long_statement(self, event: e.LongStatement) -> None:
         """A build that stands still at its share, or waits for an old transaction, gets on no more.
 
-        Of a VALIDATE or a proof the server says no share: that it reads, and waits for nobody, is all there is.
+        Of a VALIDATE or a proof the server says no share: that it reads, and waits for nobody, is all there is, and is
+        believed for :data:`READ_GETS_ON_S`.
         """
         seen = (event.phase, event.share_done)
         reads = event.share_done is None and not event.waits_for and not event.phase.startswith("waiting")
-        if reads or self._shares.get(table_of(event)) != seen:
+        if (reads and event.seconds < READ_GETS_ON_S) or self._shares.get(table_of(event)) != seen:
             self._shares[table_of(event)] = seen
             self._got_on(event)
 
