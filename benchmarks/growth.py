@@ -339,8 +339,10 @@ def main(arguments: list[str] | None = None) -> None:
     }
     results += [*peers, *roomy]
     few = [r.what for r in results if r.rows > rows and r.batches and r.autoanalyzes < AUTOANALYZES]
+    roomy_text = ", ".join(f"{name} = {value}" for name, value in ROOMY.items())
+    ratios_text = ", ".join(f"{what} {ratio:.2f} ×" for what, ratio in ratios.items())
     summary = (
-        f"Roomy is a server with {', '.join(f'{n} = {v}' for n, v in ROOMY.items())}. Time per row at {large:,} rows, of that at {rows:,}: {', '.join(f'{what} {ratio:.2f} ×' for what, ratio in ratios.items())}."
+        f"Roomy is a server with {roomy_text}. Time per row at {large:,} rows, of that at {rows:,}: {ratios_text}."
         f" Resume to the first commit took {resume_s:.2f} s. The default pace held {hold_s:.2f} s after a standby's replay was paused"
         f" (limit {STANDBY_LAG // 1024**2} MiB), and went on by itself {back_s:.2f} s after the standby was back below it."
         + (f" Fewer than {AUTOANALYZES} autoanalyzes were met by: {', '.join(few)}." if few else "")

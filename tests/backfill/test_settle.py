@@ -9,15 +9,19 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from benchmarks.workbench import Heard, workbench
+from online_migrate.backfill import batch
 from online_migrate.backfill.batch import Change
+from online_migrate.backfill.bench import Target
+from online_migrate.backfill.rows import Few, late_rows_statement, read_late_rows
 from online_migrate.backfill.worker import _NO_WALK, Backfill
 from online_migrate.errors import VerificationFailed
 from online_migrate.events import Event, LateRows, WaitEnded, WaitGoesOn, WaitStarted
 from online_migrate.plan.model import Pace
 from online_migrate.postgres import long_statement
-from tests.backfill.tables import ask, do, make_table
+from tests.backfill.tables import ask, do, make_table, table_info
 
 HOT = "UPDATE t SET v = v + 1 WHERE id <= 10"
 
@@ -128,6 +132,47 @@ def test_a_row_that_was_ours_and_stays_empty_is_blamed(database: str) -> None:
         holder.execute("SELECT FROM t WHERE id = 1 FOR UPDATE")
         with pytest.raises(VerificationFailed, match=r"1 rows cannot be given c, e\.g\. id = 2:"):
             Backfill(bench, table="t", column="c", value="(user_id::int)").run()
+
+
+def test_a_row_that_comes_beside_locked_ones_of_a_composite_key_is_not_blamed(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A condition on (1, 1) and (2, 2), each column by itself, names (1, 2), too, which the application has just written."""
+    make_table(
+        database, 2, more="ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (id, v); UPDATE t SET v = id"
+    )
+    looks: list[Few | None] = []
+
+    def look(target: Target, among: Few | None = None) -> sql.Composed:
+        looks.append(among)
+        if len(looks) == 2:
+            do(database, "INSERT INTO t (id, v, c) VALUES (1, 2, NULL)")
+        return late_rows_statement(target, among)
+
+    monkeypatch.setattr(batch, "late_rows_statement", look)
+    with workbench(database, "t") as bench:
+        writer = batch.Writer(bench, Target(table=table_info(bench.work), column="c", value="7"))
+        free, refused = writer.try_free(read_late_rows(bench.work, writer.target, 10))
+    assert len(looks) == 2
+    assert set(free.names) == {("1", "1"), ("2", "2")}
+    assert not refused
+
+
+def test_a_row_without_a_key_that_is_gone_costs_no_walk(database: str) -> None:
+    """It was late, and is deleted before we come to it: one more proof is enough."""
+    make_table(database, 500, more="ALTER TABLE t DROP CONSTRAINT t_pkey; UPDATE t SET c = 1 WHERE id <> 77")
+    heard = Heard()
+    with psycopg.connect(database) as holder:
+        holder.execute("SELECT FROM t WHERE id = 77 FOR UPDATE")  # so that the pass leaves it
+
+        def remove() -> None:
+            holder.rollback()
+            do(database, "DELETE FROM t WHERE id = 77")
+
+        with workbench(database, "t", emit=moving(heard, remove)) as bench:
+            assert Backfill(bench, table="t", column="c", value="1").run() == 0
+    names = [e.name for e in heard.events]
+    assert "batch_done" not in names[names.index("late_rows") :]
 
 
 def test_many_rows_that_cannot_be_given_a_value_are_blamed_at_once(database: str) -> None:

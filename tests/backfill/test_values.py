@@ -8,9 +8,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from online_migrate.backfill.traps import look_for_rows
 from online_migrate.backfill.values import FromParent, SqlValue, value_sql
 from online_migrate.errors import PlanError, PreflightFailed
 from online_migrate.operations.base import Severity
+from online_migrate.postgres.connection import Connector
 from tests.backfill.plans import findings_of, plan_of, run_plan
 from tests.backfill.tables import ask, do
 
@@ -180,6 +182,22 @@ def test_a_value_that_cannot_be_is_found_at_check(bound: str, value: str, code: 
     found = findings_of(bound, f"backfill: {{table: uses, column: c, value: {value}}}")
     assert found[code].severity is Severity.STOP
     assert ask(bound, "SELECT count(*) FROM uses") == 3_000
+
+
+def test_what_stands_in_a_row_stands_in_no_finding(bound: str) -> None:
+    """Findings go to the journal and to the report; the server's own words quote the row."""
+    do(bound, "ALTER TABLE uses ADD mail text DEFAULT 'ann@example.org'")
+    found = findings_of(bound, "backfill: {table: uses, column: c, value: {sql: 'mail::integer'}}")
+    assert found["value_fails"].fact.endswith(
+        "a row's value cannot be derived: InvalidTextRepresentation (22P02)"
+    )
+
+
+def test_a_look_for_rows_is_one_statement(bound: str) -> None:
+    """Whatever an expression of the plan holds, nothing leaves the transaction that may write nothing."""
+    both = sql.Composed([sql.SQL("SELECT '(0,1)'; "), sql.SQL("SELECT '(0,2)'")])
+    with Connector(dsn=bound).open("test") as connection, pytest.raises(psycopg.errors.SyntaxError):
+        look_for_rows(connection, both)
 
 
 def test_a_constant_that_the_column_cannot_take_is_found_at_check(bound: str) -> None:

@@ -465,6 +465,29 @@ def test_a_null_that_validate_found_begins_the_time_anew(quiet_site: Site) -> No
     assert site.state() is State.DONE
 
 
+def test_a_null_that_was_seen_counts_although_we_end_there(
+    quiet_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is written down before the check is taken away: a run that ends in between waits all the same when it goes on."""
+    site, moved_at = quiet_site, "SELECT moved_at FROM online_migrate.cursor"
+    before = site.one(moved_at)
+
+    class Forgetting(SetNotNull):
+        def _prove(self, context: Context, params: SetNotNullParams) -> None:
+            super()._prove(context, params)
+            site.sql(FORGET)
+
+    def end(*_: object, **__: object) -> None:
+        raise LeaseLost("ended")
+
+    monkeypatch.setattr(owed_check.OwedCheck, "take_away", end)
+    params = site.step().spec.params
+    assert isinstance(params, SetNotNullParams)
+    with pytest.raises(LeaseLost):
+        Forgetting().execute(site.context(), params)
+    assert site.one(moved_at) > before
+
+
 def test_the_check_waits_until_no_null_came_for_as_long_as_the_plan_says(quiet_site: Site) -> None:
     """Write coverage: a check would fail the writer that still forgets the column; its last NULL begins the time anew."""
     site = quiet_site

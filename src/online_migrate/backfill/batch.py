@@ -16,7 +16,7 @@ from psycopg import sql
 from online_migrate.backfill.bench import Bench, By, Target
 from online_migrate.backfill.chunks import Position
 from online_migrate.backfill.lock_waits import LockWaits
-from online_migrate.backfill.rows import Few, late_rows_statement, read_late_rows
+from online_migrate.backfill.rows import Few, late_rows_statement
 from online_migrate.backfill.waiting import Waiting
 from online_migrate.errors import LeaseLost, LockNotHad
 from online_migrate.journal.store import CursorRecord
@@ -191,7 +191,8 @@ class Writer:
     def try_free(self, late: Few) -> tuple[Few, Few]:
         """Lock those of the rows that are free, change them, and take it all back: (free, still without a value).
 
-        Nothing can come between lock and change: a row that has no value then cannot be given one.
+        Nothing can come between lock and change: a locked row that has no value then cannot be given one.  Of a composite key the
+        condition names more rows than the locked ones (:attr:`Few.condition`), which others may write meanwhile: those do not count.
         """
         work = self._bench.work
         try:
@@ -204,7 +205,8 @@ class Writer:
             refused = replace(free, names=())
             if free:
                 work.execute(self.target.update(free.condition))
-                refused = read_late_rows(work, self.target, len(free), among=free)
+                still = set(work.execute(late_rows_statement(self.target, among=free)).fetchall())
+                refused = replace(free, names=tuple(n for n in free.names if n in still))
         except psycopg.Error as error:
             self._roll_back_or_raise(error)  # behind a parent's lock: no row's fault
             return replace(late, names=()), replace(late, names=())

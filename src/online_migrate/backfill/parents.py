@@ -12,7 +12,7 @@ from psycopg import sql
 
 from online_migrate.backfill.bench import update_statement
 from online_migrate.backfill.rows import describe_rows
-from online_migrate.backfill.traps import Trap, limit_look, look_for_rows, read_right_traps, text_of
+from online_migrate.backfill.traps import Trap, kind_of, limit_look, look_for_rows, read_right_traps, text_of
 from online_migrate.backfill.values import FromParent, Join, SqlValue, parent_exists_sql, value_sql
 from online_migrate.postgres.catalog import Catalog, TableInfo
 from online_migrate.postgres.connection import Connection
@@ -323,7 +323,7 @@ def _too_large(
             limit_look(catalog.connection)
             catalog.connection.execute(look)
     except psycopg.errors.DataError as error:
-        fact = f"{table.name}: a row's value does not fit {column} {of_type}: {text_of(error)}"
+        fact = f"{table.name}: a row's value does not fit {column} {of_type}: {kind_of(error)}"
         yield _stop("value_fails", fact, "mend the row, or have the expression cut it to what fits")
     except psycopg.errors.QueryCanceled as error:
         fact, remedy = f"{begin} was not seen: {text_of(error)}", "look for such rows before"
@@ -355,7 +355,7 @@ def _underivable(
     except psycopg.Error as error:
         if trouble_of(error) is not Trouble.PROGRAM:
             raise
-        fact = f"{table.name}: a row's value cannot be derived: {text_of(error)}"
+        fact = f"{table.name}: a row's value cannot be derived: {kind_of(error)}"
         yield _stop("value_fails", fact, "mend the row, or have the expression pass it over")
         return
     if found:

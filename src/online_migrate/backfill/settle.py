@@ -5,6 +5,7 @@ Left are rows that were locked, that the application moved behind the pass, or t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ import psycopg
 from psycopg import sql
 
 from online_migrate.backfill.batch import Writer
-from online_migrate.backfill.bench import Bench, By
+from online_migrate.backfill.bench import Bench, By, Target
 from online_migrate.backfill.chunks import position_of
 from online_migrate.backfill.forecast import seconds_text
 from online_migrate.backfill.refused import find_refused_among, is_about_rows
@@ -38,6 +39,8 @@ TRIED_BEFORE_WALK = 50
 """of so many late rows, before the table is walked again: a row that cannot be given a value is met at once, not after hours"""
 ROW_LOCK_LOOK_S = 0.2
 """how often rows that others hold are tried again"""
+WRITERS_LOOK_S = 5.0
+"""between two looks at who writes the rows that come late"""
 QUIET_PROOFS = 4
 """proofs within the time in which no row without a value may be seen"""
 
@@ -71,7 +74,7 @@ class Settlement:
             return self._settle(cursor, waiting)
 
     def _settle(self, cursor: CursorRecord, waiting: Waiting) -> int:
-        clock, calls, seen = self.bench.clock, self._read_calls(), ""
+        clock, writers = self.bench.clock, _Writers(self.bench, self.writer.target)
         quiet_since = clock.monotonic() - self._read_quiet_s()
         rounds, fewest = 0, LATE_LIMIT
         while True:
@@ -79,11 +82,12 @@ class Settlement:
             asked_at = clock.monotonic()
             late = self.prove()
             if late:
+                waiting.end()
                 rounds += not rounds or len(late) >= fewest
                 fewest = min(fewest, len(late))
-                seen = self._describe(late, calls)
+                writers.note(late, at_once=rounds > LATE_ROUNDS)
                 if rounds > LATE_ROUNDS:
-                    raise self._keep_coming(len(late), seen)
+                    raise self._keep_coming(late, writers)
                 self.bench.ensure_going()
                 self.bench.emit(LateRows, rows=len(late), more=len(late) == LATE_LIMIT)
                 cursor = (
@@ -95,7 +99,7 @@ class Settlement:
                 return cursor.rows_done
             else:
                 rounds, fewest = 0, LATE_LIMIT
-                self._stay_quiet(left_s, seen, waiting)
+                self._stay_quiet(left_s, writers, waiting)
 
     def _read_quiet_s(self) -> float:
         """Seconds since a row was given its value, or since the pass ended, by the server's clock."""
@@ -106,10 +110,14 @@ class Settlement:
         ).fetchone()
         return 0.0 if row is None else max(float(row[0]), 0.0)
 
-    def _stay_quiet(self, left_s: float, seen: str, waiting: Waiting) -> None:
-        """Until the next proof; ``seen`` are the last rows that came without a value, and who may have written them."""
+    def _stay_quiet(self, left_s: float, writers: _Writers, waiting: Waiting) -> None:
+        """Until the next proof; the reason names no row, which would be a label of a metric: its key may be a person's."""
         bench, target = self.bench, self.writer.target
-        last = f"; the last were {seen}" if seen else ""
+        last = (
+            f"; at the last proof that was not clean {writers.rows} came{writers.text}"
+            if writers.rows
+            else ""
+        )
         waiting.tell(
             f"{target.table.full_name}: {seconds_text(left_s)} more in which no row without {target.column} may be written{last}"
         )
@@ -138,6 +146,8 @@ class Settlement:
 
     def _search(self, cursor: CursorRecord) -> CursorRecord:
         """Without a key, rows that have moved: by a walk; what moves faster than that, one by one."""
+        if not self.prove(1):  # they were deleted, or given their value by others
+            return cursor
         swept = self.sweep(cursor)
         return swept if swept.rows_done > cursor.rows_done else self._write(swept, sql.SQL("true"), By.SCAN)
 
@@ -195,21 +205,12 @@ class Settlement:
         bench.clock.wait(ROW_LOCK_LOOK_S, bench.signal)
         bench.ensure_going()
 
-    def _read_calls(self) -> Calls:
-        return read_calls(self.bench.watch, self.writer.target.table.name)
-
-    def _describe(self, late: Few, calls: Calls) -> str:
-        """Which rows, and who may have written them: the statements that ran since ``calls``."""
-        target = self.writer.target
-        texts = statements_since(calls, self._read_calls(), target.column)
-        seen = f"; statements that wrote {target.table.name} meanwhile: " + "; ".join(texts) if texts else ""
-        return f"e.g. {late}{seen}"
-
-    def _keep_coming(self, rows: int, seen: str) -> VerificationFailed:
+    def _keep_coming(self, late: Few, writers: _Writers) -> VerificationFailed:
         target = self.writer.target
         column = target.column
         return VerificationFailed(
-            f"{target.table.full_name}: rows without {column} keep coming, after {LATE_ROUNDS} sweeps {rows} are left, {seen}",
+            f"{target.table.full_name}: rows without {column} keep coming, after {LATE_ROUNDS} sweeps {len(late)} are left,"
+            f" e.g. {late}{writers.text}",
             remedy=(
                 f"find the statement that writes NULL into {column} explicitly (the default covers those that leave it out),"
                 " then run the same command again"
@@ -224,3 +225,27 @@ class Settlement:
         target = self.writer.target
         table = Catalog(self.bench.work, self.bench.schema).table(target.table.name)
         return table is not None and table.columns[target.column].default is not None
+
+
+class _Writers:
+    """Who may have written the late rows: the statements that wrote the table since this was made."""
+
+    def __init__(self, bench: Bench, target: Target) -> None:
+        self._bench, self._target = bench, target
+        self._before, self._looked_at = self._read(), -math.inf
+        self.rows = ""
+        """how many the last proof found that was not clean"""
+        self.text = ""
+
+    def note(self, late: Few, *, at_once: bool = False) -> None:
+        """Late rows were found; pg_stat_statements, which may be large, is read every WRITERS_LOOK_S only."""
+        self.rows = f"{len(late)}{' or more' * (len(late) == LATE_LIMIT)}"
+        now = self._bench.clock.monotonic()
+        if at_once or now - self._looked_at >= WRITERS_LOOK_S:
+            self._looked_at = now
+            texts = statements_since(self._before, self._read(), self._target.column)
+            name = self._target.table.name
+            self.text = f"; statements that wrote {name} meanwhile: {'; '.join(texts)}" if texts else ""
+
+    def _read(self) -> Calls:
+        return read_calls(self._bench.watch, self._target.table.name)

@@ -17,6 +17,8 @@ from online_migrate.postgres.sqlstate import Trouble, trouble_of
 
 LOOK_TIMEOUT_MS = 5_000
 """a look for rows that break a check is given up after this; check says so then"""
+QUOTE_NOTHING = {"22001", "22003", "22012"}
+"""too long, out of range, division by zero: errors of data whose text holds nothing of the row"""
 
 _RIGHTS = {"SELECT": "read", "UPDATE": "update"}
 _WRITES = re.compile(
@@ -313,7 +315,7 @@ def _checks(
         except psycopg.Error as error:
             if trouble_of(error) is not Trouble.PROGRAM:
                 raise
-            fact = f"{table.name}: NOT VALID check {check.name} fails for an old row, and so does an UPDATE of it: {text_of(error)}"
+            fact = f"{table.name}: NOT VALID check {check.name} fails for an old row, and so does an UPDATE of it: {kind_of(error)}"
             yield Trap(level="stop", code="broken_check", fact=fact, remedy="mend the row, or drop the check")
             continue
         if found:
@@ -352,7 +354,8 @@ def look_for_rows(connection: Connection, query: sql.Composed) -> list[str]:
     """TIDs that a query finds; it may write nothing, and is given up (57014) after LOOK_TIMEOUT_MS."""
     with connection.transaction():
         limit_look(connection)
-        return [ctid for (ctid,) in connection.execute(query).fetchall()]
+        # binary: by the extended protocol, which takes one statement, whatever an expression of the plan holds
+        return [ctid for (ctid,) in connection.execute(query, binary=True).fetchall()]
 
 
 def limit_look(connection: Connection) -> None:
@@ -369,6 +372,17 @@ def text_of(error: psycopg.Error) -> str:
     if isinstance(error, psycopg.errors.QueryCanceled):
         return f"it takes longer than {LOOK_TIMEOUT_MS / 1000:g} s"
     return error.diag.message_primary or str(error)
+
+
+def kind_of(error: psycopg.Error) -> str:
+    """What the server says of a row, without what stands in the row: errors of data often quote it, as 22P02 does.
+
+    Source: PostgreSQL manual, appendix A "PostgreSQL Error Codes", class 22.
+    """
+    state = error.sqlstate or ""
+    if state.startswith("22") and state not in QUOTE_NOTHING:
+        return f"{type(error).__name__} ({state})"
+    return text_of(error)
 
 
 def _publications(connection: Connection, table: TableInfo) -> Iterator[Trap]:

@@ -176,16 +176,16 @@ class SetNotNull(Operation[SetNotNullParams]):
         for _ in range(ROUNDS):
             with owed.settled(context):
                 if owed.is_there(context) and self._nulls(context, params):
-                    owed.take_away(context)
                     self._keep_seen(context, params)
+                    owed.take_away(context)
                 if self._check(context.fresh_catalog(), context.place, params) is None:
                     self._prove(context, params)
                     run_window(context, [add])
                 try:
                     run_long(context, validate)
                 except psycopg.errors.CheckViolation:
-                    owed.take_away(context)
                     self._keep_seen(context, params)
+                    owed.take_away(context)
                     continue
             run_window(context, [set_, drop])
             return 0
