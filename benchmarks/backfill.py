@@ -31,8 +31,8 @@ from benchmarks.ground import (
     write_section,
 )
 from benchmarks.workbench import workbench
-from online_migrate.backfill.bench import Target
 from online_migrate.backfill.chunks import Position, next_slice
+from online_migrate.backfill.context import Target
 from online_migrate.backfill.strategy import decide_strategy
 from online_migrate.backfill.worker import Backfill
 from online_migrate.journal.store import ensure_schema
@@ -110,8 +110,8 @@ def keyset(size: int) -> Callable[[str], None]:
 
 def ours(dsn: str) -> None:
     """Interleaved (or in one stripe with vacuum rounds), unthrottled, with its proof at the end."""
-    with workbench(dsn, "t") as bench:
-        Backfill(bench, table="t", column="bot_id", value="1").run()
+    with workbench(dsn, "t") as context:
+        Backfill(context, table="t", column="bot_id", value="1").run()
 
 
 def statements_alone(dsn: str) -> None:

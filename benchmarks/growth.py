@@ -128,8 +128,8 @@ class Ears:
 def run_alone(dsn: str) -> tuple[float, Heard]:
     """The backfill of ``t`` by itself; seconds, and what it told."""
     heard, began = Heard(), time.perf_counter()
-    with workbench(dsn, "t", emit=heard.emit) as bench:
-        Backfill(bench, table="t", column="bot_id", value="1").run()
+    with workbench(dsn, "t", emit=heard.emit) as context:
+        Backfill(context, table="t", column="bot_id", value="1").run()
     return time.perf_counter() - began, heard
 
 
@@ -216,10 +216,10 @@ def measure_hold(rows: int = 200_000) -> tuple[float, float]:
     def work(dsn: str) -> None:
         hold_when = HoldWhen.model_construct(standby_lag=STANDBY_LAG)
         with (
-            workbench(dsn, "t", pace=Pace(), hold_when=hold_when, emit=heard.emit, signal=signal) as bench,
+            workbench(dsn, "t", pace=Pace(), hold_when=hold_when, emit=heard.emit, signal=signal) as context,
             suppress(Interrupted),
         ):
-            Backfill(bench, table="t", column="bot_id", value="1").run()
+            Backfill(context, table="t", column="bot_id", value="1").run()
 
     def number_of(name: str) -> int:
         return len(heard.of(name))
@@ -258,8 +258,8 @@ def measure_resume(made: Server, template: str) -> float:
                 signal.stop("half way")
 
         try:
-            with workbench(dsn, "t", begun=begun, emit=stop_half_way, signal=signal) as bench:
-                Backfill(bench, table="t", column="bot_id", value="1").run()
+            with workbench(dsn, "t", begun=begun, emit=stop_half_way, signal=signal) as context:
+                Backfill(context, table="t", column="bot_id", value="1").run()
         except Interrupted:
             pass
         began, first = time.perf_counter(), Signal()
@@ -271,8 +271,8 @@ def measure_resume(made: Server, template: str) -> float:
                 first.stop("measured")
 
         try:
-            with workbench(dsn, "t", begun=begun, emit=stop_at_once, signal=first) as bench:
-                Backfill(bench, table="t", column="bot_id", value="1").run()
+            with workbench(dsn, "t", begun=begun, emit=stop_at_once, signal=first) as context:
+                Backfill(context, table="t", column="bot_id", value="1").run()
         except Interrupted:
             pass
         return took[0]

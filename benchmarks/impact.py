@@ -137,8 +137,8 @@ def ours(dsn: str, signal: Signal) -> int:
             break
         heard = Heard()
         try:
-            with workbench(dsn, "t", pace=Pace(), signal=signal, emit=heard.emit) as bench:
-                Backfill(bench, table="t", column=f"c{number}", value="1").run()
+            with workbench(dsn, "t", pace=Pace(), signal=signal, emit=heard.emit) as context:
+                Backfill(context, table="t", column=f"c{number}", value="1").run()
         except Interrupted:
             pass
         rows += sum(e.rows for e in heard.of("batch_done"))

@@ -22,7 +22,7 @@ PLAN = """
 plan: bench
 secrets: {}
 stages:
-  - {stage: tables, steps: [create_tables: bench.sql]}
+  - {stage: tables, steps: [create_tables: context.sql]}
   - {stage: add_column, steps: [add_column: {table: t, column: bot_id, type: integer, new_rows: 1}]}
   - {stage: backfill, steps: [backfill: {table: t, column: bot_id, value: 1}]}
   - {stage: index, steps: [create_index: {table: t, name: idx_t_bot_id, columns: [bot_id]}]}
@@ -136,7 +136,7 @@ def read_windows(dsn: str, stage: str | None = None) -> list[tuple[float, float]
     with psycopg.connect(dsn, autocommit=True) as connection:
         rows = connection.execute(
             "SELECT coalesce((fields ->> 'waited_s')::float8, 0), (fields ->> 'held_s')::float8 FROM online_migrate.history"
-            " WHERE event IN ('lock_held', 'lock_given_way') AND (%(stage)s::text IS NULL OR stage = %(stage)s)",
+            " WHERE event IN ('lock_held', 'lock_attempt_failed') AND (%(stage)s::text IS NULL OR stage = %(stage)s)",
             {"stage": stage},
         ).fetchall()
     return [(waited, -1.0 if held is None else held) for waited, held in rows]

@@ -26,7 +26,8 @@ from online_migrate.cli.run import Wiring, run_plan
 from online_migrate.demo.shop import create_shop
 from online_migrate.demo.show import find_plan
 from online_migrate.engine.runner import Options
-from online_migrate.observe import metrics, watch, web
+from online_migrate.observe import watch, web
+from online_migrate.observe.prometheus import sink as metrics
 from online_migrate.postgres.server import start_server
 
 SCRAPE_S, POLL_S = 15, 2

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
-from online_migrate.backfill.bench import Bench, Key
+from online_migrate.backfill.context import BackfillContext, Key
 from online_migrate.clock import Clock, Signal, SystemClock
 from online_migrate.events import Event
 from online_migrate.journal.lease import hold_shared
@@ -72,7 +72,7 @@ def workbench(  # noqa: PLR0913  # each is a seam that a test replaces
     emit: Callable[..., None] = lambda *_, **__: None,
     clock: Clock | None = None,
     signal: Signal | None = None,
-) -> Iterator[Bench]:
+) -> Iterator[BackfillContext]:
     """Open the sessions of a runner; ``begun`` continues a run that :func:`begin_journal` has made."""
     connector = Connector(dsn=dsn)
     journal, work, watch = (connector.open(purpose) for purpose in ("journal", "work", "watch"))
@@ -80,7 +80,7 @@ def workbench(  # noqa: PLR0913  # each is a seam that a test replaces
         run_id, fence = begun or begin_journal(journal, [table])
         for connection in (journal, work, watch):
             hold_shared(connection)
-        yield Bench(
+        yield BackfillContext(
             work=work,
             watch=watch,
             journal=Journal(journal, fence),

@@ -7,7 +7,7 @@ from typing import Final
 from grafana.night import HALF, Panels
 from grafana.panels import Spec, bars, time_series
 from grafana.queries import PLAN_TABLE, last, metric, rate
-from online_migrate.observe.readings import EVERY_S
+from online_migrate.observe.prometheus.readings import EVERY_S
 
 EXPORTER: Final = (
     "From postgres_exporter, of the server and the database that are chosen above; empty without."

@@ -19,7 +19,7 @@ from grafana_foundation_sdk.models import common, prometheus
 from grafana_foundation_sdk.models import dashboard as model
 
 from grafana.runbook import entry_url
-from online_migrate.observe.metrics import STATES
+from online_migrate.observe.prometheus.sink import STATES
 
 DATASOURCE: Final = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
 WIDTH: Final = 24

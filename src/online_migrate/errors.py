@@ -8,7 +8,7 @@
     │   └── SecretMissing             2   a secret of the plan is not set (its name, never a value)
     ├── PreflightFailed               3   findings that stop the run; nothing was run
     │   └── Conflict                  3   something of that name is there with another definition
-    ├── LockNotHad                    4   a lock window gave way for the last time; blockers named
+    ├── LockNotAcquired                    4   a lock window gave way for the last time; blockers named
     ├── VerificationFailed            5   the rows or the catalog are not what the step promises
     ├── LeaseLost                     6   another runner holds, or took over, the lease
     ├── JournalVersion                7   the journal in the database is of another version
@@ -100,7 +100,7 @@ class Conflict(PreflightFailed):
     """An object of the plan's name is there with another definition."""
 
 
-class LockNotHad(OnlineMigrateError):
+class LockNotAcquired(OnlineMigrateError):
     """A lock was not had within its bounds; nothing was changed, the run can be resumed."""
 
     exit_code = 4

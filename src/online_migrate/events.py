@@ -153,7 +153,7 @@ class WaitStarted(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WaitGoesOn(Event):
+class WaitContinues(Event):
     """We still hold back; ``reason`` is as it is now, since who is in the way may have changed."""
 
     kind: str
@@ -187,7 +187,7 @@ class BlockersSeen(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LockGivenWay(Event):
+class LockAttemptFailed(Event):
     """A strong lock was asked for and not had in time; all was rolled back."""
 
     relation: str

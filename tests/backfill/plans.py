@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from online_migrate.clock import Signal, SystemClock
-from online_migrate.engine.check import check
+from online_migrate.engine.check.plan import check
 from online_migrate.engine.explain import explain
 from online_migrate.engine.runner import Runner
 from online_migrate.engine.secrets import Secrets
 from online_migrate.engine.survey import survey
 from online_migrate.events import Event
-from online_migrate.operations.base import Finding
+from online_migrate.findings import (
+    Finding,
+)
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.load import load
 from online_migrate.plan.model import Plan

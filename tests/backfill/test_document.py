@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.workbench import workbench
-from online_migrate.backfill import batch, settle, strategy, telling, worker
-from online_migrate.backfill.bench import Target
+from online_migrate.backfill import batch, progress, strategy, sweep, worker
+from online_migrate.backfill.context import Target
 from online_migrate.operations.backfill import Backfill, BackfillParams
 from online_migrate.plan.yaml_file import read_document
 from tests.backfill.tables import make_table, table_info
@@ -33,18 +33,18 @@ def test_its_numbers_are_the_code_s() -> None:
     assert f"(we use up to {strategy.MOST_STRIPES})" in TEXT
     assert f"of up to {strategy.SMALL_PAGES} pages" in TEXT
     assert f"lock_timeout = '{batch.ROW_LOCK_TIMEOUT}'" in TEXT
-    assert f"after {settle.LATE_ROUNDS} rounds" in TEXT
-    assert f"LIMIT {settle.LATE_LIMIT}" in TEXT
+    assert f"after {sweep.LATE_ROUNDS} rounds" in TEXT
+    assert f"LIMIT {sweep.LATE_LIMIT}" in TEXT
     assert f"every {worker.MEASURE_WAL_EVERY}th batch" in TEXT
-    assert f"every\n{telling.FORECAST_AGAIN_S / 60:.0f} minutes, a note" in TEXT
+    assert f"every\n{progress.FORECAST_AGAIN_S / 60:.0f} minutes, a note" in TEXT
 
 
 def test_the_batch_that_is_shown_is_the_one_that_runs(database: str) -> None:
     """Its settings, its fence, its UPDATE and its cursor, in this order."""
     make_table(database, 10)
-    with workbench(database, "t") as bench:
-        target = Target(table=table_info(bench.work), column="bot_id", value="1")
-        settings = batch.Writer(bench, target)._settings().as_string(None)
+    with workbench(database, "t") as context:
+        target = Target(table=table_info(context.work), column="bot_id", value="1")
+        settings = batch.Writer(context, target)._settings().as_string(None)
     shown = re.sub(r"\s+", " ", TEXT)
     assert settings.startswith("BEGIN; SET LOCAL lock_timeout = '50ms'; SET LOCAL synchronous_commit = off;")
     assert "BEGIN; SET LOCAL lock_timeout = '50ms'; SET LOCAL synchronous_commit = off;" in shown

@@ -129,10 +129,10 @@ def test_every_row_has_a_value_and_the_application_s_own_stay(
     value, more = SHAPES[shape]
     make_table(database, ROWS, more=f"{'CREATE INDEX ON t (c);' * indexed} {more}")
     pace = Pace.model_construct(duty=0.5, batch_target=0.02, min_rows=20, max_rows=rows)
-    with writers(database, seeds) as threads, workbench(database, "t", pace=pace) as bench:
+    with writers(database, seeds) as threads, workbench(database, "t", pace=pace) as context:
         rewriting = threading.Timer(0.1, do, [database, *["VACUUM FULL t"] * rewritten])
         rewriting.start()
-        done = Backfill(bench, table="t", column="c", value=value).run()
+        done = Backfill(context, table="t", column="c", value=value).run()
         rewriting.join()
     assert [t.error for t in threads] == [None] * len(threads)
     assert all(t.transactions for t in threads)
@@ -147,11 +147,11 @@ def test_a_row_is_counted_once_although_it_was_tried_twice(database: str) -> Non
     """A batch that gave way to a lock was rolled back: its rows are counted by the second try only."""
     make_table(database, 3_000)
     pace = Pace.model_construct(duty=1.0, max_rows=100)
-    with psycopg.connect(database) as holder, workbench(database, "t", pace=pace) as bench:
+    with psycopg.connect(database) as holder, workbench(database, "t", pace=pace) as context:
         holder.execute("SELECT FROM t WHERE id IN (5, 500, 2500) FOR UPDATE")
         timer = threading.Timer(0.8, holder.rollback)
         timer.start()
-        assert Backfill(bench, table="t", column="c", value="1").run() == 3_000
+        assert Backfill(context, table="t", column="c", value="1").run() == 3_000
         timer.join()
     assert ask(database, "SELECT rows_done FROM online_migrate.cursor") == 3_000
 
@@ -159,9 +159,9 @@ def test_a_row_is_counted_once_although_it_was_tried_twice(database: str) -> Non
 def test_the_proof_counts_locked_rows(database: str) -> None:
     """SKIP LOCKED finds nothing while a locked NULL is there: the proof is a plain read in one snapshot."""
     make_table(database, 50, more="UPDATE t SET c = 1 WHERE id <> 7")
-    with psycopg.connect(database) as holder, workbench(database, "t") as bench:
+    with psycopg.connect(database) as holder, workbench(database, "t") as context:
         holder.execute("SELECT FROM t WHERE id = 7 FOR UPDATE")
-        assert len(Backfill(bench, table="t", column="c", value="1").prove()) == 1
+        assert len(Backfill(context, table="t", column="c", value="1").prove()) == 1
 
 
 def test_a_row_that_moves_behind_the_pass_is_swept_up(database: str) -> None:
@@ -170,8 +170,8 @@ def test_a_row_that_moves_behind_the_pass_is_swept_up(database: str) -> None:
     do(database, "DELETE FROM t WHERE id <= 500", "VACUUM t")
     pace = Pace.model_construct(duty=1.0, max_rows=100)
     heard = Heard()
-    with workbench(database, "t", pace=pace, emit=heard.emit) as bench:
-        work = Backfill(bench, table="t", column="c", value="1")
+    with workbench(database, "t", pace=pace, emit=heard.emit) as context:
+        work = Backfill(context, table="t", column="c", value="1")
         commit, calls = work._writer.commit, []
 
         def moving(*args: object) -> None:
@@ -193,12 +193,12 @@ def test_a_thousand_late_rows_are_swept_by_a_walk(database: str) -> None:
     with session(database) as connection:
         begun = begin_journal(connection, ["t"])
     pace = Pace.model_construct(duty=1.0, max_rows=300)
-    with workbench(database, "t", begun=begun, pace=pace, emit=heard.emit) as bench:
-        assert Backfill(bench, table="t", column="c", value="1").run() == 6_000
+    with workbench(database, "t", begun=begun, pace=pace, emit=heard.emit) as context:
+        assert Backfill(context, table="t", column="c", value="1").run() == 6_000
     do(database, "UPDATE t SET c = NULL WHERE id % 3 = 0")
     again = Heard()
-    with workbench(database, "t", begun=begun, pace=pace, emit=again.emit) as bench:
-        assert Backfill(bench, table="t", column="c", value="1").run() == 8_000
+    with workbench(database, "t", begun=begun, pace=pace, emit=again.emit) as context:
+        assert Backfill(context, table="t", column="c", value="1").run() == 8_000
     assert again.of("late_rows")[0].more
     assert len([e for e in again.of("batch_done") if e.rows > 300]) <= 1, "where pages become fuller"
     assert {e.share_done for e in again.of("batch_done")} == {1.0}
@@ -222,7 +222,7 @@ def test_nulls_that_keep_coming_end_the_run_with_their_rows_and_their_writer(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bounded rounds, then exit 5: rows by key, and the statement where pg_stat_statements is there."""
-    monkeypatch.setattr("online_migrate.backfill.settle.LATE_PAUSE_S", 0.0)
+    monkeypatch.setattr("online_migrate.backfill.sweep.LATE_PAUSE_S", 0.0)
     make_table(database, 200)
     has_statements = create_statements(database)
     heard = Heard()
@@ -233,10 +233,10 @@ def test_nulls_that_keep_coming_end_the_run_with_their_rows_and_their_writer(
             do(database, "INSERT INTO t (user_id, c) VALUES (1, NULL)")
 
     with (
-        workbench(database, "t", emit=emit) as bench,
+        workbench(database, "t", emit=emit) as context,
         pytest.raises(VerificationFailed, match="keep coming") as caught,
     ):
-        Backfill(bench, table="t", column="c", value="1").run()
+        Backfill(context, table="t", column="c", value="1").run()
     assert len(heard.of("late_rows")) == 30
     assert "e.g. id = " in caught.value.message
     assert "explicitly (the default covers those that leave it out)" in caught.value.remedy
@@ -249,8 +249,8 @@ def test_rows_without_a_default_keep_coming_for_some_time_before_they_are_said_t
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Proofs without progress are further and further apart; and it is said that each INSERT without the column writes NULL."""
-    monkeypatch.setattr("online_migrate.backfill.settle.LATE_ROUNDS", 5)
-    monkeypatch.setattr("online_migrate.backfill.settle.LATE_LONGEST_PAUSE_S", 0.12)
+    monkeypatch.setattr("online_migrate.backfill.sweep.LATE_ROUNDS", 5)
+    monkeypatch.setattr("online_migrate.backfill.sweep.LATE_LONGEST_PAUSE_S", 0.12)
     make_table(database, 200, more="ALTER TABLE t ALTER c DROP DEFAULT")
     at: list[float] = []
 
@@ -261,10 +261,10 @@ def test_rows_without_a_default_keep_coming_for_some_time_before_they_are_said_t
             do(database, "INSERT INTO t (user_id) VALUES (1)")
 
     with (
-        workbench(database, "t", emit=emit) as bench,
+        workbench(database, "t", emit=emit) as context,
         pytest.raises(VerificationFailed, match="keep coming, after 5 sweeps") as caught,
     ):
-        Backfill(bench, table="t", column="c", value="1").run()
+        Backfill(context, table="t", column="c", value="1").run()
     apart = [later - earlier for earlier, later in pairwise(at)]
     assert [seconds >= least for seconds, least in zip(apart, (0, 0.05, 0.1, 0.12), strict=True)] == [
         True
@@ -289,8 +289,8 @@ def test_what_breaks_the_quiet_is_told_while_it_is_waited_for(
 
     Not which rows: a reason is the label of a metric.  It ends where rows come: what is swept then is work, and no wait.
     """
-    monkeypatch.setattr("online_migrate.backfill.waiting.TELL_EVERY_S", 0.2)
-    monkeypatch.setattr("online_migrate.backfill.settle.WRITERS_LOOK_S", 0.0)
+    monkeypatch.setattr("online_migrate.waiting.REPORT_EVERY_S", 0.2)
+    monkeypatch.setattr("online_migrate.backfill.sweep.WRITERS_LOOK_S", 0.0)
     make_table(database, 200)
     has_statements = create_statements(database)
     heard = Heard()
@@ -298,11 +298,11 @@ def test_what_breaks_the_quiet_is_told_while_it_is_waited_for(
     writer.start()
     timer = threading.Timer(1.5, writer.over.set)
     timer.start()
-    with workbench(database, "t", emit=heard.emit) as bench:
-        Backfill(bench, table="t", column="c", value="1", quiet_s=0.8).run()
+    with workbench(database, "t", emit=heard.emit) as context:
+        Backfill(context, table="t", column="c", value="1", quiet_s=0.8).run()
     timer.join()
     writer.join()
-    told = [e.reason for name in ("wait_started", "wait_goes_on") for e in heard.of(name)]
+    told = [e.reason for name in ("wait_started", "wait_continues") for e in heard.of(name)]
     assert any("at the last proof that was not clean 1 came" in reason for reason in told)
     assert not any("id = " in reason for reason in told)
     assert has_statements == any("INSERT INTO t (user_id, c)" in reason for reason in told)
@@ -321,8 +321,8 @@ def test_write_coverage_is_waited_for(database: str) -> None:
     timer = threading.Timer(1.0, writer.over.set)
     timer.start()
     began = time.monotonic()
-    with workbench(database, "t", emit=heard.emit) as bench:
-        Backfill(bench, table="t", column="c", value="1", quiet_s=1.2).run()
+    with workbench(database, "t", emit=heard.emit) as context:
+        Backfill(context, table="t", column="c", value="1", quiet_s=1.2).run()
     timer.join()
     writer.join()
     assert time.monotonic() - began >= 1.9
@@ -334,8 +334,8 @@ def test_write_coverage_is_waited_for(database: str) -> None:
 def test_a_value_that_cannot_be_derived_is_named_not_waited_for(database: str) -> None:
     """A free row that stays NULL would be swept for ever: it is named by its key instead."""
     make_table(database, 200, more="UPDATE t SET user_id = NULL WHERE id = 42")
-    with workbench(database, "t") as bench, pytest.raises(VerificationFailed, match="id = 42"):
-        Backfill(bench, table="t", column="c", value="(user_id::int)").run()
+    with workbench(database, "t") as context, pytest.raises(VerificationFailed, match="id = 42"):
+        Backfill(context, table="t", column="c", value="(user_id::int)").run()
     assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 1
 
 
@@ -348,5 +348,5 @@ def test_a_trigger_that_takes_the_value_away_is_found(database: str) -> None:
                   IF old.id = 7 THEN new.c := NULL; END IF; RETURN new; END $$;
                 CREATE TRIGGER away BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION away()""",
     )
-    with workbench(database, "t") as bench, pytest.raises(VerificationFailed):
-        Backfill(bench, table="t", column="c", value="1").run()
+    with workbench(database, "t") as context, pytest.raises(VerificationFailed):
+        Backfill(context, table="t", column="c", value="1").run()

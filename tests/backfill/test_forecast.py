@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from benchmarks.workbench import Heard, workbench
-from online_migrate.backfill import telling
+from online_migrate.backfill import progress as telling
 from online_migrate.backfill.forecast import (
     KEPT_ROUNDS,
     ROUND_S,
@@ -212,8 +212,8 @@ def test_a_running_pass_says_what_is_left_and_is_right(
     do(database, "CHECKPOINT")
     with session(database) as watch:
         foretold = Foretold(watch)
-        with workbench(database, "t", pace=SLOW, emit=foretold.emit) as bench:
-            Backfill(bench, table="t", column="c", value="1").run()
+        with workbench(database, "t", pace=SLOW, emit=foretold.emit) as context:
+            Backfill(context, table="t", column="c", value="1").run()
             after = foretold.look()
     told = FORETOLD.fullmatch(foretold.notes[-1])
     assert told is not None, foretold.notes
@@ -232,8 +232,8 @@ def test_what_is_not_measured_yet_is_not_told(database: str, monkeypatch: pytest
     monkeypatch.setattr(telling, "FORECAST_AFTER_S", 0.0)
     make_table(database, 20_000)
     heard = Heard()
-    with workbench(database, "t", pace=SLOWER, emit=heard.emit) as bench:
-        Backfill(bench, table="t", column="c", value="1").run()
+    with workbench(database, "t", pace=SLOWER, emit=heard.emit) as context:
+        Backfill(context, table="t", column="c", value="1").run()
     (note,) = heard.of("note")
     assert note.message.endswith(
         " left, by the rate of the last half minute; WAL and growth n/a before two chunks were walked"

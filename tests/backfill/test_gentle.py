@@ -11,9 +11,9 @@ from psycopg import sql
 
 from benchmarks.workbench import Heard, begin_journal, workbench
 from online_migrate.backfill import batch
-from online_migrate.backfill.bench import By
 from online_migrate.backfill.chunks import Position, Slice
-from online_migrate.backfill.rows import Few
+from online_migrate.backfill.context import By
+from online_migrate.backfill.rows import RowSet
 from online_migrate.backfill.worker import Backfill
 from online_migrate.errors import LeaseLost
 from online_migrate.plan.model import Pace
@@ -28,8 +28,8 @@ def test_a_runner_that_stops_between_two_messages_keeps_no_row_lock(database: st
     make_table(database, 500)
     with session(database) as connection:
         begun = begin_journal(connection, ["t"])
-    with workbench(database, "t", pace=SMALL, begun=begun) as bench:
-        work = Backfill(bench, table="t", column="c", value="1")
+    with workbench(database, "t", pace=SMALL, begun=begun) as context:
+        work = Backfill(context, table="t", column="c", value="1")
         commit, waited = work._writer.commit, []
 
         def stopped(*args: object) -> None:
@@ -44,8 +44,8 @@ def test_a_runner_that_stops_between_two_messages_keeps_no_row_lock(database: st
     assert trouble_of(caught.value) is Trouble.LOST
     assert 0.5 < waited[0] < 5
     assert ask(database, "SELECT count(*) FROM t WHERE c = 1") == 0
-    with workbench(database, "t", pace=SMALL, begun=begun) as bench:
-        assert Backfill(bench, table="t", column="c", value="1").run() == 500
+    with workbench(database, "t", pace=SMALL, begun=begun) as context:
+        assert Backfill(context, table="t", column="c", value="1").run() == 500
 
 
 @pytest.mark.parametrize("sqlstate", ["25P03", "25P04"])
@@ -57,17 +57,17 @@ def test_the_server_s_bounds_of_a_transaction_are_losses(sqlstate: str) -> None:
 def test_a_batch_has_bounds_of_its_own(database: str) -> None:
     """Each is there in the transaction, the transaction's own from 17 on, and none outlives it."""
     make_table(database, 10)
-    with workbench(database, "t") as bench:
-        writer = Backfill(bench, table="t", column="c", value="1")._writer
-        bench.work.execute(writer._settings(waiting_s=1.0))
+    with workbench(database, "t") as context:
+        writer = Backfill(context, table="t", column="c", value="1")._writer
+        context.work.execute(writer._settings(waiting_s=1.0))
         names = ["lock_timeout", "idle_in_transaction_session_timeout", "statement_timeout"]
         wanted = ["50ms", "1s", "1s"]
-        if bench.work.info.server_version >= 170000:
+        if context.work.info.server_version >= 170000:
             names, wanted = [*names, "transaction_timeout"], [*wanted, "5min"]
-        shown = [bench.work.execute(f"SHOW {n}").fetchone() for n in names]
+        shown = [context.work.execute(f"SHOW {n}").fetchone() for n in names]
         assert [s[0] for s in shown if s] == wanted
-        bench.work.execute("ROLLBACK")
-        left = [bench.work.execute(f"SHOW {n}").fetchone() for n in names[1:]]
+        context.work.execute("ROLLBACK")
+        left = [context.work.execute(f"SHOW {n}").fetchone() for n in names[1:]]
         assert [s[0] for s in left if s] == ["1min", "0", "0"][: len(left)]
 
 
@@ -80,8 +80,8 @@ def test_a_batch_that_waits_again_and_again_takes_the_free_rows_instead(database
                 CREATE TRIGGER slow BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION slow()""",
     )
     heard = Heard()
-    with workbench(database, "t", emit=heard.emit) as bench:
-        assert Backfill(bench, table="t", column="c", value="1").run() == 30
+    with workbench(database, "t", emit=heard.emit) as context:
+        assert Backfill(context, table="t", column="c", value="1").run() == 30
     (done,) = heard.of("batch_done")
     assert done.skipped_locked
 
@@ -97,9 +97,9 @@ def test_a_trigger_finds_what_the_database_s_search_path_shows(database: str) ->
                 CREATE TRIGGER note AFTER UPDATE ON t FOR EACH ROW EXECUTE FUNCTION note()""",
     )
     do(database, f"ALTER DATABASE {name} SET search_path = app, public", "CREATE TABLE app.t (id bigint)")
-    with workbench(database, "t") as bench:
-        assert Backfill(bench, table="t", column="c", value="1").run() == 20
-        assert bench.work.execute("SHOW search_path").fetchone() == ('"public"',)
+    with workbench(database, "t") as context:
+        assert Backfill(context, table="t", column="c", value="1").run() == 20
+        assert context.work.execute("SHOW search_path").fetchone() == ('"public"',)
     assert ask(database, "SELECT count(*) FROM app.seen") == 20
 
 
@@ -115,8 +115,8 @@ def test_a_cancelled_commit_is_done_again(database: str, monkeypatch: pytest.Mon
                 END $$;
                 CREATE CONSTRAINT TRIGGER cut AFTER UPDATE ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION cut()""",
     )
-    with workbench(database, "t", pace=SMALL) as bench:
-        assert Backfill(bench, table="t", column="c", value="1").run() == 500
+    with workbench(database, "t", pace=SMALL) as context:
+        assert Backfill(context, table="t", column="c", value="1").run() == 500
     assert ask(database, "SELECT rows_done FROM online_migrate.cursor") == 500
     assert int(str(ask(database, "SELECT last_value FROM nth"))) > 600
 
@@ -125,8 +125,8 @@ def test_a_cursor_that_stays_locked_is_another_s(database: str, monkeypatch: pyt
     """A session of a dead runner holds it: the time that we waited for rows before does not count."""
     monkeypatch.setattr(batch, "CURSOR_LOCK_S", 0.2)
     make_table(database, 100)
-    with workbench(database, "t", pace=SMALL) as bench, psycopg.connect(database) as zombie:
-        work = Backfill(bench, table="t", column="c", value="1")
+    with workbench(database, "t", pace=SMALL) as context, psycopg.connect(database) as zombie:
+        work = Backfill(context, table="t", column="c", value="1")
         commits: list[float] = []
         commit = work._writer.commit
 
@@ -149,8 +149,8 @@ def test_row_locks_that_were_had_are_no_work(database: str) -> None:
     try:
         for n, holder in enumerate(busy):
             holder.execute("SELECT FROM t WHERE id = %s FOR UPDATE", [100 * n + 50])
-        with workbench(database, "t", pace=Pace.model_construct(duty=1.0, batch_target=0.05)) as bench:
-            writer = Backfill(bench, table="t", column="c", value="1")._writer
+        with workbench(database, "t", pace=Pace.model_construct(duty=1.0, batch_target=0.05)) as context:
+            writer = Backfill(context, table="t", column="c", value="1")._writer
 
             def letting_go() -> None:
                 for holder in busy:
@@ -163,7 +163,7 @@ def test_row_locks_that_were_had_are_no_work(database: str) -> None:
                 began = time.monotonic()
                 change = writer.change(sql.SQL("id <= 1000"))
                 took_s = time.monotonic() - began
-                bench.work.rollback()
+                context.work.rollback()
                 thread.join()
         assert not change.skipped_locked
     finally:
@@ -180,8 +180,8 @@ def test_work_before_the_first_look_is_no_lock_wait(database: str) -> None:
     try:
         for n, holder in enumerate(busy):
             holder.execute("SELECT FROM t WHERE id = %s FOR UPDATE", [100 * n + 50])
-        with workbench(database, "t", pace=Pace.model_construct(duty=1.0, batch_target=0.2)) as bench:
-            writer = Backfill(bench, table="t", column="c", value="1")._writer
+        with workbench(database, "t", pace=Pace.model_construct(duty=1.0, batch_target=0.2)) as context:
+            writer = Backfill(context, table="t", column="c", value="1")._writer
 
             def letting_go() -> None:
                 time.sleep(0.3)
@@ -195,7 +195,7 @@ def test_work_before_the_first_look_is_no_lock_wait(database: str) -> None:
                 began = time.monotonic()
                 change = writer.change(sql.SQL("id <= 1000 AND (SELECT pg_sleep(0.3)) IS NOT NULL"))
                 took_s = time.monotonic() - began
-                bench.work.rollback()
+                context.work.rollback()
                 thread.join()
         assert not change.skipped_locked
     finally:
@@ -214,11 +214,11 @@ def test_a_long_batch_that_waits_for_nobody_is_work(database: str) -> None:
         more="""CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.01); RETURN new; END $$;
                 CREATE TRIGGER slow BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION slow()""",
     )
-    with workbench(database, "t") as bench:
-        writer = Backfill(bench, table="t", column="c", value="1")._writer
+    with workbench(database, "t") as context:
+        writer = Backfill(context, table="t", column="c", value="1")._writer
         with writer.lock_waits:
             change = writer.change(sql.SQL("true"))
-        bench.work.rollback()
+        context.work.rollback()
     assert change.lock_wait_s < 0.01
 
 
@@ -235,8 +235,8 @@ def test_a_slow_trigger_s_batches_are_made_once(database: str, monkeypatch: pyte
     )
     pace = Pace.model_construct(duty=1.0, batch_target=0.005, min_rows=50, max_rows=50)
     heard = Heard()
-    with workbench(database, "t", pace=pace, emit=heard.emit) as bench:
-        assert Backfill(bench, table="t", column="c", value="1").run() == 300
+    with workbench(database, "t", pace=pace, emit=heard.emit) as context:
+        assert Backfill(context, table="t", column="c", value="1").run() == 300
     assert [e.skipped_locked for e in heard.of("batch_done")].count(True) == 1
     assert int(str(ask(database, "SELECT last_value FROM nth"))) < 400
 
@@ -250,8 +250,8 @@ def test_the_ceiling_in_rows_goes_by_the_fullest_pages(database: str) -> None:
     do(database, f"DELETE FROM t WHERE ctid IN ({sparse}) AND id % 20 > 0", "VACUUM t")
     heard = Heard()
     pace = Pace.model_construct(duty=1.0, min_rows=50, max_rows=200, batch_target=10.0)
-    with workbench(database, "t", pace=pace, emit=heard.emit) as bench:
-        Backfill(bench, table="t", column="c", value="1").run()
+    with workbench(database, "t", pace=pace, emit=heard.emit) as context:
+        Backfill(context, table="t", column="c", value="1").run()
     rows = [e.rows for e in heard.of("batch_done")]
     assert len([n for n in rows if n > 210]) <= 5, rows
 
@@ -273,18 +273,18 @@ def test_a_batch_reads_what_it_names_whatever_the_database_has_set(
     make_table(database, 20_000, more="CREATE INDEX ON t (c)")
     name = str(ask(database, "SELECT quote_ident(current_database())"))
     do(database, *(f"ALTER DATABASE {name} SET {setting} = off" for setting in ROLE_SETTINGS))
-    with workbench(database, "t") as bench:
-        writer = Backfill(bench, table="t", column="c", value="1")._writer
-        few = Few(target=writer.target, names=tuple((str(n),) for n in range(1, 30)))
+    with workbench(database, "t") as context:
+        writer = Backfill(context, table="t", column="c", value="1")._writer
+        few = RowSet(target=writer.target, names=tuple((str(n),) for n in range(1, 30)))
         rows = {
             By.TID: Slice(first_page=8, end_page=16, stripe=1, stripes=16, then=Position()).condition,
             By.KEY: few.condition,
             By.SCAN: sql.SQL("ctid = ANY (ARRAY['(1,1)']::tid[])"),
         }[by]
-        bench.work.execute(writer._settings(by=by))
+        context.work.execute(writer._settings(by=by))
         update = writer.target.update(rows, skip_locked=skip_locked, by=by)
-        found = bench.work.execute(sql.SQL("EXPLAIN {}").format(update)).fetchall()
-        bench.work.rollback()
+        found = context.work.execute(sql.SQL("EXPLAIN {}").format(update)).fetchall()
+        context.work.rollback()
     plan = "\n".join(line for (line,) in found)
     wanted = {By.TID: "Tid Range Scan on t", By.KEY: "t_pkey", By.SCAN: "Tid Scan on t"}[by]
     assert wanted in plan, plan

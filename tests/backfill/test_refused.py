@@ -9,7 +9,7 @@ import pytest
 from psycopg import sql
 
 from benchmarks.workbench import begin_journal, workbench
-from online_migrate.backfill.refused import is_about_rows
+from online_migrate.backfill.refused_rows import is_about_rows
 from online_migrate.backfill.worker import Backfill
 from online_migrate.errors import VerificationFailed
 from online_migrate.plan.model import Pace
@@ -47,17 +47,17 @@ def test_the_run_stops_at_the_row_and_goes_on_after_it_is_mended(
     make_table(database, 1_000, more=f"{more}; {trigger}")
     with session(database) as connection:
         begun = begin_journal(connection, ["t"])
-    with workbench(database, "t", pace=SMALL, begun=begun) as bench:
+    with workbench(database, "t", pace=SMALL, begun=begun) as context:
         with pytest.raises(
             VerificationFailed, match=f"the row {name} cannot be given c: row 77 is sacred"
         ) as caught:
-            Backfill(bench, table="t", column="c", value="1").run()
+            Backfill(context, table="t", column="c", value="1").run()
         assert "xxx" not in str(caught.value), "DETAIL may hold a row's values"
     done = int(str(ask(database, "SELECT count(*) FROM t WHERE c = 1")))
     assert done == ask(database, "SELECT rows_done FROM online_migrate.cursor")
     do(database, MENDED)
-    with workbench(database, "t", pace=SMALL, begun=begun) as bench:
-        assert Backfill(bench, table="t", column="c", value="1").run() == 1_000
+    with workbench(database, "t", pace=SMALL, begun=begun) as context:
+        assert Backfill(context, table="t", column="c", value="1").run() == 1_000
     assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 0
 
 
@@ -67,10 +67,10 @@ def test_whatever_sqlstate_a_trigger_raises_its_row_is_found(database: str, sqls
     raising = AT_ONCE.replace("USING DETAIL", f"USING ERRCODE = '{sqlstate}', DETAIL")
     make_table(database, 300, more=raising)
     with (
-        workbench(database, "t", pace=SMALL) as bench,
+        workbench(database, "t", pace=SMALL) as context,
         pytest.raises(VerificationFailed, match="the row id = 77 cannot be given c: row 77 is sacred"),
     ):
-        Backfill(bench, table="t", column="c", value="1").run()
+        Backfill(context, table="t", column="c", value="1").run()
 
 
 @pytest.mark.parametrize("sqlstate", ["53100", "58030", "XX000", "57P01"])
@@ -83,10 +83,10 @@ def test_a_statement_that_fails_without_any_row_blames_none(database: str) -> No
     """The server's own words, and no key of a row that happens to be the first."""
     make_table(database, 300)
     with (
-        workbench(database, "t", pace=SMALL) as bench,
+        workbench(database, "t", pace=SMALL) as context,
         pytest.raises(psycopg.errors.UndefinedColumn, match="gone"),
     ):
-        Backfill(bench, table="t", column="c", value="(gone)").run()
+        Backfill(context, table="t", column="c", value="(gone)").run()
 
 
 def test_row_security_that_comes_after_check_is_an_error(database: str, clerk: str) -> None:
@@ -95,8 +95,8 @@ def test_row_security_that_comes_after_check_is_an_error(database: str, clerk: s
     do(database, f"GRANT ALL ON t TO {psycopg.conninfo.conninfo_to_dict(clerk)['user']}")
     with session(clerk) as connection:
         begun = begin_journal(connection, ["t"])
-    with workbench(clerk, "t", pace=SMALL, begun=begun) as bench:
-        work = Backfill(bench, table="t", column="c", value="1")
+    with workbench(clerk, "t", pace=SMALL, begun=begun) as context:
+        work = Backfill(context, table="t", column="c", value="1")
         commit = work._writer.commit
 
         def hiding(*args: object) -> None:
@@ -115,8 +115,8 @@ def test_row_security_that_comes_after_check_is_an_error(database: str, clerk: s
 def test_a_row_behind_a_lock_is_not_blamed_for_another_s_error(database: str) -> None:
     """Nothing is known of what could not be tried."""
     make_table(database, 20)
-    with workbench(database, "t") as bench, psycopg.connect(database) as holder:
-        writer = Backfill(bench, table="t", column="c", value="1")._writer
+    with workbench(database, "t") as context, psycopg.connect(database) as holder:
+        writer = Backfill(context, table="t", column="c", value="1")._writer
         holder.execute("LOCK TABLE t IN SHARE MODE")
         assert writer.probe(sql.SQL("id = 1")) is None
 
@@ -131,10 +131,10 @@ def test_rows_that_are_refused_together_are_told_with_their_page(database: str) 
                 CREATE TRIGGER refuse AFTER UPDATE ON t REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION refuse()""",
     )
     with (
-        workbench(database, "t", pace=SMALL) as bench,
+        workbench(database, "t", pace=SMALL) as context,
         pytest.raises(VerificationFailed, match="rows of page 0 cannot be given c together: one at a time"),
     ):
-        Backfill(bench, table="t", column="c", value="1").run()
+        Backfill(context, table="t", column="c", value="1").run()
 
 
 def test_a_late_row_that_is_refused_is_named_too(database: str) -> None:

@@ -14,11 +14,11 @@ from psycopg import sql
 from benchmarks.workbench import Heard, workbench
 from online_migrate.backfill import batch
 from online_migrate.backfill.batch import Change
-from online_migrate.backfill.bench import Target
-from online_migrate.backfill.rows import Few, late_rows_statement, read_late_rows
+from online_migrate.backfill.context import Target
+from online_migrate.backfill.rows import RowSet, late_rows_statement, read_late_rows
 from online_migrate.backfill.worker import _NO_WALK, Backfill
 from online_migrate.errors import VerificationFailed
-from online_migrate.events import Event, LateRows, WaitEnded, WaitGoesOn, WaitStarted
+from online_migrate.events import Event, LateRows, WaitContinues, WaitEnded, WaitStarted
 from online_migrate.plan.model import Pace
 from online_migrate.postgres import long_statement
 from tests.backfill.tables import ask, do, make_table, table_info
@@ -64,8 +64,8 @@ def test_a_row_that_moves_between_proof_and_mend_is_mended(database: str, more: 
             holder.rollback()
             do(database, HOT)
 
-        with workbench(database, "t", emit=moving(heard, move)) as bench:
-            assert Backfill(bench, table="t", column="c", value="1").run() == 10
+        with workbench(database, "t", emit=moving(heard, move)) as context:
+            assert Backfill(context, table="t", column="c", value="1").run() == 10
     assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 0
     assert len(heard.of("late_rows")) == 1
 
@@ -99,8 +99,8 @@ def test_rows_that_are_updated_without_a_pause_are_filled(database: str, more: s
     """Hundreds of updates a second on ten rows: they have their value in the end, and nobody is blamed for writing NULL."""
     make_table(database, 20_000, more=f"{more}; UPDATE t SET c = 1 WHERE id > 10")
     heard = Heard()
-    with updating(database, lanes=2) as counts, workbench(database, "t", emit=heard.emit) as bench:
-        assert Backfill(bench, table="t", column="c", value="1").run() == 10
+    with updating(database, lanes=2) as counts, workbench(database, "t", emit=heard.emit) as context:
+        assert Backfill(context, table="t", column="c", value="1").run() == 10
     assert sum(counts) > 0
     assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 0
 
@@ -108,9 +108,9 @@ def test_rows_that_are_updated_without_a_pause_are_filled(database: str, more: s
 def test_a_row_that_is_let_go_between_change_and_look_is_not_blamed(database: str) -> None:
     """It was locked when we came, and free when we looked: that says nothing of its value."""
     make_table(database, 50, more="UPDATE t SET c = 1 WHERE id <> 7")
-    with psycopg.connect(database) as holder, workbench(database, "t") as bench:
+    with psycopg.connect(database) as holder, workbench(database, "t") as context:
         holder.execute("SELECT FROM t WHERE id = 7 FOR UPDATE")
-        work = Backfill(bench, table="t", column="c", value="1")
+        work = Backfill(context, table="t", column="c", value="1")
         write, tries = work._writer.write, []
 
         def letting_go(*args: object, **more: object) -> Change:
@@ -128,10 +128,10 @@ def test_a_row_that_is_let_go_between_change_and_look_is_not_blamed(database: st
 def test_a_row_that_was_ours_and_stays_empty_is_blamed(database: str) -> None:
     """Among busy rows too: one that cannot be given a value is named, by its key."""
     make_table(database, 50, more="UPDATE t SET c = 1 WHERE id > 2; UPDATE t SET user_id = NULL WHERE id = 2")
-    with psycopg.connect(database) as holder, workbench(database, "t") as bench:
+    with psycopg.connect(database) as holder, workbench(database, "t") as context:
         holder.execute("SELECT FROM t WHERE id = 1 FOR UPDATE")
         with pytest.raises(VerificationFailed, match=r"1 rows cannot be given c, e\.g\. id = 2:"):
-            Backfill(bench, table="t", column="c", value="(user_id::int)").run()
+            Backfill(context, table="t", column="c", value="(user_id::int)").run()
 
 
 def test_a_row_that_comes_beside_locked_ones_of_a_composite_key_is_not_blamed(
@@ -141,18 +141,18 @@ def test_a_row_that_comes_beside_locked_ones_of_a_composite_key_is_not_blamed(
     make_table(
         database, 2, more="ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (id, v); UPDATE t SET v = id"
     )
-    looks: list[Few | None] = []
+    looks: list[RowSet | None] = []
 
-    def look(target: Target, among: Few | None = None) -> sql.Composed:
+    def look(target: Target, among: RowSet | None = None) -> sql.Composed:
         looks.append(among)
         if len(looks) == 2:
             do(database, "INSERT INTO t (id, v, c) VALUES (1, 2, NULL)")
         return late_rows_statement(target, among)
 
     monkeypatch.setattr(batch, "late_rows_statement", look)
-    with workbench(database, "t") as bench:
-        writer = batch.Writer(bench, Target(table=table_info(bench.work), column="c", value="7"))
-        free, refused = writer.try_free(read_late_rows(bench.work, writer.target, 10))
+    with workbench(database, "t") as context:
+        writer = batch.Writer(context, Target(table=table_info(context.work), column="c", value="7"))
+        free, refused = writer.try_free(read_late_rows(context.work, writer.target, 10))
     assert len(looks) == 2
     assert set(free.names) == {("1", "1"), ("2", "2")}
     assert not refused
@@ -169,8 +169,8 @@ def test_a_row_without_a_key_that_is_gone_costs_no_walk(database: str) -> None:
             holder.rollback()
             do(database, "DELETE FROM t WHERE id = 77")
 
-        with workbench(database, "t", emit=moving(heard, remove)) as bench:
-            assert Backfill(bench, table="t", column="c", value="1").run() == 0
+        with workbench(database, "t", emit=moving(heard, remove)) as context:
+            assert Backfill(context, table="t", column="c", value="1").run() == 0
     names = [e.name for e in heard.events]
     assert "batch_done" not in names[names.index("late_rows") :]
 
@@ -180,12 +180,12 @@ def test_many_rows_that_cannot_be_given_a_value_are_blamed_at_once(database: str
     make_table(database, 3_000, more="UPDATE t SET user_id = NULL WHERE id % 2 = 0")
     heard = Heard()
     with (
-        workbench(database, "t", emit=heard.emit) as bench,
+        workbench(database, "t", emit=heard.emit) as context,
         pytest.raises(
             VerificationFailed, match=r"50 rows or more cannot be given c, e\.g\. id = 2;.*its value is NULL"
         ),
     ):
-        Backfill(bench, table="t", column="c", value="(user_id::int)").run()
+        Backfill(context, table="t", column="c", value="(user_id::int)").run()
     assert len(heard.of("late_rows")) == 1
     assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 1_500
 
@@ -194,9 +194,9 @@ def test_a_late_row_among_many_that_the_server_refuses_is_named(database: str) -
     """It is among those that are tried before the table is walked again: the same words as of a walk."""
     make_table(database, 3_000, more="UPDATE t SET user_id = -1 WHERE id = 3")
     do(database, "ALTER TABLE t ADD CHECK (c >= 0) NOT VALID")
-    with workbench(database, "t") as bench:
-        work = Backfill(bench, table="t", column="c", value="(user_id::int)")
-        bench.journal.write_cursor(bench.run_id, work._begin("sweep", _NO_WALK, None))
+    with workbench(database, "t") as context:
+        work = Backfill(context, table="t", column="c", value="(user_id::int)")
+        context.journal.write_cursor(context.run_id, work._begin("sweep", _NO_WALK, None))
         with pytest.raises(VerificationFailed, match=r"the row id = 3 cannot be given c: .*check"):
             work.run()
 
@@ -228,8 +228,8 @@ def test_a_table_without_a_key_is_searched_without_keeping_a_row_locked(database
             holder.rollback()
             do(database, "UPDATE t SET v = v + 1 WHERE id % 2000 = 0")
 
-        with workbench(database, "t", pace=pace, emit=moving(heard, move)) as bench:
-            work = Backfill(bench, table="t", column="c", value="(slow(id))")
+        with workbench(database, "t", pace=pace, emit=moving(heard, move)) as context:
+            work = Backfill(context, table="t", column="c", value="(slow(id))")
             work.walk()
             application.start()
             try:
@@ -243,7 +243,7 @@ def test_a_table_without_a_key_is_searched_without_keeping_a_row_locked(database
 
 def test_only_rounds_without_progress_count(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Late rows that become fewer are no sign of somebody who writes NULLs, and a clean proof forgets what was before."""
-    monkeypatch.setattr("online_migrate.backfill.settle.LATE_ROUNDS", 2)
+    monkeypatch.setattr("online_migrate.backfill.sweep.LATE_ROUNDS", 2)
     make_table(database, 200)
     heard = Heard()
     left = [3, 2, 1]
@@ -253,8 +253,8 @@ def test_only_rounds_without_progress_count(database: str, monkeypatch: pytest.M
             do(database, f"INSERT INTO t (user_id, c) SELECT 1, NULL FROM generate_series(1, {left.pop(0)})")
 
     emit = moving(heard, more_nulls)
-    with workbench(database, "t", emit=emit) as bench:
-        work = Backfill(bench, table="t", column="c", value="1")
+    with workbench(database, "t", emit=emit) as context:
+        work = Backfill(context, table="t", column="c", value="1")
         commit = work._writer.commit
 
         def first(*args: object) -> None:
@@ -269,8 +269,8 @@ def test_only_rounds_without_progress_count(database: str, monkeypatch: pytest.M
 
 def test_who_holds_the_rows_is_told_again(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every 10 s, here every 0.3: the operator is about to end a session, and it may be another by now."""
-    monkeypatch.setattr("online_migrate.backfill.waiting.TELL_EVERY_S", 0.3)
-    monkeypatch.setattr("online_migrate.backfill.waiting.TELL_CHANGED_S", 0.3)
+    monkeypatch.setattr("online_migrate.waiting.REPORT_EVERY_S", 0.3)
+    monkeypatch.setattr("online_migrate.waiting.REPORT_CHANGED_S", 0.3)
     make_table(database, 50)
     heard = Heard()
     first = psycopg.connect(database, application_name="the first")
@@ -284,20 +284,20 @@ def test_who_holds_the_rows_is_told_again(database: str, monkeypatch: pytest.Mon
         handing_over.start()
         letting_go = threading.Timer(1.8, second.rollback)
         letting_go.start()
-        with workbench(database, "t", emit=heard.emit) as bench:
-            assert Backfill(bench, table="t", column="c", value="1").run() == 50
+        with workbench(database, "t", emit=heard.emit) as context:
+            assert Backfill(context, table="t", column="c", value="1").run() == 50
         for thread in (waiting, handing_over, letting_go):
             thread.join()
     finally:
         first.close()
         second.close()
-    waits = [e for e in heard.events if isinstance(e, WaitStarted | WaitGoesOn | WaitEnded)]
+    waits = [e for e in heard.events if isinstance(e, WaitStarted | WaitContinues | WaitEnded)]
     assert isinstance(waits[0], WaitStarted)
     assert "the first" in waits[0].reason
     assert (
         f"we wait for at most 30 min; to end it: SELECT pg_terminate_backend({first_pid})" in waits[0].reason
     )
-    again = [e for e in waits[1:-1] if isinstance(e, WaitGoesOn)]
+    again = [e for e in waits[1:-1] if isinstance(e, WaitContinues)]
     assert len(again) == len(waits) - 2 >= 2
     assert "the second" in again[-1].reason
     assert {e.kind for e in waits} == {"row_lock"}
@@ -310,7 +310,7 @@ def test_a_proof_that_takes_long_is_told(database: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(long_statement, "READ_TOLD_S", 0.002)
     make_table(database, 200_000, more="UPDATE t SET c = 1")
     heard = Heard()
-    with workbench(database, "t", emit=heard.emit) as bench:
-        Backfill(bench, table="t", column="c", value="1").run()
+    with workbench(database, "t", emit=heard.emit) as context:
+        Backfill(context, table="t", column="c", value="1").run()
     (said,) = {(told.statement, told.phase) for told in heard.of("long_statement")}
     assert said == ("no row of public.t without c", "proving")

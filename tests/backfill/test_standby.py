@@ -25,8 +25,8 @@ def test_a_paused_standby_holds_the_backfill_within_two_seconds() -> None:
 
         def work() -> None:
             hold_when = HoldWhen.model_construct(standby_lag=512 * 1024)
-            with workbench(pair.primary.dsn, "t", pace=pace, hold_when=hold_when, emit=heard.emit) as bench:
-                done.append(Backfill(bench, table="t", column="c", value="1").run())
+            with workbench(pair.primary.dsn, "t", pace=pace, hold_when=hold_when, emit=heard.emit) as context:
+                done.append(Backfill(context, table="t", column="c", value="1").run())
 
         thread = threading.Thread(target=work)
         thread.start()

@@ -8,8 +8,8 @@ from psycopg import sql
 
 from benchmarks.workbench import workbench
 from online_migrate.backfill.batch import Writer
-from online_migrate.backfill.bench import Target
 from online_migrate.backfill.chunks import Position, next_slice
+from online_migrate.backfill.context import Target
 from online_migrate.backfill.strategy import (
     CHUNK_PAGES,
     decide_chunk_pages,
@@ -114,13 +114,13 @@ def test_tables_of_none_and_of_one_row(database: str, rows: int) -> None:
 def test_a_batch_is_a_tid_range_scan(database: str, indexed: bool, skip_locked: bool, rows: int) -> None:
     """Whatever the table's size, its statistics and its indexes: a batch reads its pages and no others."""
     make_table(database, rows, more="CREATE INDEX ON t (c)" if indexed else "")
-    with workbench(database, "t") as bench:
-        target = Target(table=table_info(bench.work), column="c", value="1")
-        part = next_slice(decide_strategy(bench.work, target.table, "c").walk, Position(), 4)
+    with workbench(database, "t") as context:
+        target = Target(table=table_info(context.work), column="c", value="1")
+        part = next_slice(decide_strategy(context.work, target.table, "c").walk, Position(), 4)
         assert part is not None
         update = target.update(part.condition, skip_locked=skip_locked)
-        bench.work.execute(Writer(bench, target)._settings())
-        plan = "\n".join(r[0] for r in bench.work.execute(sql.SQL("EXPLAIN (COSTS OFF) {}").format(update)))
+        context.work.execute(Writer(context, target)._settings())
+        plan = "\n".join(r[0] for r in context.work.execute(sql.SQL("EXPLAIN (COSTS OFF) {}").format(update)))
     assert "Tid Range Scan on t" in plan
     assert "Seq Scan" not in plan
     assert "Index" not in plan
@@ -133,11 +133,11 @@ def test_a_parent_s_value_is_looked_up_by_its_key(database: str) -> None:
     make_table(database, 20_000, name="users")
     value = FromParent.model_validate({"from": {"table": "users", "on": "user_id", "column": "v"}})
     text = value_sql(value, schema="public", table="t", literal=sql.Literal).as_string(None)
-    with workbench(database, "t") as bench:
-        target = Target(table=table_info(bench.work), column="c", value=text)
+    with workbench(database, "t") as context:
+        target = Target(table=table_info(context.work), column="c", value=text)
         update = target.update(sql.SQL("ctid >= '(0,0)' AND ctid < '(4,0)'"))
-        bench.work.execute(Writer(bench, target)._settings())
-        plan = "\n".join(r[0] for r in bench.work.execute(sql.SQL("EXPLAIN (COSTS OFF) {}").format(update)))
+        context.work.execute(Writer(context, target)._settings())
+        plan = "\n".join(r[0] for r in context.work.execute(sql.SQL("EXPLAIN (COSTS OFF) {}").format(update)))
     assert "Tid Range Scan on t" in plan
     assert "Index Scan using users_pkey on users" in plan
     assert "Seq Scan" not in plan

@@ -8,7 +8,9 @@ import psycopg
 import pytest
 
 from online_migrate.errors import PreflightFailed
-from online_migrate.operations.base import Severity
+from online_migrate.findings import (
+    Severity,
+)
 from tests.backfill.plans import explained, findings_of, run_plan
 from tests.backfill.tables import ask, do, make_table
 

@@ -70,10 +70,10 @@ def test_a_round_ends_when_a_throttler_turns_red(slow: str) -> None:
         do(slow, "UPDATE held SET it_is = false")
 
     heard = Ears(hold)
-    with workbench(slow, "t", pace=PACE, hold_when=HELD, emit=heard.emit) as bench:
-        assert Backfill(bench, table="t", column="c", value="1").run() == 100_000
+    with workbench(slow, "t", pace=PACE, hold_when=HELD, emit=heard.emit) as context:
+        assert Backfill(context, table="t", column="c", value="1").run() == 100_000
         for name, value in (("vacuum_cost_delay", "0"), ("lock_timeout", "5s")):
-            assert bench.work.execute(f"SHOW {name}".encode()).fetchone() == (value,)
+            assert context.work.execute(f"SHOW {name}".encode()).fetchone() == (value,)
     assert ended[0] < ENDS_WITHIN_S
     (wait,) = [e for e in heard.events if isinstance(e, WaitStarted)]
     assert wait.kind == "query_held"
@@ -85,14 +85,14 @@ def test_a_round_ends_when_a_stop_is_asked_for(slow: str) -> None:
 
     def stop() -> None:
         stopped.append(time.monotonic())
-        bench.signal.stop("enough")
+        context.signal.stop("enough")
 
     heard = Ears(stop)
     with (
-        workbench(slow, "t", pace=PACE, emit=heard.emit) as bench,
+        workbench(slow, "t", pace=PACE, emit=heard.emit) as context,
         pytest.raises(Interrupted, match="enough"),
     ):
-        Backfill(bench, table="t", column="c", value="1").run()
+        Backfill(context, table="t", column="c", value="1").run()
     assert time.monotonic() - stopped[0] < ENDS_WITHIN_S
 
 
@@ -102,8 +102,8 @@ def test_a_round_does_not_wait_for_a_lock(database: str) -> None:
     heard, locks = Heard(), LockRules.model_construct(long_statement=1.0)
     with (
         psycopg.connect(database) as other,
-        workbench(database, "t", pace=UNTHROTTLED, locks=locks, emit=heard.emit) as bench,
+        workbench(database, "t", pace=UNTHROTTLED, locks=locks, emit=heard.emit) as context,
     ):
         other.execute("LOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE")
-        assert Backfill(bench, table="t", column="c", value="1").run() == 100_000
+        assert Backfill(context, table="t", column="c", value="1").run() == 100_000
     assert not [e for e in heard.of("long_statement") if e.waits_for]

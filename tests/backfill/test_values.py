@@ -8,10 +8,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from online_migrate.backfill.traps import look_for_rows
+from online_migrate.backfill.hazards import look_for_rows
 from online_migrate.backfill.values import FromParent, SqlValue, value_sql
 from online_migrate.errors import PlanError, PreflightFailed
-from online_migrate.operations.base import Severity
+from online_migrate.findings import (
+    Severity,
+)
 from online_migrate.postgres.connection import Connector
 from tests.backfill.plans import findings_of, plan_of, run_plan
 from tests.backfill.tables import ask, do
@@ -113,7 +115,7 @@ def test_a_join_on_a_column_that_the_plan_adds_is_looked_at_later(bound: str) ->
 
 def test_a_look_for_rows_that_takes_too_long_says_so(loose: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large table is not read to its end at check."""
-    monkeypatch.setattr("online_migrate.backfill.traps.LOOK_TIMEOUT_MS", 50)
+    monkeypatch.setattr("online_migrate.backfill.hazards.LOOK_TIMEOUT_MS", 50)
     value = "{sql: 'id + CASE WHEN pg_sleep(0.01) IS NULL THEN NULL ELSE 0 END'}"
     found = findings_of(loose, f"backfill: {{table: uses, column: c, value: {value}}}")
     assert found["values_unknown"].severity is Severity.WARN

@@ -9,11 +9,11 @@ import psycopg
 import pytest
 
 from benchmarks.workbench import UNTHROTTLED, Heard, workbench
-from online_migrate.backfill.waiting import Waiting
 from online_migrate.backfill.worker import Backfill
 from online_migrate.clock import SystemClock
-from online_migrate.events import Event, WaitEnded, WaitGoesOn, WaitStarted
+from online_migrate.events import Event, WaitContinues, WaitEnded, WaitStarted
 from online_migrate.plan.model import HoldQuery, HoldWhen
+from online_migrate.waiting import Waiting
 from tests.backfill.tables import do, make_table
 
 LOCK = "BEGIN; LOCK TABLE t IN SHARE MODE"
@@ -22,15 +22,15 @@ LOCK = "BEGIN; LOCK TABLE t IN SHARE MODE"
 @pytest.fixture(autouse=True)
 def _sooner(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every 0.3 s."""
-    monkeypatch.setattr("online_migrate.backfill.waiting.TELL_EVERY_S", 0.3)
+    monkeypatch.setattr("online_migrate.waiting.REPORT_EVERY_S", 0.3)
 
 
-def waits_of(heard: Heard, kind: str) -> list[WaitGoesOn]:
+def waits_of(heard: Heard, kind: str) -> list[WaitContinues]:
     """Those in the middle, where all is of that kind and the first and the last are what they must be."""
-    first, *middle, last = [e for e in heard.events if isinstance(e, WaitStarted | WaitGoesOn | WaitEnded)]
+    first, *middle, last = [e for e in heard.events if isinstance(e, WaitStarted | WaitContinues | WaitEnded)]
     assert isinstance(first, WaitStarted)
     assert isinstance(last, WaitEnded)
-    again = [e for e in middle if isinstance(e, WaitGoesOn)]
+    again = [e for e in middle if isinstance(e, WaitContinues)]
     assert len(again) == len(middle) >= 2
     assert first.kind == last.kind == kind
     assert {e.kind for e in again} == {kind}
@@ -52,8 +52,8 @@ def test_who_locks_the_table_is_told_again(database: str) -> None:
     ]
     for timer in timers:
         timer.start()
-    with workbench(database, "t", emit=heard.emit) as bench:
-        assert Backfill(bench, table="t", column="c", value="1").run() == 50
+    with workbench(database, "t", emit=heard.emit) as context:
+        assert Backfill(context, table="t", column="c", value="1").run() == 50
     for timer in timers:
         timer.join()
     first.close()
@@ -63,8 +63,8 @@ def test_who_locks_the_table_is_told_again(database: str) -> None:
 
 def test_another_in_the_way_is_told_at_once(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not after the 10 s of a log line: until then status would offer to end a session that is gone."""
-    monkeypatch.setattr("online_migrate.backfill.waiting.TELL_EVERY_S", 60.0)
-    monkeypatch.setattr("online_migrate.backfill.waiting.TELL_CHANGED_S", 0.1)
+    monkeypatch.setattr("online_migrate.waiting.REPORT_EVERY_S", 60.0)
+    monkeypatch.setattr("online_migrate.waiting.REPORT_CHANGED_S", 0.1)
     make_table(database, 50)
     heard = Heard()
     first = psycopg.connect(database, application_name="the first", autocommit=True)
@@ -74,12 +74,12 @@ def test_another_in_the_way_is_told_at_once(database: str, monkeypatch: pytest.M
     timers = [threading.Timer(0.8, first.close), threading.Timer(1.6, second.close)]
     for timer in timers:
         timer.start()
-    with workbench(database, "t", emit=heard.emit) as bench:
-        assert Backfill(bench, table="t", column="c", value="1").run() == 50
+    with workbench(database, "t", emit=heard.emit) as context:
+        assert Backfill(context, table="t", column="c", value="1").run() == 50
     for timer in timers:
         timer.join()
     (began,) = heard.of("wait_started")
-    again = heard.of("wait_goes_on")
+    again = heard.of("wait_continues")
     assert "the first" in began.reason
     assert "the second" in again[0].reason
     assert len(again) <= 2, "the same one is told no more often than before"
@@ -93,8 +93,8 @@ def test_a_wait_for_a_lock_is_no_work_of_the_batch(database: str) -> None:
     orm.execute(LOCK)
     timer = threading.Timer(0.8, orm.close)
     timer.start()
-    with workbench(database, "t", emit=heard.emit) as bench:
-        assert Backfill(bench, table="t", column="c", value="1").run() == 50
+    with workbench(database, "t", emit=heard.emit) as context:
+        assert Backfill(context, table="t", column="c", value="1").run() == 50
     timer.join()
     (batch,) = heard.of("batch_done")
     (waited,) = heard.of("wait_ended")
@@ -113,8 +113,8 @@ def test_what_holds_us_is_told_again_with_its_figures(database: str) -> None:
     ]
     for timer in timers:
         timer.start()
-    with workbench(database, "t", pace=UNTHROTTLED, hold_when=hold, emit=heard.emit) as bench:
-        assert Backfill(bench, table="t", column="c", value="1").run() == 50
+    with workbench(database, "t", pace=UNTHROTTLED, hold_when=hold, emit=heard.emit) as context:
+        assert Backfill(context, table="t", column="c", value="1").run() == 50
     for timer in timers:
         timer.join()
     assert "9" in waits_of(heard, "query_queue")[-1].reason
@@ -136,8 +136,8 @@ def test_a_hold_is_told_by_what_holds(database: str) -> None:
     for timer in timers:
         timer.start()
     hold = HoldWhen(queries=queries)
-    with workbench(database, "t", pace=UNTHROTTLED, hold_when=hold, emit=heard.emit) as bench:
-        assert Backfill(bench, table="t", column="c", value="1").run() == 50
+    with workbench(database, "t", pace=UNTHROTTLED, hold_when=hold, emit=heard.emit) as context:
+        assert Backfill(context, table="t", column="c", value="1").run() == 50
     for timer in timers:
         timer.join()
     told = [e for e in heard.events if isinstance(e, WaitStarted | WaitEnded)]

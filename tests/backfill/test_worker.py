@@ -13,7 +13,7 @@ from online_migrate.backfill import batch
 from online_migrate.backfill.vacuum import vacuum_delay_ms
 from online_migrate.backfill.worker import Backfill
 from online_migrate.clock import Signal
-from online_migrate.errors import Interrupted, LeaseLost, LockNotHad, VerificationFailed
+from online_migrate.errors import Interrupted, LeaseLost, LockNotAcquired, VerificationFailed
 from online_migrate.events import BatchDone
 from online_migrate.plan.model import LockRules, Pace
 from tests.backfill.tables import ask, do, make_table, session
@@ -24,8 +24,8 @@ SMALL = Pace.model_construct(duty=1.0, min_rows=50, max_rows=200)
 
 def run(dsn: str, heard: Heard | None = None, **more: object) -> int:
     pace = more.pop("pace", SMALL)
-    with workbench(dsn, "t", pace=pace, emit=(heard or Heard()).emit, **more) as bench:  # type: ignore[arg-type]
-        return Backfill(bench, table="t", column="c", value="1").run()
+    with workbench(dsn, "t", pace=pace, emit=(heard or Heard()).emit, **more) as context:  # type: ignore[arg-type]
+        return Backfill(context, table="t", column="c", value="1").run()
 
 
 @pytest.mark.parametrize("rows", [0, 1, 57, 5_000])
@@ -102,8 +102,8 @@ def test_a_stop_keeps_the_batch_and_the_next_run_goes_on(database: str, batches:
 
 
 def _run_until(dsn: str, begun: object, stop: StopAfter) -> None:
-    with workbench(dsn, "t", pace=SMALL, begun=begun, emit=stop.emit, signal=stop.signal) as bench:  # type: ignore[arg-type]
-        Backfill(bench, table="t", column="c", value="1").run()
+    with workbench(dsn, "t", pace=SMALL, begun=begun, emit=stop.emit, signal=stop.signal) as context:  # type: ignore[arg-type]
+        Backfill(context, table="t", column="c", value="1").run()
 
 
 @pytest.mark.parametrize("when", ["before the cursor moves", "after the commit"])
@@ -112,14 +112,16 @@ def test_a_session_that_dies_at_the_commit_s_boundary(database: str, when: str) 
     make_table(database, 3_000)
     with session(database) as connection:
         begun = begin_journal(connection, ["t"])
-    with workbench(database, "t", pace=SMALL, begun=begun) as bench:
-        work = Backfill(bench, table="t", column="c", value="1")
+    with workbench(database, "t", pace=SMALL, begun=begun) as context:
+        work = Backfill(context, table="t", column="c", value="1")
         commit, calls = work._writer.commit, []
 
         def dying(*args: object) -> None:
             calls.append(1)
             if len(calls) == 7 and when == "before the cursor moves":
-                bench.watch.execute("SELECT pg_terminate_backend(%s, 5000)", [bench.work.info.backend_pid])
+                context.watch.execute(
+                    "SELECT pg_terminate_backend(%s, 5000)", [context.work.info.backend_pid]
+                )
             commit(*args)  # type: ignore[arg-type]
             if len(calls) == 7:
                 raise psycopg.OperationalError("the answer was lost")
@@ -137,10 +139,10 @@ def test_a_session_that_dies_at_the_commit_s_boundary(database: str, when: str) 
 def test_a_runner_that_was_fenced_off_writes_no_row(database: str) -> None:
     """After a take-over the old runner's next batch is refused, rows and cursor alike."""
     make_table(database, 1_000)
-    with workbench(database, "t", pace=SMALL) as bench:
+    with workbench(database, "t", pace=SMALL) as context:
         do(database, "UPDATE online_migrate.epoch SET epoch = epoch + 1, holder = gen_random_uuid()")
         with pytest.raises(LeaseLost):
-            Backfill(bench, table="t", column="c", value="1").run()
+            Backfill(context, table="t", column="c", value="1").run()
     assert ask(database, "SELECT count(*) FROM t WHERE c = 1") == 0
 
 
@@ -177,7 +179,7 @@ def test_rows_that_stay_locked_end_the_run_resumably(database: str) -> None:
     make_table(database, 100)
     with psycopg.connect(database, application_name="a forgotten psql") as holder:
         holder.execute("SELECT FROM t WHERE id = 5 FOR UPDATE")
-        with pytest.raises(LockNotHad, match="a forgotten psql"):
+        with pytest.raises(LockNotAcquired, match="a forgotten psql"):
             run(database, heard := Heard(), locks=LockRules.model_construct(lock_wait=0.5))
     assert [e.kind for e in heard.of("wait_ended")] == ["row_lock"], "its seconds are counted all the same"
 
@@ -187,7 +189,7 @@ def test_a_prepared_transaction_that_holds_a_row_is_named(database: str) -> None
     make_table(database, 100)
     with psycopg.connect(database, autocommit=True) as holder:
         holder.execute("BEGIN; UPDATE t SET v = 1 WHERE id = 5; PREPARE TRANSACTION 'left behind'")
-        with pytest.raises(LockNotHad, match="left behind"):
+        with pytest.raises(LockNotAcquired, match="left behind"):
             run(database, locks=LockRules.model_construct(lock_wait=0.5))
         holder.execute("ROLLBACK PREPARED 'left behind'")
 
@@ -214,10 +216,10 @@ def test_a_cursor_that_is_locked_for_a_moment_is_tried_again(database: str, lock
     make_table(database, 3_000)
     heard = Heard()
     with (
-        workbench(database, "t", pace=SMALL, emit=heard.emit) as bench,
+        workbench(database, "t", pace=SMALL, emit=heard.emit) as context,
         psycopg.connect(database) as holder,
     ):
-        work = Backfill(bench, table="t", column="c", value="1")
+        work = Backfill(context, table="t", column="c", value="1")
         commit = work._writer.commit
         timers: list[threading.Timer] = []
 
@@ -240,8 +242,8 @@ def test_a_cursor_that_stays_locked_is_a_zombie_s(database: str, monkeypatch: py
     """A session of a dead runner holds it: exit 6, and nothing was written."""
     monkeypatch.setattr(batch, "CURSOR_LOCK_S", 0.5)
     make_table(database, 500)
-    with workbench(database, "t", pace=SMALL) as bench, psycopg.connect(database) as holder:
-        work = Backfill(bench, table="t", column="c", value="1")
+    with workbench(database, "t", pace=SMALL) as context, psycopg.connect(database) as holder:
+        work = Backfill(context, table="t", column="c", value="1")
         write = work._writer.write
 
         def locking(*args: object, **more: object) -> object:
@@ -273,7 +275,7 @@ def test_a_table_that_stays_locked_ends_the_run_resumably(database: str) -> None
     make_table(database, 500)
     with psycopg.connect(database, application_name="a dump") as holder:
         holder.execute("LOCK TABLE t IN SHARE MODE")
-        with pytest.raises(LockNotHad, match="a dump"):
+        with pytest.raises(LockNotAcquired, match="a dump"):
             run(database, heard := Heard(), locks=LockRules.model_construct(lock_wait=0.4))
     assert [e.kind for e in heard.of("wait_ended")] == ["table_lock"], "its seconds are counted all the same"
 
@@ -282,8 +284,8 @@ def test_vacuum_full_in_the_middle_begins_the_pass_again(database: str) -> None:
     """Rows have moved to other TIDs: half of them may lie behind the cursor now.  None is lost, none counted twice."""
     make_table(database, 4_000)
     heard = Heard()
-    with workbench(database, "t", pace=SMALL, emit=heard.emit) as bench:
-        work = Backfill(bench, table="t", column="c", value="1")
+    with workbench(database, "t", pace=SMALL, emit=heard.emit) as context:
+        work = Backfill(context, table="t", column="c", value="1")
         commit, calls = work._writer.commit, []
 
         def rewriting(*args: object) -> None:
@@ -441,8 +443,8 @@ def test_triggers_can_be_skipped(database: str) -> None:
         more="""CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN new.v := 9; RETURN new; END $$;
                 CREATE TRIGGER touch BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION touch()""",
     )
-    with workbench(database, "t", pace=SMALL) as bench:
-        assert Backfill(bench, table="t", column="c", value="1", skip_triggers=True).run() == 500
+    with workbench(database, "t", pace=SMALL) as context:
+        assert Backfill(context, table="t", column="c", value="1", skip_triggers=True).run() == 500
     assert ask(database, "SELECT count(*) FROM t WHERE v = 9") == 0
 
 
@@ -457,7 +459,7 @@ def test_inherited_rows_are_their_own_table_s(database: str) -> None:
 def test_a_lost_watch_connection_does_not_hold_for_good(database: str) -> None:
     """Throttlers that nobody can ask are red; a connection that is lost is opened anew instead."""
     make_table(database, 1_000)
-    with workbench(database, "t", pace=SMALL) as bench:
-        bench.watch.close()
+    with workbench(database, "t", pace=SMALL) as context:
+        context.watch.close()
         with pytest.raises(psycopg.OperationalError, match="watches the server"):
-            Backfill(bench, table="t", column="c", value="1").run()
+            Backfill(context, table="t", column="c", value="1").run()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from online_migrate.backfill.bench import MARK
+from online_migrate.backfill.context import MARK
 from online_migrate.backfill.writing import read_calls, statements_since
 from tests.backfill.tables import do, make_table, session
 from tests.backfill.test_exact import create_statements

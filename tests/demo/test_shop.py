@@ -280,7 +280,7 @@ def test_keys_are_int4(connection: Connection) -> None:
 
 
 def test_a_wide_table(connection: Connection) -> None:
-    """Few rows of support_audit_logs fit a page, so a backfill must take fewer stripes there."""
+    """RowSet rows of support_audit_logs fit a page, so a backfill must take fewer stripes there."""
     width = one(connection, "SELECT avg(pg_column_size(t.*))::integer FROM support_audit_logs AS t")
     assert 850 <= width <= 950
 

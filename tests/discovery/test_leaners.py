@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from online_migrate.discovery.leaners import Leaner, is_conflict_target, is_look_up, read_leaners
+from online_migrate.discovery.dependents import Dependent, is_conflict_target, is_look_up, read_dependents
 from online_migrate.postgres.catalog import Catalog
 from online_migrate.postgres.connection import Connection, Connector
 
@@ -18,12 +18,12 @@ def connection(shop: str) -> Iterator[Connection]:
         yield connection
 
 
-def leaners(connection: Connection, table: str = "promocodes", *columns: str) -> list[Leaner]:
+def dependents(connection: Connection, table: str = "promocodes", *columns: str) -> list[Dependent]:
     info = Catalog(connection).table(table)
     assert info is not None
     named = columns or ("code",)
     old = [i.oid for i in info.uniques_on_exactly(named)]
-    return list(read_leaners(connection, info, named, old, ["bot_id"]))
+    return list(read_dependents(connection, info, named, old, ["bot_id"]))
 
 
 def run(connection: Connection, *statements: str) -> None:
@@ -35,9 +35,9 @@ def run(connection: Connection, *statements: str) -> None:
 
 def test_look_ups_lose_their_only_index(connection: Connection) -> None:
     """After the swap a look-up by code alone would scan; not so where another index begins with it."""
-    assert [one.kind for one in leaners(connection)] == ["look-ups"]
+    assert [one.kind for one in dependents(connection)] == ["look-ups"]
     run(connection, "CREATE INDEX plain ON promocodes (code)")
-    assert leaners(connection) == []
+    assert dependents(connection) == []
 
 
 def test_views(connection: Connection) -> None:
@@ -47,7 +47,7 @@ def test_views(connection: Connection) -> None:
         "CREATE VIEW by_code AS SELECT id, code FROM promocodes",
         "CREATE VIEW others AS SELECT id FROM promocodes",
     )
-    assert [one.name for one in leaners(connection) if one.kind == "view"] == ["by_code"]
+    assert [one.name for one in dependents(connection) if one.kind == "view"] == ["by_code"]
 
 
 def test_functions(connection: Connection) -> None:
@@ -61,7 +61,7 @@ def test_functions(connection: Connection) -> None:
         " 'BEGIN PERFORM 1 FROM promocodes WHERE bot_id = 1 AND code = c; END'",
         "CREATE FUNCTION another() RETURNS int LANGUAGE sql AS 'SELECT 1 -- promocodes_old code = 1'",
     )
-    found = {one.name: one.why for one in leaners(connection) if one.kind == "function"}
+    found = {one.name: one.why for one in dependents(connection) if one.kind == "function"}
     assert found.keys() == {"upsert()", "look_up(text)"}
     assert "42P10" in found["upsert()"]
 
@@ -78,7 +78,7 @@ def test_statements(connection: Connection) -> None:
         "SELECT id FROM promocodes WHERE promocodes.code IN ('SECRET', 'x')",
         "SELECT code FROM promocodes WHERE id = 1",
     )
-    found = [one.name for one in leaners(connection) if one.kind == "statement"]
+    found = [one.name for one in dependents(connection) if one.kind == "statement"]
     assert len(found) == 2
     assert not [f for f in found if "SECRET" in f]
     assert all("calls)" in f for f in found)
@@ -89,7 +89,7 @@ def test_replica_identity_stops(connection: Connection) -> None:
     run(connection, "ALTER TABLE promocodes ALTER code SET NOT NULL")
     index = next(i.name for i in Catalog(connection).table("promocodes").uniques_on_exactly(["code"]))  # type: ignore[union-attr]
     run(connection, f"ALTER TABLE promocodes REPLICA IDENTITY USING INDEX {index}")
-    (found,) = [one for one in leaners(connection) if one.is_fatal]
+    (found,) = [one for one in dependents(connection) if one.is_fatal]
     assert (found.kind, found.name) == ("replica identity", index)
 
 

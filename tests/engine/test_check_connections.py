@@ -10,7 +10,9 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from online_migrate.operations.base import Severity
+from online_migrate.findings import (
+    Severity,
+)
 from tests.backfill.plans import findings_of
 from tests.backfill.tables import make_table
 from tests.servers import TestServer

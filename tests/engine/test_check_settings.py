@@ -10,7 +10,9 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from online_migrate.operations.base import Severity
+from online_migrate.findings import (
+    Severity,
+)
 from online_migrate.postgres.connection import Connector, NoServer
 from tests.backfill.plans import findings_of
 from tests.backfill.tables import ask, do, make_table

@@ -14,7 +14,7 @@ from online_migrate.engine.runner import Runner
 from online_migrate.engine.secrets import Secrets
 from online_migrate.engine.sessions import Sessions
 from online_migrate.errors import Interrupted
-from online_migrate.observe.metrics import MetricsSink
+from online_migrate.observe.prometheus.sink import MetricsSink
 from online_migrate.observe.words import describe
 from online_migrate.plan.model import HoldQuery, HoldWhen, Pace, Plan
 from online_migrate.postgres.connection import Connector
@@ -102,7 +102,7 @@ def test_a_session_that_was_ended_is_named(database: str, purpose: str) -> None:
         getattr(sessions, purpose).execute("SELECT 1")
 
     try:
-        sessions.steadily(work, sql.SQL("SELECT 1"), "it")
+        sessions.with_reconnect(work, sql.SQL("SELECT 1"), "it")
     finally:
         sessions.close()
     (fields,) = heard

@@ -10,11 +10,11 @@ import psycopg
 import pytest
 
 from online_migrate.clock import Signal, SystemClock
-from online_migrate.engine.patience import Patience
+from online_migrate.engine.lock_retry import LockRetry
 from online_migrate.engine.runner import Runner
 from online_migrate.engine.secrets import Secrets
 from online_migrate.engine.sessions import Sessions
-from online_migrate.errors import LockNotHad
+from online_migrate.errors import LockNotAcquired
 from online_migrate.events import Event, StepStarted
 from online_migrate.plan.model import LockRules
 from online_migrate.postgres import connection as sessions_settings
@@ -86,7 +86,7 @@ def test_a_lock_that_stays_ends_the_run_with_its_holder_s_name(database: str) ->
     """Exit 4 after the plan's lock_wait, resumable."""
     make_table(database, 200)
     intruder = Intruder(database, step="backfill", seconds=3)
-    with pytest.raises(LockNotHad, match="an ORM") as caught:
+    with pytest.raises(LockNotAcquired, match="an ORM") as caught:
         run(database, intruder, lock_wait=0.5)
     intruder.leave()
     assert caught.value.exit_code == 4
@@ -100,7 +100,7 @@ def test_a_lock_in_the_way_of_the_check_is_no_surprise(database: str) -> None:
     make_table(database, 200)
     with psycopg.connect(database) as orm:
         orm.execute(LOCK)
-        with pytest.raises(LockNotHad, match="stays locked for longer than our lock_timeout") as caught:
+        with pytest.raises(LockNotAcquired, match="stays locked for longer than our lock_timeout") as caught:
             run(database, Intruder(database, step="none", seconds=0))
     assert "let them end" in caught.value.remedy
 
@@ -126,7 +126,7 @@ def test_the_victim_of_a_deadlock_comes_again(database: str) -> None:
         connector=Connector(dsn=database), signal=signal, emit=lambda *_, **__: None, clock=clock
     )
     sessions.open()
-    patience = Patience(sessions=sessions, schema="public", lock_wait_s=5, clock=clock)
+    patience = LockRetry(sessions=sessions, schema="public", lock_wait_s=5, clock=clock)
 
     def work() -> None:
         tries.append(1)

@@ -13,11 +13,11 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from online_migrate.clock import Signal, SystemClock
-from online_migrate.engine.crew import Crew, Hand
 from online_migrate.engine.sessions import Sessions
+from online_migrate.engine.workers import WorkerContext, WorkerPool
 from online_migrate.errors import Conflict, Interrupted
 from online_migrate.operations.backfill import Backfill, BackfillParams
-from online_migrate.operations.base import Place
+from online_migrate.operations.contract.base import Place
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.load import load
 from online_migrate.plan.model import Step, StepSpec
@@ -197,12 +197,12 @@ def test_every_step_is_taken_once_in_order_and_the_share_grows_at_the_end(databa
     taken: list[str] = []
     shares: list[float] = []
 
-    def take(step: Step, hand: Hand) -> None:
+    def take(step: Step, worker: WorkerContext) -> None:
         taken.append(str(step.table))
-        hand.work.execute("SELECT pg_sleep(%s)", [0.5 if step.table == "a" else 0.05])
-        shares.append(hand.share())
+        worker.work.execute("SELECT pg_sleep(%s)", [0.5 if step.table == "a" else 0.05])
+        shares.append(worker.share())
 
-    crew = Crew(signal=Signal())
+    crew = WorkerPool(signal=Signal())
     with sessions(database, 2) as opened:
         crew.run(take, [step(t) for t in "abcd"], opened)
     assert sorted(taken) == ["a", "b", "c", "d"]
@@ -214,13 +214,13 @@ def test_a_failure_ends_the_others_statement_and_is_what_is_raised(database: str
     """Nobody waits for another's long statement; the steps that are left are not begun."""
     taken: list[str] = []
 
-    def take(step: Step, hand: Hand) -> None:
+    def take(step: Step, worker: WorkerContext) -> None:
         taken.append(str(step.table))
         if step.table == "b":
             raise Conflict("b is not as it was")
-        hand.work.execute("SELECT pg_sleep(60)")
+        worker.work.execute("SELECT pg_sleep(60)")
 
-    crew, began = Crew(signal=Signal()), time.monotonic()
+    crew, began = WorkerPool(signal=Signal()), time.monotonic()
     with sessions(database, 2) as opened, pytest.raises(Conflict, match="b is not as it was"):
         crew.run(take, [step(t) for t in "abc"], opened)
     assert time.monotonic() - began < 10
@@ -232,15 +232,15 @@ def test_a_stop_lets_each_worker_finish_what_it_does(database: str) -> None:
     """One signal of the operator: no statement is cancelled, and no failure is told."""
     stop, ended = Signal(), []
 
-    def take(step: Step, hand: Hand) -> None:
-        hand.work.execute("SELECT pg_sleep(%s)", [0.1 if step.table == "a" else 0.6])
+    def take(step: Step, worker: WorkerContext) -> None:
+        worker.work.execute("SELECT pg_sleep(%s)", [0.1 if step.table == "a" else 0.6])
         if step.table == "a":
             stop.stop("SIGINT")
-        assert hand.signal.is_stopping
+        assert worker.signal.is_stopping
         ended.append(step.table)
         raise Interrupted("stopped after a batch: SIGINT")
 
-    crew = Crew(signal=stop)
+    crew = WorkerPool(signal=stop)
     with sessions(database, 2) as opened, pytest.raises(Interrupted):
         crew.run(take, [step(t) for t in "abc"], opened)
     assert (ended, crew.failed) == (["a", "b"], None)

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from online_migrate.engine.transitions import TRANSITIONS, Action, decide_action
-from online_migrate.operations.state import State
+from online_migrate.operations.contract.state import State
 from tests.desk import Desk
 
 JOURNAL = ("pending", "running", "done", "failed")

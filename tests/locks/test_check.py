@@ -10,11 +10,11 @@ from click.testing import CliRunner
 from psycopg.conninfo import make_conninfo
 
 from online_migrate.cli import main
-from online_migrate.engine.check import check
+from online_migrate.engine.check.plan import check
 from online_migrate.engine.survey import survey
 from online_migrate.errors import PlanError
 from online_migrate.operations.registry import OPERATIONS
-from online_migrate.operations.steps import _rules_of
+from online_migrate.operations.shared.steps import _rules_of
 from online_migrate.plan.load import load
 from online_migrate.plan.model import Plan
 from online_migrate.postgres.connection import Connector

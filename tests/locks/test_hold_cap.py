@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from online_migrate.errors import LockNotHad
+from online_migrate.errors import LockNotAcquired
 from tests.locks.beside import (
     Application,
     Site,
@@ -157,7 +157,7 @@ def test_a_socket_cut_before_the_question(site: Site, proxy: Proxy) -> None:
             pause(0.8)
             assert application.longest_s < SLACK_S
             proxy.close()
-    assert isinstance(errors[0], psycopg.OperationalError | LockNotHad)
+    assert isinstance(errors[0], psycopg.OperationalError | LockNotAcquired)
     assert application.errors == []
     assert "extra" not in site.columns("child")
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from online_migrate.errors import LockNotHad
+from online_migrate.errors import LockNotAcquired
 from online_migrate.postgres.locks import LockMode, LockNeed
 from tests.locks.beside import Site, ddl, in_thread, need, pause, sessions_on, site_on
 
@@ -81,7 +81,7 @@ def test_no_deadlock_has_the_application_as_its_victim(
         pause(0.01)
         try:
             site.window(attempts=6, blocker_age_s=60.0, lock_wait_s=2.0).run(needs, ddl("SELECT 1"))
-        except LockNotHad:
+        except LockNotAcquired:
             pass
         finally:
             over.set()

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from online_migrate.cli import main
 from online_migrate.engine.explain import explain
 from online_migrate.engine.lock_table import lock_lines, longest_strong
-from online_migrate.events import LockGivenWay, LockHeld
+from online_migrate.events import LockAttemptFailed, LockHeld
 from online_migrate.observe.lock_summary import LockSummary, percentile
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.load import load_file
@@ -94,7 +94,7 @@ def test_a_runs_last_words() -> None:
             )
         )
     summary.emit(
-        LockGivenWay(
+        LockAttemptFailed(
             stage="swap",
             step="drop_default bot_id",
             relation="public.users",

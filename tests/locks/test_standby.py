@@ -10,8 +10,8 @@ import psycopg
 import pytest
 from pydantic import ValidationError
 
-from online_migrate.engine.check_standbys import find_standbys
-from online_migrate.errors import LockNotHad
+from online_migrate.engine.check.standbys import find_standbys
+from online_migrate.errors import LockNotAcquired
 from online_migrate.events import LockHeld
 from online_migrate.plan.model import LockRules, Plan, Requires
 from online_migrate.postgres.connection import Connector
@@ -120,7 +120,7 @@ def test_a_reader_of_a_named_standby_is_waited_for(pair: Pair, pair_site: Site) 
     with psycopg.connect(pair.standby.dsn, application_name="report") as reader:
         reader.execute(READ.encode())
         pause(0.3)
-        with pytest.raises(LockNotHad) as caught:
+        with pytest.raises(LockNotAcquired) as caught:
             window.run([need("child")], ddl(ADD))
         assert f"pid {reader.info.backend_pid} on standby {name}" in str(caught.value)
         reader.rollback()
@@ -132,7 +132,7 @@ def test_a_standby_that_does_not_answer_counts_as_in_the_way(site: Site) -> None
     """Fail closed: of its readers nothing is known."""
     window = site.window(lock_wait_s=0.5)
     window.standbys = Standbys(connector=Connector(dsn=site.dsn), names=["port=1"])
-    with pytest.raises(LockNotHad, match="standby port=1 does not answer"):
+    with pytest.raises(LockNotAcquired, match="standby port=1 does not answer"):
         window.run([need("child")], ddl(ADD))
     with blocker(site.dsn, "SELECT 1"):
         assert not is_waiting(site.watch, site.work.info.backend_pid)

@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.terminal_theme import DIMMED_MONOKAI
 
 from online_migrate.demo.shop import create_shop
-from online_migrate.observe.progress import render
-from online_migrate.observe.snapshot import read_snapshot
+from online_migrate.observe.snapshot.read import read_snapshot
+from online_migrate.observe.terminal.live_view import render
 from online_migrate.postgres.connection import Connector
 from online_migrate.postgres.server import start_server
 from tests.observe.conftest import FLAGS

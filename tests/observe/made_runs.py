@@ -15,8 +15,8 @@ from online_migrate.backfill.throttlers.standby_lag import Standby
 from online_migrate.clock import Signal, SystemClock
 from online_migrate.journal.lease import Lease
 from online_migrate.journal.store import CursorRecord, HistoryRecord, Journal, ensure_schema
-from online_migrate.observe.readings import ServerReading, TableReading
-from online_migrate.observe.views import Snapshot, StageView, StepView, WaitView
+from online_migrate.observe.prometheus.readings import ServerReading, TableReading
+from online_migrate.observe.snapshot.views import Snapshot, StageView, StepView, WaitView
 from online_migrate.plan.model import (
     Gate,
     HoldWhen,
@@ -166,11 +166,11 @@ def whole_run() -> Iterator[e.Event]:
     yield e.StepStarted(**column, resumed=False)
     yield e.WaitStarted(**column, kind="blocker", reason="pid 12 has been in a transaction for 4 s")
     yield e.BlockersSeen(**column, waiting_for="users", blockers=("pid 12",))
-    yield e.WaitGoesOn(
+    yield e.WaitContinues(
         **column, kind="blocker", reason="pid 13 has been in a transaction for 5 s", seconds=3.0
     )
     yield e.WaitEnded(**column, kind="blocker", seconds=4.0)
-    yield e.LockGivenWay(
+    yield e.LockAttemptFailed(
         **column, relation="users", lock="ACCESS EXCLUSIVE", attempt=1, waited_s=0.05, pause_s=0.2,
         why="lock timeout", blockers=("pid 13",),
     )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from online_migrate.observe.metrics import MetricsSink
+from online_migrate.observe.prometheus.sink import MetricsSink
 from tests.observe.dashboards import ALERTS, alerts, metrics_of, sides
 
 RUNBOOK = ALERTS.parent.parent / "docs" / "runbook.md"

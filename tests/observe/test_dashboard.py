@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from grafana import runbook
 from grafana.dashboard import FOLDER, PAGES, to_text
 from grafana.queries import last
-from online_migrate.observe.metrics import MetricsSink, metric_names
+from online_migrate.observe.prometheus.sink import MetricsSink, metric_names
 from tests.observe.dashboards import Panel, alerts, committed, expressions, marks, metrics_of, panels, put_in
 
 ROOT = FOLDER.parent

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from online_migrate.observe.metrics import STATES
+from online_migrate.observe.prometheus.sink import STATES
 from tests.observe.dashboards import alerts, expressions, figures, marks, panels, sides
 from tests.observe.night import GATE, LITERAL, TOKEN, Night, get
 from tests.observe.test_dashboard import OTHERS

@@ -8,7 +8,7 @@ import pytest
 
 from online_migrate.events import Throughput
 from online_migrate.journal.store import HistoryRecord
-from online_migrate.observe.estimates import UNKNOWN, Point, pace_of, points_of, share_of
+from online_migrate.observe.snapshot.estimates import UNKNOWN, Point, pace_of, points_of, share_of
 from tests.observe.made_runs import BACKFILL, NOON, make_cursor, make_record, started
 
 

@@ -13,7 +13,7 @@ from online_migrate import events as e
 from online_migrate.journal.store import HistoryRecord
 from online_migrate.observe.history import KEPT, SUM_S, HistorySink, Summary
 from online_migrate.observe.session import Session
-from online_migrate.observe.views import Snapshot
+from online_migrate.observe.snapshot.views import Snapshot
 from online_migrate.observe.watch import SnapshotWatch
 from online_migrate.postgres.connection import Connection, Connector
 from tests.observe.made_runs import MadeRun, batch, begun_run, whole_run

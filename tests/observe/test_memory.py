@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from online_migrate import events as e
-from online_migrate.observe.changes import HISTORY
-from online_migrate.observe.memory import Memory
-from online_migrate.observe.snapshot import Snapshot, read_snapshot
+from online_migrate.observe.snapshot.changes import HISTORY
+from online_migrate.observe.snapshot.memory import Memory
+from online_migrate.observe.snapshot.read import Snapshot, read_snapshot
 from online_migrate.postgres.connection import Connection
 from tests.observe.made_runs import BACKFILL, MadeRun, begun_run, make_plan, make_steps, started
 
@@ -137,7 +137,7 @@ def test_more_events_than_a_look_reads_may_have_ended_a_wait(run: MadeRun, conne
 
 def test_a_look_is_one_message(run: MadeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     """What watching costs is mostly round trips: after the first look one is enough, whatever has changed."""
-    monkeypatch.setattr("online_migrate.observe.snapshot.EXPECTED_S", 10**9)  # estimates are read once
+    monkeypatch.setattr("online_migrate.observe.snapshot.read.EXPECTED_S", 10**9)  # estimates are read once
     sent: list[None] = []
     memory = Memory()
     with replace(run.connector, on_statement=lambda: sent.append(None)).open("test") as connection:

@@ -16,9 +16,9 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from online_migrate import events as e
 from online_migrate.clock import Signal
 from online_migrate.journal.lease import Holder
-from online_migrate.observe.exposition import OPEN, Exposition
-from online_migrate.observe.metrics import STATES, Budgets, MetricsSink
-from online_migrate.observe.views import Snapshot, StageView, StepView
+from online_migrate.observe.prometheus.exposition import OPEN, Exposition
+from online_migrate.observe.prometheus.sink import STATES, Budgets, MetricsSink
+from online_migrate.observe.snapshot.views import Snapshot, StageView, StepView
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.expand import expand, listed_tables
 from online_migrate.plan.load import load_file
@@ -517,7 +517,7 @@ def events_of(step: Step) -> Iterable[e.Event]:
     yield e.StepStarted(**place, resumed=False)
     if step.spec.operation in IN_A_WINDOW:
         lock: Any = {**place, "relation": place["table"] or "bots", "lock": "ACCESS EXCLUSIVE"}
-        yield e.LockGivenWay(**lock, attempt=1, waited_s=0.05, pause_s=1, why="timeout", blockers=("a",))
+        yield e.LockAttemptFailed(**lock, attempt=1, waited_s=0.05, pause_s=1, why="timeout", blockers=("a",))
         yield e.LockHeld(**lock, attempts=2, waited_s=0.05, held_s=0.01)
     if step.spec.operation == "backfill":
         yield replace(started(), **place)

@@ -23,8 +23,8 @@ from online_migrate.observe.page.document import decide_word, find_blockers, sta
 from online_migrate.observe.page.files import SCRIPTS, one_file, read_file
 from online_migrate.observe.page.relay import Relay
 from online_migrate.observe.page.serve import READY_S, StatusPage
-from online_migrate.observe.snapshot import to_json
-from online_migrate.observe.views import Snapshot, WaitView
+from online_migrate.observe.snapshot.read import to_json
+from online_migrate.observe.snapshot.views import Snapshot, WaitView
 from online_migrate.observe.web import MetricsServer, Page, Route
 from tests.observe.made_runs import BACKFILL, NOON, make_record, make_snapshot, started, whole_run
 

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from online_migrate import events as e
 from online_migrate.demo.shop import BRIEF_TABLES, FURTHER_TABLES
 from online_migrate.observe.page.serve import StatusPage
-from online_migrate.observe.views import Snapshot, WaitView
+from online_migrate.observe.snapshot.views import Snapshot, WaitView
 from online_migrate.observe.web import MetricsServer
 from tests.observe.made_runs import BACKFILL, NOON, make_crowd, make_record, make_snapshot, started
 from tests.observe.night import SLOW_PACE, free_port, gentle_plan, wait_for

@@ -10,9 +10,9 @@ from rich.console import Console
 
 from online_migrate.demo.shop import BRIEF_TABLES, FURTHER_TABLES
 from online_migrate.journal.lease import Holder
-from online_migrate.observe.progress import LiveView, render
-from online_migrate.observe.status_line import status_line
-from online_migrate.observe.views import Snapshot, WaitView
+from online_migrate.observe.snapshot.views import Snapshot, WaitView
+from online_migrate.observe.terminal.live_view import LiveView, render
+from online_migrate.observe.terminal.status_line import status_line
 from tests.observe.made_runs import BACKFILL, LONG_REASON, NOON, make_crowd, make_snapshot
 from tests.observe.test_logs import FixedClock
 

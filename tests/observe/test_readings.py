@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from online_migrate.observe.readings import ServerReader, ServerReading, TableReading
-from online_migrate.observe.snapshot import read_snapshot
-from online_migrate.observe.views import Snapshot
+from online_migrate.observe.prometheus.readings import ServerReader, ServerReading, TableReading
+from online_migrate.observe.snapshot.read import read_snapshot
+from online_migrate.observe.snapshot.views import Snapshot
 from online_migrate.postgres.connection import Connection
 from tests.observe.made_runs import BACKFILL, MadeRun, begun_run
 from tests.observe.test_metrics import MadeClock

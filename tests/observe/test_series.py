@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client import generate_latest
 
-from online_migrate.observe.series import LAST_SCRAPE_S, Registry, without_figures
+from online_migrate.observe.prometheus.series import LAST_SCRAPE_S, Registry, without_figures
 from tests.observe.test_metrics import MadeClock
 
 

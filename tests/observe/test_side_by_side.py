@@ -14,13 +14,13 @@ import pytest
 from rich.console import Console
 
 from online_migrate import events as e
-from online_migrate.observe.metrics import MetricsSink
 from online_migrate.observe.page.document import decide_word, stage_eta_s, to_document
 from online_migrate.observe.page.report import make_report
-from online_migrate.observe.progress import render
-from online_migrate.observe.snapshot import Snapshot, StepView, read_snapshot
-from online_migrate.observe.status_line import status_line
-from online_migrate.observe.views import Passes, WaitView
+from online_migrate.observe.prometheus.sink import MetricsSink
+from online_migrate.observe.snapshot.read import Snapshot, StepView, read_snapshot
+from online_migrate.observe.snapshot.views import Passes, WaitView
+from online_migrate.observe.terminal.live_view import render
+from online_migrate.observe.terminal.status_line import status_line
 from tests.observe.made_runs import NOON, MadeRun, batch, begun_run, make_record, make_snapshot, started
 
 TABLES = ("users", "orders")

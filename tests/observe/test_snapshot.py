@@ -10,12 +10,12 @@ import psycopg
 import pytest
 
 from online_migrate import events as e
-from online_migrate.control import request_stop, take_stop
 from online_migrate.errors import JournalVersion
-from online_migrate.observe.snapshot import Snapshot, StepView, read_snapshot, to_json
-from online_migrate.observe.waits import find_waits
-from online_migrate.observe.why import why
+from online_migrate.observe.snapshot.read import Snapshot, StepView, read_snapshot, to_json
+from online_migrate.observe.snapshot.waits import find_waits
+from online_migrate.observe.terminal.why import why
 from online_migrate.postgres.connection import Connector
+from online_migrate.run import request_stop, take_stop
 from tests.observe.made_runs import BACKFILL, MadeRun, begun_run, make_record, started
 
 
@@ -264,6 +264,6 @@ def test_waits_of_an_earlier_runner_are_over() -> None:
 def test_a_wait_is_as_old_as_it_says() -> None:
     """Where only a reminder of it is read, it has lasted as long as the reminder says."""
     place = {"stage": "s", "step": "t", "table": "u", "kind": "blocker"}
-    record = make_record(e.WaitGoesOn(**place, reason="pid 1", seconds=40.0))
+    record = make_record(e.WaitContinues(**place, reason="pid 1", seconds=40.0))
     (wait,) = find_waits([record])
     assert (record.at - wait.since).total_seconds() == 40

@@ -134,7 +134,7 @@ def test_the_time_without_a_runner_is_not_held() -> None:
     resumed = e.RunStarted(plan="shop", run_id=1, resumed=True, steps_total=1, steps_done=0)
     held = [
         make_record(e.WaitStarted(**wait, reason="71 MiB behind"), after(0)),
-        make_record(e.WaitGoesOn(**wait, reason="90 MiB behind", seconds=10), after(10)),
+        make_record(e.WaitContinues(**wait, reason="90 MiB behind", seconds=10), after(10)),
     ]
     again = [
         make_record(e.CheckFound(severity="warn", fact="x"), after(25_000)),

@@ -13,7 +13,7 @@ import pytest
 from online_migrate.cli.common import read_plan
 from online_migrate.cli.run import _serve_metrics
 from online_migrate.observe.session import Session
-from online_migrate.observe.snapshot import Snapshot
+from online_migrate.observe.snapshot.read import Snapshot
 from online_migrate.observe.watch import FRESH_S, REST_S, SnapshotWatch
 from online_migrate.observe.web import LOOPBACK
 from online_migrate.postgres.connection import Connection, Connector

@@ -12,7 +12,7 @@ import pytest
 
 from online_migrate.errors import UsageError
 from online_migrate.events import Note, RunStarted
-from online_migrate.observe.metrics import MetricsSink
+from online_migrate.observe.prometheus.sink import MetricsSink
 from online_migrate.observe.web import MetricsServer
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from online_migrate.operations.state import State
+from online_migrate.operations.contract.state import State
 from tests.operations.site import plan_of
 
 

@@ -17,11 +17,20 @@ from online_migrate.engine.secrets import Secrets
 from online_migrate.engine.sessions import Sessions
 from online_migrate.engine.survey import resolve_sets
 from online_migrate.events import Event
+from online_migrate.findings import (
+    Finding,
+    Severity,
+)
 from online_migrate.journal.lease import Lease
 from online_migrate.journal.store import Journal, ensure_schema
-from online_migrate.operations.base import Context, Finding, Operation, Place, Severity, State
-from online_migrate.operations.preflight import preflight
+from online_migrate.operations.contract.base import (
+    Context,
+    Operation,
+    Place,
+    State,
+)
 from online_migrate.operations.registry import OPERATIONS
+from online_migrate.operations.shared.preflight import preflight
 from online_migrate.plan.expand import expand
 from online_migrate.plan.load import load
 from online_migrate.plan.model import Plan, Step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from online_migrate.operations.base import State
+from online_migrate.operations.contract.base import State
 from tests.operations.conftest import OpenSite
 from tests.operations.site import plan_of
 

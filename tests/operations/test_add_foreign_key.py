@@ -6,7 +6,12 @@ import psycopg
 import pytest
 
 from online_migrate.errors import VerificationFailed
-from online_migrate.operations.base import Severity, State
+from online_migrate.findings import (
+    Severity,
+)
+from online_migrate.operations.contract.base import (
+    State,
+)
 from tests.operations.cases import BOTS, FILLED_COLUMN
 from tests.operations.conftest import OpenSite
 from tests.operations.site import plan_of

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
-from online_migrate.errors import Conflict, LockNotHad, VerificationFailed
-from online_migrate.operations.base import State
+from online_migrate.errors import Conflict, LockNotAcquired, VerificationFailed
+from online_migrate.operations.contract.base import State
 from tests.operations.beside import await_true, is_waiting_for_snapshots, old_snapshot
 from tests.operations.conftest import OpenSite
 from tests.operations.site import connect, plan_of
@@ -76,7 +76,7 @@ def test_a_build_that_takes_too_long_is_cancelled_and_cleaned_up(site_of: OpenSi
     """After the plan's limit: exit 4, who held it up is named, nothing is left."""
     site = site_of(plan_of(f"create_index: {INDEX}", head="locks: {long_statement: 300ms}"))
     site.sql(COLUMN)
-    with old_snapshot(shop) as other, pytest.raises(LockNotHad, match=f"pid {other.info.backend_pid}"):
+    with old_snapshot(shop) as other, pytest.raises(LockNotAcquired, match=f"pid {other.info.backend_pid}"):
         site.execute()
     assert site.state() is State.ABSENT
     assert site.one(INVALID) == 0

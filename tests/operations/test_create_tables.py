@@ -12,7 +12,7 @@ from psycopg import sql
 
 from online_migrate.demo.dump import schema_dump
 from online_migrate.errors import PlanError
-from online_migrate.operations.base import State
+from online_migrate.operations.contract.base import State
 from online_migrate.postgres.connection import Connection
 from tests.conftest import dropped_after
 from tests.operations.beside import read_held, read_relations

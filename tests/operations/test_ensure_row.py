@@ -9,7 +9,7 @@ import pytest
 
 from online_migrate.demo.shop import create_shop
 from online_migrate.errors import PlanError, UsageError, VerificationFailed
-from online_migrate.operations.base import State
+from online_migrate.operations.contract.base import State
 from tests.operations.cases import A_MASTER, MASTER_PLAN, TOKEN
 from tests.operations.conftest import OpenSite
 from tests.operations.site import PLANS, Site, connect, open_site, plan_of

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from online_migrate.events import LockGivenWay, LockHeld
-from online_migrate.operations.base import Kind, Statement
+from online_migrate.events import LockAttemptFailed, LockHeld
+from online_migrate.operations.contract.base import Kind, Statement
+from online_migrate.operations.contract.state import State
 from online_migrate.operations.registry import OPERATIONS
-from online_migrate.operations.state import State
 from online_migrate.plan.model import Step
 from online_migrate.postgres.locks import LockMode
 from tests.operations.beside import (
@@ -222,5 +222,5 @@ def test_an_application_writes_on(case: Case, begin: Callable[[Case], Site], sho
 def longest_window_s(site: Site) -> float:
     """How long a statement could have stood behind us: the wait for the lock, and its hold."""
     held = [e.waited_s + e.held_s for e in site.heard.of(LockHeld)]
-    gave_way = [e.waited_s for e in site.heard.of(LockGivenWay)]
+    gave_way = [e.waited_s for e in site.heard.of(LockAttemptFailed)]
     return max([0.0, *held, *gave_way])

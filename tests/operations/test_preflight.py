@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from online_migrate.operations.base import Severity, State
+from online_migrate.findings import (
+    Severity,
+)
+from online_migrate.operations.contract.base import (
+    State,
+)
 from online_migrate.postgres.locks import LockMode
 from tests.operations.beside import Eyes, from_the_side
 from tests.operations.conftest import OpenSite

@@ -10,15 +10,23 @@ from typing import Any
 import psycopg
 import pytest
 
-from online_migrate.backfill.bench import Bench
+from online_migrate.backfill.context import BackfillContext
 from online_migrate.backfill.worker import Backfill
 from online_migrate.clock import Signal
-from online_migrate.errors import Interrupted, LeaseLost, LockNotHad, VerificationFailed
+from online_migrate.errors import Interrupted, LeaseLost, LockNotAcquired, VerificationFailed
 from online_migrate.events import LateRows
-from online_migrate.observe.metrics import MetricsSink
-from online_migrate.operations import owed_check, set_not_null, steps
-from online_migrate.operations.base import Context, Severity, State, Statement
+from online_migrate.findings import (
+    Severity,
+)
+from online_migrate.observe.prometheus.sink import MetricsSink
+from online_migrate.operations import set_not_null
+from online_migrate.operations.contract.base import (
+    Context,
+    State,
+    Statement,
+)
 from online_migrate.operations.set_not_null import ROUNDS, SetNotNull, SetNotNullParams, check_name
+from online_migrate.operations.shared import owed_check, steps
 from tests.operations.cases import EMPTY_COLUMN
 from tests.operations.conftest import OpenSite
 from tests.operations.site import Site, connect, plan_of, replaced
@@ -171,7 +179,7 @@ def raising(error: BaseException) -> Callable[[], object]:
 @pytest.mark.parametrize(
     "error",
     [
-        LockNotHad("VALIDATE: cancelled, it took longer than 1 s"),
+        LockNotAcquired("VALIDATE: cancelled, it took longer than 1 s"),
         Interrupted("VALIDATE: cancelled: SIGINT"),
         KeyboardInterrupt(),
         psycopg.errors.DiskFull("no space"),
@@ -390,20 +398,20 @@ def test_a_late_null_is_mended_as_the_plan_s_backfill_would(
     site.execute(site.step("backfill"))
     site.sql(FORGET)
     site.sql(REFUSES)
-    benches: list[Bench] = []
+    benches: list[BackfillContext] = []
 
     class Work(Backfill):
-        def __init__(self, bench: Bench, **more: Any) -> None:
-            benches.append(bench)
-            super().__init__(bench, **more)
+        def __init__(self, context: BackfillContext, **more: Any) -> None:
+            benches.append(context)
+            super().__init__(context, **more)
 
     monkeypatch.setattr(set_not_null, "Work", Work)
     site.execute()
     assert site.state() is State.DONE
-    (bench,) = benches
-    assert (bench.pace.duty, bench.pace.max_rows) == (1.0, 111)
-    assert bench.hold_when.oldest_snapshot == 55 * 60
-    assert bench.key[0] == "fill"
+    (context,) = benches
+    assert (context.pace.duty, context.pace.max_rows) == (1.0, 111)
+    assert context.hold_when.oldest_snapshot == 55 * 60
+    assert context.key[0] == "fill"
 
 
 @pytest.fixture

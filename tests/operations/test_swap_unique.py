@@ -8,8 +8,8 @@ import pytest
 
 from online_migrate.errors import VerificationFailed
 from online_migrate.events import LockHeld
-from online_migrate.operations import steps
-from online_migrate.operations.base import Context, State, Statement
+from online_migrate.operations.contract.base import Context, State, Statement
+from online_migrate.operations.shared import steps
 from tests.operations.cases import TWO_TENANTS
 from tests.operations.conftest import OpenSite
 from tests.operations.site import plan_of

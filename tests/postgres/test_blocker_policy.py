@@ -7,7 +7,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from online_migrate.errors import LockNotHad
+from online_migrate.errors import LockNotAcquired
 from online_migrate.events import Note
 from online_migrate.postgres.blocker_policy import BlockerPolicy, why_spared
 from online_migrate.postgres.blockers import Blocker
@@ -80,7 +80,7 @@ def test_off_unless_asked(site: Site) -> None:
     """Without a policy nobody is ended, however long they sit there."""
     with as_application(site, "SELECT count(*) FROM child") as other:
         pause(0.3)
-        with pytest.raises(LockNotHad):
+        with pytest.raises(LockNotAcquired):
             site.window(lock_wait_s=0.6).run([need("child")], ddl(ADD))
         other.execute("SELECT 1")
         other.rollback()
@@ -104,7 +104,7 @@ def test_an_idle_session_is_terminated_where_the_plan_says_so(site: Site) -> Non
     """There is nothing to cancel in an idle transaction; it is ended only by terminate_after."""
     with as_application(site, "SELECT count(*) FROM child") as other:
         pause(0.3)
-        with pytest.raises(LockNotHad):
+        with pytest.raises(LockNotAcquired):
             site.window(policy=POLICY, lock_wait_s=0.6).run([need("child")], ddl(ADD))
         policy = replace(POLICY, terminate_after_s=0.1)
         site.window(policy=policy).run([need("child")], ddl(ADD))
@@ -118,7 +118,7 @@ def test_a_superuser_is_spared(site: Site) -> None:
     policy = replace(POLICY, matching=".", terminate_after_s=0.1)
     with blocker(site.dsn) as other:
         pause(0.4)
-        with pytest.raises(LockNotHad):
+        with pytest.raises(LockNotAcquired):
             site.window(policy=policy, lock_wait_s=0.8).run([need("child")], ddl(ADD))
         other.execute("SELECT 1")
     assert site.heard.of(Note) == []

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from online_migrate.errors import LockNotHad
+from online_migrate.errors import LockNotAcquired
 from online_migrate.events import LockHeld
 from online_migrate.postgres.blockers import Blocker, read_blockers
 from online_migrate.postgres.locks import LockMode
@@ -70,7 +70,7 @@ def test_a_prepared_transaction(site: Site) -> None:
         other.execute("BEGIN; UPDATE child SET v = 1 WHERE id = 1; PREPARE TRANSACTION 'left behind'")
         try:
             found = one_blocker(site)
-            with pytest.raises(LockNotHad, match="COMMIT PREPARED or ROLLBACK PREPARED"):
+            with pytest.raises(LockNotAcquired, match="COMMIT PREPARED or ROLLBACK PREPARED"):
                 site.window(lock_wait_s=0.3).run([need("child")], ddl("SELECT 1"))
         finally:
             other.execute("ROLLBACK PREPARED 'left behind'")
@@ -176,5 +176,5 @@ def test_a_vacuum_to_prevent_wraparound(slow_site: Site) -> None:
     found = one_blocker(slow_site)
     assert found.kind == "vacuum to prevent wraparound"
     assert not found.is_autovacuum
-    with pytest.raises(LockNotHad, match="vacuum to prevent wraparound"):
+    with pytest.raises(LockNotAcquired, match="vacuum to prevent wraparound"):
         slow_site.window(lock_wait_s=1.5).run([need("child")], ddl("SELECT 1"))

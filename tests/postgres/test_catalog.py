@@ -54,5 +54,5 @@ def test_heirs_are_found_on_every_level(database: str) -> None:
         orders, near = catalog.table("orders"), catalog.table("near")
     assert orders is not None
     assert near is not None
-    assert orders.heirs == (("public", "near"), ("old", "far"))
-    assert near.heirs == (("old", "far"),)
+    assert orders.descendants == (("public", "near"), ("old", "far"))
+    assert near.descendants == (("old", "far"),)

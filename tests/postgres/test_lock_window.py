@@ -8,8 +8,15 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from online_migrate.errors import Interrupted, LockNotHad, UndeclaredLock
-from online_migrate.events import BlockersSeen, LockGivenWay, LockHeld, WaitEnded, WaitGoesOn, WaitStarted
+from online_migrate.errors import Interrupted, LockNotAcquired, UndeclaredLock
+from online_migrate.events import (
+    BlockersSeen,
+    LockAttemptFailed,
+    LockHeld,
+    WaitContinues,
+    WaitEnded,
+    WaitStarted,
+)
 from online_migrate.postgres.ladder import REST_S
 from online_migrate.postgres.locks import LockMode
 from tests.locks.beside import (
@@ -44,7 +51,7 @@ def test_a_blocker_that_never_goes(site: Site) -> None:
     """Exit 4, its pid named, nothing changed, and nobody of the application ever stood behind us."""
     with blocker(site.dsn) as other, Application(site.dsn) as application:
         pid = other.info.backend_pid
-        with pytest.raises(LockNotHad) as caught:
+        with pytest.raises(LockNotAcquired) as caught:
             site.window(lock_wait_s=1.0).run([need("child")], ddl(ADD))
         assert application.longest_s < 0.05 + SLACK_S
         assert application.errors == []
@@ -63,10 +70,10 @@ def test_a_blocker_that_is_always_new(site: Site) -> None:
     with (
         blocker(site.dsn),
         Application(site.dsn) as application,
-        pytest.raises(LockNotHad, match="after 4 tries"),
+        pytest.raises(LockNotAcquired, match="after 4 tries"),
     ):
         window.run([need("child")], ddl(ADD))
-    given_way = site.heard.of(LockGivenWay)
+    given_way = site.heard.of(LockAttemptFailed)
     assert [g.attempt for g in given_way] == [1, 2, 3]
     assert application.longest_s < 0.05 * 1.5**3 + SLACK_S
     assert application.errors == []
@@ -91,16 +98,16 @@ def test_a_blocker_that_comes_and_goes(site: Site) -> None:
 
 def test_another_blocker_is_told_at_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not after the 10 s in which one that stays is told once: until then status would name a pid that is gone."""
-    monkeypatch.setattr("online_migrate.postgres.lock_window.TELL_CHANGED_S", 0.0)
+    monkeypatch.setattr("online_migrate.postgres.lock_window.REPORT_CHANGED_S", 0.0)
     with blocker(site.dsn) as first, blocker(site.dsn) as second:
         pid = second.info.backend_pid
         pause(0.25)
         with in_thread(lambda: site.window().run([need("child")], ddl(ADD))) as errors:
             site.heard.await_one(WaitStarted)
             pause(0.6)
-            assert site.heard.of(WaitGoesOn) == []
+            assert site.heard.of(WaitContinues) == []
             first.rollback()
-            again = site.heard.await_one(WaitGoesOn)
+            again = site.heard.await_one(WaitContinues)
             second.rollback()
     assert errors == []
     assert f"pid {pid} " in again.reason
@@ -109,7 +116,7 @@ def test_another_blocker_is_told_at_once(site: Site, monkeypatch: pytest.MonkeyP
 def test_the_exposure_budget_ends_it(site: Site) -> None:
     """A window gives up when the application could have stood behind it for as long as the plan allows, not later."""
     window = site.window(exposure_s=0.1, blocker_age_s=60.0)
-    with blocker(site.dsn), pytest.raises(LockNotHad, match="exposure"):
+    with blocker(site.dsn), pytest.raises(LockNotAcquired, match="exposure"):
         window.run([need("child")], ddl(ADD))
     assert window.exposure.by_relation["public.child"] == pytest.approx(0.1, abs=0.06)
 
@@ -119,7 +126,7 @@ def test_the_exposure_budget_is_the_tables(site: Site) -> None:
     window = site.window(exposure_s=0.1, blocker_age_s=60.0)
     with blocker(site.dsn):
         for _ in range(2):
-            with pytest.raises(LockNotHad):
+            with pytest.raises(LockNotAcquired):
                 window.run([need("child")], ddl(ADD))
     window.run([need("parent")], ddl("ALTER TABLE public.parent ADD COLUMN extra int"))
     assert "extra" in site.columns("parent")
@@ -182,7 +189,7 @@ def test_a_window_without_a_relation(site: Site) -> None:
     """A table without foreign keys needs no lock at all; when its window gives way, it says so and does not break."""
     site.window().run([], ddl("CREATE TABLE public.lonely (id int)"))
     assert site.heard.of(LockHeld)[0].locks == ()
-    with pytest.raises(LockNotHad, match="a lock of the change itself"):
+    with pytest.raises(LockNotAcquired, match="a lock of the change itself"):
         site.window(attempts=2, hold_cap_s=0.1).run([], ddl("SELECT pg_sleep(5)"))
 
 
@@ -195,7 +202,7 @@ def test_partitions_go_with_their_table(site: Site) -> None:
     add = ddl("ALTER TABLE public.log ADD COLUMN extra int")
     with blocker(site.dsn, "SELECT count(*) FROM log_1"):
         pause(0.25)
-        with pytest.raises(LockNotHad, match="log_1"):
+        with pytest.raises(LockNotAcquired, match="log_1"):
             site.window(lock_wait_s=0.5).run([need("log")], add)
     site.window().run([need("log")], add)
     assert "ACCESS EXCLUSIVE on public.log_1" in site.heard.of(LockHeld)[0].locks
@@ -204,10 +211,10 @@ def test_partitions_go_with_their_table(site: Site) -> None:
 def test_the_cap_is_one_on_the_whole_hold(site: Site) -> None:
     """statement_timeout begins anew with each statement of a message: many short ones may not add up past the cap."""
     window = site.window(hold_cap_s=0.3)
-    with Application(site.dsn) as application, pytest.raises(LockNotHad, match="hold_cap"):
+    with Application(site.dsn) as application, pytest.raises(LockNotAcquired, match="hold_cap"):
         window.run([need("child")], ddl(*["SELECT pg_sleep(0.1)"] * 20))
     assert application.longest_s < 0.3 + SLACK_S
-    assert len(site.heard.of(LockGivenWay)) == 1, "asked for twice, and no more"
+    assert len(site.heard.of(LockAttemptFailed)) == 1, "asked for twice, and no more"
 
 
 def test_only_the_first_lock_waits_by_the_ladder(site: Site) -> None:
@@ -216,7 +223,7 @@ def test_only_the_first_lock_waits_by_the_ladder(site: Site) -> None:
     with (
         blocker(site.dsn, "UPDATE parent SET note = 'x' WHERE id = 1"),
         Application(site.dsn) as application,
-        pytest.raises(LockNotHad),
+        pytest.raises(LockNotAcquired),
     ):
         site.window(attempts=3, blocker_age_s=60.0).run(needs, ddl(ADD))
     assert application.longest_s < 0.25 + SLACK_S
@@ -251,9 +258,9 @@ def test_our_own_deadlock_is_retried(site: Site) -> None:
     """40P01 that hits us is a turn of the ladder, not an error."""
     window = site.window()
     first = ddl("DO $$ BEGIN RAISE SQLSTATE '40P01' USING MESSAGE = 'deadlock detected'; END $$")
-    with pytest.raises(LockNotHad, match="after 3 tries"):
+    with pytest.raises(LockNotAcquired, match="after 3 tries"):
         site.window(attempts=3).run([need("child")], first)
-    assert {g.why for g in site.heard.of(LockGivenWay)} == {"deadlock detected"}
+    assert {g.why for g in site.heard.of(LockAttemptFailed)} == {"deadlock detected"}
     window.run([need("child")], ddl(ADD))
 
 
@@ -261,7 +268,7 @@ def test_an_error_of_the_ddl_is_raised_as_it_is(site: Site) -> None:
     """What is no lock trouble is no reason to try again."""
     with pytest.raises(psycopg.errors.DuplicateColumn):
         site.window().run([need("child")], ddl("ALTER TABLE public.child ADD COLUMN v int"))
-    assert site.heard.of(LockGivenWay) == []
+    assert site.heard.of(LockAttemptFailed) == []
     assert site.work.info.transaction_status.name == "IDLE"
 
 
@@ -287,7 +294,7 @@ def test_a_lock_that_somebody_waits_for_already(site: Site) -> None:
     ):
         await_true(lambda: is_waiting(site.watch, pid))
         pause(0.3)
-        with pytest.raises(LockNotHad) as caught:
+        with pytest.raises(LockNotAcquired) as caught:
             site.window(lock_wait_s=0.5).run([need("child")], ddl(ADD))
         other.cancel_safe()
     assert f"pid {pid} (postgres, flyway): another migration waits for ACCESS EXCLUSIVE" in str(caught.value)

@@ -6,13 +6,22 @@ import psycopg
 import pytest
 
 from online_migrate.clock import SystemClock
-from online_migrate.errors import Interrupted, LockNotHad, UndeclaredLock
-from online_migrate.events import BlockersSeen, LongStatement, StopAsked, WaitEnded, WaitGoesOn, WaitStarted
+from online_migrate.errors import Interrupted, LockNotAcquired, UndeclaredLock
+from online_migrate.events import (
+    BlockersSeen,
+    LongStatement,
+    StopAsked,
+    WaitContinues,
+    WaitEnded,
+    WaitStarted,
+)
 from online_migrate.postgres import long_statement
-from online_migrate.postgres.lock_window import TELL_CHANGED_S
 from online_migrate.postgres.locks import LockMode
 from online_migrate.postgres.long_statement import tell_meanwhile
 from online_migrate.postgres.snapshots import read_snapshot_holders
+from online_migrate.waiting import (
+    REPORT_CHANGED_S,
+)
 from tests.locks.beside import Application, Site, await_true, blocker, in_thread, need
 
 BUILD = "CREATE INDEX CONCURRENTLY child_v ON public.child (v)"
@@ -62,12 +71,12 @@ def test_who_keeps_a_build_waiting_is_a_wait(site: Site) -> None:
         assert "we wait for at most 30.0 s" in started.reason
         assert f"pg_terminate_backend({held_by.info.backend_pid})" in started.reason
         held_by.rollback()
-        goes_on = site.heard.await_one(WaitGoesOn)
+        goes_on = site.heard.await_one(WaitContinues)
         assert f"pid {other.info.backend_pid} " in goes_on.reason
         other.rollback()
         ended = site.heard.await_one(WaitEnded)
     assert errors == []
-    assert ended.seconds >= goes_on.seconds >= TELL_CHANGED_S
+    assert ended.seconds >= goes_on.seconds >= REPORT_CHANGED_S
 
 
 def test_whoever_is_gone_at_the_next_look_is_no_wait(site: Site) -> None:
@@ -86,7 +95,7 @@ def test_the_limit_cancels_it_and_names_who_was_waited_for(site: Site) -> None:
     """After the limit: exit 4 with the holder named; the caller cleans the invalid index up."""
     with blocker(site.dsn, "UPDATE child SET v = 1 WHERE id = 1", application="batch") as other:
         pid = other.info.backend_pid
-        with pytest.raises(LockNotHad) as caught:
+        with pytest.raises(LockNotAcquired) as caught:
             site.long(BUILD, limit_s=0.7)
     assert any(f"pid {pid}" in b for b in caught.value.blockers)
     assert is_valid(site) is False, "left for the operation to drop"
@@ -191,7 +200,7 @@ def test_a_prepared_transaction_in_a_builds_way_is_named(site: Site) -> None:
     with psycopg.connect(site.dsn, autocommit=True) as other:
         other.execute("BEGIN; UPDATE child SET v = 1 WHERE id = 1; PREPARE TRANSACTION 'old'")
         try:
-            with pytest.raises(LockNotHad) as caught:
+            with pytest.raises(LockNotAcquired) as caught:
                 site.long(BUILD, limit_s=0.7)
         finally:
             other.execute("ROLLBACK PREPARED 'old'")

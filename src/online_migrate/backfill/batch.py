@@ -13,17 +13,17 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from online_migrate.backfill.bench import Bench, By, Target
 from online_migrate.backfill.chunks import Position
+from online_migrate.backfill.context import BackfillContext, By, Target
 from online_migrate.backfill.lock_waits import LockWaits
-from online_migrate.backfill.rows import Few, late_rows_statement
-from online_migrate.backfill.waiting import Waiting
-from online_migrate.errors import LeaseLost, LockNotHad
+from online_migrate.backfill.rows import RowSet, late_rows_statement
+from online_migrate.errors import LeaseLost, LockNotAcquired
 from online_migrate.journal.store import CursorRecord
 from online_migrate.postgres.blockers import describe_blockers, read_blockers
 from online_migrate.postgres.connection import Connection
 from online_migrate.postgres.locks import LockMode
 from online_migrate.postgres.sqlstate import FENCE_LOST, Trouble, trouble_of
+from online_migrate.waiting import Waiting
 
 ROW_LOCK_TIMEOUT = "50ms"
 """a batch never waits longer for an application's row lock"""
@@ -67,20 +67,20 @@ class Change:
 class Writer:
     """Runs the batches of one table on the bench's work connection."""
 
-    def __init__(self, bench: Bench, target: Target) -> None:
-        self._bench = bench
+    def __init__(self, context: BackfillContext, target: Target) -> None:
+        self._context = context
         self.target = target
         self._begins: dict[tuple[By, float | None], bytes] = {}
         self._free_s = 0.0
-        self.lock_waits = LockWaits(bench)
+        self.lock_waits = LockWaits(context)
         node = sql.SQL("SELECT pg_relation_filenode({}::oid)").format(sql.Literal(target.table.oid))
-        self._node = node.as_bytes(bench.work)
-        advance = sql.SQL("SELECT online_migrate.advance({}, {}, {}, {}").format(bench.run_id, *bench.key)
-        self._advance = advance.as_bytes(bench.work)
+        self._node = node.as_bytes(context.work)
+        advance = sql.SQL("SELECT online_migrate.advance({}, {}, {}, {}").format(context.run_id, *context.key)
+        self._advance = advance.as_bytes(context.work)
 
     @property
     def connection(self) -> Connection:
-        return self._bench.work
+        return self._context.work
 
     @cached_property
     def _search_path(self) -> str:
@@ -89,10 +89,10 @@ class Writer:
         The schema stays first: our own statements mean what check has read.  Another role's own setting we cannot know; that
         triggers fire at all is a finding of check.
         """
-        row = self._bench.work.execute(
+        row = self._context.work.execute(
             "SELECT reset_val FROM pg_settings WHERE name = 'search_path'"
         ).fetchone()
-        schema = sql.Identifier(self._bench.schema).as_string(None)
+        schema = sql.Identifier(self._context.schema).as_string(None)
         return schema if row is None or not row[0] else f"{schema}, {row[0]}"
 
     def write(
@@ -105,10 +105,10 @@ class Writer:
         measure_wal: bool = False,
     ) -> Change:
         """One transaction: the rows that are free, and the cursor; committed.  See :meth:`change` for what it raises."""
-        clock = self._bench.clock
+        clock = self._context.clock
         began = clock.monotonic()
         locked_since: float | None = None
-        with Waiting(self._bench.emit, clock, "cursor") as waiting:
+        with Waiting(self._context.emit, clock, "cursor") as waiting:
             while True:
                 tried_at = clock.monotonic()
                 change = self.change(rows, by=by, measure_wal=measure_wal)
@@ -125,25 +125,25 @@ class Writer:
                     return replace(change, lock_wait_s=waited_s, cursor_s=clock.monotonic() - written_at)
 
     def _wait_for_cursor(self, locked_s: float, waiting: Waiting, error: CursorLocked) -> None:
-        bench, name = self._bench, self.target.table.full_name
+        context, name = self._context, self.target.table.full_name
         if locked_s > CURSOR_LOCK_S:
             raise LeaseLost(
                 f"the cursor of {name} is locked: a session of a dead runner is still at work",
                 remedy="wait some seconds, then run the same command again",
             ) from error
         waiting.tell(f"the cursor of {name} is locked, or somebody cancels our statements")
-        bench.clock.wait(TABLE_LOCK_PAUSE_S, bench.signal)
-        bench.ensure_going()
+        context.clock.wait(TABLE_LOCK_PAUSE_S, context.signal)
+        context.ensure_going()
 
     def change(self, rows: sql.Composable, *, by: By = By.TID, measure_wal: bool = False) -> Change:
         """Begin the transaction and change the rows that are free; the caller moves the cursor and commits.
 
-        Raises :class:`TableRewritten`, :class:`LeaseLost`, :class:`LockNotHad` after ``lock_wait`` behind a table's lock,
+        Raises :class:`TableRewritten`, :class:`LeaseLost`, :class:`LockNotAcquired` after ``lock_wait`` behind a table's lock,
         and whatever else the server says; nothing is open then.
         """
-        clock = self._bench.clock
+        clock = self._context.clock
         began = clock.monotonic()
-        with Waiting(self._bench.emit, clock, "table_lock") as waiting:
+        with Waiting(self._context.emit, clock, "table_lock") as waiting:
             while True:
                 for skip_locked in (False, True):
                     tried_at = clock.monotonic()
@@ -160,11 +160,11 @@ class Writer:
                         self._free_s = took_s
                     waited_s = tried_at - began + self.lock_waits.waited_s
                     return Change(rows=count, wal_bytes=wal, lock_wait_s=waited_s, skipped_locked=skip_locked)
-                self._wait_outside(began + self._bench.locks.lock_wait, waiting)
+                self._wait_outside(began + self._context.locks.lock_wait, waiting)
 
     def commit(self, cursor: CursorRecord, then: Position, rows: int) -> None:
         """Move the cursor by compare-and-set, in the batch's transaction, and commit both; else :class:`CursorLocked`."""
-        work = self._bench.work
+        work = self._context.work
         was = (cursor.chunk, cursor.stripe, cursor.slice)
         numbers = (*was, then.chunk, then.stripe, then.slice, rows)
         try:
@@ -173,7 +173,7 @@ class Writer:
             if trouble_of(error) is Trouble.LOST or work.closed:
                 raise
             work.rollback()
-            if trouble_of(error) is Trouble.LOCK and not self._bench.signal.is_aborting:
+            if trouble_of(error) is Trouble.LOCK and not self._context.signal.is_aborting:
                 raise CursorLocked from error
             raise
 
@@ -181,27 +181,27 @@ class Writer:
         """Change these rows and take it back: what the server has against it, or None, as behind somebody's lock."""
         try:
             self._write(rows, skip_locked=True)
-            self._bench.work.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            self._context.work.execute("SET CONSTRAINTS ALL IMMEDIATE")
         except psycopg.Error as error:
             self._roll_back_or_raise(error, but=error)
             return None if trouble_of(error) is Trouble.LOCK else error
-        self._bench.work.rollback()
+        self._context.work.rollback()
         return None
 
-    def try_free(self, late: Few) -> tuple[Few, Few]:
+    def try_free(self, late: RowSet) -> tuple[RowSet, RowSet]:
         """Lock those of the rows that are free, change them, and take it all back: (free, still without a value).
 
         Nothing can come between lock and change: a locked row that has no value then cannot be given one.  Of a composite key the
-        condition names more rows than the locked ones (:attr:`Few.condition`), which others may write meanwhile: those do not count.
+        condition names more rows than the locked ones (:attr:`RowSet.condition`), which others may write meanwhile: those do not count.
         """
-        work = self._bench.work
+        work = self._context.work
         try:
             look = late_rows_statement(self.target, among=late)
             begin = sql.SQL("{}; {} FOR NO KEY UPDATE SKIP LOCKED").format(self._settings(by=late.by), look)
             cursor = work.execute(begin)
             while cursor.nextset():
                 pass
-            free = Few(target=self.target, names=tuple(cursor.fetchall()))
+            free = RowSet(target=self.target, names=tuple(cursor.fetchall()))
             refused = replace(free, names=())
             if free:
                 work.execute(self.target.update(free.condition))
@@ -227,7 +227,9 @@ class Writer:
                     "EXPLAIN (ANALYZE, WAL, COSTS OFF, TIMING OFF, SUMMARY OFF, FORMAT JSON) {} RETURNING 1"
                 )
             ).format(update)
-        cursor = self._bench.work.execute(b"; ".join([begin, update.as_bytes(self._bench.work), self._node]))
+        cursor = self._context.work.execute(
+            b"; ".join([begin, update.as_bytes(self._context.work), self._node])
+        )
         count, wal = 0, None
         while cursor.nextset():
             if (cursor.statusmessage or "").startswith("UPDATE"):
@@ -236,7 +238,7 @@ class Writer:
                 count, wal = _measured(cursor.fetchone())
         row = cursor.fetchone()
         if row is None or row[0] != self.target.table.relfilenode:
-            self._bench.work.rollback()
+            self._context.work.rollback()
             raise TableRewritten
         return count, wal
 
@@ -244,10 +246,10 @@ class Writer:
         """Read up to the first row without a value, and lock it: where it is then, it stays."""
         look = late_rows_statement(self.target, limit=1)
         lock = sql.SQL("{} FOR NO KEY UPDATE{}").format(look, sql.SQL(" SKIP LOCKED" * skip_locked))
-        cursor = self._bench.work.execute(b"; ".join([begin, lock.as_bytes(self._bench.work)]))
+        cursor = self._context.work.execute(b"; ".join([begin, lock.as_bytes(self._context.work)]))
         while cursor.nextset():
             pass
-        one = Few(target=self.target, names=tuple(cursor.fetchall()))
+        one = RowSet(target=self.target, names=tuple(cursor.fetchall()))
         return one.condition if one else sql.SQL("false")
 
     def _waiting_s(self) -> float:
@@ -255,7 +257,7 @@ class Writer:
 
         Slow triggers make any batch slow; it is not to be made twice each time.
         """
-        waiting_s = max(WAITING_TARGETS * self._bench.pace.batch_target, WAITING_LEAST_S)
+        waiting_s = max(WAITING_TARGETS * self._context.pace.batch_target, WAITING_LEAST_S)
         while waiting_s < 2 * self._free_s:
             waiting_s *= 2
         return waiting_s
@@ -264,7 +266,7 @@ class Writer:
         """:meth:`_settings` as text, made once: it is the same for every batch, and the larger part of what we compute."""
         if (by, waiting_s) not in self._begins:
             self._begins[by, waiting_s] = self._settings(by=by, waiting_s=waiting_s).as_bytes(
-                self._bench.work
+                self._context.work
             )
         return self._begins[by, waiting_s]
 
@@ -293,37 +295,37 @@ class Writer:
             for name, value in values.items()
         )
         path = sql.SQL("SELECT set_config('search_path', {}, true)").format(sql.Literal(self._search_path))
-        return sql.SQL("; ").join([sql.SQL("BEGIN"), settings, path, self._bench.fence.sql])
+        return sql.SQL("; ").join([sql.SQL("BEGIN"), settings, path, self._context.fence.sql])
 
     def _bounds(self, waiting_s: float | None) -> dict[str, str]:
         """How long a statement that may wait for rows, and any batch, may take."""
         bounds = {} if waiting_s is None else {"statement_timeout": f"{waiting_s * 1000:.0f}ms"}
-        if self._bench.work.info.server_version >= 170000:
+        if self._context.work.info.server_version >= 170000:
             bounds["transaction_timeout"] = TRANSACTION_TIMEOUT
         return bounds
 
     def _roll_back_or_raise(self, error: psycopg.Error, but: psycopg.Error | None = None) -> None:
         """A lock that was not had in time leads on; ``but`` is an error that the caller wants; the rest is raised."""
         trouble = trouble_of(error)
-        if not self._bench.work.closed:
-            self._bench.work.rollback()
+        if not self._context.work.closed:
+            self._context.work.rollback()
         if error.sqlstate == FENCE_LOST:
             raise LeaseLost(str(error.diag.message_primary)) from error
-        if self._bench.signal.is_aborting or trouble in (Trouble.LOST, Trouble.UNAVAILABLE):
+        if self._context.signal.is_aborting or trouble in (Trouble.LOST, Trouble.UNAVAILABLE):
             raise error
         if trouble is not Trouble.LOCK and error is not but:
             raise error
 
     def _wait_outside(self, deadline: float, waiting: Waiting) -> None:
         """Somebody locks the whole table: stay out of the queue for a while."""
-        bench = self._bench
+        context = self._context
         blockers = read_blockers(
-            bench.watch,
+            context.watch,
             [(self.target.table.oid, LockMode.ROW_EXCLUSIVE)],
-            mine=[bench.work.info.backend_pid],
+            mine=[context.work.info.backend_pid],
         )
         who = (
-            describe_blockers(blockers, bench.locks.lock_wait)
+            describe_blockers(blockers, context.locks.lock_wait)
             if blockers
             else "a row that it refers to, or by somebody who was gone when we looked"
         )
@@ -331,14 +333,14 @@ class Writer:
             f"{self.target.table.full_name} is locked: {who}",
             who=blockers[0].pid if blockers else None,
         )
-        if bench.clock.monotonic() > deadline:
-            raise LockNotHad(
-                f"{self.target.table.full_name} stays locked for {bench.locks.lock_wait:.0f} s",
+        if context.clock.monotonic() > deadline:
+            raise LockNotAcquired(
+                f"{self.target.table.full_name} stays locked for {context.locks.lock_wait:.0f} s",
                 blockers=tuple(map(str, blockers)),
                 remedy="let them end, then run the same command again",
             )
-        bench.clock.wait(TABLE_LOCK_PAUSE_S, bench.signal)
-        bench.ensure_going()
+        context.clock.wait(TABLE_LOCK_PAUSE_S, context.signal)
+        context.ensure_going()
 
 
 def _measured(row: tuple[Any, ...] | None) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from typing import Self
 
 import psycopg
 
-from online_migrate.backfill.bench import Bench
+from online_migrate.backfill.context import BackfillContext
 
 LOOK_FROM = 1.5
 """times the target of a batch, or what the last one took where that is more: most are over by then"""
@@ -26,9 +26,9 @@ SELECT wait_event_type = 'Lock' AND wait_event <> 'extend' FROM pg_stat_get_acti
 class LockWaits:
     """Of the bench's work session.  Looks while the ``with`` block lasts, from a thread of its own."""
 
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
-        self._pid = bench.work.info.backend_pid
+    def __init__(self, context: BackfillContext) -> None:
+        self._context = context
+        self._pid = context.work.info.backend_pid
         self._over = threading.Event()
         self._since: float | None = None
         self._work_s = self._usual_s = 0.0
@@ -51,25 +51,25 @@ class LockWaits:
         Nobody looked while it took no longer than usual: that much is work, or each batch that waits would seem a light one.
         """
         self._looks = self._waits = 0
-        self._usual_s = max(self._bench.pace.batch_target, self._work_s)
-        began = self._since = self._bench.clock.monotonic()
+        self._usual_s = max(self._context.pace.batch_target, self._work_s)
+        began = self._since = self._context.clock.monotonic()
         try:
             yield
         finally:
             self._since = None
-        took_s = self._bench.clock.monotonic() - began
+        took_s = self._context.clock.monotonic() - began
         share = self._waits / self._looks if self._looks else 0.0
         self.waited_s = min(took_s * share, max(took_s - self._usual_s, 0.0))
         self._work_s = took_s * (1 - share)  # if too little, the next is looked at earlier
 
     def _look_until(self, over: threading.Event) -> None:
-        clock = self._bench.clock
+        clock = self._context.clock
         while not over.wait(LOOK_EVERY_S):
             since = self._since
             if since is None or clock.monotonic() - since < LOOK_FROM * self._usual_s:
                 continue
             try:
-                row = self._bench.watch.execute(_IS_WAITING, [self._pid]).fetchone()
+                row = self._context.watch.execute(_IS_WAITING, [self._pid]).fetchone()
             except psycopg.Error:  # the runner notices a lost session by itself
                 continue
             if self._since == since:

@@ -10,13 +10,20 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-from online_migrate.backfill.bench import update_statement
+from online_migrate.backfill.context import update_statement
+from online_migrate.backfill.hazards import (
+    Hazard,
+    kind_of,
+    limit_look,
+    look_for_rows,
+    read_right_traps,
+    text_of,
+)
 from online_migrate.backfill.rows import describe_rows
-from online_migrate.backfill.traps import Trap, kind_of, limit_look, look_for_rows, read_right_traps, text_of
 from online_migrate.backfill.values import FromParent, Join, SqlValue, parent_exists_sql, value_sql
 from online_migrate.postgres.catalog import Catalog, TableInfo
 from online_migrate.postgres.connection import Connection
-from online_migrate.postgres.scratch import temporary_copy
+from online_migrate.postgres.rehearsal import temporary_copy
 from online_migrate.postgres.sqlstate import Trouble, trouble_of
 
 Columns = AbstractSet[tuple[str, str]]
@@ -24,7 +31,7 @@ Columns = AbstractSet[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Around:
+class PlanContext:
     """What the plan's other steps do."""
 
     added: Mapping[tuple[str, str], str]
@@ -42,10 +49,10 @@ def read_value_traps(
     table: TableInfo,
     column: str,
     value: object,
-    around: Around,
+    around: PlanContext,
     *,
     given: sql.Composable | None,
-) -> list[Trap]:
+) -> list[Hazard]:
     """What stands between a row and its value; ``given`` is what a batch sets, None while a reference in it is not known."""
     if isinstance(value, SqlValue):
         return list(_expression(catalog, table, column, value, around, given))
@@ -58,7 +65,7 @@ def read_value_traps(
     return wrong or list(_rows_without(catalog, table, column, value, around))
 
 
-def _joins(catalog: Catalog, table: TableInfo, value: FromParent, around: Around) -> Iterator[Trap]:
+def _joins(catalog: Catalog, table: TableInfo, value: FromParent, around: PlanContext) -> Iterator[Hazard]:
     """Does each join lead to one parent at most, that we may read?  The first that does not ends the look."""
     before = table
     for join in value.joins:
@@ -87,8 +94,8 @@ def _joins(catalog: Catalog, table: TableInfo, value: FromParent, around: Around
 
 
 def _rows_without(
-    catalog: Catalog, table: TableInfo, column: str, value: FromParent, around: Around
-) -> Iterator[Trap]:
+    catalog: Catalog, table: TableInfo, column: str, value: FromParent, around: PlanContext
+) -> Iterator[Hazard]:
     """Rows that have no parent, or whose parent has no value; not looked for where the schema promises both."""
     links = _links(catalog, table, value)
     if value.else_ is not None or not links or read_right_traps(catalog.connection, table):
@@ -113,7 +120,7 @@ def _links(catalog: Catalog, table: TableInfo, value: FromParent) -> list[tuple[
     return links if are_there else []
 
 
-def _missing(before: TableInfo, parent: TableInfo, join: Join, around: Around) -> str:
+def _missing(before: TableInfo, parent: TableInfo, join: Join, around: PlanContext) -> str:
     for owner, column in ((before, join.on), (parent, join.key), (parent, join.column)):
         if column is not None and column not in owner.columns and (owner.name, column) not in around.added:
             return f"{owner.name} has no column {column}"
@@ -136,7 +143,7 @@ def _is_bound(child: TableInfo, parent: TableInfo, join: Join) -> bool:
     )
 
 
-def _may_be_null(catalog: Catalog, parent: TableInfo, value: FromParent, around: Around) -> bool:
+def _may_be_null(catalog: Catalog, parent: TableInfo, value: FromParent, around: PlanContext) -> bool:
     """Can the parent be there and have no value itself, and nothing above fills it?"""
     column = parent.columns.get(value.joins[-1].column or "")
     filled = around.filled_before | around.filled_later
@@ -151,11 +158,11 @@ def _holders(catalog: Catalog, table: TableInfo) -> list[str]:
     """The tables that hold its rows: of a partitioned one its leaves."""
     if table.kind != "p":
         return [table.name]
-    heirs = {name: catalog.table(name) for schema, name in table.heirs if schema == table.schema}
-    return [name for name, heir in heirs.items() if heir is None or heir.kind != "p"]
+    descendants = {name: catalog.table(name) for schema, name in table.descendants if schema == table.schema}
+    return [name for name, heir in descendants.items() if heir is None or heir.kind != "p"]
 
 
-def _unfilled(catalog: Catalog, value: FromParent, around: Around) -> Iterator[Trap]:
+def _unfilled(catalog: Catalog, value: FromParent, around: PlanContext) -> Iterator[Hazard]:
     """The parent's value must be there when its children ask for it."""
     last = value.joins[-1]
     parent = catalog.table(last.table)
@@ -181,8 +188,8 @@ def _unfilled(catalog: Catalog, value: FromParent, around: Around) -> Iterator[T
 
 
 def _constant(
-    catalog: Catalog, table: TableInfo, column: str, given: sql.Composable | None, around: Around
-) -> Iterator[Trap]:
+    catalog: Catalog, table: TableInfo, column: str, given: sql.Composable | None, around: PlanContext
+) -> Iterator[Hazard]:
     """Does it fit the column, which the plan may add, and is there the row to which an existing foreign key leads it?"""
     if given is None:
         return
@@ -193,8 +200,8 @@ def _constant(
 
 
 def _orphans(
-    catalog: Catalog, table: TableInfo, column: str, given: sql.Composable, around: Around
-) -> Iterator[Trap]:
+    catalog: Catalog, table: TableInfo, column: str, given: sql.Composable, around: PlanContext
+) -> Iterator[Hazard]:
     """Not where the plan itself makes rows in the parent: by then it may be there."""
     for key in table.foreign_keys:
         row = catalog.connection.execute(
@@ -218,8 +225,8 @@ def _orphans(
 
 
 def _refused(
-    catalog: Catalog, table: TableInfo, column: str, given: sql.Composable, around: Around
-) -> Iterator[Trap]:
+    catalog: Catalog, table: TableInfo, column: str, given: sql.Composable, around: PlanContext
+) -> Iterator[Hazard]:
     """Let the server read the batch's own UPDATE, which it does not run: does the value fit the column?"""
     planned = planned_columns(table, around)
     if table.kind != "r" or read_right_traps(catalog.connection, table):
@@ -246,12 +253,12 @@ def _refused(
                 f"{table.name}: whether {column} takes {given.as_string(None)} was not seen: {text_of(error)}"
             )
             remedy = "run check again" if trouble is Trouble.LOCK else "see that it is of the column's type"
-            yield Trap(level="warn", code="values_unknown", fact=fact, remedy=remedy)
+            yield Hazard(level="warn", code="values_unknown", fact=fact, remedy=remedy)
         else:
             raise
 
 
-def planned_columns(table: TableInfo, around: Around) -> dict[str, str]:
+def planned_columns(table: TableInfo, around: PlanContext) -> dict[str, str]:
     """Columns that the plan is still to add to the table, and their types."""
     return {
         name: of_type
@@ -265,7 +272,7 @@ def _explain(connection: Connection, statement: sql.Composable) -> None:
     connection.execute(sql.SQL("EXPLAIN {}").format(statement), binary=True)
 
 
-def _bad_value(table: TableInfo, column: str, given: sql.Composable, why: str) -> Trap:
+def _bad_value(table: TableInfo, column: str, given: sql.Composable, why: str) -> Hazard:
     fact = f"{table.name}.{column} cannot be given {given.as_string(None)}: {why}"
     return _stop("bad_value", fact, "correct `value`")
 
@@ -275,9 +282,9 @@ def _expression(
     table: TableInfo,
     column: str,
     value: SqlValue,
-    around: Around,
+    around: PlanContext,
     given: sql.Composable | None,
-) -> Iterator[Trap]:
+) -> Iterator[Hazard]:
     """Let the server read it; what it gives each row is seen only where all columns that it names are there."""
     if read_right_traps(catalog.connection, table):
         return
@@ -301,8 +308,8 @@ def _expression(
 
 
 def _too_large(
-    catalog: Catalog, table: TableInfo, column: str, derived: sql.Composable, around: Around
-) -> Iterator[Trap]:
+    catalog: Catalog, table: TableInfo, column: str, derived: sql.Composable, around: PlanContext
+) -> Iterator[Hazard]:
     """A row whose value has the type of the column and not its length or range, as far as a look of some seconds finds it.
 
     A cast would cut a text that is too long; an assignment in PL/pgSQL refuses it, as an UPDATE does, and writes nothing.
@@ -327,7 +334,7 @@ def _too_large(
         yield _stop("value_fails", fact, "mend the row, or have the expression cut it to what fits")
     except psycopg.errors.QueryCanceled as error:
         fact, remedy = f"{begin} was not seen: {text_of(error)}", "look for such rows before"
-        yield Trap(level="warn", code="values_unknown", fact=fact, remedy=remedy)
+        yield Hazard(level="warn", code="values_unknown", fact=fact, remedy=remedy)
     except psycopg.Error as error:
         if trouble_of(error) is not Trouble.PROGRAM and error.sqlstate != "25006":
             raise
@@ -335,7 +342,7 @@ def _too_large(
 
 def _underivable(
     catalog: Catalog, table: TableInfo, column: str, derived: sql.Composable, why: str
-) -> Iterator[Trap]:
+) -> Iterator[Hazard]:
     """Rows that have no value and would get none, as far as a look of some seconds finds them; it writes nothing."""
     empty = (
         sql.SQL(" AND {} IS NULL").format(sql.Identifier(column)) if column in table.columns else sql.SQL("")
@@ -348,7 +355,7 @@ def _underivable(
     except psycopg.errors.QueryCanceled as error:
         fact = f"{table.name}: whether every row's value can be derived was not seen: {text_of(error)}"
         remedy = "such a row would stop the run at the end of the pass: look for them before, or name a value for them by `else:`"
-        yield Trap(level="warn", code="values_unknown", fact=fact, remedy=remedy)
+        yield Hazard(level="warn", code="values_unknown", fact=fact, remedy=remedy)
         return
     except psycopg.errors.ReadOnlySqlTransaction:
         return  # nextval(), say: what it would give cannot be asked for without giving it
@@ -367,5 +374,5 @@ def _underivable(
         )
 
 
-def _stop(code: str, fact: str, remedy: str) -> Trap:
-    return Trap(level="stop", code=code, fact=fact, remedy=remedy)
+def _stop(code: str, fact: str, remedy: str) -> Hazard:
+    return Hazard(level="stop", code=code, fact=fact, remedy=remedy)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from online_migrate.backfill.bench import By, Target
+from online_migrate.backfill.context import By, Target
 from online_migrate.postgres.blockers import Blocker, read_blockers, read_sessions
 from online_migrate.postgres.catalog import TableInfo
 from online_migrate.postgres.connection import Connection
@@ -15,7 +15,7 @@ from online_migrate.postgres.locks import LockMode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Few:
+class RowSet:
     """A few rows by their primary key, which they keep when the application updates them; without one by TID."""
 
     target: Target
@@ -57,7 +57,7 @@ def unfilled_statement(
     column: sql.Composable,
     key: Sequence[str],
     *,
-    among: Few | None = None,
+    among: RowSet | None = None,
     limit: int | None = None,
 ) -> sql.Composed:
     """Rows without a value, by their primary key, without one by ctid: the proof, as run executes and explain prints it.
@@ -72,19 +72,21 @@ def unfilled_statement(
 
 
 def late_rows_statement(
-    target: Target, among: Few | None = None, *, limit: int | None = None
+    target: Target, among: RowSet | None = None, *, limit: int | None = None
 ) -> sql.Composed:
-    """Rows without a value, as :class:`Few` names them."""
+    """Rows without a value, as :class:`RowSet` names them."""
     return unfilled_statement(target.sql_table, target.sql_column, target.key, among=among, limit=limit)
 
 
-def read_late_rows(connection: Connection, target: Target, limit: int, *, among: Few | None = None) -> Few:
+def read_late_rows(
+    connection: Connection, target: Target, limit: int, *, among: RowSet | None = None
+) -> RowSet:
     """Rows without a value, in one snapshot; rows that others have locked count."""
     query = late_rows_statement(target, among, limit=limit)
-    return Few(target=target, names=tuple(connection.execute(query).fetchall()))
+    return RowSet(target=target, names=tuple(connection.execute(query).fetchall()))
 
 
-def read_holders(watch: Connection, work: Connection, late: Few) -> tuple[Blocker, ...]:
+def read_holders(watch: Connection, work: Connection, late: RowSet) -> tuple[Blocker, ...]:
     """Who holds these rows, by the transaction that stands in their xmax; else whoever may hold rows of the table.
 
     Source: PostgreSQL manual, 5.5 "System Columns"; a row that several share shows a multixact, which is in no view.

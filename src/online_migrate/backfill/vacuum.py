@@ -16,9 +16,9 @@ from collections.abc import Callable
 
 from psycopg import sql
 
-from online_migrate.backfill.bench import Bench, Target
 from online_migrate.backfill.chunks import position_of, share_done, walk_of
-from online_migrate.errors import Interrupted, LockNotHad
+from online_migrate.backfill.context import BackfillContext, Target
+from online_migrate.errors import Interrupted, LockNotAcquired
 from online_migrate.journal.store import CursorRecord
 from online_migrate.postgres.connection import Sql
 from online_migrate.postgres.long_statement import run_long_statement
@@ -37,14 +37,14 @@ class VacuumRounds:
 
     def __init__(
         self,
-        bench: Bench,
+        context: BackfillContext,
         target: Target,
         rows_per_page: float,
         *,
         after: CursorRecord,
         is_red: Callable[[], bool],
     ) -> None:
-        self._bench = bench
+        self._context = context
         self._is_red = is_red
         self._statement = vacuum_statement(target.sql_table, rows_per_page)
         self._next = _share(after) + VACUUM_EVERY
@@ -56,31 +56,31 @@ class VacuumRounds:
         if share < self._next or is_over or cursor.pages_total < VACUUM_FROM_PAGES:
             return
         self._next = share + VACUUM_EVERY
-        bench = self._bench
-        delay = sql.Literal(f"{vacuum_delay_ms(bench.duty):.1f}ms")
-        bench.work.execute(sql.SQL("SET vacuum_cost_delay = {}").format(delay))
+        context = self._context
+        delay = sql.Literal(f"{vacuum_delay_ms(context.duty):.1f}ms")
+        context.work.execute(sql.SQL("SET vacuum_cost_delay = {}").format(delay))
         try:
             self._run()
         finally:
-            if not bench.work.closed:
-                bench.work.execute("RESET vacuum_cost_delay")
+            if not context.work.closed:
+                context.work.execute("RESET vacuum_cost_delay")
 
     def _run(self) -> None:
-        bench = self._bench
+        context = self._context
         try:
             run_long_statement(
                 self._statement,
-                work=bench.work,
-                watch=bench.watch,
-                fence=bench.fence.sql,
-                limit_s=bench.locks.long_statement,
-                clock=bench.clock,
-                signal=bench.signal,
-                emit=bench.emit,
-                is_wanted=lambda: not (bench.is_stopping or self._is_red()),
+                work=context.work,
+                watch=context.watch,
+                fence=context.fence.sql,
+                limit_s=context.locks.long_statement,
+                clock=context.clock,
+                signal=context.signal,
+                emit=context.emit,
+                is_wanted=lambda: not (context.is_stopping or self._is_red()),
             )
-        except (Interrupted, LockNotHad):
-            if bench.signal.is_aborting:
+        except (Interrupted, LockNotAcquired):
+            if context.signal.is_aborting:
                 raise
 
 

@@ -12,13 +12,13 @@ from datetime import UTC, datetime
 import psycopg
 
 from online_migrate.backfill.batch import TableRewritten, Writer
-from online_migrate.backfill.bench import Bench, Key, Target, update_statement
 from online_migrate.backfill.chunks import Slice, Walk, next_slice, position_of, walk_of
+from online_migrate.backfill.context import BackfillContext, Key, Target, update_statement
 from online_migrate.backfill.health import Health
 from online_migrate.backfill.pacer import Pacer
-from online_migrate.backfill.refused import find_refused_row, is_about_rows
-from online_migrate.backfill.rows import Few
-from online_migrate.backfill.settle import LATE_LIMIT, Settlement
+from online_migrate.backfill.progress import ProgressReporter
+from online_migrate.backfill.refused_rows import find_refused_row, is_about_rows
+from online_migrate.backfill.rows import RowSet
 from online_migrate.backfill.strategy import (
     decide_chunk_pages,
     decide_strategy,
@@ -26,7 +26,7 @@ from online_migrate.backfill.strategy import (
     most_chunk_pages,
     read_pages,
 )
-from online_migrate.backfill.telling import Teller
+from online_migrate.backfill.sweep import LATE_LIMIT, Sweep
 from online_migrate.backfill.vacuum import VacuumRounds
 from online_migrate.errors import OnlineMigrateError
 from online_migrate.events import Note
@@ -54,7 +54,7 @@ class Backfill:
 
     def __init__(
         self,
-        bench: Bench,
+        context: BackfillContext,
         *,
         table: str,
         column: str,
@@ -62,21 +62,21 @@ class Backfill:
         skip_triggers: bool = False,
         quiet_s: float = 0.0,
     ) -> None:
-        self._bench = bench
+        self._context = context
         self._quiet_s = quiet_s
         self._aim_at(
             Target(table=self._read_table(table), column=column, value=value, skip_triggers=skip_triggers)
         )
-        pace = bench.pace
+        pace = context.pace
         self._pacer = Pacer(
             target_s=pace.batch_target,
-            duty=bench.duty,
+            duty=context.duty,
             min_rows=pace.min_rows,
             max_rows=pace.max_rows,
             max_wal_bytes=pace.max_wal,
         )
-        self._health = Health(bench)
-        self._teller = Teller(bench, self.target.table.full_name)
+        self._health = Health(context)
+        self._reporter = ProgressReporter(context, self.target.table.full_name)
         self._batches = 0
         self._cursor_s = 0.0
         self._page_s: float | None = None
@@ -103,32 +103,32 @@ class Backfill:
         """
         while True:
             try:
-                return self._settlement.settle(self._walk_unless_done())
+                return self._sweeper.settle(self._walk_unless_done())
             except TableRewritten:
                 self._aim_anew()
 
-    def prove(self, limit: int = LATE_LIMIT) -> Few:
-        """See :meth:`Settlement.prove`."""
-        return self._settlement.prove(limit)
+    def prove(self, limit: int = LATE_LIMIT) -> RowSet:
+        """See :meth:`Sweep.prove`."""
+        return self._sweeper.prove(limit)
 
     # the pass
 
     def _walk_unless_done(self) -> CursorRecord:
-        cursor = self._bench.journal.read_cursor(self._bench.run_id, self._bench.key)
-        if cursor is None and not self._settlement.prove(1):
+        cursor = self._context.journal.read_cursor(self._context.run_id, self._context.key)
+        if cursor is None and not self._sweeper.prove(1):
             return self._begin("sweep", _NO_WALK, None)
         if cursor is None or cursor.pass_name != "sweep" or self._is_changed(cursor):
             return self._walk_main(cursor)
         return cursor
 
     def _walk_main(self, cursor: CursorRecord | None) -> CursorRecord:
-        strategy = decide_strategy(self._bench.work, self.target.table, self.target.column)
+        strategy = decide_strategy(self._context.work, self.target.table, self.target.column)
         why = "" if cursor is None else self._why_anew(cursor)
         if cursor is None or why:
             if why:
-                self._bench.emit(Note, message=f"{self.target.table.full_name} {why}")
+                self._context.emit(Note, message=f"{self.target.table.full_name} {why}")
             cursor = self._begin(strategy.pass_name, strategy.walk, cursor)
-        self._teller.say_started(cursor, strategy)
+        self._reporter.say_started(cursor, strategy)
         with self._writer.lock_waits:
             cursor = self._walk(cursor, strategy.rows_per_page)
         return self._begin("sweep", _NO_WALK, cursor)
@@ -149,14 +149,14 @@ class Backfill:
 
     def _walk(self, cursor: CursorRecord, rows_per_page: float) -> CursorRecord:
         """From the cursor to the end of the pass."""
-        self._teller.forget_rate()
+        self._reporter.forget_rate()
         is_red = self._health.is_red
-        rounds = VacuumRounds(self._bench, self.target, rows_per_page, after=cursor, is_red=is_red)
+        rounds = VacuumRounds(self._context, self.target, rows_per_page, after=cursor, is_red=is_red)
         narrow: int | None = None
         while True:
-            self._bench.ensure_going()
+            self._context.ensure_going()
             if self._health.hold():
-                self._teller.forget_rate()
+                self._reporter.forget_rate()
             if cursor.pass_name == "sequential":
                 rounds.run_when_due(cursor)
             cursor = self._begin_chunk(cursor)
@@ -170,7 +170,7 @@ class Backfill:
             try:
                 cursor = self._batch(cursor, part, rows_per_page)
             except psycopg.Error as error:
-                if self._bench.work.closed or not is_about_rows(error):
+                if self._context.work.closed or not is_about_rows(error):
                     raise
                 if part.pages == 1:
                     raise find_refused_row(self._writer, part, error) from error
@@ -181,7 +181,7 @@ class Backfill:
     def _decide_pages(self, walk: Walk, rows_per_page: float) -> int:
         """Of the next batch; where pages have shown to be fuller than those that were counted, the ceiling goes by them."""
         wanted = self._pacer.rows * walk.stripes / rows_per_page
-        most = self._bench.pace.max_rows * walk.stripes / max(self._rows_per_page_seen, 1.0)
+        most = self._context.pace.max_rows * walk.stripes / max(self._rows_per_page_seen, 1.0)
         return max(int(min(wanted, most)), 1)
 
     def _begin_chunk(self, cursor: CursorRecord) -> CursorRecord:
@@ -194,7 +194,7 @@ class Backfill:
         oldest = self._health.take_oldest()
         if oldest is None or self._page_s is None:
             return cursor
-        most = most_chunk_pages(self._bench.work)
+        most = most_chunk_pages(self._context.work)
         pages = decide_chunk_pages(page_s=self._page_s, oldest_s=oldest.age_s, most=most)
         way_back_s = pages * self._page_s
         if oldest.age_s > way_back_s:
@@ -202,12 +202,12 @@ class Backfill:
         if pages == cursor.chunk_pages:
             return cursor
         cursor = replace(cursor, chunk_pages=pages)
-        self._bench.journal.write_cursor(self._bench.run_id, cursor)
+        self._context.journal.write_cursor(self._context.run_id, cursor)
         return cursor
 
     def _batch(self, cursor: CursorRecord, part: Slice, rows_per_page: float) -> CursorRecord:
         """One transaction: fence, rows, cursor.  Then the pause."""
-        clock = self._bench.clock
+        clock = self._context.clock
         began = clock.monotonic()
         self._batches += 1
         measure_wal = self._batches % MEASURE_WAL_EVERY == 0 or self._pacer.wants_wal
@@ -232,27 +232,27 @@ class Backfill:
             rows_done=cursor.rows_done + change.rows,
             batches=cursor.batches + 1,
         )
-        self._teller.say_batch(done, part, change, seconds, pacing.pause_s)
-        clock.wait(pacing.pause_s, self._bench.signal)
+        self._reporter.say_batch(done, part, change, seconds, pacing.pause_s)
+        clock.wait(pacing.pause_s, self._context.signal)
         return done
 
     def _relax(self, cursor_s: float) -> None:
         """Behind an old snapshot the cursor's row decays (postgres-facts): then fewer, longer batches."""
         self._cursor_s = 0.9 * self._cursor_s + 0.1 * cursor_s
-        pace = self._bench.pace
+        pace = self._context.pace
         may_s = max(pace.batch_target * CURSOR_SHARE, CURSOR_LEAST_S)
         times = min(max(self._cursor_s / may_s, 1.0), LONGEST_RELAXED)
         self._pacer.retune(
             target_s=pace.batch_target * times,
-            duty=self._bench.duty,
+            duty=self._context.duty,
             min_rows=pace.min_rows,
             max_rows=pace.max_rows,
         )
 
     def _sweep(self, cursor: CursorRecord) -> CursorRecord:
         """Walk the whole table once more, in one stripe."""
-        strategy = decide_strategy(self._bench.work, self.target.table, self.target.column)
-        pages = read_pages(self._bench.work, self.target.table)
+        strategy = decide_strategy(self._context.work, self.target.table, self.target.column)
+        pages = read_pages(self._context.work, self.target.table)
         walk = Walk(pages_total=pages, chunk_pages=max(pages, 1), stripes=1)
         with self._writer.lock_waits:
             return self._walk(self._begin("sweep", walk, cursor), strategy.rows_per_page)
@@ -263,13 +263,13 @@ class Backfill:
         self._aim_at(replace(self.target, table=self._read_table(self.target.table.name)))
 
     def _aim_at(self, target: Target) -> None:
-        self._writer = Writer(self._bench, target)
-        self._settlement = Settlement(
-            bench=self._bench, writer=self._writer, sweep=self._sweep, quiet_s=self._quiet_s
+        self._writer = Writer(self._context, target)
+        self._sweeper = Sweep(
+            context=self._context, writer=self._writer, sweep=self._sweep, quiet_s=self._quiet_s
         )
 
     def _begin(self, pass_name: str, walk: Walk, before: CursorRecord | None) -> CursorRecord:
-        stage, step, table = self._bench.key
+        stage, step, table = self._context.key
         cursor = CursorRecord(
             stage=stage,
             step=step,
@@ -288,14 +288,14 @@ class Backfill:
             batches=0 if before is None else before.batches,
             moved_at=datetime.now(UTC),
         )
-        self._bench.journal.write_cursor(self._bench.run_id, cursor)
+        self._context.journal.write_cursor(self._context.run_id, cursor)
         return cursor
 
     def _read_table(self, name: str) -> TableInfo:
-        table = Catalog(self._bench.work, self._bench.schema).table(name)
+        table = Catalog(self._context.work, self._context.schema).table(name)
         if table is None:
             raise OnlineMigrateError(
-                f"table {self._bench.schema}.{name} is gone",
+                f"table {self._context.schema}.{name} is gone",
                 remedy="restore it, or take it out of the plan and run with --accept-changed-plan",
             )
         return table
@@ -303,4 +303,4 @@ class Backfill:
 
 _NO_WALK = Walk(pages_total=0, chunk_pages=1, stripes=1)
 
-__all__ = ["LATE_LIMIT", "Backfill", "Bench", "Key", "index_with", "update_statement"]
+__all__ = ["LATE_LIMIT", "Backfill", "BackfillContext", "Key", "index_with", "update_statement"]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import psycopg
 
-from online_migrate.backfill.bench import MARK
+from online_migrate.backfill.context import MARK
 from online_migrate.postgres.blockers import redact
 from online_migrate.postgres.connection import Connection
 

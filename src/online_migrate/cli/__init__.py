@@ -22,7 +22,7 @@ from online_migrate.cli.status import status_command
 from online_migrate.cli.stop import stop_command
 from online_migrate.cli.verify import verify_command
 from online_migrate.errors import Interrupted, OnlineMigrateError
-from online_migrate.postgres.refusals import in_our_words
+from online_migrate.postgres.server_errors import translate_error
 
 _EPILOG = """\b
 Exit codes:
@@ -48,7 +48,7 @@ class _Group(click.Group):
         except OnlineMigrateError as caught:
             error = caught
         except psycopg.Error as caught:
-            error = in_our_words(caught)
+            error = translate_error(caught)
         except KeyboardInterrupt:
             error = Interrupted(
                 "interrupted", remedy="what was done is kept, nothing is half done; call it again"

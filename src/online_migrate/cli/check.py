@@ -9,11 +9,14 @@ from pathlib import Path
 import click
 
 from online_migrate.cli.common import connector_of, dsn_option, echo_findings, plan_argument, read_plan
-from online_migrate.engine.check import check, is_stopping
+from online_migrate.engine.check.plan import check, is_stopping
 from online_migrate.engine.secrets import Secrets
 from online_migrate.engine.survey import survey
 from online_migrate.errors import PreflightFailed
-from online_migrate.operations.base import Finding, Severity
+from online_migrate.findings import (
+    Finding,
+    Severity,
+)
 
 
 @click.command("check")

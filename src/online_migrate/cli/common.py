@@ -15,7 +15,10 @@ import click
 
 from online_migrate.clock import SystemClock
 from online_migrate.errors import GateClosed, Interrupted, OnlineMigrateError, UsageError
-from online_migrate.operations.base import Finding, Severity
+from online_migrate.findings import (
+    Finding,
+    Severity,
+)
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.load import load_file
 from online_migrate.plan.model import Plan, Stage

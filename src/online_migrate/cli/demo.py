@@ -14,9 +14,9 @@ from online_migrate.demo.report import Report
 from online_migrate.demo.show import Wishes, find_plan, run_demo
 from online_migrate.errors import OnlineMigrateError, VerificationFailed
 from online_migrate.observe.page.relay import Relay
-from online_migrate.observe.progress import LiveView
 from online_migrate.observe.session import Session
-from online_migrate.observe.snapshot import read_snapshot
+from online_migrate.observe.snapshot.read import read_snapshot
+from online_migrate.observe.terminal.live_view import LiveView
 from online_migrate.observe.watch import SnapshotWatch
 from online_migrate.postgres.connection import Connection, Connector
 

@@ -20,7 +20,7 @@ from online_migrate.cli.common import (
 )
 from online_migrate.engine.explain import ExplainedStep, Explanation, explain
 from online_migrate.engine.survey import survey
-from online_migrate.operations.base import Kind, Statement
+from online_migrate.operations.contract.base import Kind, Statement
 from online_migrate.postgres.locks import LockNeed
 
 _HOW = {

@@ -28,17 +28,20 @@ from online_migrate.engine.runner import Ended, Options, Runner
 from online_migrate.engine.secrets import Secrets
 from online_migrate.errors import Interrupted, UsageError
 from online_migrate.events import CheckFound, Event, SecretShown, Sink, Sinks
+from online_migrate.findings import (
+    Finding,
+    Severity,
+)
 from online_migrate.observe.history import HistorySink
 from online_migrate.observe.lock_summary import LockSummary
 from online_migrate.observe.logs import Format, LogSink
-from online_migrate.observe.metrics import Budgets, MetricsSink
 from online_migrate.observe.page.serve import StatusPage
-from online_migrate.observe.readings import ServerReader
+from online_migrate.observe.prometheus.readings import ServerReader
+from online_migrate.observe.prometheus.sink import Budgets, MetricsSink
 from online_migrate.observe.session import Session
 from online_migrate.observe.watch import IDLE_S, SnapshotWatch
 from online_migrate.observe.web import MetricsServer
 from online_migrate.observe.words import place_text
-from online_migrate.operations.base import Finding, Severity
 from online_migrate.plan.model import Plan
 from online_migrate.postgres.connection import Connector
 

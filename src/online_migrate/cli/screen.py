@@ -9,7 +9,7 @@ from contextlib import suppress
 import click
 from rich.console import Console
 
-from online_migrate.observe.progress import LiveView
+from online_migrate.observe.terminal.live_view import LiveView
 
 
 class Screen:

@@ -12,9 +12,9 @@ from online_migrate.cli.common import CLOCK, connector_of, dsn_option, plan_argu
 from online_migrate.clock import Signal
 from online_migrate.errors import UsageError
 from online_migrate.journal.store import ensure_readable
-from online_migrate.observe.progress import LiveView, render
-from online_migrate.observe.snapshot import read_snapshot, to_json
-from online_migrate.observe.views import Snapshot
+from online_migrate.observe.snapshot.read import read_snapshot, to_json
+from online_migrate.observe.snapshot.views import Snapshot
+from online_migrate.observe.terminal.live_view import LiveView, render
 from online_migrate.plan.model import Plan
 from online_migrate.postgres.connection import Connection
 

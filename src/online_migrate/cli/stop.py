@@ -8,10 +8,10 @@ import click
 
 from online_migrate.cli.common import CLOCK, connector_of, dsn_option, plan_argument, read_plan
 from online_migrate.clock import Signal
-from online_migrate.control import request_stop
 from online_migrate.errors import UsageError
 from online_migrate.journal.lease import read_holder, read_sessions, whoami
 from online_migrate.journal.store import ensure_readable
+from online_migrate.run import request_stop
 
 WAIT_S = 30.0
 

@@ -15,7 +15,7 @@ from online_migrate.demo.operate import Kill
 from online_migrate.demo.traffic import Summary
 from online_migrate.journal.store import HistoryRecord
 
-LOCK_EVENTS: Final = ("lock_held", "lock_given_way")
+LOCK_EVENTS: Final = ("lock_held", "lock_attempt_failed")
 """what :class:`Locks` is made of"""
 
 _FAILURES_KEPT: Final = 20
@@ -36,7 +36,7 @@ class Locks:
 
     @classmethod
     def of(cls, history: tuple[HistoryRecord, ...]) -> Locks:
-        """From the events lock_held and lock_given_way."""
+        """From the events lock_held and lock_attempt_failed."""
         holds = [_seconds(h, "held_s") for h in history if h.event == "lock_held"]
         waits = [_seconds(h, "waited_s") + _seconds(h, "held_s") for h in history if h.event in LOCK_EVENTS]
         return cls(

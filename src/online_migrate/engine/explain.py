@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from online_migrate.engine.groups import Group, groups_of
-from online_migrate.engine.patience import naming_blockers
+from online_migrate.engine.lock_retry import naming_blockers
 from online_migrate.engine.survey import Survey
-from online_migrate.operations.base import Kind, Place, Statement
+from online_migrate.operations.contract.base import Kind, Place, Statement
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.expand import expand, listed_tables
 from online_migrate.plan.model import Plan, Step
@@ -48,7 +48,7 @@ class Explanation:
 def explain(plan: Plan, seen: Survey | None) -> Explanation:
     """With a database the steps as they are now; without one those over the tables that stand in the plan.
 
-    Raises :class:`LockNotHad` where a table cannot be looked at, with who locks it.
+    Raises :class:`LockNotAcquired` where a table cannot be looked at, with who locks it.
     """
     if seen is None:
         return _explain(plan, None)

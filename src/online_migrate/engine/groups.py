@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import groupby
 
-from online_migrate.operations.base import Place
+from online_migrate.operations.contract.base import Place
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.model import Stage, Step
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from online_migrate.engine.explain import ExplainedStep, Explanation
-from online_migrate.operations.base import Kind, Statement
+from online_migrate.operations.contract.base import Kind, Statement
 from online_migrate.postgres.locks import LockMode
 
 MANUAL = "https://www.postgresql.org/docs/current/"

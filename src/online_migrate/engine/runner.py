@@ -11,8 +11,7 @@ from typing import Any
 import psycopg
 
 from online_migrate.clock import Clock, Signal
-from online_migrate.control import take_stop
-from online_migrate.engine.check import check, is_stopping
+from online_migrate.engine.check.plan import check, is_stopping
 from online_migrate.engine.secrets import Secrets
 from online_migrate.engine.sessions import Sessions
 from online_migrate.engine.survey import Survey, survey
@@ -27,12 +26,16 @@ from online_migrate.errors import (
     UsageError,
 )
 from online_migrate.events import Event, Note, RunEnded, RunStarted, Sink, StepFailed
+from online_migrate.findings import (
+    Finding,
+    Severity,
+)
 from online_migrate.journal.lease import Lease, read_holder, whoami
 from online_migrate.journal.store import Journal, RunRecord, approve, ensure_readable, ensure_schema
-from online_migrate.operations.base import Finding, Severity
 from online_migrate.plan.model import Plan, changes_between
 from online_migrate.postgres.connection import Connection, Connector
-from online_migrate.postgres.refusals import in_our_words
+from online_migrate.postgres.server_errors import translate_error
+from online_migrate.run import take_stop
 
 _WORD = {75: "gate", 130: "interrupted"}
 _RUN_STATE = {75: "waiting", 130: "stopped"}
@@ -123,7 +126,7 @@ class Runner:
             if seen.run is not None and seen.is_over:
                 return self._over_already(seen.run), ""
         self._sessions.open()
-        self._steadily(partial(self._open_run, seen), "the journal")
+        self._with_reconnect(partial(self._open_run, seen), "the journal")
         return self._walk()
 
     def _look(self, connection: Connection) -> Survey:
@@ -235,14 +238,14 @@ class Runner:
             show_secret=self.show_secret,
         )
         if walk.to(self.options.through):
-            self._steadily(lambda: self._journal.set_run(self._run_id, "done"), "the journal")
+            self._with_reconnect(lambda: self._journal.set_run(self._run_id, "done"), "the journal")
             return Ended(what=f"plan {self.plan.name} is done", next=self._how_to_verify()), "done"
         what = f"stopped after stage {self.options.through}, as asked"
-        self._steadily(lambda: self._journal.set_run(self._run_id, "stopped", what), "the journal")
+        self._with_reconnect(lambda: self._journal.set_run(self._run_id, "stopped", what), "the journal")
         return Ended(what=what, next=f"online-migrate run {self.plan.path} goes on from here"), "stopped"
 
-    def _steadily(self, work: Callable[[], None], what: str) -> None:
-        self._sessions.steadily(work, self._lease.fence.sql, what)
+    def _with_reconnect(self, work: Callable[[], None], what: str) -> None:
+        self._sessions.with_reconnect(work, self._lease.fence.sql, what)
 
     # ending
 
@@ -252,7 +255,7 @@ class Runner:
         if self._lease.lost and (error is None or isinstance(error, Interrupted)):
             error = LeaseLost(self._lease.lost)
         elif isinstance(caught, psycopg.Error):
-            error = in_our_words(caught)
+            error = translate_error(caught)
         elif error is None:
             error = Interrupted(f"cancelled: {self.signal.reason}")
         if not error.remedy and isinstance(error, LeaseLost):

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 import psycopg
 import tenacity
 
-from online_migrate.backfill.waiting import Waiting
 from online_migrate.clock import Clock, Signal
 from online_migrate.errors import ConnectionFailed, Interrupted, LeaseLost
 from online_migrate.events import Reconnected, Retried
 from online_migrate.journal.lease import hold_shared
 from online_migrate.postgres.connection import Connection, Connector, Sql
-from online_migrate.postgres.refusals import in_our_words
+from online_migrate.postgres.server_errors import translate_error
 from online_migrate.postgres.sqlstate import FENCE_LOST, Trouble, trouble_of
+from online_migrate.waiting import Waiting
 
 RECONNECT_FOR_S = 900.0
 """15 minutes: a failover with its checks, or a restart behind a long recovery"""
@@ -56,7 +56,7 @@ class Sessions:
 
     @contextmanager
     def workers(
-        self, count: int, say_fewer: Callable[[int, ConnectionFailed], None]
+        self, count: int, report_fewer: Callable[[int, ConnectionFailed], None]
     ) -> Iterator[list[Connection]]:
         """So many sessions for work, ``work`` and others that are closed afterwards; fewer where the server has no more."""
         try:
@@ -65,7 +65,7 @@ class Sessions:
                     self._more.append(self._open(f"work {number}"))
                     self._old.append(self._identity(self._more[-1]))
             except ConnectionFailed as error:  # after a failover everybody comes at once
-                say_fewer(1 + len(self._more), error)
+                report_fewer(1 + len(self._more), error)
             yield [self.work, *self._more]
         finally:
             self._close_more()
@@ -88,7 +88,7 @@ class Sessions:
             if connection is not None:
                 connection.close()
 
-    def steadily(self, work: Callable[[], None], fence: Sql, what: str) -> None:
+    def with_reconnect(self, work: Callable[[], None], fence: Sql, what: str) -> None:
         """Do it; after a lost connection the world is read again and it is done again.
 
         What is done must converge.  Errors of the server that are no loss are raised in our words, with ``what`` it was.
@@ -96,7 +96,7 @@ class Sessions:
         losses, regained_at = 0, self.clock.monotonic()
         while True:
             try:
-                with saying(what):
+                with translating_errors(what):
                     work()
             except psycopg.Error as error:
                 losses = losses + 1 if self.clock.monotonic() - regained_at < IN_A_ROW_S else 1
@@ -124,7 +124,7 @@ class Sessions:
             stop=tenacity.stop_after_delay(RECONNECT_FOR_S) | tenacity.stop_when_event_set(self.signal.event),
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE_S),
             sleep=tenacity.sleep_using_event(self.signal.event),
-            before_sleep=lambda state: self._say_retried(state, waiting),
+            before_sleep=lambda state: self._report_retry(state, waiting),
             reraise=True,
         )
         try:
@@ -158,7 +158,7 @@ class Sessions:
                 raise LeaseLost(str(error.diag.message_primary)) from error
             raise
 
-    def _say_retried(self, state: tenacity.RetryCallState, waiting: Waiting) -> None:
+    def _report_retry(self, state: tenacity.RetryCallState, waiting: Waiting) -> None:
         error = state.outcome.exception() if state.outcome else None
         text = " ".join(str(error).split())
         waiting.tell(f"the connection is lost: {text}")
@@ -209,11 +209,11 @@ class Sessions:
 
 
 @contextmanager
-def saying(what: object) -> Iterator[None]:
+def translating_errors(what: object) -> Iterator[None]:
     """Errors of the server are raised in our words, with ``what`` it was; a loss comes out as it is: it is no end."""
     try:
         yield
     except psycopg.Error as error:
         if trouble_of(error) in (Trouble.LOST, Trouble.UNAVAILABLE):
             raise
-        raise in_our_words(error, str(what)) from error
+        raise translate_error(error, str(what)) from error

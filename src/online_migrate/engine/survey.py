@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from online_migrate.discovery.reach import tables_referencing
 from online_migrate.journal.store import Journal, RunRecord, ensure_readable
-from online_migrate.operations.base import Place
+from online_migrate.operations.contract.base import Place
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.expand import expand
 from online_migrate.plan.model import Plan, Step, set_part

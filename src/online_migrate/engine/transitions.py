@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from online_migrate.operations.state import State
+from online_migrate.operations.contract.state import State
 
 
 class Action(Enum):

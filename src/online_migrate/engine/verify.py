@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 
 from online_migrate.engine.survey import survey
 from online_migrate.errors import UsageError
-from online_migrate.operations.base import Finding
+from online_migrate.findings import (
+    Finding,
+)
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.model import Plan
 from online_migrate.postgres.connection import Connection

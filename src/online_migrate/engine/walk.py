@@ -10,13 +10,12 @@ from typing import Any
 import psycopg
 
 from online_migrate.clock import Clock, Signal
-from online_migrate.control import take_stop
-from online_migrate.engine.crew import Crew, Hand
+from online_migrate.engine.executor import StepExecutor
 from online_migrate.engine.groups import Group, Part, groups_of
-from online_migrate.engine.patience import Patience
+from online_migrate.engine.lock_retry import LockRetry
 from online_migrate.engine.secrets import Secrets
-from online_migrate.engine.sessions import Sessions, saying
-from online_migrate.engine.step_taker import StepTaker
+from online_migrate.engine.sessions import Sessions, translating_errors
+from online_migrate.engine.workers import WorkerContext, WorkerPool
 from online_migrate.errors import (
     ConnectionFailed,
     GateClosed,
@@ -38,6 +37,7 @@ from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.expand import expand
 from online_migrate.plan.model import Plan, Stage, Step
 from online_migrate.postgres.standbys import Standbys
+from online_migrate.run import take_stop
 
 LOOK_FOR_STOP_EVERY_S = 1.0
 
@@ -58,19 +58,19 @@ class Walk:
     failed: Step | None = field(init=False, default=None)
     """the step that ended the run; others that had begun were stopped on its account, or wait for their second part"""
     _standbys: Standbys = field(init=False)
-    _patience: Patience = field(init=False)
-    _taker: StepTaker = field(init=False)
+    _patience: LockRetry = field(init=False)
+    _taker: StepExecutor = field(init=False)
     _stop_looked_at: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
         self._standbys = Standbys(connector=self.sessions.connector, names=self.plan.locks.standbys)
-        self._patience = Patience(
+        self._patience = LockRetry(
             sessions=self.sessions,
             schema=self.plan.schema,
             lock_wait_s=self.plan.locks.lock_wait,
             clock=self.clock,
         )
-        self._taker = StepTaker(
+        self._taker = StepExecutor(
             plan=self.plan,
             run_id=self.run_id,
             sessions=self.sessions,
@@ -91,7 +91,7 @@ class Walk:
         """
         try:
             for stage in self.plan.stages:
-                self._steadily(partial(self._walk_stage, stage), stage.name)
+                self._with_reconnect(partial(self._walk_stage, stage), stage.name)
                 if stage.name == last and stage is not self.plan.stages[-1]:
                     return False
             return True
@@ -107,7 +107,7 @@ class Walk:
         self.journal.set_stage(self.run_id, stage.name, "running")
         self._emit(StageStarted, stage=stage.name, phase=stage.phase.value)
         steps = expand(self.plan, self.journal.read_tables(self.run_id), OPERATIONS)
-        for group in groups_of(stage, steps, lambda s: self._taker.place(s, steps, self._hand)):
+        for group in groups_of(stage, steps, lambda s: self._taker.place(s, steps, self._context_of_worker)):
             self._take_all(stage, group, steps)
         self.journal.set_stage(self.run_id, stage.name, "done")
         self._emit(StageEnded, stage=stage.name, seconds=self.clock.monotonic() - began)
@@ -129,8 +129,8 @@ class Walk:
             )
         self._emit(GateApproved, stage=stage.name, approved_by=given[stage.name].approved_by)
 
-    def _steadily(self, work: Callable[[], None], what: object) -> None:
-        self.sessions.steadily(work, self.lease.fence.sql, str(what))
+    def _with_reconnect(self, work: Callable[[], None], what: object) -> None:
+        self.sessions.with_reconnect(work, self.lease.fence.sql, str(what))
 
     # which steps
 
@@ -140,47 +140,51 @@ class Walk:
         if group.workers == 1:
             for part in group.parts:
                 for step in group.steps:
-                    self._steadily(partial(self._take_alone, stage, steps, step, part), step)
+                    self._with_reconnect(partial(self._take_alone, stage, steps, step, part), step)
         else:
-            self._steadily(partial(self._take_side_by_side, stage, group, steps), group.steps[0])
+            self._with_reconnect(partial(self._take_side_by_side, stage, group, steps), group.steps[0])
 
     def _take_alone(self, stage: Stage, steps: tuple[Step, ...], step: Step, part: Part) -> None:
         self.failed = step
-        self._patiently(stage, steps, step, self._hand, part)
+        self._with_lock_retry(stage, steps, step, self._context_of_worker, part)
         self.failed = None
 
     def _take_side_by_side(self, stage: Stage, group: Group, steps: tuple[Step, ...]) -> None:
         """All the passes, then all that is left of each: a proof's snapshot would keep the others' pages from being pruned."""
         self._taker.forget()
         ordered = self._largest_first(group.steps)
-        crew = Crew(signal=self.signal, shared=(self.sessions.watch,))
+        crew = WorkerPool(signal=self.signal, shared=(self.sessions.watch,))
         self.failed = None
         try:
-            with self.sessions.workers(min(group.workers, len(ordered)), self._say_fewer) as sessions:
+            with self.sessions.workers(min(group.workers, len(ordered)), self._report_fewer) as sessions:
                 for part in group.parts:
                     take = partial(self._in_crew, stage, steps, part=part)
                     crew.run(take, ordered, sessions)
         finally:
             self.failed = crew.failed
 
-    def _patiently(self, stage: Stage, steps: tuple[Step, ...], step: Step, hand: Hand, part: Part) -> None:
+    def _with_lock_retry(
+        self, stage: Stage, steps: tuple[Step, ...], step: Step, worker: WorkerContext, part: Part
+    ) -> None:
         self._patience.take(
-            partial(self._taker.take, stage, steps, step, hand, part),
+            partial(self._taker.take, stage, steps, step, worker, part),
             step.table,
             partial(self._taker.emit, step=step),
-            partial(self._ensure_going, step, hand.signal),
-            hand.signal,
+            partial(self._ensure_going, step, worker.signal),
+            worker.signal,
         )
 
-    def _in_crew(self, stage: Stage, steps: tuple[Step, ...], step: Step, hand: Hand, part: Part) -> None:
+    def _in_crew(
+        self, stage: Stage, steps: tuple[Step, ...], step: Step, worker: WorkerContext, part: Part
+    ) -> None:
         """Other errors than a loss are told with the step where they came up: the group has several."""
-        with saying(step):
+        with translating_errors(step):
             try:
-                self._patiently(stage, steps, step, hand, part)
+                self._with_lock_retry(stage, steps, step, worker, part)
             except psycopg.errors.QueryCanceled as error:
-                if not hand.signal.is_aborting:
+                if not worker.signal.is_aborting:
                     raise
-                raise Interrupted(f"{step}: cancelled: {hand.signal.reason}") from error
+                raise Interrupted(f"{step}: cancelled: {worker.signal.reason}") from error
 
     def _largest_first(self, group: Iterable[Step]) -> list[Step]:
         """Those that are open, by the planner's figures, which no lock is in the way of: the longest begins first, so that it
@@ -194,7 +198,7 @@ class Walk:
         pages: dict[str | None, int] = dict(rows)
         return sorted((s for s in group if s.key not in done), key=lambda s: -pages.get(s.table, 0))
 
-    def _say_fewer(self, sessions: int, error: ConnectionFailed) -> None:
+    def _report_fewer(self, sessions: int, error: ConnectionFailed) -> None:
         self._emit(
             Note,
             message=f"fewer workers than the plan has, {sessions} at work: {error}; {error.remedy}",
@@ -202,9 +206,9 @@ class Walk:
         )
 
     @property
-    def _hand(self) -> Hand:
+    def _context_of_worker(self) -> WorkerContext:
         """That of the only worker."""
-        return Hand(work=self.sessions.work, signal=self.signal)
+        return WorkerContext(work=self.sessions.work, signal=self.signal)
 
     @property
     def journal(self) -> Journal:

@@ -140,7 +140,7 @@ class HistorySink:
         self._thread.start()
 
     def emit(self, event: Event) -> None:
-        """Hand the event to the thread."""
+        """WorkerContext the event to the thread."""
         self._queue.put(event)
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from online_migrate.events import Event, LockGivenWay, LockHeld
+from online_migrate.events import Event, LockAttemptFailed, LockHeld
 
 __all__ = ["LockSummary", "percentile"]
 
@@ -15,12 +15,12 @@ class LockSummary:
 
     def __init__(self) -> None:
         self.held: list[LockHeld] = []
-        self.given_way: list[LockGivenWay] = []
+        self.given_way: list[LockAttemptFailed] = []
 
     def emit(self, event: Event) -> None:
         if isinstance(event, LockHeld) and event.locks:
             self.held.append(event)
-        elif isinstance(event, LockGivenWay):
+        elif isinstance(event, LockAttemptFailed):
             self.given_way.append(event)
 
     def lines(self) -> Iterator[str]:

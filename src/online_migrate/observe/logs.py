@@ -22,7 +22,7 @@ from online_migrate.events import (
     Event,
     GateWaiting,
     LateRows,
-    LockGivenWay,
+    LockAttemptFailed,
     LongStatement,
     Note,
     Reading,
@@ -42,7 +42,7 @@ SAMPLE_S: Final = 10.0
 """at most one line in this time for what happens all the time: per step and table"""
 _SAMPLED: Final = (BatchDone, LongStatement)
 _DEBUG: Final = (CheckFound, Reading, Throughput)
-_WARNING: Final = (LockGivenWay, Retried, LateRows, GateWaiting, BlockersSeen, Reconnected)
+_WARNING: Final = (LockAttemptFailed, Retried, LateRows, GateWaiting, BlockersSeen, Reconnected)
 _STYLES: Final = {"debug": "\x1b[2m", "warning": "\x1b[33m", "error": "\x1b[1;31m"}
 _PLAIN: Final = "\x1b[0m"
 _WIDTH: Final = 56

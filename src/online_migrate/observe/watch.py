@@ -11,10 +11,10 @@ import psycopg
 
 from online_migrate.clock import Clock, Signal, SystemClock
 from online_migrate.errors import OnlineMigrateError
-from online_migrate.observe.memory import Memory
 from online_migrate.observe.session import Session
-from online_migrate.observe.snapshot import read_snapshot
-from online_migrate.observe.views import Snapshot
+from online_migrate.observe.snapshot.memory import Memory
+from online_migrate.observe.snapshot.read import read_snapshot
+from online_migrate.observe.snapshot.views import Snapshot
 from online_migrate.postgres.connection import Connection
 
 REST_S = 1.0

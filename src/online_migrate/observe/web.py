@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 import online_migrate
 from online_migrate.errors import UsageError
-from online_migrate.observe.exposition import Exposition
+from online_migrate.observe.prometheus.exposition import Exposition
 
 LOOPBACK: Final = "127.0.0.1"
 

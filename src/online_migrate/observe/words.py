@@ -141,13 +141,13 @@ _SENTENCES: Final[Mapping[str, Callable[[Fields], str]]] = {
         f"{'at least ' if f.get('more') else ''}{count_text(f.get('rows'))} rows came late"
     ),
     "wait_started": lambda f: f"waits ({f.get('kind', '')}): {f.get('reason', '')}",
-    "wait_goes_on": lambda f: (
+    "wait_continues": lambda f: (
         f"still waits ({f.get('kind', '')}), for {seconds_text(f.get('seconds'))}: {f.get('reason', '')}"
     ),
     "wait_ended": lambda f: f"goes on after {seconds_text(f.get('seconds'))} ({f.get('kind', '')})",
     "reading": lambda f: f"{f.get('throttler', '')} at {f.get('utilisation', 0):.2f}: {f.get('reason', '')}",
     "blockers_seen": lambda f: f"waits for {f.get('waiting_for', '')}{_in_the_way(f)}",
-    "lock_given_way": _lock_given_way,
+    "lock_attempt_failed": _lock_given_way,
     "lock_held": _lock_held,
     "long_statement": _long_statement,
     "stop_asked": lambda f: (

@@ -8,23 +8,25 @@ from typing import ClassVar
 from psycopg import sql
 from pydantic import Field, model_validator
 
-from online_migrate.operations.base import (
-    Context,
+from online_migrate.findings import (
     Finding,
+    Severity,
+)
+from online_migrate.operations.contract.base import (
+    Context,
     Kind,
     Operation,
     Place,
-    Severity,
     State,
     Statement,
     TableParams,
 )
-from online_migrate.operations.heirs import Heirs
-from online_migrate.operations.steps import need, run_window
+from online_migrate.operations.contract.descendants import Descendants
+from online_migrate.operations.shared.steps import need, run_window
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.catalog import ColumnInfo
 from online_migrate.postgres.locks import LockMode
-from online_migrate.postgres.scratch import ColumnTrial, TrialFailed, try_column
+from online_migrate.postgres.rehearsal import ColumnTrial, TrialFailed, try_column
 
 MANUAL = "https://www.postgresql.org/docs/current/sql-altertable.html"
 _CONSTANT = re.compile(r"'((?:[^']|'')*)'::[\w ]+(?:\([\d,]+\))?(?:\[\])?")
@@ -57,7 +59,7 @@ class AddColumn(Operation[AddColumnParams]):
     name = "add_column"
     phase = Phase.EXPAND
     summary = "add a nullable column; rows written from now on get its default"
-    heirs = Heirs.ALONG
+    descendants = Descendants.ALONG
     Params: ClassVar[type[AddColumnParams]] = AddColumnParams
 
     def title(self, params: AddColumnParams) -> str:

@@ -11,28 +11,34 @@ import psycopg
 from psycopg import sql
 from pydantic import Field
 
+from online_migrate.backfill.hazards import look_for_rows, read_right_traps, text_of
 from online_migrate.backfill.parents import planned_columns
 from online_migrate.backfill.rows import describe_rows
-from online_migrate.backfill.traps import look_for_rows, read_right_traps, text_of
 from online_migrate.errors import VerificationFailed
-from online_migrate.operations.around import is_behind_a_gate, makes_uniques_above, read_around
-from online_migrate.operations.base import (
-    Context,
+from online_migrate.findings import (
     Finding,
+    Severity,
+)
+from online_migrate.operations.contract.base import (
+    Context,
     Kind,
     Operation,
     Place,
-    Severity,
     State,
     Statement,
     TableParams,
 )
-from online_migrate.operations.heirs import Heirs
-from online_migrate.operations.steps import need, run_long, run_window
+from online_migrate.operations.contract.descendants import Descendants
+from online_migrate.operations.shared.plan_context import (
+    is_behind_a_gate,
+    makes_uniques_above,
+    read_plan_context,
+)
+from online_migrate.operations.shared.steps import need, run_long, run_window
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.catalog import ConstraintInfo, TableInfo
 from online_migrate.postgres.locks import LockMode
-from online_migrate.postgres.scratch import temporary_copy
+from online_migrate.postgres.rehearsal import temporary_copy
 from online_migrate.postgres.sqlstate import Trouble, trouble_of
 
 MANUAL = "https://www.postgresql.org/docs/current/sql-altertable.html#SQL-ALTERTABLE-NOTES"
@@ -64,7 +70,7 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
     name = "add_foreign_key"
     phase = Phase.CONTRACT
     summary = "add a foreign key NOT VALID, then validate it"
-    heirs = Heirs.APART
+    descendants = Descendants.APART
     Params: ClassVar[type[AddForeignKeyParams]] = AddForeignKeyParams
 
     def title(self, params: AddForeignKeyParams) -> str:
@@ -140,7 +146,7 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
         self, place: Place, params: AddForeignKeyParams, child: TableInfo, parent: TableInfo
     ) -> Iterator[Finding]:
         """Let the server make it between empty copies; not where a step above may still build the unique that it needs."""
-        connection, around = place.known.connection, read_around(place)
+        connection, around = place.known.connection, read_plan_context(place)
         if params.column not in child.columns and (child.name, params.column) not in around.added:
             return
         try:
@@ -180,7 +186,7 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
 
     def _orphans(self, place: Place, params: AddForeignKeyParams, child: TableInfo) -> Iterator[Finding]:
         """Rows whose value no parent has.  The plan may still make that parent, and behind a gate somebody else may."""
-        if params.column not in child.columns or params.parent in read_around(place).made:
+        if params.column not in child.columns or params.parent in read_plan_context(place).made:
             return
         column, parent = sql.Identifier(params.column), sql.Identifier(place.schema, params.parent)
         query = sql.SQL(

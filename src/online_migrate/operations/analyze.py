@@ -6,9 +6,11 @@ from typing import ClassVar
 
 from psycopg import sql
 
-from online_migrate.operations.base import (
-    Context,
+from online_migrate.findings import (
     Finding,
+)
+from online_migrate.operations.contract.base import (
+    Context,
     Kind,
     Operation,
     Place,
@@ -16,7 +18,7 @@ from online_migrate.operations.base import (
     Statement,
     TableParams,
 )
-from online_migrate.operations.steps import need, run_long
+from online_migrate.operations.shared.steps import need, run_long
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.locks import LockMode
 

@@ -9,37 +9,39 @@ from typing import ClassVar, Literal
 
 from psycopg import sql
 
-from online_migrate.backfill.bench import Target
 from online_migrate.backfill.chunks import Position, Walk, next_slice
+from online_migrate.backfill.context import Target
 from online_migrate.backfill.forecast import Forecast, forecast, seconds_text
+from online_migrate.backfill.hazards import Hazard, read_traps, read_writing_triggers
 from online_migrate.backfill.parents import read_value_traps
 from online_migrate.backfill.rows import unfilled_statement
-from online_migrate.backfill.settle import LATE_LIMIT
 from online_migrate.backfill.strategy import SMALL_PAGES, decide_strategy, index_with
+from online_migrate.backfill.sweep import LATE_LIMIT
 from online_migrate.backfill.throttlers import WalSinceCheckpoint, throttlers_for
-from online_migrate.backfill.traps import Trap, read_traps, read_writing_triggers
 from online_migrate.backfill.values import FromParent, SqlValue, value_sql
 from online_migrate.backfill.worker import Backfill as Work
 from online_migrate.backfill.worker import update_statement
-from online_migrate.operations.around import (
-    family,
-    indexes_above,
-    keys_above,
-    leaves_left_out,
-    read_around,
-)
-from online_migrate.operations.base import (
-    Context,
+from online_migrate.findings import (
     Finding,
+    Severity,
+)
+from online_migrate.operations.contract.base import (
+    Context,
     Kind,
     Operation,
     Place,
-    Severity,
     State,
     Statement,
     TableParams,
 )
-from online_migrate.operations.steps import bench_of
+from online_migrate.operations.shared.plan_context import (
+    family,
+    indexes_above,
+    keys_above,
+    leaves_left_out,
+    read_plan_context,
+)
+from online_migrate.operations.shared.steps import bench_of
 from online_migrate.plan.model import Phase, Step
 from online_migrate.plan.units import Duration
 from online_migrate.postgres.catalog import TableInfo
@@ -150,11 +152,11 @@ class Backfill(Operation[BackfillParams]):
             return findings
         skip = params.triggers == "skip"
         given = _known_value(place, params)
-        traps = read_traps(place.known.connection, table, params.column, value=given, skip_triggers=skip)
-        traps += read_value_traps(
-            place.known, table, params.column, params.value, read_around(place), given=given
+        hazards = read_traps(place.known.connection, table, params.column, value=given, skip_triggers=skip)
+        hazards += read_value_traps(
+            place.known, table, params.column, params.value, read_plan_context(place), given=given
         )
-        findings += [_finding(t) for t in traps]
+        findings += [_finding(t) for t in hazards]
         findings += keys_above(place, params.column) if skip else []
         index, above = index_with(table, params.column), indexes_above(place, params.column).get(place.table)
         if index is not None or above is not None:
@@ -310,9 +312,13 @@ def _known_value(place: Place, params: BackfillParams) -> sql.Composable | None:
     return None if place.value(constant).as_string(None) == constant else _value(place, params)
 
 
-def _finding(trap: Trap) -> Finding:
+def _finding(hazard: Hazard) -> Finding:
     return Finding(
-        severity=Severity(trap.level), code=trap.code, fact=trap.fact, remedy=trap.remedy, manual=trap.manual
+        severity=Severity(hazard.level),
+        code=hazard.code,
+        fact=hazard.fact,
+        remedy=hazard.remedy,
+        manual=hazard.manual,
     )
 
 

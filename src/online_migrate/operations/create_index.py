@@ -9,20 +9,22 @@ import psycopg
 from psycopg import sql
 from pydantic import Field
 
-from online_migrate.errors import Conflict, LockNotHad, VerificationFailed
-from online_migrate.operations.base import (
-    Context,
+from online_migrate.errors import Conflict, LockNotAcquired, VerificationFailed
+from online_migrate.findings import (
     Finding,
+    Severity,
+)
+from online_migrate.operations.contract.base import (
+    Context,
     Kind,
     Operation,
     Place,
-    Severity,
     State,
     Statement,
     TableParams,
 )
-from online_migrate.operations.heirs import Heirs
-from online_migrate.operations.steps import need, run_long
+from online_migrate.operations.contract.descendants import Descendants
+from online_migrate.operations.shared.steps import need, run_long
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.catalog import IndexInfo
 from online_migrate.postgres.connection import Connection
@@ -50,7 +52,7 @@ class CreateIndex(Operation[CreateIndexParams]):
     name = "create_index"
     phase = Phase.EXPAND
     summary = "build an index CONCURRENTLY"
-    heirs = Heirs.APART
+    descendants = Descendants.APART
     partitions_way = "name its partitions instead; then attach their indexes to one of the root"
     Params: ClassVar[type[CreateIndexParams]] = CreateIndexParams
 
@@ -178,7 +180,7 @@ class CreateIndex(Operation[CreateIndexParams]):
                 f"duplicates in {context.place.table} ({', '.join(params.columns)}) keep {name} from being built: {examples}",
                 remedy="merge or delete these rows, then run the same command again",
             ) from error
-        except LockNotHad:
+        except LockNotAcquired:
             self._drop_leftover(context, name)
             raise
         return 0

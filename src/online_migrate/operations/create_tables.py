@@ -8,22 +8,24 @@ from typing import ClassVar
 from psycopg import sql
 
 from online_migrate.errors import PlanError
-from online_migrate.operations.base import (
-    Context,
+from online_migrate.findings import (
     Finding,
+    Severity,
+)
+from online_migrate.operations.contract.base import (
+    Context,
     Kind,
     Operation,
     Place,
-    Severity,
     State,
     Statement,
 )
-from online_migrate.operations.steps import need, run_window
+from online_migrate.operations.shared.steps import need, run_window
 from online_migrate.plan.model import Phase, Strict
 from online_migrate.plan.sql_file import SqlKind, SqlStatement, read_sql, split_sql
 from online_migrate.postgres.connection import Sql
 from online_migrate.postgres.locks import LockMode
-from online_migrate.postgres.scratch import Trial, TrialFailed, try_ddl
+from online_migrate.postgres.rehearsal import Trial, TrialFailed, try_ddl
 
 MANUAL = "https://www.postgresql.org/docs/current/sql-createtable.html"
 

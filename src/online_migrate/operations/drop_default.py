@@ -6,19 +6,21 @@ from typing import ClassVar
 
 from psycopg import sql
 
-from online_migrate.operations.base import (
-    Context,
+from online_migrate.findings import (
     Finding,
+    Severity,
+)
+from online_migrate.operations.contract.base import (
+    Context,
     Kind,
     Operation,
     Place,
-    Severity,
     State,
     Statement,
     TableParams,
 )
-from online_migrate.operations.heirs import Heirs
-from online_migrate.operations.steps import need, run_window
+from online_migrate.operations.contract.descendants import Descendants
+from online_migrate.operations.shared.steps import need, run_window
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.locks import LockMode
 
@@ -35,7 +37,7 @@ class DropDefault(Operation[DropDefaultParams]):
     name = "drop_default"
     phase = Phase.CONTRACT
     summary = "take a column's default away"
-    heirs = Heirs.ALONG
+    descendants = Descendants.ALONG
     Params: ClassVar[type[DropDefaultParams]] = DropDefaultParams
 
     def title(self, params: DropDefaultParams) -> str:

@@ -11,14 +11,16 @@ import psycopg
 from psycopg import sql
 from pydantic import Field
 
-from online_migrate.errors import LeaseLost, LockNotHad, VerificationFailed
-from online_migrate.operations.base import (
-    Context,
+from online_migrate.errors import LeaseLost, LockNotAcquired, VerificationFailed
+from online_migrate.findings import (
     Finding,
+    Severity,
+)
+from online_migrate.operations.contract.base import (
+    Context,
     Kind,
     Operation,
     Place,
-    Severity,
     State,
     Statement,
 )
@@ -168,7 +170,7 @@ class EnsureRow(Operation[EnsureRowParams]):
             if error.sqlstate == FENCE_LOST:
                 raise LeaseLost(str(error.diag.message_primary)) from None
             if trouble_of(error) is Trouble.LOCK:
-                raise LockNotHad(
+                raise LockNotAcquired(
                     f"the row <{params.id}> of {params.table}: {error.diag.message_primary}; nothing was written",
                     remedy="let who holds a lock on that table end, then run the same command again",
                 ) from None

@@ -8,7 +8,7 @@ from online_migrate.operations.add_column import AddColumn
 from online_migrate.operations.add_foreign_key import AddForeignKey
 from online_migrate.operations.analyze import Analyze
 from online_migrate.operations.backfill import Backfill
-from online_migrate.operations.base import Operation
+from online_migrate.operations.contract.base import Operation
 from online_migrate.operations.create_index import CreateIndex
 from online_migrate.operations.create_tables import CreateTables
 from online_migrate.operations.drop_default import DropDefault

@@ -10,26 +10,28 @@ import psycopg
 from psycopg import sql
 
 from online_migrate.backfill.forecast import seconds_text
+from online_migrate.backfill.hazards import is_given_on_insert, look_for_rows, read_right_traps, text_of
 from online_migrate.backfill.rows import describe_rows
-from online_migrate.backfill.traps import is_given_on_insert, look_for_rows, read_right_traps, text_of
 from online_migrate.backfill.values import Value, value_sql
 from online_migrate.backfill.worker import Backfill as Work
 from online_migrate.errors import VerificationFailed
-from online_migrate.operations.around import default_above, is_behind_a_gate, read_around
-from online_migrate.operations.base import (
-    Context,
+from online_migrate.findings import (
     Finding,
+    Severity,
+)
+from online_migrate.operations.contract.base import (
+    Context,
     Kind,
     Operation,
     Place,
-    Severity,
     State,
     Statement,
     TableParams,
 )
-from online_migrate.operations.heirs import Heirs
-from online_migrate.operations.owed_check import OwedCheck
-from online_migrate.operations.steps import bench_of, need, run_long, run_window
+from online_migrate.operations.contract.descendants import Descendants
+from online_migrate.operations.shared.owed_check import OwedCheck
+from online_migrate.operations.shared.plan_context import default_above, is_behind_a_gate, read_plan_context
+from online_migrate.operations.shared.steps import bench_of, need, run_long, run_window
 from online_migrate.plan.model import Phase, Step
 from online_migrate.postgres.catalog import Catalog, ConstraintInfo
 from online_migrate.postgres.locks import LockMode
@@ -58,7 +60,7 @@ class SetNotNull(Operation[SetNotNullParams]):
     name = "set_not_null"
     phase = Phase.CONTRACT
     summary = "make a column NOT NULL without a scan under a strong lock"
-    heirs = Heirs.REFUSED
+    descendants = Descendants.REFUSED
     partitions_way = "name its partitions instead; then SET NOT NULL on the root by hand, which reads no row once each of them has it"
     Params: ClassVar[type[SetNotNullParams]] = SetNotNullParams
 
@@ -113,7 +115,7 @@ class SetNotNull(Operation[SetNotNullParams]):
 
     def _unfilled(self, place: Place, params: SetNotNullParams) -> Iterator[Finding]:
         """Rows without a value that no step above fills; behind a gate somebody may fill them before it is approved."""
-        table, around = place.known.table(place.table), read_around(place)
+        table, around = place.known.table(place.table), read_plan_context(place)
         connection, key = place.known.connection, (place.table, params.column)
         if table is None or self.state(place, params) is State.DONE or key in around.filled_before:
             return

@@ -9,20 +9,22 @@ import psycopg
 from psycopg import sql
 from pydantic import Field
 
-from online_migrate.discovery.leaners import read_leaners
+from online_migrate.discovery.dependents import read_dependents
 from online_migrate.errors import VerificationFailed
-from online_migrate.operations.base import (
-    Context,
+from online_migrate.findings import (
     Finding,
+    Severity,
+)
+from online_migrate.operations.contract.base import (
+    Context,
     Kind,
     Operation,
     Place,
-    Severity,
     State,
     Statement,
 )
-from online_migrate.operations.heirs import Heirs
-from online_migrate.operations.steps import need, run_window
+from online_migrate.operations.contract.descendants import Descendants
+from online_migrate.operations.shared.steps import need, run_window
 from online_migrate.plan.model import Phase, Strict
 from online_migrate.postgres.catalog import ConstraintInfo, IndexInfo, TableInfo
 from online_migrate.postgres.locks import LockMode
@@ -71,7 +73,7 @@ class SwapUnique(Operation[SwapUniqueParams]):
     name = "swap_unique"
     phase = Phase.CONTRACT
     summary = "drop every unique on exactly the old columns, once the new one holds"
-    heirs = Heirs.APART
+    descendants = Descendants.APART
     partitions_way = "name its partitions instead; a unique of the root itself goes with the root's, by hand"
     Params: ClassVar[type[SwapUniqueParams]] = SwapUniqueParams
 
@@ -145,16 +147,16 @@ class SwapUnique(Operation[SwapUniqueParams]):
                     remedy="a primary key is not swapped: change the plan",
                 )
             )
-        return findings + self._leaning(place, params, table, old) + self._unbuilt(place, params, table)
+        return findings + self._dependents(place, params, table, old) + self._unbuilt(place, params, table)
 
-    def _leaning(
+    def _dependents(
         self, place: Place, params: SwapUniqueParams, table: TableInfo, old: tuple[IndexInfo, ...]
     ) -> list[Finding]:
         """Who leans on the old unique beside foreign keys: what would break at once stops, the rest is to be read."""
         if not old:
             return []
         new = self._new_columns(place, params, table)
-        leaners = read_leaners(
+        dependents = read_dependents(
             place.known.connection,
             table,
             params.from_,
@@ -165,13 +167,13 @@ class SwapUnique(Operation[SwapUniqueParams]):
         what = f"the unique of {place.table} on ({', '.join(params.from_)})"
         return [
             Finding(
-                severity=Severity.STOP if leaner.is_fatal else Severity.WARN,
-                code=f"leans_{leaner.kind.replace(' ', '_').replace('-', '_')}",
-                fact=f"{leaner.kind} {leaner.name} leans on {what}: {leaner.why}",
-                remedy=_REMEDIES.get(leaner.kind, "let it name the owner, too, before this stage"),
+                severity=Severity.STOP if dependent.is_fatal else Severity.WARN,
+                code=f"leans_{dependent.kind.replace(' ', '_').replace('-', '_')}",
+                fact=f"{dependent.kind} {dependent.name} leans on {what}: {dependent.why}",
+                remedy=_REMEDIES.get(dependent.kind, "let it name the owner, too, before this stage"),
                 manual=MANUAL,
             )
-            for leaner in leaners
+            for dependent in dependents
         ]
 
     def _planned(self, place: Place) -> list[str]:

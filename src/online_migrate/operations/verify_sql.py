@@ -9,13 +9,15 @@ import psycopg
 from psycopg import sql
 
 from online_migrate.errors import VerificationFailed
-from online_migrate.operations.base import (
-    Context,
+from online_migrate.findings import (
     Finding,
+    Severity,
+)
+from online_migrate.operations.contract.base import (
+    Context,
     Kind,
     Operation,
     Place,
-    Severity,
     State,
     Statement,
 )

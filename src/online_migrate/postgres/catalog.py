@@ -84,7 +84,7 @@ class TableInfo:
     bytes: int
     """heap with TOAST"""
     index_bytes: int
-    heirs: tuple[tuple[str, str], ...] = ()
+    descendants: tuple[tuple[str, str], ...] = ()
     """(schema, name) of its partitions, or of the tables that inherit from it, on every level"""
     columns: dict[str, ColumnInfo] = field(default_factory=dict)
     indexes: tuple[IndexInfo, ...] = ()
@@ -236,7 +236,7 @@ def _read(connection: Connection, schema: str, names: list[str] | None) -> dict[
             pages=t[7],
             bytes=t[8],
             index_bytes=t[9],
-            heirs=tuple((s, n) for s, n in t[10] or ()),
+            descendants=tuple((s, n) for s, n in t[10] or ()),
             columns=columns.get(t[0], {}),
             indexes=tuple(indexes.get(t[0], ())),
             constraints=tuple(constraints.get(t[0], ())),

@@ -16,13 +16,13 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from online_migrate.clock import Clock, Signal
-from online_migrate.errors import Interrupted, LockNotHad, UndeclaredLock
-from online_migrate.events import LockGivenWay, LockHeld, WaitEnded, WaitGoesOn, WaitStarted
+from online_migrate.errors import Interrupted, LockNotAcquired, UndeclaredLock
+from online_migrate.events import LockAttemptFailed, LockHeld, WaitContinues, WaitEnded, WaitStarted
 from online_migrate.postgres.blockers import Blocker, describe_blockers
 from online_migrate.postgres.connection import Connection, Sql
 from online_migrate.postgres.ladder import LEAST_TIMEOUT_S, Exposure, Ladder
 from online_migrate.postgres.locks import LockNeed
-from online_migrate.postgres.lookout import Lookout, read_deadlock_timeouts
+from online_migrate.postgres.lookout import BlockerWatch, read_deadlock_timeouts
 from online_migrate.postgres.sqlstate import LOCK_MISMATCH, Trouble, trouble_of
 from online_migrate.postgres.standbys import Standbys
 from online_migrate.postgres.window_message import (
@@ -34,19 +34,16 @@ from online_migrate.postgres.window_message import (
     window_message,
 )
 from online_migrate.postgres.window_rules import WindowRules
+from online_migrate.waiting import REPORT_CHANGED_S, REPORT_EVERY_S
 
 LOOK_EVERY_S = 0.25
-TELL_EVERY_S = 10.0
-"""while we wait: who is in the way may have changed, and the operator is about to end a session by its pid"""
-TELL_CHANGED_S = 1.0
-"""where it has changed: sooner, since its pid is gone, but not with each look, however fast they follow each other"""
 PAUSE_MAX_S = 5.0
 CAP_HITS = 2
 """a change that twice needed longer than hold_cap under the lock is no instant one: asking again would stop the
 application each time for nothing"""
 
 
-class _GaveWay(Exception):  # a turn of the ladder, not an error that anyone meets
+class _LockAttemptFailed(Exception):  # a turn of the ladder, not an error that anyone meets
     """This try is over; ``waited_s`` is what the application could have stood behind us."""
 
     def __init__(self, why: str, waited_s: float) -> None:
@@ -75,12 +72,12 @@ class LockWindow:
     _deadline: float = 0.0
     _waited_s: float = 0.0
     _cap_hits: int = 0
-    _lookout: Lookout = field(init=False)
+    _lookout: BlockerWatch = field(init=False)
 
     def __post_init__(self) -> None:
         self._own_deadlock_timeout_s, shortest_s = read_deadlock_timeouts(self.watch)
         self._ladder = Ladder(deadlock_timeout_s=shortest_s, hold_cap_s=self.rules.hold_cap_s)
-        self._lookout = Lookout(
+        self._lookout = BlockerWatch(
             watch=self.watch,
             mine=self.work.info.backend_pid,
             age_s=self.rules.blocker_age_s,
@@ -95,7 +92,7 @@ class LockWindow:
         be named, and partitions go with their table.  The commit is local: whoever commits next on a session with
         synchronous_commit on (the journal does) waits for the standbys, outside the lock.
 
-        Raises :class:`LockNotHad` with the blockers when a bound is spent, :class:`UndeclaredLock` where a stronger lock
+        Raises :class:`LockNotAcquired` with the blockers when a bound is spent, :class:`UndeclaredLock` where a stronger lock
         than declared was taken, :class:`Interrupted` on a stop, and psycopg.Error for what the DDL itself meets; in each
         case nothing was changed.
         """
@@ -104,7 +101,7 @@ class LockWindow:
         self._deadline = self.clock.monotonic() + self.rules.lock_wait_s
         self._waited_s, self._cap_hits = 0.0, 0
         for attempt in tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_GaveWay),
+            retry=tenacity.retry_if_exception_type(_LockAttemptFailed),
             stop=lambda state: self._is_spent(state.attempt_number),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=PAUSE_MAX_S),
             sleep=tenacity.sleep_using_event(self.signal.event),
@@ -138,9 +135,9 @@ class LockWindow:
                     began, told, who = now, now, stale[0].pid
                     self.emit(WaitStarted, kind="blocker", reason=reason)
                     self._lookout.say(stale, self._described())
-                elif now - told >= (TELL_EVERY_S if stale[0].pid == who else TELL_CHANGED_S):
+                elif now - told >= (REPORT_EVERY_S if stale[0].pid == who else REPORT_CHANGED_S):
                     told, who = now, stale[0].pid
-                    self.emit(WaitGoesOn, kind="blocker", reason=reason, seconds=now - began)
+                    self.emit(WaitContinues, kind="blocker", reason=reason, seconds=now - began)
                 if now > self._deadline:
                     raise self._not_had(f"after {self.rules.lock_wait_s:.0f} s", stale)
                 self._lookout.end_by_rule(stale)
@@ -238,7 +235,7 @@ class LockWindow:
         if isinstance(error, psycopg.errors.QueryCanceled) and elapsed_s >= self.rules.hold_cap_s:
             self._cap_hits += 1
         self._lookout.look(self._targets)
-        raise _GaveWay(str(error.diag.message_primary or error), waited_s) from error
+        raise _LockAttemptFailed(str(error.diag.message_primary or error), waited_s) from error
 
     def _left_s(self) -> float:
         return self.exposure.left_s(
@@ -255,11 +252,11 @@ class LockWindow:
 
     def _say_gave_way(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        assert isinstance(error, _GaveWay)  # the only one that is retried
+        assert isinstance(error, _LockAttemptFailed)  # the only one that is retried
         self._waited_s = max(self._waited_s, error.waited_s)
         first = self._targets[0] if self._targets else None
         self.emit(
-            LockGivenWay,
+            LockAttemptFailed,
             relation="" if first is None else first.relation,
             lock="" if first is None else first.mode.sql,
             attempt=state.attempt_number,
@@ -277,8 +274,8 @@ class LockWindow:
             bound = f"after {state.attempt_number} tries, {spent_s:.1f} s of exposure in this run"
         raise self._not_had(bound, self._lookout.blockers)
 
-    def _not_had(self, bound: str, blockers: Sequence[Blocker]) -> LockNotHad:
-        return LockNotHad(
+    def _not_had(self, bound: str, blockers: Sequence[Blocker]) -> LockNotAcquired:
+        return LockNotAcquired(
             f"{self._described()} not had {bound}; nothing was changed",
             blockers=tuple(map(str, blockers)),
             remedy="let the sessions in the way end, or end them (pg_terminate_backend), then run the same command again",

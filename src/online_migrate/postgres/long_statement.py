@@ -16,14 +16,24 @@ from dataclasses import dataclass, field
 import psycopg
 
 from online_migrate.clock import Clock, Signal
-from online_migrate.errors import Interrupted, LockNotHad, OnlineMigrateError, UndeclaredLock
-from online_migrate.events import BlockersSeen, LongStatement, StopAsked, WaitEnded, WaitGoesOn, WaitStarted
+from online_migrate.errors import Interrupted, LockNotAcquired, OnlineMigrateError, UndeclaredLock
+from online_migrate.events import (
+    BlockersSeen,
+    LongStatement,
+    StopAsked,
+    WaitContinues,
+    WaitEnded,
+    WaitStarted,
+)
 from online_migrate.postgres.blockers import Blocker, describe_blockers, read_sessions
 from online_migrate.postgres.connection import Connection, Sql
-from online_migrate.postgres.lock_window import TELL_CHANGED_S, TELL_EVERY_S
 from online_migrate.postgres.locks import LockNeed
 from online_migrate.postgres.observed_locks import read_held, surplus
 from online_migrate.postgres.snapshots import SnapshotHolder, read_snapshot_holders
+from online_migrate.waiting import (
+    REPORT_CHANGED_S,
+    REPORT_EVERY_S,
+)
 
 FIRST_LOOK_S = 0.02
 """the first look comes early: a build of a small table is over in some 10 ms, and its locks should have been seen"""
@@ -60,7 +70,7 @@ def run_long_statement(  # noqa: PLR0913  # all by name, each a thing of its own
 
     A stop lets it finish; an abort cancels it and raises :class:`Interrupted`, and so does a look at which it is no longer
     ``is_wanted``.  After ``limit_s`` it is cancelled and
-    :class:`LockNotHad` names who was waited for.  Where ``needs`` are given and it holds more, it is cancelled and
+    :class:`LockNotAcquired` names who was waited for.  Where ``needs`` are given and it holds more, it is cancelled and
     :class:`UndeclaredLock` raised.  Errors of the server are raised as they are.
     """
     declared = None if needs is None else tuple(needs)
@@ -164,7 +174,7 @@ class _Watcher:
             if signal.is_aborting or not self.is_wanted():
                 return Interrupted(f"{self._text}: cancelled: {signal.reason or 'no longer wanted'}")
             if elapsed_s > self.limit_s:
-                return LockNotHad(
+                return LockNotAcquired(
                     f"{self._text}: cancelled, it took longer than {self.limit_s:.0f} s",
                     blockers=self._seen,
                     remedy="let who is in the way end, then run the same command again",
@@ -234,10 +244,10 @@ class _Watcher:
             self._waits_since, self._told_at, self._told = elapsed_s, elapsed_s, who
             self.emit(WaitStarted, kind="blocker", reason=reason)
         elif self._waits_since is not None and (
-            elapsed_s - self._told_at >= (TELL_EVERY_S if who == self._told else TELL_CHANGED_S)
+            elapsed_s - self._told_at >= (REPORT_EVERY_S if who == self._told else REPORT_CHANGED_S)
         ):
             self._told_at, self._told = elapsed_s, who
-            self.emit(WaitGoesOn, kind="blocker", reason=reason, seconds=elapsed_s - self._waits_since)
+            self.emit(WaitContinues, kind="blocker", reason=reason, seconds=elapsed_s - self._waits_since)
 
     def _end_wait(self, elapsed_s: float) -> None:
         if self._waits_since is not None:

@@ -24,7 +24,7 @@ SELECT substr(setting, length('deadlock_timeout=') + 1), false
 
 
 @dataclass(slots=True, kw_only=True)
-class Lookout:
+class BlockerWatch:
     """Looks through ``watch`` at everyone but the session ``mine``; keeps whom it saw last."""
 
     watch: Connection

@@ -14,11 +14,12 @@ import psycopg
 import pytest
 
 from benchmarks.workbench import Heard, workbench
-from online_migrate.backfill import health, waiting
+from online_migrate import waiting
+from online_migrate.backfill import health
 from online_migrate.backfill.throttlers import Throttle, Throttles, throttlers_for
 from online_migrate.backfill.worker import Backfill
 from online_migrate.clock import Clock
-from online_migrate.events import BatchDone, Event, WaitEnded, WaitGoesOn, WaitStarted
+from online_migrate.events import BatchDone, Event, WaitContinues, WaitEnded, WaitStarted
 from online_migrate.plan.model import HoldWhen, Pace
 from online_migrate.postgres.connection import Connection
 from tests.backfill.tables import ask, do, make_table
@@ -48,14 +49,14 @@ class Ears(Heard):
         super().emit(event_type, **fields)
         if event_type is BatchDone and self._red:
             self._red.pop()()
-        elif event_type in {WaitStarted, WaitGoesOn}:
+        elif event_type in {WaitStarted, WaitContinues}:
             self._green()
 
 
 @pytest.fixture(autouse=True)
 def _sooner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "HOLD_LOOK_S", 0.01)
-    monkeypatch.setattr(waiting, "TELL_EVERY_S", 0.2)
+    monkeypatch.setattr(waiting, "REPORT_EVERY_S", 0.2)
 
 
 def assert_held(
@@ -66,8 +67,8 @@ def assert_held(
     heard = Ears(red, green)
     with workbench(
         dsn, "t", pace=pace, hold_when=HoldWhen.model_validate(hold_when), emit=heard.emit
-    ) as bench:
-        work = Backfill(replace(bench, throttles=Quick()), table="t", column="c", value="1")
+    ) as context:
+        work = Backfill(replace(context, throttles=Quick()), table="t", column="c", value="1")
         assert work.run() == 2_000
     told = [e for e in heard.events if isinstance(e, WaitStarted | WaitEnded | BatchDone)]
     began = next(n for n, e in enumerate(told) if isinstance(e, WaitStarted))

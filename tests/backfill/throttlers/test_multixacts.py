@@ -67,7 +67,7 @@ def frozen(pair: Pair, on_primary: Connection) -> Iterator[Pair]:
 
 
 def test_members_hold_us_until_their_files_are_gone(frozen: Pair, on_primary: Connection) -> None:
-    """Few rows and many sessions use members up much faster than ids: red by the files, green when all is frozen."""
+    """RowSet rows and many sessions use members up much faster than ids: red by the files, green when all is frozen."""
     throttle = Throttle([Multixacts(members_share=120_000 / MOST_MEMBERS)], SystemClock(), every_s=0)
     assert not throttle.read(on_primary)[0].is_red
     use_multixacts(frozen.primary.dsn, rows=600, sessions=20)

@@ -10,9 +10,11 @@ import pytest
 from online_migrate.backfill.throttlers.base import Throttle
 from online_migrate.backfill.throttlers.wal_since_checkpoint import WalSinceCheckpoint
 from online_migrate.clock import SystemClock
-from online_migrate.engine.check import check
+from online_migrate.engine.check.plan import check
 from online_migrate.engine.survey import survey
-from online_migrate.operations.base import Severity
+from online_migrate.findings import (
+    Severity,
+)
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.load import load
 from online_migrate.postgres.connection import Connection, Connector

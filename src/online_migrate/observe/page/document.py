@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import online_migrate
 from online_migrate.journal.store import HistoryRecord
-from online_migrate.observe.memory import Memory
 from online_migrate.observe.page.throughput import Curve, Hold, draw_curve, find_holds, find_work, recent_rate
-from online_migrate.observe.views import Snapshot, StageView, StepView, WaitView, where
+from online_migrate.observe.snapshot.memory import Memory
+from online_migrate.observe.snapshot.views import Snapshot, StageView, StepView, WaitView, where
 from online_migrate.observe.words import describe, place_text
 
 EVENTS: Final = 30
@@ -22,7 +22,7 @@ LONGEST_S: Final = 3_600.0
 _QUIET: Final = {"check_found", "step_started", "tables_measured", "throughput"}
 """events that say nothing new beside the others"""
 _HOLDING: Final = {
-    "blockers_seen", "gate_waiting", "late_rows", "lock_given_way", "reconnected", "retried", "wait_started",
+    "blockers_seen", "gate_waiting", "late_rows", "lock_attempt_failed", "reconnected", "retried", "wait_started",
 }  # fmt: skip
 
 

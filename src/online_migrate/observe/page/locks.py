@@ -38,7 +38,7 @@ class Window:
 
 def sum_locks(history: Iterable[HistoryRecord]) -> dict[str, Any]:
     """All windows, by stage, and the longest of them by what a statement of the application can have waited."""
-    windows = [_window(r) for r in history if r.event in {"lock_held", "lock_given_way"}]
+    windows = [_window(r) for r in history if r.event in {"lock_held", "lock_attempt_failed"}]
     stages = dict.fromkeys(window.record.stage for window in windows)
     longest = sorted(
         (w for w in windows if w.held_s is not None), key=lambda w: -(w.waited_s + (w.held_s or 0))

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from http.client import HTTPException
 from typing import Final
 
-from online_migrate.observe.exposition import Exposition
-from online_migrate.observe.metrics import MetricsSink
 from online_migrate.observe.page.serve import StatusPage
-from online_migrate.observe.views import Snapshot
+from online_migrate.observe.prometheus.exposition import Exposition
+from online_migrate.observe.prometheus.sink import MetricsSink
+from online_migrate.observe.snapshot.views import Snapshot
 from online_migrate.observe.web import LOOPBACK, MetricsServer, Page, metrics_page
 
 WAIT_S: Final = 2.0

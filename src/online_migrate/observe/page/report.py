@@ -19,8 +19,8 @@ from online_migrate.observe.page.throughput import (
     find_work,
 )
 from online_migrate.observe.page.verified import sum_verified
-from online_migrate.observe.snapshot import read_snapshot
-from online_migrate.observe.views import Snapshot, StepView
+from online_migrate.observe.snapshot.read import read_snapshot
+from online_migrate.observe.snapshot.views import Snapshot, StepView
 from online_migrate.postgres.connection import Connection
 
 EVENTS: Final = 1_000

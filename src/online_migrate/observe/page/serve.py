@@ -10,10 +10,10 @@ from http import HTTPStatus
 from typing import Final
 
 from online_migrate.clock import Clock, SystemClock
-from online_migrate.observe.memory import Memory
 from online_migrate.observe.page.document import draw_text, to_text
 from online_migrate.observe.page.files import POLICY, SCRIPTS, TYPES, read_file
-from online_migrate.observe.views import Snapshot
+from online_migrate.observe.snapshot.memory import Memory
+from online_migrate.observe.snapshot.views import Snapshot
 from online_migrate.observe.web import Page, Route
 
 READY_S: Final = 30.0

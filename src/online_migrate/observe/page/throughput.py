@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from online_migrate.journal.store import HistoryRecord
-from online_migrate.observe.views import StepView, WaitView
-from online_migrate.observe.waits import Place, take
+from online_migrate.observe.snapshot.views import StepView, WaitView
+from online_migrate.observe.snapshot.waits import Place, take
 from online_migrate.observe.words import place_text
 
 BUCKETS: Final = 120

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from online_migrate.journal.store import HistoryRecord
-from online_migrate.observe.views import Snapshot, StepView
+from online_migrate.observe.snapshot.views import Snapshot, StepView
 from online_migrate.operations.registry import OPERATIONS
 
 _PROOF = "verify_"

@@ -1,0 +1,127 @@
+"""What a backfill works with, and which column of which table gets what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from psycopg import sql
+
+from online_migrate.backfill.throttlers import Throttles
+from online_migrate.clock import Clock, Signal
+from online_migrate.errors import Interrupted
+from online_migrate.journal.store import Fence, Journal
+from online_migrate.plan.model import HoldWhen, LockRules, Pace
+from online_migrate.postgres.catalog import TableInfo
+from online_migrate.postgres.connection import Connection
+
+Key = tuple[str, str, str]
+
+MARK = "/* online-migrate */"
+"""in each UPDATE of ours: what pg_stat_statements shows of it is told from the application's"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackfillContext:
+    """What a backfill works with."""
+
+    work: Connection
+    watch: Connection
+    journal: Journal
+    run_id: int
+    key: Key
+    schema: str
+    fence: Fence
+    pace: Pace
+    hold_when: HoldWhen
+    locks: LockRules
+    emit: Callable[..., None]
+    clock: Clock
+    signal: Signal
+    is_stop_asked: Callable[[], bool]
+    throttles: Throttles = field(default_factory=Throttles)
+    """of the run, where there is one"""
+    share: Callable[[], float] = lambda: 1.0
+    """our part of the pace now: workers side by side have it together"""
+
+    @property
+    def duty(self) -> float:
+        """Our share of the time, 0…1, beside the workers that are at work now."""
+        return min(self.pace.duty * self.share(), 1.0)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Is a stop asked for?"""
+        return self.signal.is_stopping or self.is_stop_asked()
+
+    def ensure_going(self) -> None:
+        """Raise :class:`Interrupted` where a stop is asked for."""
+        if self.is_stopping:
+            raise Interrupted(f"stopped after a batch: {self.signal.reason}")
+
+
+class By(Enum):
+    """How a statement names its rows."""
+
+    TID = "TID"
+    """their places: the fastest, but a row that the application updates meanwhile has another place"""
+    KEY = "primary key"
+    """where the table has one: a row keeps it, wherever it goes"""
+    SCAN = "scan"
+    """not at all: the table is read up to the first row that has no value, and only that one is locked and changed"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Which column of which table gets what: ``value`` is an SQL expression over the row."""
+
+    table: TableInfo
+    column: str
+    value: str
+    skip_triggers: bool = False
+    """session_replication_role = replica: no trigger of the table fires, foreign keys are not checked"""
+
+    @property
+    def sql_table(self) -> sql.Identifier:
+        return sql.Identifier(self.table.schema, self.table.name)
+
+    @property
+    def sql_column(self) -> sql.Identifier:
+        return sql.Identifier(self.column)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The columns of the primary key, or none."""
+        return next((c.columns for c in self.table.constraints if c.kind == "p"), ())
+
+    def update(self, rows: sql.Composable, *, skip_locked: bool = False, by: By = By.TID) -> sql.Composed:
+        """The statement of a batch.  FOR NO KEY UPDATE: FOR UPDATE would skip and block rows under a child's insert."""
+        if skip_locked and by is By.KEY:
+            # by ctid the outer statement, whose snapshot is older than the lock, would not find a row that has just moved
+            key = sql.SQL("ROW({})").format(sql.SQL(", ").join(map(sql.Identifier, self.key)))
+            rows = sql.SQL(
+                "{rows} AND {key} = ANY (ARRAY(SELECT {key} FROM ONLY {table} WHERE {rows} AND {column} IS NULL FOR NO KEY UPDATE SKIP LOCKED))"
+            ).format(table=self.sql_table, rows=rows, column=self.sql_column, key=key)
+        elif skip_locked:
+            rows = sql.SQL(
+                "ctid = ANY (ARRAY(SELECT ctid FROM ONLY {table} WHERE {rows} AND {column} IS NULL FOR NO KEY UPDATE SKIP LOCKED))"
+            ).format(table=self.sql_table, rows=rows, column=self.sql_column)
+        return update_statement(self.sql_table, self.sql_column, sql.SQL(self.value), rows)
+
+
+def update_statement(
+    table: sql.Composable, column: sql.Composable, value: sql.Composable, rows: sql.Composable
+) -> sql.Composed:
+    """What a batch runs, and what explain prints.  Rows whose value cannot be derived are left as they are."""
+    known: sql.Composable = sql.SQL("")
+    if not _is_constant(value):
+        known = sql.SQL(" AND {} IS NOT NULL").format(value)
+    return sql.SQL(
+        "UPDATE {mark} ONLY {table} SET {column} = {value} WHERE {rows} AND {column} IS NULL{known}"
+    ).format(mark=sql.SQL(MARK), table=table, column=column, value=value, rows=rows, known=known)
+
+
+def _is_constant(value: sql.Composable) -> bool:
+    """Derived values stand in parentheses, see values.py; a literal never does."""
+    return not value.as_string(None).startswith("(")

@@ -1,0 +1,1 @@
+"""check: everything that is wrong, risky or open, found at once.  Reads only."""

@@ -1,0 +1,269 @@
+"""check: everything that is wrong, risky or open, at once.  Reads only."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from online_migrate.discovery.reach import tables_hanging_on
+from online_migrate.discovery.star import read_isolation_settings, read_star_functions, read_star_statements
+from online_migrate.engine.check.connections import check_connections
+from online_migrate.engine.check.references import check_references
+from online_migrate.engine.check.rights import check_rights
+from online_migrate.engine.check.settings import check_settings
+from online_migrate.engine.check.standbys import find_standbys
+from online_migrate.engine.lock_retry import naming_blockers
+from online_migrate.engine.survey import Survey, resolve_sets
+from online_migrate.findings import (
+    Finding,
+    Severity,
+)
+from online_migrate.operations.add_column import AddColumnParams
+from online_migrate.operations.registry import OPERATIONS
+from online_migrate.operations.shared.preflight import preflight
+from online_migrate.operations.swap_unique import SwapUniqueParams
+from online_migrate.postgres.catalog import TableInfo
+from online_migrate.postgres.connection import version_text
+
+_S = Severity
+
+
+def check(seen: Survey, *, missing_secrets: Iterable[str] = ()) -> list[Finding]:
+    """Every finding, the worst first.  Raises :class:`LockNotAcquired` where a table cannot be looked at, with who locks it."""
+    with naming_blockers(seen.catalog.connection, seen.plan.schema):
+        return _check(seen, missing_secrets)
+
+
+def _check(seen: Survey, missing_secrets: Iterable[str]) -> list[Finding]:
+    seen.catalog.prefetch({s.table for s in seen.steps if s.table is not None})
+    findings = [
+        *_server(seen),
+        *check_rights(seen),
+        *check_settings(seen.catalog.connection),
+        *check_connections(seen.plan, seen.catalog.connection),
+        *find_standbys(seen.plan, seen.catalog.connection),
+        *_secrets(missing_secrets),
+    ]
+    missing = [*_missing_tables(seen), *_missing_columns(seen)]
+    findings += check_references(seen)
+    findings += missing
+    findings += _tables(seen)
+    findings += _code(seen)
+    blocked = {f.table for f in missing}
+    for step in seen.steps:
+        if step.key not in seen.done and step.table not in blocked:
+            operation = OPERATIONS[step.spec.operation]
+            found = preflight(operation, seen.place(step), step.spec.params)
+            findings += [
+                replace(f, step=f"{step.stage}: {step.spec.title}", table=step.table or "") for f in found
+            ]
+    order = list(Severity)
+    return sorted(_unique(findings), key=lambda f: order.index(f.severity))
+
+
+def _unique(findings: Iterable[Finding]) -> list[Finding]:
+    """What several steps have to say in the same words is said once, of the first of them."""
+    first: dict[object, Finding] = {}
+    for finding in findings:
+        first.setdefault((finding.severity, finding.code, finding.fact), finding)
+    return list(first.values())
+
+
+def _server(seen: Survey) -> Iterator[Finding]:
+    version = seen.catalog.connection.info.server_version
+    wanted = seen.plan.requires.postgres.removeprefix(">=")
+    major, _, minor = wanted.partition(".")
+    if version < int(major) * 10000 + int(minor or 0):
+        fact = f"the server is PostgreSQL {version_text(version)}, the plan requires {seen.plan.requires.postgres}"
+        yield Finding(
+            severity=_S.STOP,
+            code="server_version",
+            fact=fact,
+            remedy="upgrade the server, or change `requires`",
+        )
+
+
+def _secrets(missing: Iterable[str]) -> Iterator[Finding]:
+    for text in missing:
+        yield Finding(
+            severity=_S.STOP,
+            code="secret_missing",
+            fact=text,
+            remedy="set it in the environment of `run`; it stands in no plan",
+        )
+
+
+def _made(seen: Survey) -> set[str]:
+    return {s.table for s in seen.steps if s.spec.operation == "create_tables" and s.table is not None}
+
+
+def _missing_tables(seen: Survey) -> Iterator[Finding]:
+    """Tables of the plan that are not there."""
+    made = _made(seen)
+    wanted = {s.table for s in seen.steps if s.table is not None} - made
+    wanted |= {ts.also.referencing for ts in seen.plan.table_sets.values() if ts.also is not None}
+    missing = sorted(n for n in wanted if seen.catalog.table(n) is None)
+    names = list(seen.catalog.all_tables()) if missing else []
+    for name in missing:
+        remedy = f"correct the plan, or create the table{_did_you_mean(name, names)}"
+        if name in {t for tables in seen.sets.values() for t in tables} and seen.run_id is not None:
+            remedy = "it was there when the run began: restore it, or take it out of the plan and run with --accept-changed-plan"
+        yield Finding(
+            severity=_S.STOP,
+            code="unknown_table",
+            fact=f"table {seen.plan.schema}.{name} is not there",
+            remedy=remedy,
+            table=name,
+        )
+
+
+def _missing_columns(seen: Survey) -> Iterator[Finding]:
+    """Columns that a step names and that neither are there nor are added by an earlier step."""
+    added: dict[str, set[str]] = {}
+    for step in seen.steps:
+        table = seen.catalog.table(step.table) if step.table else None
+        params = step.spec.params
+        column = getattr(params, "column", None)
+        if table is None or step.table is None:
+            continue
+        if step.spec.operation == "add_column":
+            for _, name in (
+                (table.schema, table.name),
+                *table.descendants,
+            ):  # partitions get it along with their root
+                added.setdefault(name, set()).add(str(column))
+            continue
+        named = [
+            *([column] if column else []),
+            *getattr(params, "columns", []),
+            *getattr(params, "from_", []),
+        ]
+        for name in named:
+            if name not in table.columns and name not in added.get(step.table, set()):
+                fact = f"{table.name} has no column {name}"
+                remedy = f"correct {step.spec.where}{_did_you_mean(name, list(table.columns))}"
+                yield Finding(
+                    severity=_S.STOP, code="unknown_column", fact=fact, remedy=remedy, table=table.name
+                )
+
+
+def _did_you_mean(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _tables(seen: Survey) -> Iterator[Finding]:
+    """What `also` found, and what hangs on the set and is not in it."""
+    keys = seen.catalog.foreign_keys()
+    made = _made(seen)
+    for name, table_set in seen.plan.table_sets.items():
+        found = seen.found.get(name, ())
+        if table_set.also is not None and found:
+            fact = f"set {name}: {len(found)} more tables reach {table_set.also.referencing} by foreign keys: {', '.join(found)}"
+            yield Finding(
+                severity=_S.INFO,
+                code="also_found",
+                fact=fact,
+                remedy="they are part of the set; `exclude` leaves one out",
+            )
+        outside = {
+            table: parents
+            for table, parents in tables_hanging_on(seen.sets[name], keys, seen.plan.schema).items()
+            if table not in made and table not in table_set.exclude
+        }
+        if outside:
+            names = ", ".join(f"{table} (on {', '.join(parents)})" for table, parents in outside.items())
+            verb = (
+                "hangs on it by a foreign key but is"
+                if len(outside) == 1
+                else "hang on it by foreign keys but are"
+            )
+            yield Finding(
+                severity=_S.ASK,
+                code="hangs_on",
+                fact=f"set {name}: {names} {verb} not in it",
+                remedy="what belongs to the set must be listed under its `tables`",
+            )
+        later = sorted(set(resolve_sets(seen.plan, keys)[name]) - set(seen.sets[name]))
+        if later:
+            fact = f"set {name}: {', '.join(later)} came after the run had fixed the set, and is not in it"
+            yield Finding(
+                severity=_S.ASK, code="late_table", fact=fact, remedy="after this run, run a plan over it"
+            )
+        yield from _global_uniques(seen, seen.sets[name])
+
+
+def _global_uniques(seen: Survey, tables: Iterable[str]) -> Iterator[Finding]:
+    """Uniques that no swap_unique replaces: are they meant to be global?"""
+    swapped = {
+        (s.table, frozenset(s.spec.params.from_))
+        for s in seen.steps
+        if isinstance(s.spec.params, SwapUniqueParams)
+    }
+    owners = {s.spec.params.column for s in seen.steps if isinstance(s.spec.params, AddColumnParams)}
+    lines: dict[str, None] = {}
+    for name in tables if swapped else ():
+        table = seen.catalog.table(name)
+        for columns in () if table is None else _open_uniques(table, owners, set(tables)):
+            if (name, frozenset(columns)) not in swapped:
+                lines[f"{name}({', '.join(columns)})"] = None
+    if lines:
+        fact = f"uniques that stay global, so that two owners cannot share a value: {', '.join(lines)}"
+        yield Finding(
+            severity=_S.ASK,
+            code="global_uniques",
+            fact=fact,
+            remedy="is each meant so? else build one per owner and swap it",
+        )
+
+
+def _open_uniques(table: TableInfo, owners: set[str], members: set[str]) -> Iterator[tuple[str, ...]]:
+    """Uniques but the primary key, and but those that hold a key of the set's own rows: these are per owner anyway."""
+    primary = {c.index_oid for c in table.constraints if c.kind == "p"}
+    own_keys = {c for k in table.foreign_keys if k.ref_table in members for c in k.columns}
+    for index in table.indexes:
+        columns = tuple(str(c) for c in index.columns)
+        if index.is_unique and index.oid not in primary and not {*own_keys, *owners} & set(columns):
+            yield columns
+
+
+def _code(seen: Survey) -> Iterator[Finding]:
+    """Code that a new column breaks."""
+    adding = sorted(
+        {
+            s.table
+            for s in seen.steps
+            if s.spec.operation == "add_column" and s.table and s.key not in seen.done
+        }
+    )
+    if not adding:
+        return
+    connection = seen.catalog.connection
+    for code in (*read_star_functions(connection, adding), *read_star_statements(connection, adding)):
+        fact = f"{code.kind} {code.name} reads or writes every column" + (
+            f" of {', '.join(code.tables)}" if code.tables else ""
+        )
+        yield Finding(
+            severity=_S.WARN,
+            code="star",
+            fact=fact,
+            remedy="name the columns: a new one changes what `*` means",
+        )
+    fact = f"a prepared SELECT * on {len(adding)} tables fails once per session with 0A000 after ADD COLUMN, until it is prepared anew"
+    yield Finding(
+        severity=_S.WARN,
+        code="prepared_star",
+        fact=fact,
+        remedy="name the columns in the application's statements; we cannot see them from here",
+    )
+    for setting in read_isolation_settings(connection):
+        fact = f"{setting}: its transactions get 40001 from rows that a batch has updated"
+        yield Finding(
+            severity=_S.WARN, code="isolation", fact=fact, remedy="see that the application retries on 40001"
+        )
+
+
+def is_stopping(findings: Iterable[Finding]) -> bool:
+    """Does one of them keep a run from beginning?"""
+    return any(f.severity is Severity.STOP for f in findings)

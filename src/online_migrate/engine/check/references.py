@@ -1,0 +1,58 @@
+"""References to a column that the row will not have, found before the stage that would stumble over it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+
+from online_migrate.engine.survey import Survey
+from online_migrate.findings import (
+    Finding,
+    Severity,
+)
+from online_migrate.operations.create_tables import LoadedCreateTablesParams
+from online_migrate.operations.ensure_row import EnsureRowParams
+from online_migrate.plan.model import Step
+
+_REFERENCE = re.compile(r"<([a-z][a-z0-9_]*)\.([a-z_][a-z0-9_]*)>")
+
+
+def check_references(seen: Survey) -> Iterator[Finding]:
+    """A finding for each reference such as ``<master.ids>`` that no row can answer."""
+    rows = {
+        s.spec.params.id: s.spec.params.table
+        for s in seen.steps
+        if isinstance(s.spec.params, EnsureRowParams)
+    }
+    told: set[str] = set()
+    for step in seen.steps:
+        for name, column in _REFERENCE.findall(step.spec.params.model_dump_json()):
+            columns = _columns(seen, rows[name]) if name in rows else ()
+            if columns and column not in columns and f"{name}.{column}" not in told:
+                told.add(f"{name}.{column}")
+                yield _finding(step, name, column, rows[name], columns)
+
+
+def _finding(step: Step, name: str, column: str, table: str, columns: tuple[str, ...]) -> Finding:
+    near = difflib.get_close_matches(column, columns, n=1)
+    meant = f"; did you mean <{name}.{near[0]}>?" if near else ""
+    return Finding(
+        severity=Severity.STOP,
+        code="unknown_reference",
+        fact=f"<{name}.{column}> stands for nothing: {column} is no column of {table} that its row is known by",
+        remedy=f"correct {step.spec.where}{meant}",
+    )
+
+
+def _columns(seen: Survey, table: str) -> tuple[str, ...]:
+    """The primary key's columns; of a table that the plan makes, all columns of its DDL."""
+    there = seen.catalog.table(table)
+    if there is not None:
+        return next((c.columns for c in there.constraints if c.kind == "p"), ())
+    made = (
+        s.spec.params
+        for s in seen.steps
+        if isinstance(s.spec.params, LoadedCreateTablesParams) and s.table == table
+    )
+    return next((c for params in made for s in params.of(table) if (c := s.columns)), ())

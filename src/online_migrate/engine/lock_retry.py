@@ -1,0 +1,135 @@
+"""A step whose own look at a table stood behind somebody's strong lock waits outside the queue, and is taken again.
+
+Lock windows and batches wait in their own ways; what is left are reads of the catalog, of sizes and of rows, which die
+of lock_timeout while somebody holds ACCESS EXCLUSIVE: VACUUM FULL, an ORM that alters the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psycopg
+
+from online_migrate.clock import Clock, Signal
+from online_migrate.engine.sessions import IN_A_ROW_S, Sessions
+from online_migrate.errors import LockNotAcquired
+from online_migrate.postgres.blockers import Blocker, describe_blockers, read_blockers
+from online_migrate.postgres.connection import Connection
+from online_migrate.postgres.locks import LockMode
+from online_migrate.waiting import Waiting
+
+LOOK_EVERY_S = 0.5
+"""whether they are gone"""
+_LOCKED = {"55P03", "40P01"}
+"""not 57014: who cancels a statement wants the run to end"""
+
+
+@dataclass(slots=True, kw_only=True)
+class LockRetry:
+    """Waits for at most ``lock_wait_s`` in a row, then :class:`LockNotAcquired`, which names who is in the way."""
+
+    sessions: Sessions
+    schema: str
+    lock_wait_s: float
+    clock: Clock
+
+    def take(
+        self,
+        work: Callable[[], None],
+        table: str | None,
+        emit: Callable[..., None],
+        ensure_going: Callable[[], None],
+        signal: Signal,
+    ) -> None:
+        """Do it, as often as a lock is not had.  What is done must converge."""
+        began = regained_at = float("-inf")
+        while True:
+            try:
+                return work()
+            except (psycopg.Error, LockNotAcquired) as error:
+                if not _is_locked_out(error) or signal.is_aborting:
+                    raise
+                if self.clock.monotonic() - regained_at > IN_A_ROW_S:
+                    began = self.clock.monotonic()
+                self._wait(error, table, began + self.lock_wait_s, emit, ensure_going, signal)
+                regained_at = self.clock.monotonic()
+
+    def _wait(
+        self,
+        error: psycopg.Error | LockNotAcquired,
+        table: str | None,
+        deadline: float,
+        emit: Callable[..., None],
+        ensure_going: Callable[[], None],
+        signal: Signal,
+    ) -> None:
+        """Until nobody holds the step's table, or once where nobody is seen there."""
+        where = "a table" if table is None else f"{self.schema}.{table}"
+        with Waiting(emit, self.clock, "table_lock") as waiting:
+            blockers = self._read(table)
+            while True:
+                who = (
+                    describe_blockers(blockers, self.lock_wait_s)
+                    if blockers
+                    else "by somebody who was gone when we looked"
+                )
+                waiting.tell(f"{where} is locked: {who}", who=blockers[0].pid if blockers else None)
+                if self.clock.monotonic() > deadline:
+                    if isinstance(error, LockNotAcquired):
+                        raise error
+                    raise LockNotAcquired(
+                        f"{where} stays locked for {self.lock_wait_s:.0f} s: {_text(error)}",
+                        blockers=tuple(map(str, blockers)),
+                        remedy="let them end, then run the same command again",
+                    ) from error
+                self.clock.wait(LOOK_EVERY_S, signal)
+                ensure_going()
+                blockers = self._read(table)
+                if not any(b.relation == table for b in blockers):
+                    return
+
+    def _read(self, table: str | None) -> tuple[Blocker, ...]:
+        """Who keeps us from reading the table; where nobody is seen there, from reading others of the schema."""
+        return _read_blocking(self.sessions.watch, self.schema, self.sessions.pids, table)
+
+
+@contextmanager
+def naming_blockers(connection: Connection, schema: str) -> Iterator[None]:
+    """Who locks the table that a look at the catalog needs is named: for looks that are not tried again."""
+    try:
+        yield
+    except psycopg.errors.LockNotAvailable as error:
+        blockers = _read_blocking(connection, schema, [connection.info.backend_pid])
+        tables = ", ".join(dict.fromkeys(b.relation for b in blockers if b.relation)) or "a table"
+        raise LockNotAcquired(
+            f"{tables} cannot be looked at: it stays locked for longer than our lock_timeout",
+            blockers=tuple(map(str, blockers)),
+            remedy="let them end, then run the same command again; nothing was run",
+        ) from error
+
+
+def _read_blocking(
+    connection: Connection, schema: str, mine: list[int], table: str | None = None
+) -> tuple[Blocker, ...]:
+    """Who keeps us from reading the table; where nobody is seen there, from reading others of the schema."""
+    rows = connection.execute(
+        "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = %s AND c.relkind IN ('r', 'p', 'm')",
+        [schema],
+    ).fetchall()
+    found = read_blockers(connection, [(oid, LockMode.ACCESS_SHARE) for (oid,) in rows], mine=mine)
+    return tuple(b for b in found if b.relation == table) or found
+
+
+def _is_locked_out(error: BaseException | None) -> bool:
+    """Did the server say so, be it told in an operation's words?"""
+    if isinstance(error, LockNotAcquired):
+        error = error.__cause__
+    return isinstance(error, psycopg.Error) and error.sqlstate in _LOCKED
+
+
+def _text(error: psycopg.Error | LockNotAcquired) -> str:
+    cause = error.__cause__ if isinstance(error, LockNotAcquired) else error
+    return (isinstance(cause, psycopg.Error) and cause.diag.message_primary) or str(error)

@@ -1,0 +1,1 @@
+"""The metrics of a run, for a Prometheus server to scrape."""

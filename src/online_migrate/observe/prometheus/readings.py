@@ -1,0 +1,163 @@
+"""What the server says while we work: WAL, heap-only updates, sizes, standbys, multixacts; read every few seconds.
+
+On the session of all that watches a run: a runner has few.  Statistics are read without any lock.  Sizes
+take ACCESS SHARE for a moment, so only the tables at work and a few others are asked for at a time, and a table behind
+whose lock we would wait is left for the next look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import psycopg
+
+from online_migrate.backfill.throttlers import Blind
+from online_migrate.backfill.throttlers.multixacts import MEMBERS_PER_FILE, MOST_MEMBERS
+from online_migrate.backfill.throttlers.standby_lag import Standby, StandbyLag
+from online_migrate.clock import Clock, SystemClock
+from online_migrate.journal.lease import read_sessions
+from online_migrate.observe.snapshot.views import Snapshot
+from online_migrate.postgres.connection import Connection
+
+EVERY_S: Final = 10.0
+"""between looks; Prometheus is not asked to scrape more often"""
+SIZES_AT_A_TIME: Final = 20
+"""tables beside those at work; 300 tables are gone through in 15 looks"""
+
+_TABLES: Final = """
+    SELECT relname, n_tup_upd, n_tup_hot_upd, n_dead_tup FROM pg_stat_user_tables
+     WHERE relname = ANY (%s) AND pg_table_is_visible(relid)"""
+_SIZES: Final = """
+    SELECT relname, pg_table_size(oid), pg_indexes_size(oid) FROM pg_class
+     WHERE relname = ANY (%s) AND pg_table_is_visible(oid) AND relkind = 'r'"""
+_SERVER: Final = """
+    SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint, (SELECT epoch FROM online_migrate.epoch),
+           (SELECT mxid_age(datminmxid) / greatest(current_setting('vacuum_multixact_failsafe_age')::float8,
+                                                    1.05 * current_setting('autovacuum_multixact_freeze_max_age')::float8)
+              FROM pg_database WHERE datname = current_database()),
+           has_function_privilege('pg_ls_dir(text)', 'EXECUTE')"""
+_MEMBERS: Final = "SELECT count(*) FROM pg_ls_dir('pg_multixact/members')"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableReading:
+    """One table; updates are everybody's since its statistics began.  Sizes are None where they are not known yet."""
+
+    table: str
+    updates: int
+    hot_updates: int
+    dead_rows: int
+    table_bytes: int | None
+    index_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerReading:
+    """The server at one time."""
+
+    wal_bytes: int
+    """where its WAL stands, from the beginning of all WAL"""
+    epoch: int
+    connections: int
+    """sessions of ours, this one included"""
+    tables: tuple[TableReading, ...]
+    standbys: tuple[Standby, ...]
+    multixacts: Mapping[str, float]
+    """``age`` by the age at which VACUUM drops everything else to freeze (manual, 20.10: vacuum_multixact_failsafe_age);
+    ``members``, where we may see them, by their space; from a half of it on every autovacuum is an aggressive one"""
+
+
+class ServerReader:
+    """Reads the tables of a run and hands the reading to ``listener``, at most every :data:`EVERY_S`."""
+
+    def __init__(
+        self,
+        listener: Callable[[ServerReading], None],
+        *,
+        every_s: float = EVERY_S,
+        clock: Clock | None = None,
+    ) -> None:
+        self._listener = listener
+        self._every_s = every_s
+        self._clock = clock or SystemClock()
+        self._read_at = float("-inf")
+        self._standbys = StandbyLag(limit_bytes=1)
+        self._sizes: dict[str, tuple[int, int]] = {}
+        self._next = 0
+
+    def look(self, connection: Connection, snapshot: Snapshot) -> None:
+        """Read if it is time; raises psycopg.Error where the server is away."""
+        now = self._clock.monotonic()
+        if now - self._read_at < self._every_s:
+            return
+        self._read_at = now
+        self._listener(self.read(connection, snapshot))
+
+    def read(self, connection: Connection, snapshot: Snapshot) -> ServerReading:
+        """The server as it is now."""
+        tables = sorted({step.table for step in snapshot.steps if step.table})
+        self._read_sizes(connection, self._choose(tables, snapshot))
+        with _briefly(connection):
+            row = connection.execute(_SERVER).fetchone()
+            rows = connection.execute(_TABLES, [tables]).fetchall()
+            sessions = len(read_sessions(connection))
+            assert row is not None  # a SELECT without FROM has one row
+            members = self._read_members(connection) if row[3] else {}
+        return ServerReading(
+            wal_bytes=int(row[0]),
+            epoch=int(row[1]),
+            connections=sessions + 1,  # this one holds no advisory lock: it writes no data
+            tables=tuple(self._table(*r) for r in rows),
+            standbys=self._read_standbys(connection),
+            multixacts={"age": float(row[2])} | members,
+        )
+
+    def _table(self, table: str, updates: int, hot: int, dead: int) -> TableReading:
+        table_bytes, index_bytes = self._sizes.get(table, (None, None))
+        return TableReading(
+            table=table,
+            updates=updates,
+            hot_updates=hot,
+            dead_rows=dead,
+            table_bytes=table_bytes,
+            index_bytes=index_bytes,
+        )
+
+    def _choose(self, tables: Sequence[str], snapshot: Snapshot) -> list[str]:
+        """Those at work, and the next few in turn."""
+        at_work = {step.table for step in snapshot.steps if step.state == "running" and step.table}
+        turn = [tables[(self._next + n) % len(tables)] for n in range(min(SIZES_AT_A_TIME, len(tables)))]
+        self._next += SIZES_AT_A_TIME
+        return sorted(at_work.union(turn))
+
+    def _read_sizes(self, connection: Connection, tables: Sequence[str]) -> None:
+        try:
+            with _briefly(connection):
+                rows = connection.execute(_SIZES, [list(tables)]).fetchall()
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):  # the next look shows them
+            return
+        self._sizes.update({name: (table, index) for name, table, index in rows if table is not None})
+
+    def _read_standbys(self, connection: Connection) -> tuple[Standby, ...]:
+        try:
+            return tuple(self._standbys.read_standbys(connection))
+        except Blind:
+            return ()
+
+    def _read_members(self, connection: Connection) -> dict[str, float]:
+        row = connection.execute(_MEMBERS).fetchone()
+        assert row is not None  # an aggregate has one row
+        return {"members": row[0] * MEMBERS_PER_FILE / MOST_MEMBERS}
+
+
+@contextmanager
+def _briefly(connection: Connection) -> Iterator[None]:
+    """Read only, and never long in anybody's way."""
+    with connection.transaction():
+        connection.execute(
+            "SET TRANSACTION READ ONLY; SET LOCAL lock_timeout = '50ms'; SET LOCAL statement_timeout = '2s'"
+        )
+        yield

@@ -1,0 +1,1 @@
+"""One frozen picture of a run, read from its journal."""

@@ -1,0 +1,275 @@
+"""One frozen picture of a run, read from the journal: what the terminal, the metrics and every page draw."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from online_migrate.journal.lease import STALE_AFTER_S, Holder
+from online_migrate.journal.store import (
+    CursorRecord,
+    HistoryRecord,
+    RunRecord,
+    StageRecord,
+    StepRecord,
+    ensure_readable,
+)
+from online_migrate.observe.snapshot.changes import Known, Reader
+from online_migrate.observe.snapshot.estimates import UNKNOWN, Point, is_sweep, pace_of, points_of, share_of
+from online_migrate.observe.snapshot.memory import Memory
+from online_migrate.observe.snapshot.views import Key, Snapshot, StageView, StepView, WaitView, wait_at
+from online_migrate.observe.words import seconds_text
+from online_migrate.plan.model import Phase
+from online_migrate.postgres.connection import Connection
+
+__all__ = ["Snapshot", "StageView", "StepView", "WaitView", "read_snapshot", "to_json"]
+
+EXPECTED_S: Final = 10
+"""how long an estimate of rows is kept: it changes with the next ANALYZE"""
+LATE_AFTER_S: Final = 15
+"""a heartbeat comes every 5 s: two have been missed by then"""
+PARKED: Final = "; proven when the other tables have passed too"
+PROVING: Final = "; proving that no row is left"
+
+
+def read_snapshot(connection: Connection, plan: str, memory: Memory | None = None) -> Snapshot | None:
+    """The newest run of ``plan``, its journal read in one snapshot of the database; None where it never ran.
+
+    Who reads again and again hands in one ``memory``: what has not changed is not read again.
+    Raises :class:`JournalVersion` where the journal is another version's.
+    """
+    memory = memory or Memory()
+    if not memory.is_true("readable", lambda: ensure_readable(connection)):
+        return None
+    known = memory.get("reader", plan, lambda: Reader(plan)).read(connection)
+    return None if known is None else _draw(connection, known, memory)
+
+
+def _draw(connection: Connection, known: Known, memory: Memory) -> Snapshot:
+    run, holder = known.run, known.holder
+    ours = holder if holder is not None and holder.plan == run.plan else None
+    is_live = ours is not None and ours.beat_age_s < STALE_AFTER_S and known.is_connected
+    is_at_work = is_live and run.state == "running"
+    waits = known.waits if is_at_work else ()
+    tables = {step.table for steps in known.steps.values() for step in steps if step.table}
+    facts = _Facts(
+        now=known.now,
+        until=known.now if is_at_work else _until(run, ours, known.now),
+        is_live=is_at_work,
+        cursors=known.cursors,
+        points=memory.get("points", known.history, lambda: points_of(known.history)),
+        waits={w.key: w for w in waits},
+        expected=memory.get(
+            "expected",
+            (tables, known.now.timestamp() // EXPECTED_S),
+            lambda: _read_expected(connection, tables),
+        ),
+        memory=memory,
+    )
+    snapshot = Snapshot(
+        plan=run.plan,
+        state=run.state,
+        reason=_reason(run, ours, is_live=is_live),
+        run_id=run.run_id,
+        started_at=run.started_at,
+        ended_at=run.ended_at,
+        read_at=known.now,
+        holder=ours,
+        is_live=is_live,
+        stages=tuple(_stage(stage, known.steps.get(stage.stage, ()), facts) for stage in known.stages),
+        waits=waits,
+        history=known.history,
+        notes=tuple(_notes(known, ours)) if is_at_work else (),
+    )
+    if snapshot.reason or not snapshot.is_holding:
+        return snapshot
+    return replace(snapshot, reason="; ".join(dict.fromkeys(wait.reason for wait in waits)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Facts:
+    """What is read once and used for every step."""
+
+    now: datetime
+    until: datetime | None
+    """to when what is under way counts: where nobody is at work its end, or the last sign of life, if it is known"""
+    is_live: bool
+    cursors: Mapping[Key, CursorRecord]
+    points: Mapping[Key, tuple[Point, ...]]
+    waits: Mapping[Key, WaitView]
+    expected: Mapping[str, int]
+    memory: Memory
+
+    def mark(self, stage: StageRecord, steps: tuple[StepRecord, ...]) -> object:
+        """What the views of a stage's steps depend on: the time, too, where one is at work."""
+        if any(step.state == "running" for step in steps):
+            return self.now
+        cursors = [cursor for cursor in self.cursors.values() if cursor.stage == stage.stage]
+        waits = [wait for wait in self.waits.values() if wait.stage == stage.stage]
+        return (stage.phase, steps, cursors, waits, self.expected)
+
+
+def _stage(stage: StageRecord, steps: tuple[StepRecord, ...], facts: _Facts) -> StageView:
+    """The view of a stage, made anew only where something of it can have changed."""
+    views = facts.memory.get(
+        ("views", stage.stage),
+        facts.mark(stage, steps),
+        lambda: _step_views(stage, steps, facts),
+    )
+    return facts.memory.get(
+        ("stage", stage.stage),
+        (stage, views),
+        lambda: StageView(
+            stage=stage.stage, phase=stage.phase, state=stage.state, reason=stage.reason, steps=views
+        ),
+    )
+
+
+def _step_views(stage: StageRecord, steps: tuple[StepRecord, ...], facts: _Facts) -> tuple[StepView, ...]:
+    awaited = _awaited(steps, facts)
+    return tuple(_remembered(step, stage, facts, is_awaited=step.step in awaited) for step in steps)
+
+
+def _awaited(steps: tuple[StepRecord, ...], facts: _Facts) -> frozenset[str]:
+    """Steps of which tables that have passed are left alone until the others have passed, too.
+
+    A table to come tells nothing by itself: one worker without ``quiet`` proves each table before it takes the next.
+    """
+    running = [step for step in steps if step.state == "running"]
+    several = {title for title, count in Counter(step.step for step in running).items() if count > 1}
+    ahead = [step for step in steps if step.state == "pending" and step.step in several]
+    passing = [step for step in running if not is_sweep(facts.cursors.get(step.key))]
+    return frozenset(step.step for step in (*ahead, *passing))
+
+
+def _remembered(step: StepRecord, stage: StageRecord, facts: _Facts, *, is_awaited: bool) -> StepView:
+    """The view of a step, made anew only where something of it can have changed."""
+    if step.state == "running":
+        view = _step(step, stage, facts)
+        is_passed = is_sweep(facts.cursors.get(step.key))
+        return _passed(view, facts, is_awaited=is_awaited) if is_passed else view
+    mark = (step, facts.cursors.get(step.key), facts.waits.get(step.key), facts.expected.get(step.table))
+    return facts.memory.get(step.key, mark, lambda: _step(step, stage, facts))
+
+
+def _step(step: StepRecord, stage: StageRecord, facts: _Facts) -> StepView:
+    cursor = facts.cursors.get(step.key)
+    wait = wait_at(step.key, facts.waits) if step.state == "running" else facts.waits.get(step.key)
+    is_backfill = cursor is not None or stage.phase == Phase.BACKFILL.value
+    rows = max(step.rows_done, cursor.rows_done if cursor else 0)
+    moves = cursor is not None and step.state == "running" and facts.is_live and wait is None
+    pace = pace_of(cursor, facts.points.get(step.key, ()), facts.now) if cursor and moves else UNKNOWN
+    end = step.ended_at or (facts.until if step.state == "running" else None)
+    return StepView(
+        stage=step.stage,
+        step=step.step,
+        table=step.table,
+        state=step.state,
+        rows_done=rows,
+        rows_expected=rows
+        if step.state == "done"
+        else facts.expected.get(step.table)
+        if is_backfill
+        else None,
+        share_done=_share(step, cursor, is_backfill=is_backfill),
+        rate=pace.rate,
+        eta_s=pace.eta_s,
+        seconds=None if step.started_at is None or end is None else (end - step.started_at).total_seconds(),
+        reason=step.reason or (wait.reason if wait else ""),
+    )
+
+
+def _passed(view: StepView, facts: _Facts, *, is_awaited: bool) -> StepView:
+    note = "all pages were passed"
+    if facts.is_live:
+        note += PARKED if is_awaited else PROVING
+    is_parked = is_awaited and not view.reason
+    return replace(view, reason=view.reason or note, is_passed=True, is_parked=is_parked)
+
+
+def _share(step: StepRecord, cursor: CursorRecord | None, *, is_backfill: bool) -> float | None:
+    if step.state == "done":
+        return 1.0
+    if cursor is not None:
+        return share_of(cursor)
+    return 0.0 if is_backfill else None
+
+
+def _reason(run: RunRecord, holder: Holder | None, *, is_live: bool) -> str:
+    """Why the run is not at work; while it is, its waits say why it holds."""
+    if run.reason or run.state != "running" or is_live:
+        return run.reason
+    beat = f", last heartbeat {seconds_text(holder.beat_age_s)} ago by {holder.who}" if holder else ""
+    return f"no runner is at work{beat}; the same `online-migrate run` goes on"
+
+
+def _until(run: RunRecord, holder: Holder | None, now: datetime) -> datetime | None:
+    """When a runner that is not there was at work last."""
+    if run.ended_at is not None or holder is None:
+        return run.ended_at
+    return now - timedelta(seconds=holder.beat_age_s)
+
+
+def _notes(known: Known, holder: Holder | None) -> Iterable[str]:
+    """Of a runner that is at work."""
+    by = known.stop_asked_by or _stop_asked(known.history)
+    if by:
+        yield f"stop asked for ({by}): the run ends when the batch or statement under way is over"
+    if holder is not None and holder.beat_age_s >= LATE_AFTER_S:
+        yield (
+            f"no heartbeat for {seconds_text(holder.beat_age_s)} from {holder.who};"
+            f" from {STALE_AFTER_S} s on another runner may take over"
+        )
+
+
+def _stop_asked(history: Iterable[HistoryRecord]) -> str:
+    """Why, where a stop was asked for since the run went on."""
+    told = [r for r in history if r.event in {"stop_asked", "run_started"}]
+    return str(told[-1].fields.get("reason", "")) if told and told[-1].event == "stop_asked" else ""
+
+
+def _read_expected(connection: Connection, tables: Iterable[str]) -> dict[str, int]:
+    """Rows by the planner's estimate; a table that was never analysed has none (reltuples is -1 since release 14)."""
+    rows = connection.execute(
+        "SELECT relname, reltuples::bigint FROM pg_class"
+        " WHERE relname = ANY (%s) AND pg_table_is_visible(oid) AND relkind IN ('r', 'p') AND reltuples >= 0",
+        [list(tables)],
+    ).fetchall()
+    return {str(name): int(estimate) for name, estimate in rows}
+
+
+def to_json(snapshot: Snapshot) -> dict[str, Any]:
+    """What ``status --json`` prints; a step without a table has ``null`` there, and so has what is not known.
+
+    ``state`` is the journal's: of a runner that was killed it says running, and ``is_live`` that nobody is at work.
+    """
+    return {
+        "plan": snapshot.plan,
+        "state": snapshot.state,
+        "is_live": snapshot.is_live,
+        "reason": "; ".join(filter(None, (*snapshot.notes, snapshot.reason))),
+        "stages": [
+            {
+                "stage": stage.stage,
+                "phase": stage.phase,
+                "state": stage.state,
+                "steps": [_step_json(step) for step in stage.steps],
+            }
+            for stage in snapshot.stages
+        ],
+    }
+
+
+def _step_json(step: StepView) -> dict[str, Any]:
+    return {
+        "step": step.step,
+        "table": step.table or None,
+        "state": step.state,
+        "rows_done": step.rows_done,
+        "share_done": step.share_done,
+        "eta_s": step.eta_s,
+        "reason": step.reason,
+    }

@@ -1,0 +1,156 @@
+"""The records of which a picture of a run is made: plain values, frozen, whatever they were read from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import chain
+
+from online_migrate.journal.lease import Holder
+from online_migrate.journal.store import HistoryRecord
+from online_migrate.observe.words import place_text
+
+Key = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepView:
+    """One step on one table."""
+
+    stage: str
+    step: str
+    table: str
+    """empty where the step is not about one"""
+    state: str
+    """pending, running, done or failed"""
+    rows_done: int
+    """earlier runs included"""
+    rows_expected: int | None
+    """an estimate from the catalog; the rows done once the step is done"""
+    share_done: float | None
+    """0…1: for a backfill pages passed ÷ pages; None where a step is done in one go and is not done yet"""
+    rate: float | None
+    """rows per second"""
+    eta_s: float | None
+    seconds: float | None
+    """since it began, until it was done or its run ended: pauses between runs included once it goes on"""
+    reason: str
+    is_passed: bool = False
+    """under way, all its pages were passed, and it is not proven yet that no row is left"""
+    is_parked: bool = False
+    """passed, and nobody works on it before the other tables of its step have passed, too"""
+
+    @property
+    def key(self) -> Key:
+        return (self.stage, self.step, self.table)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passes:
+    """Of a step that is under way on several tables: how many have passed, done ones among them."""
+
+    passed: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageView:
+    """One stage with its steps."""
+
+    stage: str
+    phase: str
+    state: str
+    """pending, waiting (at its gate), running, done or failed"""
+    reason: str
+    """what its gate waits for"""
+    steps: tuple[StepView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitView:
+    """We hold back now."""
+
+    kind: str
+    reason: str
+    since: datetime
+    stage: str
+    step: str
+    table: str
+
+    @property
+    def key(self) -> Key:
+        return (self.stage, self.step, self.table)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A run as the journal shows it at ``read_at`` (the server's clock)."""
+
+    plan: str
+    state: str
+    """running, stopped, waiting (at a gate), failed or done"""
+    reason: str
+    """why it waits, stopped or failed; empty while it works"""
+    run_id: int
+    started_at: datetime
+    ended_at: datetime | None
+    read_at: datetime
+    holder: Holder | None
+    """who beat last for this plan"""
+    is_live: bool
+    """a session of this plan's runner is connected"""
+    stages: tuple[StageView, ...]
+    waits: tuple[WaitView, ...]
+    history: tuple[HistoryRecord, ...]
+    """the newest events, oldest first"""
+    notes: tuple[str, ...] = ()
+    """what is to be known of its runner, whether it waits or not: a stop was asked for, its heartbeat is late"""
+
+    @property
+    def steps(self) -> tuple[StepView, ...]:
+        return tuple(chain.from_iterable(stage.steps for stage in self.stages))
+
+    @property
+    def stage(self) -> StageView | None:
+        """The stage that is under way, or that comes next."""
+        return next((s for s in self.stages if s.state != "done"), None)
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether nothing gets on: every step that runs waits.  Beside a table that waits another may be at work."""
+        waits = {wait.key: wait for wait in self.waits}
+        at_work = (s for s in self.steps if s.state == "running" and not s.is_parked)
+        return bool(waits) and all(wait_at(s.key, waits) for s in at_work)
+
+    @property
+    def passes(self) -> Passes | None:
+        """Of the step in which a table has passed and is not done; None where there is none, or no other table."""
+        passed = next((step for step in self.steps if step.is_passed), None)
+        if passed is None:
+            return None
+        same = [s for s in self.steps if (s.stage, s.step) == (passed.stage, passed.step)]
+        count = sum(s.is_passed or s.state == "done" for s in same)
+        return Passes(passed=count, total=len(same)) if len(same) > 1 else None
+
+    @property
+    def locks(self) -> tuple[HistoryRecord, ...]:
+        """The newest lock windows, had or given way."""
+        return tuple(r for r in self.history if r.event in {"lock_held", "lock_attempt_failed"})
+
+    @property
+    def seconds(self) -> float:
+        """From the first start to the end or to now, pauses between runs included."""
+        return ((self.ended_at or self.read_at) - self.started_at).total_seconds()
+
+
+def wait_at(key: Key, waits: Mapping[Key, WaitView]) -> WaitView | None:
+    """What the step waits for: by itself, with its stage, or with the run."""
+    stage, _, _ = key
+    places = (key, (stage, "", ""), ("", "", ""))
+    return next((waits[place] for place in places if place in waits), None)
+
+
+def where(view: StepView | WaitView) -> str:
+    """Its place in words."""
+    return place_text(*view.key)

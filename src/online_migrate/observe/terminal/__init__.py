@@ -1,0 +1,1 @@
+"""A run on a terminal, and in the lines of a log."""

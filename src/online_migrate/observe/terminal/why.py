@@ -1,0 +1,65 @@
+"""Why a run waits, in a few lines: waits of one kind are one line, however many tables wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from online_migrate.observe.snapshot.views import Snapshot, WaitView
+from online_migrate.observe.words import place_text, seconds_text
+
+NAMED: Final = 2
+"""tables that are named for a reason; the others are counted"""
+
+_WORDS: Final = {
+    "coverage": "quiet", "table_lock": "locked", "row_lock": "locked", "blocker": "locked", "cursor": "locked", "connection": "away",
+}  # fmt: skip
+
+
+def wait_word(kind: str) -> str:
+    """A wait of this kind in one word, as a cell has room for."""
+    return _WORDS.get(kind, "held")
+
+
+def why(snapshot: Snapshot, reasons: int = 2) -> Iterable[str]:
+    """The runner's notes, the run's reason, a gate, or what is waited for now: so many reasons of a kind, the others counted."""
+    yield from snapshot.notes
+    if snapshot.reason and not snapshot.waits:
+        yield snapshot.reason
+    for stage in snapshot.stages:
+        if stage.state == "waiting" and stage.reason not in snapshot.reason:
+            yield f"gate of {stage.stage}: {stage.reason}"
+    for kind in dict.fromkeys(wait.kind for wait in snapshot.waits):
+        yield _kind_line(snapshot, [wait for wait in snapshot.waits if wait.kind == kind], reasons)
+
+
+def _kind_line(snapshot: Snapshot, waits: Sequence[WaitView], most: int) -> str:
+    """Each reason with its tables; the longest wait first."""
+    by_age = sorted(waits, key=lambda wait: wait.since)
+    reasons = list(dict.fromkeys(wait.reason for wait in by_age))
+    told = reasons if len(reasons) <= most else reasons[:1]
+    parts = []
+    for reason in told:
+        same = [wait for wait in by_age if wait.reason == reason]
+        seconds = (snapshot.read_at - same[0].since).total_seconds()
+        parts.append(f"{_places(same)}, for {seconds_text(seconds)}: {reason}")
+    rest = [wait for wait in by_age if wait.reason not in told]
+    if rest:
+        word = wait_word(waits[0].kind)
+        parts.append(f"{len(rest)} more ({word}): {_names([wait.table or wait.stage for wait in rest])}")
+    return "; ".join(parts)
+
+
+def _places(waits: Sequence[WaitView]) -> str:
+    """Where they wait; tables of one step in one breath."""
+    steps = dict.fromkeys((wait.stage, wait.step) for wait in waits)
+    return " and ".join(
+        place_text(*step, _names([wait.table for wait in waits if (wait.stage, wait.step) == step]))
+        for step in steps
+    )
+
+
+def _names(names: Sequence[str]) -> str:
+    if len(names) > NAMED + 1:
+        return f"{', '.join(names[:NAMED])} and {len(names) - NAMED} more"
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)

@@ -1,0 +1,262 @@
+"""The contract of every operation: what it takes, what it says, what it does, and what it promises."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from psycopg import sql
+from pydantic import model_validator
+
+from online_migrate.backfill.throttlers import Throttles
+from online_migrate.clock import Clock, Signal
+from online_migrate.events import Event, Sink
+from online_migrate.findings import Finding
+from online_migrate.journal.store import Fence, Journal
+from online_migrate.operations.contract.descendants import Descendants
+from online_migrate.operations.contract.state import State
+from online_migrate.plan.model import HoldWhen, LockRules, Pace, Phase, Plan, Step, Strict
+from online_migrate.postgres.catalog import Catalog
+from online_migrate.postgres.connection import Connection, Sql
+from online_migrate.postgres.ladder import Exposure
+from online_migrate.postgres.locks import LockNeed
+from online_migrate.postgres.standbys import Standbys
+
+
+class Kind(Enum):
+    """How a statement is run."""
+
+    WINDOW = "window"
+    """in a lock window: instant"""
+    LONG = "long"
+    """alone, watched, for as long as it takes; hinders no statement of the application"""
+    BATCH = "batch"
+    """over and over, a slice of the table at a time"""
+    WRITE = "write"
+    """a short transaction"""
+    READ = "read"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """One statement as it is run and as explain prints it.  ``group`` numbers the windows of a step: one transaction each."""
+
+    sql: Sql
+    kind: Kind
+    locks: tuple[LockNeed, ...] = ()
+    group: int = 0
+    note: str = ""
+
+    @property
+    def text(self) -> str:
+        return self.sql.as_string(None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a step works: what is known of plan and database when it says its SQL or its state.
+
+    ``catalog`` is None where there is no database; ``references`` are then empty and stand in the SQL by their names.
+    """
+
+    plan: Plan
+    step: Step
+    catalog: Catalog | None
+    references: Mapping[str, str] = field(default_factory=dict)
+    journal: Journal | None = None
+    run_id: int | None = None
+    all_steps: tuple[Step, ...] = ()
+
+    @property
+    def schema(self) -> str:
+        return self.plan.schema
+
+    @property
+    def table(self) -> str:
+        assert self.step.table is not None  # only operations over tables ask
+        return self.step.table
+
+    @property
+    def sql_table(self) -> sql.Identifier:
+        return sql.Identifier(self.schema, self.table)
+
+    @property
+    def family(self) -> tuple[tuple[str, str], ...]:
+        """(schema, name) of the table and of what the server changes along with it: partitions, inheriting tables."""
+        table = None if self.catalog is None else self.catalog.table(self.table)
+        return ((self.schema, self.table), *(() if table is None else table.descendants))
+
+    @property
+    def known(self) -> Catalog:
+        """The catalog, for those parts of the contract that have one."""
+        assert self.catalog is not None  # the engine always gives one
+        return self.catalog
+
+    def fill(self, text: str) -> str:
+        """Put the table's name in for ``<table>``."""
+        return text.replace("<table>", self.step.table or "")
+
+    def value(self, text: object) -> sql.Composable:
+        """A plan's value as SQL: a literal, or what a reference stands for, or the reference itself where it is not known yet."""
+        if isinstance(text, str) and text.startswith("<") and text.endswith(">"):
+            known = self.references.get(text[1:-1])
+            return sql.SQL(text) if known is None else sql.SQL(known)
+        return sql.Literal(text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a step works with while it is executed."""
+
+    place: Place
+    work: Connection
+    """where DDL and batches run"""
+    watch: Connection
+    """where we look at others while ``work`` is busy"""
+    journal: Journal
+    run_id: int
+    fence: Fence
+    locks: LockRules
+    pace: Pace
+    hold_when: HoldWhen
+    sink: Sink
+    clock: Clock
+    signal: Signal
+    secrets: Callable[[str], str]
+    """a secret's value by its name"""
+    show_secret: Callable[[str, str], str]
+    """hand a generated secret over (name, value); returns where"""
+    is_stop_asked: Callable[[], bool]
+    """looks for a stop from any side, at most once a second"""
+    exposure: Exposure = field(default_factory=Exposure)
+    """of the run: how long the application could have stood behind us"""
+    standbys: Standbys = field(default_factory=Standbys)
+    """those that the plan names, where ACCESS EXCLUSIVE is replayed"""
+    throttles: Throttles = field(default_factory=Throttles)
+    """of the run: what holds its backfills, and what was seen of it"""
+    share: Callable[[], float] = lambda: 1.0
+    """our part of the pace now, where steps run side by side"""
+
+    @property
+    def step(self) -> Step:
+        return self.place.step
+
+    def emit(self, event_type: type[Event], **fields: Any) -> None:
+        """An event of this step."""
+        stage, step, table = self.step.key
+        self.sink.emit(event_type(stage=stage, step=step, table=table, **fields))
+
+    def fresh_catalog(self) -> Catalog:
+        """A catalog that has read nothing yet."""
+        return Catalog(self.work, self.place.schema)
+
+
+class TableParams(Strict):
+    """Parameters of an operation over one table, or over a set, or over some tables."""
+
+    table: str | None = None
+    tables: str | list[str] | None = None
+
+    @model_validator(mode="after")
+    def _has_one_target(self) -> TableParams:
+        if (self.table is None) == (self.tables is None):
+            msg = "give exactly one of table (one table) and tables (a table set, or a list)"
+            raise ValueError(msg)
+        return self
+
+
+P = TypeVar("P", bound=Strict)
+
+
+class Operation(ABC, Generic[P]):
+    """A kind of step.  Without state of its own: everything that it needs comes as a :class:`Place` or a :class:`Context`.
+
+    ``execute`` may be called again after a crash at any point and converges.
+    """
+
+    name: ClassVar[str]
+    phase: ClassVar[Phase]
+    shorthand: ClassVar[str | None] = None
+    summary: ClassVar[str]
+    """one line for people"""
+    is_verified_at_once: ClassVar[bool] = True
+    """verify() after execute(): for all whose verify is a look at the catalog; a scan has just been made by those that scan"""
+
+    descendants: ClassVar[Descendants] = Descendants.ANY
+    """what becomes of partitions and inheriting tables"""
+    partitions_way: ClassVar[str] = "name its partitions instead"
+    """the remedy where a partitioned root is refused"""
+
+    Params: ClassVar[type[Strict]]
+
+    def title(self, params: P) -> str:  # noqa: ARG002  # others name more than the operation
+        """Names the step within its stage."""
+        return self.name
+
+    def load(self, params: P, folder: Path) -> P:  # noqa: ARG002
+        """Read files that the parameters name; raises ValueError."""
+        return params
+
+    def why_alone(self, place: Place, params: P, tables: Collection[str]) -> str:  # noqa: ARG002
+        """Why the step's tables, of which ``tables`` are all, are taken one after the other; empty where they need not be."""
+        return "only batches run beside each other"
+
+    def waits_at_its_end(self, params: P) -> bool:  # noqa: ARG002
+        """Is its end a wait?  Then :meth:`execute_pass` is done for all tables first, so that they wait together."""
+        return False
+
+    def execute_pass(self, context: Context, params: P) -> None:
+        """That part of the work which may be done side by side, or before others' end; :meth:`execute` then does the rest.
+
+        Most operations have none.
+        """
+
+    def targets(self, params: P) -> tuple[str | None, ...] | None:
+        """The tables of the step; None where ``tables`` names them."""
+        if isinstance(params, TableParams):
+            return None if params.table is None else (params.table,)
+        return (None,)
+
+    @abstractmethod
+    def statements(self, place: Place, params: P) -> tuple[Statement, ...]:
+        """The exact SQL, in order, with its locks: explain prints what run executes."""
+
+    def locks(self, place: Place, params: P) -> tuple[LockNeed, ...]:
+        """The strongest lock on each relation."""
+        strongest: dict[tuple[str, str], LockNeed] = {}
+        for need in (n for s in self.statements(place, params) for n in s.locks):
+            key = (need.schema, need.name)
+            if key not in strongest or strongest[key].mode < need.mode:
+                strongest[key] = need
+        return tuple(strongest.values())
+
+    @abstractmethod
+    def preflight(self, place: Place, params: P) -> list[Finding]:
+        """The operation's own findings, all at once; reads only.  What every table is asked: operations/preflight.py."""
+
+    @abstractmethod
+    def state(self, place: Place, params: P) -> State:
+        """What the catalog (for a backfill: the journal) says."""
+
+    @abstractmethod
+    def execute(self, context: Context, params: P) -> int:
+        """Do it; returns the rows that were written."""
+
+    @abstractmethod
+    def verify(self, place: Place, params: P) -> list[Finding]:
+        """Read the world again, not our memory: what is not as promised."""
+
+
+__all__ = [
+    "Context",
+    "Kind",
+    "Operation",
+    "Place",
+    "State",
+    "Statement",
+    "TableParams",
+]

@@ -1,0 +1,123 @@
+"""A CHECK … NOT VALID that we have put before the application: until it is valid, taking it away again is owed.
+
+Every UPDATE of an old row that breaks it fails with 23514, whatever the UPDATE is about.  So whatever ends the step, a
+timeout, a stop, an abort, an error, the check goes first; where it cannot, the error says who hurts, and how to end it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from online_migrate.clock import Signal
+from online_migrate.errors import Interrupted, LeaseLost, LockNotAcquired, OnlineMigrateError
+from online_migrate.operations.contract.base import Context, Statement
+from online_migrate.operations.shared.steps import run_window
+from online_migrate.plan.model import LockRules
+from online_migrate.postgres.ladder import Exposure
+from online_migrate.postgres.server_errors import translate_error
+from online_migrate.postgres.sqlstate import Trouble, trouble_of
+
+WIDER = 4
+"""times the plan's bounds on tries and exposure, with nothing of them spent yet: what we have put there hurts until it is gone"""
+LAST_WAIT_S = 60.0
+"""how long the drop may be tried for where a stop or an error ends the run: an operator who has asked for a stop is waiting"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwedCheck:
+    """The helper check of one step."""
+
+    table: str
+    column: str
+    name: str
+    drop: Statement
+
+    def is_there(self, context: Context) -> bool:
+        """Is it there and not valid yet?"""
+        table = context.fresh_catalog().table(self.table)
+        return table is not None and any(c.name == self.name and not c.is_valid for c in table.constraints)
+
+    def take_away(self, context: Context, *, within_s: float | None = None) -> None:
+        """The drop, in a window with bounds of its own that no stop ends.  Raises :class:`LockNotAcquired`, which says who hurts."""
+        locks = _wider(context.locks, within_s)
+        own = replace(context, locks=locks, exposure=Exposure(), signal=Signal(), is_stop_asked=lambda: False)
+        try:
+            run_window(own, [self.drop])
+        except LockNotAcquired as error:
+            raise LockNotAcquired(self._hurts, blockers=error.blockers, remedy=self._remedy) from error
+
+    @contextmanager
+    def settled(self, context: Context) -> Iterator[None]:
+        """Whatever ends the block otherwise than well: the check goes first, or the error says that it is still there.
+
+        A lost connection is raised as it is: the step is done again on a new one, and begins with what is left.
+        """
+        try:
+            yield
+        except psycopg.Error as error:
+            if context.work.closed or trouble_of(error) in (Trouble.LOST, Trouble.UNAVAILABLE):
+                raise
+            if hurts := self._settle(context):
+                raise self._with(translate_error(error), hurts) from error
+            raise
+        except OnlineMigrateError as error:
+            if hurts := self._settle(context):
+                raise self._with(hurts if isinstance(hurts, LeaseLost) else error, hurts) from error
+            raise
+        except KeyboardInterrupt as error:
+            if hurts := self._settle(context):
+                interrupted = Interrupted(f"cancelled: {context.signal.reason or 'interrupted'}")
+                raise self._with(hurts if isinstance(hurts, LeaseLost) else interrupted, hurts) from error
+            raise
+
+    def _settle(self, context: Context) -> OnlineMigrateError | None:
+        """Why it could not be taken away; None where it is gone, valid, or was never there."""
+        try:
+            if context.work.info.transaction_status is not TransactionStatus.IDLE:
+                context.work.rollback()
+            if self.is_there(context):
+                self.take_away(context, within_s=LAST_WAIT_S)
+        except OnlineMigrateError as error:
+            return error
+        except psycopg.Error as error:
+            return translate_error(error)
+        except KeyboardInterrupt:
+            return Interrupted("cancelled while it was to be taken away")
+        return None
+
+    def _with(self, error: OnlineMigrateError, hurts: OnlineMigrateError) -> OnlineMigrateError:
+        """The error, of its kind, with what is left behind; whoever reads it need not know what a helper check is."""
+        said = error.message.replace("; nothing was changed", "")
+        if self._hurts not in said:
+            why = hurts.message.replace("; nothing was changed", "")
+            said += f"\n{self._hurts}" if why in said or self._hurts in why else f"\n{self._hurts}; {why}"
+            said += "".join(f"\n  in the way: {b}" for b in getattr(hurts, "blockers", ()))
+        error.message, error.args, error.remedy = said, (said,), self._remedy
+        return error
+
+    @property
+    def _hurts(self) -> str:
+        return (
+            f"{self.table} keeps the check {self.name}, which is not valid and could not be taken away: until it is gone,"
+            f" every UPDATE of a row whose {self.column} is NULL fails with 23514"
+        )
+
+    @property
+    def _remedy(self) -> str:
+        return f"run this now: {self.drop.text}; or run the same command again, which does it first"
+
+
+def _wider(rules: LockRules, within_s: float | None) -> LockRules:
+    return rules.model_copy(
+        update={
+            "attempts": rules.attempts * WIDER,
+            "exposure": rules.exposure * WIDER,
+            "exposure_run": max(rules.exposure, rules.exposure_run) * WIDER,
+            "lock_wait": rules.lock_wait if within_s is None else min(rules.lock_wait, within_s),
+        }
+    )

@@ -1,0 +1,124 @@
+"""How operations run their statements: a lock window, a long statement, a fenced write.  One way each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import psycopg
+
+from online_migrate.backfill.context import BackfillContext
+from online_migrate.errors import LeaseLost
+from online_migrate.operations.contract.base import Context, Statement
+from online_migrate.plan.model import LockRules, Step
+from online_migrate.postgres.blocker_policy import BlockerPolicy
+from online_migrate.postgres.lock_window import LockWindow
+from online_migrate.postgres.locks import LockMode, LockNeed
+from online_migrate.postgres.long_statement import run_long_statement
+from online_migrate.postgres.sqlstate import FENCE_LOST
+from online_migrate.postgres.window_rules import WindowRules
+
+
+def run_window(context: Context, statements: Sequence[Statement]) -> None:
+    """All the statements in one lock window, under the union of what they declare."""
+    needs = strongest(n for s in statements for n in s.locks)
+    window = LockWindow(
+        work=context.work,
+        watch=context.watch,
+        rules=_rules_of(context.locks),
+        fence=context.fence.sql,
+        clock=context.clock,
+        signal=context.signal,
+        emit=context.emit,
+        exposure=context.exposure,
+        standbys=context.standbys,
+        is_stop_asked=context.is_stop_asked,
+    )
+    try:
+        window.run(needs, [s.sql for s in statements])
+    except psycopg.Error as error:
+        _raise_if_fenced(error)
+        raise
+
+
+def _rules_of(rules: LockRules) -> WindowRules:
+    policy = rules.end_blockers
+    return WindowRules(
+        lock_wait_s=rules.lock_wait,
+        blocker_age_s=rules.blocker_age,
+        attempts=rules.attempts,
+        hold_cap_s=rules.hold_cap,
+        exposure_s=rules.exposure,
+        exposure_run_s=rules.exposure_run,
+        policy=None
+        if policy is None
+        else BlockerPolicy(
+            matching=policy.matching,
+            older_than_s=policy.older_than,
+            terminate_after_s=policy.terminate_after,
+            spare_writers=policy.spare_writers,
+        ),
+    )
+
+
+def run_long(context: Context, statement: Statement) -> None:
+    """One statement that may take long, watched; what it locks is compared with what it declares."""
+    try:
+        run_long_statement(
+            statement.sql,
+            needs=statement.locks,
+            work=context.work,
+            watch=context.watch,
+            fence=context.fence.sql,
+            limit_s=context.locks.long_statement,
+            clock=context.clock,
+            signal=context.signal,
+            emit=context.emit,
+        )
+    except psycopg.Error as error:
+        _raise_if_fenced(error)
+        raise
+
+
+def strongest(needs: Iterable[LockNeed]) -> tuple[LockNeed, ...]:
+    """One need a relation: the strongest."""
+    found: dict[tuple[str, str], LockNeed] = {}
+    for need in needs:
+        known = found.get((need.schema, need.name))
+        if known is None or known.mode < need.mode:
+            found[need.schema, need.name] = need
+    return tuple(found.values())
+
+
+def need(schema: str, name: str, mode: LockMode, *, is_long: bool = False) -> LockNeed:
+    """Short for :class:`LockNeed`."""
+    return LockNeed(schema=schema, name=name, mode=mode, is_long=is_long)
+
+
+def _raise_if_fenced(error: psycopg.Error) -> None:
+    if error.sqlstate == FENCE_LOST:
+        raise LeaseLost(
+            str(error.diag.message_primary), remedy="see who it is: online-migrate status PLAN"
+        ) from error
+
+
+def bench_of(context: Context, step: Step) -> BackfillContext:
+    """What the backfill of ``step`` works with, at its own stage's pace, be it from within another step's context."""
+    stage = context.place.plan.stage(step.stage)
+    return BackfillContext(
+        work=context.work,
+        watch=context.watch,
+        journal=context.journal,
+        run_id=context.run_id,
+        key=step.key,
+        schema=context.place.schema,
+        fence=context.fence,
+        pace=context.pace if stage is None else stage.pace,
+        hold_when=context.hold_when if stage is None else stage.hold_when,
+        locks=context.locks,
+        emit=context.emit,
+        clock=context.clock,
+        signal=context.signal,
+        is_stop_asked=context.is_stop_asked,
+        throttles=context.throttles,
+        share=context.share,
+    )

@@ -1,0 +1,45 @@
+"""The server's refusals in our words: one place that turns an error of psycopg into one of ours."""
+
+from __future__ import annotations
+
+import psycopg
+
+from online_migrate.errors import (
+    ConnectionFailed,
+    LeaseLost,
+    LockNotAcquired,
+    OnlineMigrateError,
+    PreflightFailed,
+)
+from online_migrate.postgres.sqlstate import Trouble, trouble_of
+
+AGAIN = "then run the same command again"
+
+
+def translate_error(error: psycopg.Error, where: str = "") -> OnlineMigrateError:
+    """What the server said, with exit code and remedy.  DETAIL may quote rows, and is left out."""
+    said = error.diag.message_primary or " ".join(str(error).split()) or type(error).__name__
+    message = f"{where}: {said}" if where else said
+    trouble = trouble_of(error)
+    if trouble is Trouble.FENCE:
+        return LeaseLost(message, remedy="see who it is: online-migrate status PLAN")
+    if trouble in (Trouble.LOST, Trouble.UNAVAILABLE):
+        return ConnectionFailed(
+            f"the connection to the server was lost: {message}",
+            remedy=f"when the server is back, {AGAIN.removeprefix('then ')}: it goes on where it stopped",
+        )
+    if isinstance(error, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected):
+        return LockNotAcquired(message, remedy=f"let whoever holds the lock end, {AGAIN}")
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return PreflightFailed(message, remedy=f"give the role that right, {AGAIN}")
+    if isinstance(error, psycopg.errors.UndefinedTable):
+        return PreflightFailed(
+            message,
+            remedy="the table vanished: restore it, or take it out of the plan and run with --accept-changed-plan",
+        )
+    if isinstance(error, psycopg.errors.QueryCanceled):
+        return OnlineMigrateError(
+            message,
+            remedy=f"somebody cancelled our statement, or a timeout of the server did: find out who, {AGAIN}",
+        )
+    return OnlineMigrateError(message, remedy=f"the state is kept; mend the cause, {AGAIN}")
