@@ -2,7 +2,7 @@
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint format clean bench-backfill bench-growth bench-impact bench-locks matrix
+.PHONY: help demo test lint words format clean bench-backfill bench-growth bench-impact bench-locks matrix
 
 # A name on PATH may be a shim that fails, or a Python without venv: the first that runs is taken.
 python = $(shell for p in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
@@ -38,6 +38,9 @@ lint: .venv/.test ## ruff, mypy and the packages' order
 	@.venv/bin/lint-imports --cache-dir .import_linter_cache >.venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
 	@echo "ruff, mypy and import-linter found nothing"
 
+words: .venv/.test ## words that the project does not use, each with what to write instead; ARGS="src docs/locks.md"
+	@.venv/bin/python -m tests.words $(ARGS)
+
 format: .venv/.test ## put the code into shape
 	@.venv/bin/ruff check --quiet --fix-only
 	@.venv/bin/ruff format --quiet
@@ -51,7 +54,7 @@ bench-growth: .venv/.demo ## ten times the rows, snapshots beside us, two worker
 bench-impact: .venv/.demo ## what an application feels beside a backfill
 	@.venv/bin/python -m benchmarks.impact $(ARGS)
 
-bench-locks: .venv/.demo ## how long an application stands behind us; ARGS="--json", "--write" writes docs/benchmarks-locks.md
+bench-locks: .venv/.demo ## how long statements of an application wait behind our lock requests; ARGS="--json", "--write" writes docs/benchmarks-locks.md
 	@.venv/bin/python -m benchmarks.locks $(ARGS)
 
 clean: ## remove .venv and all caches
