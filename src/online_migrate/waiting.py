@@ -1,4 +1,4 @@
-"""A wait that is told: when it begins, every 10 s and once another is in the way, and when it is over."""
+"""Report a wait: when it begins, every 10 s, when its cause changes, and when it ends."""
 
 from __future__ import annotations
 
@@ -9,50 +9,56 @@ from online_migrate.clock import Clock
 from online_migrate.events import WaitContinues, WaitEnded, WaitStarted
 
 REPORT_EVERY_S = 10.0
-"""while a wait lasts: the operator is about to end a session by its pid, and the blocker may have changed"""
+"""while a wait lasts and its cause is the same"""
 REPORT_CHANGED_S = 1.0
-"""where the blocker has changed: sooner, but not with each check"""
+"""when the cause has changed: the operator may be about to end a session by its pid, but not each check is news"""
 
 
 class Waiting:
-    """Of one kind at a time.  Begins with the first :meth:`tell`; ends with the ``with`` block, however that is left."""
+    """Reports waits, one kind at a time.
+
+    A wait begins with the first :meth:`report` and ends with the ``with`` block, however that is left.
+    """
 
     def __init__(self, emit: Callable[..., None], clock: Clock, kind: str) -> None:
         self._emit = emit
         self._clock = clock
         self._kind = kind
-        self._began: float | None = None
-        self._told = 0.0
-        self._who: Hashable = None
+        self._began_at: float | None = None
+        self._reported_at = 0.0
+        self._cause: Hashable = None
+
+    @property
+    def has_begun(self) -> bool:
+        return self._began_at is not None
 
     @property
     def may_report(self) -> bool:
-        """Is it worth a look at who is in the way?"""
-        return self._has_passed(REPORT_CHANGED_S)
+        """Would a new cause be reported now?  If not, it need not be read."""
+        return self._is_due(REPORT_CHANGED_S)
 
-    def tell(self, reason: str, kind: str | None = None, *, who: Hashable = None) -> None:
-        """Why we wait, as it is now; heard where it is due, or where ``who`` is not who it was.  Another kind is another wait."""
+    def report(self, reason: str, kind: str | None = None, *, cause: Hashable = None) -> None:
+        """Say why we wait now; emitted if it is due, or if ``cause`` has changed.  Another kind is another wait."""
         if kind not in (None, self._kind):
             self.end()
             self._kind = kind
-        if not self._has_passed(REPORT_EVERY_S if who == self._who else REPORT_CHANGED_S):
+        if not self._is_due(REPORT_EVERY_S if cause == self._cause else REPORT_CHANGED_S):
             return
-        self._who = who
-        now = self._told = self._clock.monotonic()
-        if self._began is None:
-            self._began = now
+        self._cause = cause
+        now = self._reported_at = self._clock.monotonic()
+        if self._began_at is None:
+            self._began_at = now
             self._emit(WaitStarted, kind=self._kind, reason=reason)
         else:
-            self._emit(WaitContinues, kind=self._kind, reason=reason, seconds=now - self._began)
+            self._emit(WaitContinues, kind=self._kind, reason=reason, seconds=now - self._began_at)
 
-    def _has_passed(self, seconds: float) -> bool:
-        """Since it was told last, if it was."""
-        return self._began is None or self._clock.monotonic() - self._told >= seconds
+    def _is_due(self, interval_s: float) -> bool:
+        return self._began_at is None or self._clock.monotonic() - self._reported_at >= interval_s
 
     def end(self) -> None:
-        """It is over, if it ever began; the next :meth:`tell` begins another."""
-        if self._began is not None:
-            seconds, self._began = self._clock.monotonic() - self._began, None
+        """End the wait, if one has begun; the next :meth:`report` begins another."""
+        if self._began_at is not None:
+            seconds, self._began_at = self._clock.monotonic() - self._began_at, None
             self._emit(WaitEnded, kind=self._kind, seconds=seconds)
 
     def __enter__(self) -> Self:

@@ -327,7 +327,7 @@ def test_write_coverage_is_waited_for(database: str) -> None:
     writer.join()
     assert time.monotonic() - began >= 1.9
     assert len(heard.of("late_rows")) >= 2
-    assert {e.kind for e in heard.of("wait_started")} == {"coverage"}
+    assert {e.kind for e in heard.of("wait_started")} == {"soak"}
     assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 0
 
 

@@ -155,9 +155,9 @@ def test_a_wait_that_is_cut_off_is_over() -> None:
 
     def lose() -> None:
         with Waiting(emit, SystemClock(), "standby_lag") as waiting:
-            waiting.tell("one")
+            waiting.report("one")
             waiting.end()
-            waiting.tell("two")
+            waiting.report("two")
             raise psycopg.OperationalError
 
     with pytest.raises(psycopg.OperationalError):

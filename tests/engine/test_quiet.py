@@ -33,7 +33,7 @@ def test_a_late_row_begins_the_time_anew(desk: Desk) -> None:
     child = desk.start("--through", "backfill")
     desk.await_true("SELECT to_regclass('online_migrate.history') IS NOT NULL", child)
     desk.await_true(
-        "SELECT EXISTS (SELECT FROM online_migrate.history WHERE event = 'wait_started' AND fields ->> 'kind' = 'coverage')",
+        "SELECT EXISTS (SELECT FROM online_migrate.history WHERE event = 'wait_started' AND fields ->> 'kind' = 'soak')",
         child,
     )
     writer = threading.Timer(

@@ -339,7 +339,7 @@ def test_a_read_of_which_the_server_says_no_share_gets_on(
     [
         started(),
         batch(),
-        e.WaitStarted(stage="fill", step="backfill bot_id", table="users", kind="coverage", reason="quiet"),
+        e.WaitStarted(stage="fill", step="backfill bot_id", table="users", kind="soak", reason="quiet"),
     ],
     ids=lambda event: event.name,
 )

@@ -98,7 +98,7 @@ def test_a_blocker_that_comes_and_goes(site: Site) -> None:
 
 def test_another_blocker_is_told_at_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not after the 10 s in which one that stays is told once: until then status would name a pid that is gone."""
-    monkeypatch.setattr("online_migrate.postgres.lock_window.REPORT_CHANGED_S", 0.0)
+    monkeypatch.setattr("online_migrate.waiting.REPORT_CHANGED_S", 0.0)
     with blocker(site.dsn) as first, blocker(site.dsn) as second:
         pid = second.info.backend_pid
         pause(0.25)

@@ -131,7 +131,7 @@ class Writer:
                 f"the cursor of {name} is locked: a session of a dead runner is still at work",
                 remedy="wait some seconds, then run the same command again",
             ) from error
-        waiting.tell(f"the cursor of {name} is locked, or somebody cancels our statements")
+        waiting.report(f"the cursor of {name} is locked, or somebody cancels our statements")
         context.clock.wait(TABLE_LOCK_PAUSE_S, context.signal)
         context.ensure_going()
 
@@ -329,9 +329,9 @@ class Writer:
             if blockers
             else "a row that it refers to, or by somebody who was gone when we looked"
         )
-        waiting.tell(
+        waiting.report(
             f"{self.target.table.full_name} is locked: {who}",
-            who=blockers[0].pid if blockers else None,
+            cause=blockers[0].pid if blockers else None,
         )
         if context.clock.monotonic() > deadline:
             raise LockNotAcquired(

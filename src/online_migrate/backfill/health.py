@@ -36,7 +36,7 @@ class Health:
             return False
         with Waiting(context.emit, context.clock, red.name) as waiting:
             while red is not None:
-                waiting.tell(red.reason, red.name)
+                waiting.report(red.reason, red.name)
                 context.clock.wait(HOLD_LOOK_S, context.signal)
                 context.ensure_going()
                 self._read()

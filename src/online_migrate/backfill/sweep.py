@@ -70,7 +70,7 @@ class Sweep:
 
         Raises :class:`VerificationFailed` where rows keep coming, or where a row cannot be given its value.
         """
-        with Waiting(self.context.emit, self.context.clock, "coverage") as waiting:
+        with Waiting(self.context.emit, self.context.clock, "soak") as waiting:
             return self._settle(cursor, waiting)
 
     def _settle(self, cursor: CursorRecord, waiting: Waiting) -> int:
@@ -118,7 +118,7 @@ class Sweep:
             if writers.rows
             else ""
         )
-        waiting.tell(
+        waiting.report(
             f"{target.table.full_name}: {seconds_text(left_s)} more in which no row without {target.column} may be written{last}"
         )
         context.clock.wait(min(left_s, self.quiet_s / QUIET_PROOFS), context.signal)
@@ -201,8 +201,8 @@ class Sweep:
                 if holders
                 else "by whom is not to be seen"
             )
-            waiting.tell(
-                f"rows of {table.full_name} are locked: {who}", who=holders[0].pid if holders else None
+            waiting.report(
+                f"rows of {table.full_name} are locked: {who}", cause=holders[0].pid if holders else None
             )
         context.clock.wait(ROW_LOCK_LOOK_S, context.signal)
         context.ensure_going()

@@ -75,7 +75,7 @@ class LockRetry:
                     if blockers
                     else "by somebody who was gone when we looked"
                 )
-                waiting.tell(f"{where} is locked: {who}", who=blockers[0].pid if blockers else None)
+                waiting.report(f"{where} is locked: {who}", cause=blockers[0].pid if blockers else None)
                 if self.clock.monotonic() > deadline:
                     if isinstance(error, LockNotAcquired):
                         raise error

@@ -161,7 +161,7 @@ class Sessions:
     def _report_retry(self, state: tenacity.RetryCallState, waiting: Waiting) -> None:
         error = state.outcome.exception() if state.outcome else None
         text = " ".join(str(error).split())
-        waiting.tell(f"the connection is lost: {text}")
+        waiting.report(f"the connection is lost: {text}")
         self.emit(
             Retried,
             kind="connection",

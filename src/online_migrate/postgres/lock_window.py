@@ -17,7 +17,7 @@ from psycopg.pq import TransactionStatus
 
 from online_migrate.clock import Clock, Signal
 from online_migrate.errors import Interrupted, LockNotAcquired, UndeclaredLock
-from online_migrate.events import LockAttemptFailed, LockHeld, WaitContinues, WaitEnded, WaitStarted
+from online_migrate.events import LockAttemptFailed, LockHeld
 from online_migrate.postgres.blockers import Blocker, describe_blockers
 from online_migrate.postgres.connection import Connection, Sql
 from online_migrate.postgres.ladder import LEAST_TIMEOUT_S, Exposure, Ladder
@@ -34,7 +34,7 @@ from online_migrate.postgres.window_message import (
     window_message,
 )
 from online_migrate.postgres.window_rules import WindowRules
-from online_migrate.waiting import REPORT_CHANGED_S, REPORT_EVERY_S
+from online_migrate.waiting import Waiting
 
 LOOK_EVERY_S = 0.25
 PAUSE_MAX_S = 5.0
@@ -123,29 +123,19 @@ class LockWindow:
             self._ensure_not_stopped()
 
     def _wait_outside(self) -> None:
-        """While a session is in the way for longer than the threshold, wait where nobody stands behind us."""
+        """While a session blocks us for longer than the threshold, wait outside the lock's queue."""
         self._ensure_not_stopped()
-        began: float | None = None
-        told, who = 0.0, None
-        try:
+        with Waiting(self.emit, self.clock, "blocker") as waiting:
             while stale := self._lookout.look(self._targets):
-                now = self.clock.monotonic()
-                reason = describe_blockers(stale, self.rules.lock_wait_s)
-                if began is None:
-                    began, told, who = now, now, stale[0].pid
-                    self.emit(WaitStarted, kind="blocker", reason=reason)
+                is_first = not waiting.has_begun
+                waiting.report(describe_blockers(stale, self.rules.lock_wait_s), cause=stale[0].pid)
+                if is_first:
                     self._lookout.say(stale, self._described())
-                elif now - told >= (REPORT_EVERY_S if stale[0].pid == who else REPORT_CHANGED_S):
-                    told, who = now, stale[0].pid
-                    self.emit(WaitContinues, kind="blocker", reason=reason, seconds=now - began)
-                if now > self._deadline:
+                if self.clock.monotonic() > self._deadline:
                     raise self._not_had(f"after {self.rules.lock_wait_s:.0f} s", stale)
                 self._lookout.end_by_rule(stale)
                 self.clock.wait(LOOK_EVERY_S, self.signal)
                 self._ensure_not_stopped()
-        finally:
-            if began is not None:
-                self.emit(WaitEnded, kind="blocker", seconds=self.clock.monotonic() - began)
 
     # 2. come from the side
 

@@ -17,23 +17,13 @@ import psycopg
 
 from online_migrate.clock import Clock, Signal
 from online_migrate.errors import Interrupted, LockNotAcquired, OnlineMigrateError, UndeclaredLock
-from online_migrate.events import (
-    BlockersSeen,
-    LongStatement,
-    StopAsked,
-    WaitContinues,
-    WaitEnded,
-    WaitStarted,
-)
+from online_migrate.events import BlockersSeen, LongStatement, StopAsked
 from online_migrate.postgres.blockers import Blocker, describe_blockers, read_sessions
 from online_migrate.postgres.connection import Connection, Sql
 from online_migrate.postgres.locks import LockNeed
 from online_migrate.postgres.observed_locks import read_held, surplus
 from online_migrate.postgres.snapshots import SnapshotHolder, read_snapshot_holders
-from online_migrate.waiting import (
-    REPORT_CHANGED_S,
-    REPORT_EVERY_S,
-)
+from online_migrate.waiting import Waiting
 
 FIRST_LOOK_S = 0.02
 """the first look comes early: a build of a small table is over in some 10 ms, and its locks should have been seen"""
@@ -126,11 +116,12 @@ class _Watcher:
     _seen: tuple[str, ...] = ()
     _said: frozenset[str] = frozenset()
     _is_stop_told: bool = False
-    _was_in_the_way: bool = False
-    _waits_since: float | None = None
-    _told_at: float = 0.0
-    _told: frozenset[str] = frozenset()
-    """who was in the way when the wait was told last"""
+    _was_blocked: bool = False
+    """at the check before"""
+    _waiting: Waiting = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._waiting = Waiting(self.emit, self.clock, "blocker")
 
     @property
     def _text(self) -> str:
@@ -156,11 +147,8 @@ class _Watcher:
 
     def _watch_until_over(self, signal: Signal) -> OnlineMigrateError | None:
         """Why it has to be cancelled, or None when it is over."""
-        began = self.clock.monotonic()
-        try:
-            return self._look_until_over(began, signal)
-        finally:
-            self._end_wait(self.clock.monotonic() - began)
+        with self._waiting:
+            return self._look_until_over(self.clock.monotonic(), signal)
 
     def _look_until_over(self, began: float, signal: Signal) -> OnlineMigrateError | None:
         pause_s = FIRST_LOOK_S
@@ -227,32 +215,21 @@ class _Watcher:
         if pids and frozenset(map(str, pids)) != self._said:
             self.emit(BlockersSeen, waiting_for=self._text, blockers=waits_for)
         self._said = frozenset(map(str, pids))
-        who = self._said or frozenset(h.who for h in holders)
-        self._tell_wait(who, self._reason(phase, sessions, waits_for), elapsed_s)
+        cause = self._said or frozenset(h.who for h in holders)
+        self._report_wait(cause, self._reason(phase, sessions, waits_for))
 
     def _tell_stop(self, signal: Signal) -> None:
         if signal.is_stopping and not signal.is_aborting and not self._is_stop_told:
             self._is_stop_told = True
             self.emit(StopAsked, reason=signal.reason)
 
-    def _tell_wait(self, who: frozenset[str], reason: str, elapsed_s: float) -> None:
-        """Told once somebody was in the way at two looks in a row; again a second later when it is another, and every 10 s."""
-        was_in_the_way, self._was_in_the_way = self._was_in_the_way, bool(who)
-        if not who:
-            self._end_wait(elapsed_s)
-        elif self._waits_since is None and was_in_the_way:
-            self._waits_since, self._told_at, self._told = elapsed_s, elapsed_s, who
-            self.emit(WaitStarted, kind="blocker", reason=reason)
-        elif self._waits_since is not None and (
-            elapsed_s - self._told_at >= (REPORT_EVERY_S if who == self._told else REPORT_CHANGED_S)
-        ):
-            self._told_at, self._told = elapsed_s, who
-            self.emit(WaitContinues, kind="blocker", reason=reason, seconds=elapsed_s - self._waits_since)
-
-    def _end_wait(self, elapsed_s: float) -> None:
-        if self._waits_since is not None:
-            seconds, self._waits_since = elapsed_s - self._waits_since, None
-            self.emit(WaitEnded, kind="blocker", seconds=seconds)
+    def _report_wait(self, blockers: frozenset[str], reason: str) -> None:
+        """A wait begins when two checks in a row found a blocker: most statements are blocked for a moment only."""
+        was_blocked, self._was_blocked = self._was_blocked, bool(blockers)
+        if not blockers:
+            self._waiting.end()
+        elif was_blocked:
+            self._waiting.report(reason, cause=blockers)
 
     def _reason(self, phase: str, sessions: Sequence[Blocker], waits_for: Sequence[str]) -> str:
         """Who is in the way first, until when we wait, and what ends them; with the server's phase where that says it."""

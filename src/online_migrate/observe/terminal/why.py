@@ -12,7 +12,7 @@ NAMED: Final = 2
 """tables that are named for a reason; the others are counted"""
 
 _WORDS: Final = {
-    "coverage": "quiet", "table_lock": "locked", "row_lock": "locked", "blocker": "locked", "cursor": "locked", "connection": "away",
+    "soak": "quiet", "table_lock": "locked", "row_lock": "locked", "blocker": "locked", "cursor": "locked", "connection": "away",
 }  # fmt: skip
 
 

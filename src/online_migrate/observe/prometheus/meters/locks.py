@@ -78,7 +78,7 @@ class LockMeter:
 
     def _wait_told(self, event: e.WaitStarted | e.WaitContinues) -> None:
         """Of the ``quiet`` after a proof that was clean."""
-        if event.kind == "coverage":
+        if event.kind == "soak":
             self._long_over(event)
 
     def _wait_ended(self, event: e.WaitEnded) -> None:
