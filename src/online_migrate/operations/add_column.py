@@ -1,4 +1,4 @@
-"""add_column: a nullable column, and the value that new rows get, in one short window.  Old rows stay NULL."""
+"""add_column: add a nullable column and the default of new rows in one short lock window."""
 
 from __future__ import annotations
 
@@ -33,14 +33,16 @@ _CONSTANT = re.compile(r"'((?:[^']|'')*)'::[\w ]+(?:\([\d,]+\))?(?:\[\])?")
 
 
 class AddColumnParams(TableParams):
-    """A column for one table or a set."""
+    """A new column of one table, of some tables, or of a table set."""
 
     column: str
+    """name of the new column"""
     type: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_ ]*(\(\d+(,\s*\d+)?\))?(\[\])?$")
+    """its type, as in CREATE TABLE: integer, varchar(40), numeric(12, 2), text[]"""
     new_rows: str | int | bool | None = None
-    """the default that rows written from now on get; old rows stay NULL for the backfill"""
+    """default of the column: a constant, or a reference such as <master.id>; old rows keep NULL"""
     instant: bool = False
-    """old rows get it too, at once, and no row is written: PostgreSQL keeps it as a missing value"""
+    """old rows get the default too, and no row is written: PostgreSQL stores it once, in the catalog"""
 
     @model_validator(mode="after")
     def _has_what_is_instant(self) -> AddColumnParams:
@@ -50,15 +52,25 @@ class AddColumnParams(TableParams):
 
 
 class AddColumn(Operation[AddColumnParams]):
-    """ADD COLUMN and SET DEFAULT in one ALTER TABLE: no row is written, old rows stay NULL (postgres-facts).
+    """Add a nullable column, and with `new_rows` its default, by one ALTER TABLE.
 
-    ``instant`` has the constant stand in ADD COLUMN itself: then it counts for old rows as well (manual, ALTER TABLE, Notes).
-    A column that is there already is left as it is: its old rows are the backfill's.
+    What it does: ADD COLUMN and SET DEFAULT in one statement. No row is written or scanned. Rows that exist
+    already keep NULL until a backfill fills them; rows written from then on get the default. With `instant`
+    the default is part of ADD COLUMN, so that old rows show it too (manual, ALTER TABLE, Notes). A column
+    that exists already with this type and default is adopted.
+
+    Locks: ACCESS EXCLUSIVE on the table, and on its partitions and inheriting tables, in one lock window.
+
+    On a crash: the ALTER TABLE either committed or did not. The next run reads the catalog, and sets a
+    default that is still missing.
+
+    How to undo: ALTER TABLE … DROP COLUMN, once no release uses the column. It takes the same lock, and its
+    values are lost.
     """
 
     name = "add_column"
     phase = Phase.EXPAND
-    summary = "add a nullable column; rows written from now on get its default"
+    summary = "add a nullable column, and the default of new rows"
     descendants = Descendants.ALONG
     Params: ClassVar[type[AddColumnParams]] = AddColumnParams
 
@@ -158,6 +170,8 @@ def _default(expression: str | None) -> str:
 
 
 def _constant(expression: str | None) -> str | None:
-    """``1``, ``'1'::integer`` and ``'1'::bigint`` are one constant of one column; any other expression is as it is."""
+    """``1``, ``'1'::integer`` and ``'1'::bigint`` are one constant of one column; any other expression is as
+    it is.
+    """
     found = None if expression is None else _CONSTANT.fullmatch(expression)
     return expression if found is None else found[1]

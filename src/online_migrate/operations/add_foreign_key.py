@@ -1,4 +1,4 @@
-"""add_foreign_key: NOT VALID in a short window, then VALIDATE while readers and writers go on."""
+"""add_foreign_key: add NOT VALID in a short lock window, then VALIDATE beside the application."""
 
 from __future__ import annotations
 
@@ -47,13 +47,16 @@ _ACTIONS = {"no action": "a", "restrict": "r", "cascade": "c", "set null": "n"}
 
 
 class AddForeignKeyParams(TableParams):
-    """A foreign key from one column."""
+    """A foreign key of one column."""
 
     column: str
+    """column that references the parent"""
     references: str = Field(pattern=r"^\w+\.\w+$")
-    """table.column"""
+    """parent and its unique column, as table.column"""
     on_delete: Literal["no action", "restrict", "cascade", "set null"] = "no action"
+    """what PostgreSQL does with the rows when their parent is deleted"""
     name: str = "<table>_<column>_fkey"
+    """name of the constraint; <table> and <column> stand for their names"""
 
     @property
     def parent(self) -> str:
@@ -65,7 +68,20 @@ class AddForeignKeyParams(TableParams):
 
 
 class AddForeignKey(Operation[AddForeignKeyParams]):
-    """SHARE ROW EXCLUSIVE on both tables, instant; then SHARE UPDATE EXCLUSIVE on the child for one scan."""
+    """Add a foreign key NOT VALID in a short lock window, then validate it.
+
+    What it does: from the first statement on, PostgreSQL checks every row that is written. VALIDATE
+    CONSTRAINT then reads the table once and proves the old rows. `check` looks for rows without a parent, and
+    tries the foreign key between empty copies of the tables. A valid foreign key with the same definition is
+    adopted, whatever its name.
+
+    Locks: SHARE ROW EXCLUSIVE on both tables in one lock window, which blocks writers; then SHARE UPDATE
+    EXCLUSIVE on the table and ROW SHARE on the parent for one scan, which block no reads or writes.
+
+    On a crash: the foreign key may remain NOT VALID. The next run validates it.
+
+    How to undo: ALTER TABLE … DROP CONSTRAINT. It locks both tables with ACCESS EXCLUSIVE.
+    """
 
     name = "add_foreign_key"
     phase = Phase.CONTRACT
@@ -145,7 +161,9 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
     def _refused(
         self, place: Place, params: AddForeignKeyParams, child: TableInfo, parent: TableInfo
     ) -> Iterator[Finding]:
-        """Let the server make it between empty copies; not where a step above may still build the unique that it needs."""
+        """Let the server make it between empty copies; not where a step above may still build the unique that
+        it needs.
+        """
         connection, around = place.known.connection, read_plan_context(place)
         if params.column not in child.columns and (child.name, params.column) not in around.added:
             return
@@ -185,7 +203,9 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
                 yield _finding(Severity.WARN, "foreign_key_unknown", fact, "compare types and uniques")
 
     def _orphans(self, place: Place, params: AddForeignKeyParams, child: TableInfo) -> Iterator[Finding]:
-        """Rows whose value no parent has.  The plan may still make that parent, and behind a gate somebody else may."""
+        """Rows whose value no parent has.  The plan may still make that parent, and behind a gate somebody
+        else may.
+        """
         if params.column not in child.columns or params.parent in read_plan_context(place).made:
             return
         column, parent = sql.Identifier(params.column), sql.Identifier(place.schema, params.parent)

@@ -1,4 +1,4 @@
-"""analyze: the planner learns what the new column holds."""
+"""analyze: refresh the statistics of the planner."""
 
 from __future__ import annotations
 
@@ -24,11 +24,20 @@ from online_migrate.postgres.locks import LockMode
 
 
 class AnalyzeParams(TableParams):
-    """The tables to sample."""
+    """The tables whose statistics are refreshed."""
 
 
 class Analyze(Operation[AnalyzeParams]):
-    """ANALYZE: SHARE UPDATE EXCLUSIVE while it samples."""
+    """Refresh the statistics of the planner, so that it knows what the new column holds.
+
+    What it does: ANALYZE, which reads a sample of the table and of its partitions.
+
+    Locks: SHARE UPDATE EXCLUSIVE on each of them while it reads. It blocks no reads or writes.
+
+    On a crash: nothing is left behind; the next run starts it again.
+
+    How to undo: nothing to undo.
+    """
 
     name = "analyze"
     phase = Phase.CONTRACT

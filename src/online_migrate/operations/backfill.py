@@ -1,4 +1,4 @@
-"""backfill: every old row gets its value, in interleaved, throttled batches, and it is proven that none is left."""
+"""backfill: fill a column of every old row in interleaved, throttled batches, and prove that no row is left."""
 
 from __future__ import annotations
 
@@ -67,25 +67,43 @@ MANUAL = "https://www.postgresql.org/docs/current/storage-hot.html"
 
 
 class BackfillParams(TableParams):
-    """What old rows get."""
+    """The value that old rows get."""
 
     column: str
-    """the column that is filled where it is NULL"""
+    """column to fill; only rows in which it is NULL are written"""
     value: str | int | bool | FromParent | SqlValue
-    """a constant, a reference such as <master.id>, a parent's value, or an expression"""
+    """a constant, a reference such as <master.id>, the value of a parent row, or an SQL expression over the
+    row
+    """
     triggers: Literal["fire", "skip"] = "fire"
-    """skip: session_replication_role = replica in every batch"""
+    """skip: no trigger fires for the batches, foreign keys included (session_replication_role = replica)"""
     quiet: Duration | None = None
-    """the step is done only after no row without a value was seen for so long"""
+    """soak time: the step ends only after no row with a NULL was seen for this long"""
 
 
 class Backfill(Operation[BackfillParams]):
-    """ROW EXCLUSIVE, a batch at a time; see docs/backfill.md for stripes and slices."""
+    """Fill a column of every row that has NULL in it, in small throttled batches, then prove that no such row
+    is left.
+
+    What it does: UPDATE over ranges of pages, a stripe of the rows at a time, so that updates stay heap-only
+    where no index holds the column. Each batch commits together with its cursor. The pace follows `pace`, and
+    `hold_when` stops it while standbys, WAL or snapshots need a rest. After the last page it sweeps rows that
+    were locked or new, and one statement in one snapshot proves that no NULL is left. See docs/backfill.md.
+
+    Locks: ROW EXCLUSIVE on the table, and row locks of one batch for about 50 ms. A batch never waits longer
+    than 50 ms for a row that the application has locked; such rows are left to the sweep.
+
+    On a crash: nothing is lost and nothing is done twice. The next run continues after the last batch that
+    committed.
+
+    How to undo: nothing to undo before a later step relies on it. Set the column to NULL again, in batches,
+    or drop the column.
+    """
 
     name = "backfill"
     phase = Phase.BACKFILL
     is_verified_at_once = False
-    summary = "give every row that has none its value, in throttled batches, and prove that none is left"
+    summary = "fill a column of old rows in throttled batches, and prove that no row is left"
     Params: ClassVar[type[BackfillParams]] = BackfillParams
 
     def title(self, params: BackfillParams) -> str:
@@ -115,7 +133,9 @@ class Backfill(Operation[BackfillParams]):
         return params.quiet is not None
 
     def execute_pass(self, context: Context, params: BackfillParams) -> None:
-        """The pass.  Its batches are short; sweep and proof hold a snapshot as long as they read, in which no page is pruned."""
+        """The pass.  Its batches are short; sweep and proof hold a snapshot as long as they read, in which no
+        page is pruned.
+        """
         self._work(context, params).walk()
 
     def statements(self, place: Place, params: BackfillParams) -> tuple[Statement, ...]:
@@ -200,7 +220,9 @@ class Backfill(Operation[BackfillParams]):
         return [Finding(severity=Severity.WARN, code="checkpoint_share", fact=fact, remedy=remedy)]
 
     def _left_out(self, place: Place, params: BackfillParams) -> list[Finding]:
-        """Leaves of a partitioned table that is filled otherwise; one may have been attached since the plan was written."""
+        """Leaves of a partitioned table that is filled otherwise; one may have been attached since the plan
+        was written.
+        """
         root, names = leaves_left_out(place, params.column)
         if not names:
             return []

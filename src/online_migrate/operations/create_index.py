@@ -1,4 +1,6 @@
-"""create_index: CREATE INDEX CONCURRENTLY, watched; an invalid leftover of ours is dropped and built again."""
+"""create_index: CREATE INDEX CONCURRENTLY, watched; an invalid index of an earlier try is dropped and built
+again.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ MANUAL = "https://www.postgresql.org/docs/current/sql-createindex.html#SQL-CREAT
 NAME_BYTES = 63
 EXAMPLES = 5
 LOOK_TIMEOUT_S = 5
-"""for how long check looks for duplicates: a whole table's sort must not hold its snapshot before every run"""
+"""for how long check looks for duplicates: a whole table's sort must not hold its snapshot before every run
+"""
 _STORAGE = re.compile(r" WITH \([^)]*\)$")
 
 
@@ -42,12 +45,29 @@ class CreateIndexParams(TableParams):
     """An index, built while the application writes."""
 
     name: str
+    """name of the index; <table> stands for the name of the table"""
     columns: list[str] = Field(min_length=1)
+    """its columns, in order"""
     unique: bool = False
+    """a unique index: the build ends with an error, and drops the index, where two rows have the same values
+    """
 
 
 class CreateIndex(Operation[CreateIndexParams]):
-    """SHARE UPDATE EXCLUSIVE for as long as the build takes; waits for every older snapshot in the database."""
+    """Build a B-tree index with CREATE INDEX CONCURRENTLY, while the application reads and writes.
+
+    What it does: two scans of the table. The build waits for every transaction and snapshot that is older
+    than it; blockers are reported meanwhile. With `unique`, `check` looks for duplicates first. An index of
+    this name with the same definition is adopted.
+
+    Locks: SHARE UPDATE EXCLUSIVE on the table for as long as the build takes. It blocks no reads or writes,
+    but other schema changes, VACUUM and ANALYZE of this table.
+
+    On a crash: PostgreSQL leaves an INVALID index. The next run drops it with DROP INDEX CONCURRENTLY and
+    builds it again.
+
+    How to undo: DROP INDEX CONCURRENTLY.
+    """
 
     name = "create_index"
     phase = Phase.EXPAND
@@ -116,7 +136,9 @@ class CreateIndex(Operation[CreateIndexParams]):
         return []
 
     def _duplicates(self, place: Place, params: CreateIndexParams) -> list[Finding]:
-        """Rows that would keep the unique from being built; looked for only where no unique keeps them out already."""
+        """Rows that would keep the unique from being built; looked for only where no unique keeps them out
+        already.
+        """
         table = place.known.table(place.table)
         if table is None or place.fill(params.name) in {i.name for i in table.indexes if i.is_valid}:
             return []
@@ -241,7 +263,9 @@ def read_index(connection: Connection, schema: str, name: str) -> tuple[int, str
 
 
 def read_duplicates(connection: Connection, place: Place, columns: list[str]) -> list[str]:
-    """Some keys that stand more than once; NULLs are no duplicates.  Raises QueryCanceled where :data:`LOOK_TIMEOUT_S` is not enough."""
+    """Some keys that stand more than once; NULLs are no duplicates.  Raises QueryCanceled where
+    :data:`LOOK_TIMEOUT_S` is not enough.
+    """
     keys = sql.SQL(", ").join(map(sql.Identifier, columns))
     not_null = sql.SQL(" AND ").join(sql.SQL("{} IS NOT NULL").format(sql.Identifier(c)) for c in columns)
     look = sql.SQL(
@@ -257,7 +281,9 @@ def read_duplicates(connection: Connection, place: Place, columns: list[str]) ->
 
 
 def _is_as_planned(index: IndexInfo, params: CreateIndexParams) -> bool:
-    """The columns and nothing else: no order, operator class, collation, predicate.  How full its pages are is nobody's business."""
+    """The columns and nothing else: no order, operator class, collation, predicate.  How full its pages are
+    is nobody's business.
+    """
     how = _STORAGE.sub("", index.definition.partition(" USING ")[2]).replace('"', "")
     plain = how == f"btree ({', '.join(params.columns)})".replace('"', "")
     return plain and index.columns == tuple(params.columns) and index.is_unique == params.unique

@@ -1,4 +1,6 @@
-"""create_tables: new tables from an SQL file, one lock window a table, with the owner and the grants of a table that is there."""
+"""create_tables: create tables from an SQL file, one lock window a table, with owner and grants of an
+existing table.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +33,14 @@ MANUAL = "https://www.postgresql.org/docs/current/sql-createtable.html"
 
 
 class CreateTablesParams(Strict):
-    """A file of CREATE TABLE and CREATE INDEX statements, names without a schema."""
+    """A file of CREATE TABLE and CREATE INDEX statements; names have no schema."""
 
     file: str
+    """SQL file, relative to the plan: CREATE TABLE, and CREATE INDEX on tables of this file"""
     owner_and_grants_of: str | None = None
-    """the table whose owner and grants the new ones get; by default the first table outside the file that it refers to"""
+    """existing table whose owner and grants the new tables get; by default the first table outside the file
+    that the file references
+    """
 
 
 class LoadedCreateTablesParams(CreateTablesParams):
@@ -65,12 +70,27 @@ class LoadedCreateTablesParams(CreateTablesParams):
 
 
 class CreateTables(Operation[CreateTablesParams]):
-    """CREATE TABLE … REFERENCES takes SHARE ROW EXCLUSIVE on the parent: writers queue, so it needs a window like any ALTER."""
+    """Create the tables of an SQL file, each with its indexes in one lock window.
+
+    What it does: runs the CREATE TABLE and CREATE INDEX statements of the file, then gives the table the
+    owner and the grants of an existing table. `check` tries the DDL in a scratch schema, in a transaction
+    that it rolls back. A table that exists already with the same definition is adopted; one with another
+    definition is a conflict.
+
+    Locks: SHARE ROW EXCLUSIVE on each table that a foreign key of the new table references: writers of that
+    table wait for the length of the lock window. A table without foreign keys locks nothing that exists.
+
+    On a crash: a table and its indexes commit together. The next run creates the tables that do not exist
+    yet.
+
+    How to undo: DROP TABLE, as long as no other table references it. It locks referenced tables with ACCESS
+    EXCLUSIVE.
+    """
 
     name = "create_tables"
     phase = Phase.EXPAND
     shorthand = "file"
-    summary = "make new tables from an SQL file, one short lock window a table"
+    summary = "create tables from an SQL file, one short lock window a table"
     Params: ClassVar[type[CreateTablesParams]] = CreateTablesParams
 
     def title(self, params: CreateTablesParams) -> str:
@@ -215,7 +235,9 @@ class CreateTables(Operation[CreateTablesParams]):
         return tuple(dict.fromkeys(r for s in loaded.of(table) for r in s.references if r != table))
 
     def _try(self, place: Place, params: CreateTablesParams) -> Trial:
-        """In a scratch schema: parents that are there as copies, those that the file makes above by its own DDL."""
+        """In a scratch schema: parents that are there as copies, those that the file makes above by its own
+        DDL.
+        """
         loaded = self._loaded(params)
         above = loaded.tables[: loaded.tables.index(place.table)]
         there, made = dict[str, None](), [place.table]

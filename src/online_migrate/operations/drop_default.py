@@ -1,4 +1,4 @@
-"""drop_default: from here on a statement that forgets the column fails, instead of writing the default's owner."""
+"""drop_default: drop the default of a column, so that an INSERT must name the column."""
 
 from __future__ import annotations
 
@@ -26,17 +26,28 @@ from online_migrate.postgres.locks import LockMode
 
 
 class DropDefaultParams(TableParams):
-    """The column whose default goes."""
+    """The column that loses its default."""
 
     column: str
+    """column whose default is dropped"""
 
 
 class DropDefault(Operation[DropDefaultParams]):
-    """ALTER COLUMN … DROP DEFAULT: ACCESS EXCLUSIVE, instant."""
+    """Drop the default of a column.
+
+    What it does: ALTER COLUMN … DROP DEFAULT. From then on an INSERT that does not name the column writes
+    NULL, or fails where the column is NOT NULL (23502). Rows that exist already keep their values.
+
+    Locks: ACCESS EXCLUSIVE on the table, and on its partitions and inheriting tables, in one lock window.
+
+    On a crash: the ALTER TABLE either committed or did not; the next run reads the catalog.
+
+    How to undo: ALTER COLUMN … SET DEFAULT with the value from the add_column of the plan.
+    """
 
     name = "drop_default"
     phase = Phase.CONTRACT
-    summary = "take a column's default away"
+    summary = "drop the default of a column"
     descendants = Descendants.ALONG
     Params: ClassVar[type[DropDefaultParams]] = DropDefaultParams
 

@@ -1,4 +1,4 @@
-"""ensure_row: one row is there, adopted or made; what it is called by becomes known to later steps."""
+"""ensure_row: find a row or insert it; later steps name it by a reference such as <master.id>."""
 
 from __future__ import annotations
 
@@ -35,25 +35,43 @@ _QUIET = """
 SELECT set_config(name, value, true)
   FROM (VALUES ('log_parameter_max_length', '0'), ('log_parameter_max_length_on_error', '0'), ('log_error_verbosity', 'terse')) s (name, value)
  WHERE current_setting('is_superuser') = 'on'"""
-"""A server that logs slow or failing statements logs their parameters and rows too; only a superuser may keep it from that."""
+"""A server that logs slow or failing statements logs their parameters and rows too; only a superuser may keep
+it from that.
+"""
 
 
 class EnsureRowParams(Strict):
-    """A row, found by ``where``; made from ``where`` and ``values`` where it is not there."""
+    """A row, found by ``where``; inserted from ``where`` and ``values`` where no row is found."""
 
     id: str
-    """later steps say <id.column>, for a column of the primary key"""
+    """name of the row: later steps write <id.column> for a column of its primary key"""
     table: str
+    """table of the row; it needs a primary key"""
     where: dict[str, str | int | bool] = Field(min_length=1)
+    """columns and values that identify the row; no secrets"""
     values: dict[str, str | int | bool | None] = Field(default_factory=dict)
+    """further columns of a row that is inserted: constants, references, or secrets such as
+    <secret.api_token.sha256>
+    """
 
 
 class EnsureRow(Operation[EnsureRowParams]):
-    """A row that is there is adopted as it is; nothing of it is written over."""
+    """Find one row, or insert it; its primary key is known to later steps.
+
+    What it does: SELECT by `where`. One row is adopted as it is, and nothing of it is overwritten; two rows
+    are a conflict. Where no row is found, it inserts one from `where` and `values`. Secrets are bind
+    parameters and are never logged.
+
+    Locks: ROW EXCLUSIVE on the table for one short transaction.
+
+    On a crash: the row and its reference in the journal commit together. The next run finds the row.
+
+    How to undo: DELETE the row, once nothing references it.
+    """
 
     name = "ensure_row"
     phase = Phase.EXPAND
-    summary = "make a row unless it is there"
+    summary = "find a row, or insert it"
     Params: ClassVar[type[EnsureRowParams]] = EnsureRowParams
 
     def title(self, params: EnsureRowParams) -> str:
@@ -100,7 +118,9 @@ class EnsureRow(Operation[EnsureRowParams]):
         *,
         name: Callable[..., sql.Identifier] = sql.Identifier,
     ) -> sql.Composed:
-        """ON CONFLICT: the server writes the row that a unique refuses into its log, secrets included; so it is not asked to."""
+        """ON CONFLICT: the server writes the row that a unique refuses into its log, secrets included; so it
+        is not asked to.
+        """
         return sql.SQL("INSERT INTO {} ({}) VALUES ({}) ON CONFLICT DO NOTHING").format(
             name(place.schema, place.table),
             sql.SQL(", ").join(map(name, values)),

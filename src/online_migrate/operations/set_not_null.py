@@ -1,4 +1,4 @@
-"""set_not_null: proven first, then CHECK NOT VALID, VALIDATE, SET NOT NULL: no scan under a strong lock."""
+"""set_not_null: prove, CHECK … NOT VALID, VALIDATE, SET NOT NULL; no scan under a strong lock."""
 
 from __future__ import annotations
 
@@ -41,20 +41,34 @@ MANUAL = "https://www.postgresql.org/docs/current/sql-altertable.html"
 PREFIX, SUFFIX = "online_migrate_", "_not_null"
 NAME_BYTES = 63
 ROUNDS = 5
-"""times that a NULL written between proof and check is mended before it is said that somebody keeps writing them"""
+"""times that a NULL written between proof and check is mended before it is said that somebody keeps writing
+them
+"""
 
 
 class SetNotNullParams(TableParams):
-    """The column that every row has a value in."""
+    """The column that becomes NOT NULL."""
 
     column: str
+    """column that every row must have a value in"""
 
 
 class SetNotNull(Operation[SetNotNullParams]):
-    """ACCESS EXCLUSIVE twice, instant; between them SHARE UPDATE EXCLUSIVE for one scan.
+    """Make a column NOT NULL without a scan under a strong lock.
 
-    A CHECK … NOT VALID binds every later UPDATE, also of an old row that is still NULL (23514): it is added only when one
-    statement in one snapshot has found none, and whatever ends us before it is valid, its removal is owed (:class:`OwedCheck`).
+    What it does: proves by one statement that no row has a NULL, adds CHECK (column IS NOT NULL) NOT VALID,
+    validates it, then SET NOT NULL, which trusts the valid check and scans nothing, and drops the check.
+    Where a NULL is written in between, the check is dropped at once, the backfill of the column fills the
+    row, and the step starts again.
+
+    Locks: ACCESS EXCLUSIVE on the table in two lock windows; between them SHARE UPDATE EXCLUSIVE for one
+    scan, which blocks no reads or writes.
+
+    On a crash: the helper check may remain. While it is not valid, an UPDATE of a row that still has a NULL
+    fails (23514). The next run of the same command drops or validates it first; an error names the statement
+    that drops it.
+
+    How to undo: ALTER COLUMN … DROP NOT NULL.
     """
 
     name = "set_not_null"
@@ -99,7 +113,9 @@ class SetNotNull(Operation[SetNotNullParams]):
         return [Finding(severity=Severity.STOP, code="check_conflict", fact=fact, remedy="rename or drop it")]
 
     def _refused_inserts(self, place: Place, params: SetNotNullParams) -> Iterator[Finding]:
-        """An application that does not name the column is stopped by this step, unless something gives it a value."""
+        """An application that does not name the column is stopped by this step, unless something gives it a
+        value.
+        """
         table, stage = place.known.table(place.table), place.plan.stage(place.step.stage)
         if table is None or (stage is not None and stage.gate) or self.state(place, params) is State.DONE:
             return
@@ -114,7 +130,9 @@ class SetNotNull(Operation[SetNotNullParams]):
             )
 
     def _unfilled(self, place: Place, params: SetNotNullParams) -> Iterator[Finding]:
-        """Rows without a value that no step above fills; behind a gate somebody may fill them before it is approved."""
+        """Rows without a value that no step above fills; behind a gate somebody may fill them before it is
+        approved.
+        """
         table, around = place.known.table(place.table), read_plan_context(place)
         connection, key = place.known.connection, (place.table, params.column)
         if table is None or self.state(place, params) is State.DONE or key in around.filled_before:
@@ -197,9 +215,11 @@ class SetNotNull(Operation[SetNotNullParams]):
         )
 
     def _prove(self, context: Context, params: SetNotNullParams) -> None:
-        """No row without a value, and none seen for as long as the backfill's `quiet` says; else told and mended by its own sweep.
+        """No row without a value, and none seen for as long as the backfill's `quiet` says; else told and
+        mended by its own sweep.
 
-        A proof that finds none speaks for one moment, and the check would fail those who still write NULL now and then.
+        A proof that finds none speaks for one moment, and the check would fail those who still write NULL now
+        and then.
         """
         step, quiet_s = self._backfill_above(context.place, params), self._quiet_s(context.place, params)
         found = [] if quiet_s else self._nulls(context, params)
@@ -228,7 +248,9 @@ class SetNotNull(Operation[SetNotNullParams]):
         return 0.0 if step is None else getattr(step.spec.params, "quiet", None) or 0.0
 
     def _keep_seen(self, context: Context, params: SetNotNullParams) -> None:
-        """A row without a value was seen: `quiet` counts from now on, also where somebody gives it one before the next proof."""
+        """A row without a value was seen: `quiet` counts from now on, also where somebody gives it one before
+        the next proof.
+        """
         step = self._backfill_above(context.place, params)
         cursor = None if step is None else context.journal.read_cursor(context.run_id, step.key)
         if cursor is not None:
@@ -240,7 +262,9 @@ class SetNotNull(Operation[SetNotNullParams]):
             return context.work.execute(self._proof(context.place, params)).fetchall()
 
     def _backfill_above(self, place: Place, params: SetNotNullParams) -> Step | None:
-        """The last step of the plan above this one that fills the column: its value, its triggers, its stage's pace."""
+        """The last step of the plan above this one that fills the column: its value, its triggers, its
+        stage's pace.
+        """
         at = place.all_steps.index(place.step) if place.step in place.all_steps else len(place.all_steps)
         fills = (
             s
@@ -282,7 +306,9 @@ def _is_ours(check: ConstraintInfo, params: SetNotNullParams) -> bool:
 
 
 def check_name(column: str) -> str:
-    """The helper check's name: within 63 bytes, and where that cuts the column's name, told apart by its hash."""
+    """The helper check's name: within 63 bytes, and where that cuts the column's name, told apart by its
+    hash.
+    """
     name = f"{PREFIX}{column}{SUFFIX}"
     if len(name.encode()) <= NAME_BYTES:
         return name

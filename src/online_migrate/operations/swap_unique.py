@@ -1,4 +1,4 @@
-"""swap_unique: every unique on exactly the old columns goes, found by its columns and not by its name, in one window."""
+"""swap_unique: drop every unique on exactly the old columns, found by its columns, in one lock window."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ _ASSERT = """DO $swap$ BEGIN
   THEN RAISE EXCEPTION '%', {message} USING ERRCODE = {state};
   END IF;
 END $swap$"""
-"""The window may wait for half an hour after the precondition was read; under its lock it is asked once more."""
+"""The window may wait for half an hour after the precondition was read; under its lock it is asked once more.
+"""
 
 _REMEDIES = {
     "replica identity": "ALTER TABLE … REPLICA IDENTITY USING INDEX another one, or FULL; then check again",
@@ -59,20 +60,35 @@ _REMEDIES = {
 
 
 class SwapUniqueParams(Strict):
-    """From the old unique's columns to the new unique index."""
+    """From the columns of the old unique to the new unique index."""
 
     table: str
+    """table of both uniques"""
     from_: list[str] = Field(alias="from", min_length=1)
+    """columns of the old unique; every unique index and constraint on exactly these columns is dropped"""
     to: str
-    """the new unique index, which an earlier step built"""
+    """name of the new unique index, on these columns and more; an earlier step builds it"""
 
 
 class SwapUnique(Operation[SwapUniqueParams]):
-    """DROP INDEX or DROP CONSTRAINT: ACCESS EXCLUSIVE on the table and on each index, instant."""
+    """Drop the old unique once the new one keeps duplicates out.
+
+    What it does: under its lock it reads once more that the new unique index is valid, covers the whole
+    table, and that its further columns are NOT NULL. Then it drops every unique index and constraint on
+    exactly the old columns, whatever its name. `check` lists what depends on the old unique: foreign keys, ON
+    CONFLICT targets, look-ups, views, functions.
+
+    Locks: ACCESS EXCLUSIVE on the table and on each index that is dropped, in one lock window.
+
+    On a crash: the drops commit together or not at all; the next run reads the catalog.
+
+    How to undo: build the old unique again with CREATE UNIQUE INDEX CONCURRENTLY, as long as no two rows
+    share a value.
+    """
 
     name = "swap_unique"
     phase = Phase.CONTRACT
-    summary = "drop every unique on exactly the old columns, once the new one holds"
+    summary = "drop every unique on exactly the old columns, once the new unique index is valid"
     descendants = Descendants.APART
     partitions_way = "name its partitions instead; a unique of the root itself goes with the root's, by hand"
     Params: ClassVar[type[SwapUniqueParams]] = SwapUniqueParams
@@ -152,7 +168,9 @@ class SwapUnique(Operation[SwapUniqueParams]):
     def _dependents(
         self, place: Place, params: SwapUniqueParams, table: TableInfo, old: tuple[IndexInfo, ...]
     ) -> list[Finding]:
-        """Who leans on the old unique beside foreign keys: what would break at once stops, the rest is to be read."""
+        """Who leans on the old unique beside foreign keys: what would break at once stops, the rest is to be
+        read.
+        """
         if not old:
             return []
         new = self._new_columns(place, params, table)
@@ -186,7 +204,9 @@ class SwapUnique(Operation[SwapUniqueParams]):
         ]
 
     def _new_columns(self, place: Place, params: SwapUniqueParams, table: TableInfo) -> list[str]:
-        """Of the new unique: as it is there, or as an earlier step of the plan builds it; empty where nobody does."""
+        """Of the new unique: as it is there, or as an earlier step of the plan builds it; empty where nobody
+        does.
+        """
         index = table.index(params.to)
         if index is not None:
             return [str(c) for c in index.columns]

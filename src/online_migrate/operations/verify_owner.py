@@ -1,4 +1,4 @@
-"""verify_owner: no row without its owner, and child and parent have the same one along every foreign key of the set."""
+"""verify_owner: prove that every row has an owner, and the same owner as its parents within the table set."""
 
 from __future__ import annotations
 
@@ -27,18 +27,30 @@ from online_migrate.postgres.long_statement import tell_meanwhile
 
 
 class VerifyOwnerParams(TableParams):
-    """The column that says who owns a row."""
+    """The column that names the owner of a row."""
 
     column: str
+    """column that names the owner, the same in every table of the step"""
 
 
 class VerifyOwner(Operation[VerifyOwnerParams]):
-    """Reads only; each statement stops at the first rows that it finds."""
+    """Prove that no row lacks an owner, and that child and parent have the same owner along every foreign key
+    of the set.
+
+    What it does: one query a table for NULLs, and one for each foreign key between two tables of the step.
+    Each stops at the first rows that it finds. Rows that differ end the run with exit code 5 and are named.
+
+    Locks: ACCESS SHARE. It writes nothing; each query holds a snapshot while it reads.
+
+    On a crash: nothing is left behind; the next run starts it again.
+
+    How to undo: nothing to undo.
+    """
 
     name = "verify_owner"
     phase = Phase.CONTRACT
     is_verified_at_once = False
-    summary = "prove that every row has an owner, and the same as its parents"
+    summary = "prove that every row has an owner, the same as its parents"
     Params: ClassVar[type[VerifyOwnerParams]] = VerifyOwnerParams
 
     def title(self, params: VerifyOwnerParams) -> str:

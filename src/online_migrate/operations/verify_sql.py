@@ -1,4 +1,4 @@
-"""verify_sql: queries of the operator's own, each with the answer that it must give."""
+"""verify_sql: run queries of the operator and compare their answers with the expected ones."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ class VerifySqlParams(Strict):
     """A file of queries, each below comment lines `-- expect: …`."""
 
     file: str
+    """SQL file, relative to the plan; above each query one comment line `-- expect: value | value` a row"""
 
 
 class LoadedVerifySqlParams(VerifySqlParams):
@@ -47,13 +48,24 @@ class LoadedVerifySqlParams(VerifySqlParams):
 
 
 class VerifySql(Operation[VerifySqlParams]):
-    """Reads only."""
+    """Run the queries of a file, each in a read-only transaction, and compare the answers with the expected
+    rows.
+
+    What it does: values are compared as psql prints them. A query whose answer differs, or that the server
+    refuses, ends the run with exit code 5; all of them are listed.
+
+    Locks: ACCESS SHARE on what the queries read. It writes nothing.
+
+    On a crash: nothing is left behind; the next run starts it again.
+
+    How to undo: nothing to undo.
+    """
 
     name = "verify_sql"
     phase = Phase.CONTRACT
     shorthand = "file"
     is_verified_at_once = False
-    summary = "run queries and compare their answers with what is expected"
+    summary = "run queries and compare their answers with the expected ones"
     Params: ClassVar[type[VerifySqlParams]] = VerifySqlParams
 
     def title(self, params: VerifySqlParams) -> str:
@@ -122,7 +134,9 @@ def _problem(connection: Connection, check: Check) -> str | None:
 
 
 def _answer(cursor: psycopg.Cursor[tuple[Any, ...]]) -> tuple[tuple[str | None, ...], ...]:
-    """Each value as the server writes it, which is as psql prints it: psycopg would make Python's objects of them."""
+    """Each value as the server writes it, which is as psql prints it: psycopg would make Python's objects of
+    them.
+    """
     result = cursor.pgresult
     assert result is not None  # a query was executed
     encoding = cursor.connection.info.encoding
