@@ -36,7 +36,7 @@ from benchmarks.lock_traffic import Hammer
 from online_migrate.demo.operate import Operator, carry_out
 from online_migrate.demo.shop import create_shop
 from online_migrate.demo.traffic import Traffic
-from online_migrate.observe.lock_summary import percentile
+from online_migrate.observe.terminal.lock_summary import percentile
 from online_migrate.postgres.server import Server, start_server
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks-locks.md"

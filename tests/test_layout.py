@@ -35,6 +35,11 @@ def test_the_order_of_the_packages_holds() -> None:
         pytest.param("helpers/__init__.py", "", id="a drawer without a name"),
         pytest.param("engine/wrong.py", "import rich", id="rich below observe"),
         pytest.param("observe/wrong.py", "import click", id="click outside cli"),
+        pytest.param(
+            "observe/page/wrong.py",
+            "import online_migrate.observe.prometheus",
+            id="products of observe of each other",
+        ),
         pytest.param("plan/wrong.py", "import psycopg", id="a plan that does I/O"),
         pytest.param("backfill/pacer.py", "import psycopg", id="a pacer that does I/O"),
         pytest.param(

@@ -13,7 +13,7 @@ from online_migrate.cli import main
 from online_migrate.engine.explain import explain
 from online_migrate.engine.lock_table import lock_lines, longest_strong
 from online_migrate.events import LockAttemptFailed, LockHeld
-from online_migrate.observe.lock_summary import LockSummary, percentile
+from online_migrate.observe.terminal.lock_summary import LockSummary, percentile
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.load import load_file
 

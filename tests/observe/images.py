@@ -26,8 +26,8 @@ from online_migrate.observe.terminal.live_view import render
 from online_migrate.postgres.connection import Connector
 from online_migrate.postgres.server import start_server
 from tests.observe.conftest import FLAGS
-from tests.observe.looking import looking
 from tests.observe.night import SLOW_PACE, free_port, gentle_plan, wait_for
+from tests.observe.page.looking import looking
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 PACE = "pace: {batch_target: 50ms, duty: 25%, max_rows: 500}"

@@ -23,7 +23,7 @@ import psycopg
 from online_migrate.demo.shop import create_shop
 from online_migrate.postgres.server import Server
 from tests.backfill.throttlers.standby import Pair, start_pair
-from tests.observe.dashboards import ALERTS, put_in
+from tests.observe.grafana.dashboards import ALERTS, put_in
 from tests.servers import SHOP_USERS
 
 ROOT = Path(__file__).parent.parent.parent

@@ -9,11 +9,11 @@ import pytest
 
 from online_migrate import events as e
 from online_migrate.observe.history import Summary
-from online_migrate.observe.logs import LogSink
 from online_migrate.observe.prometheus.sink import MetricsSink
+from online_migrate.observe.terminal.logs import LogSink
 from online_migrate.observe.words import describe
 from tests.observe.made_runs import make_record, whole_run
-from tests.observe.test_logs import lines
+from tests.observe.terminal.test_logs import lines
 
 KINDS = {
     k.__name__

@@ -12,8 +12,9 @@ import pytest
 
 from online_migrate.errors import UsageError
 from online_migrate.events import Note, RunStarted
+from online_migrate.observe.prometheus.exposition import metrics_route
 from online_migrate.observe.prometheus.sink import MetricsSink
-from online_migrate.observe.web import MetricsServer
+from online_migrate.observe.web import LOOPBACK, WebServer
 
 
 @pytest.fixture
@@ -21,9 +22,13 @@ def sink() -> MetricsSink:
     return MetricsSink(plan="shop")
 
 
+def serving(sink: MetricsSink, *, host: str = LOOPBACK, port: int = 0) -> WebServer:
+    return WebServer({"/metrics": metrics_route(sink.registry)}, host=host, port=port)
+
+
 @pytest.fixture
 def url(sink: MetricsSink) -> Iterator[str]:
-    server = MetricsServer(sink.registry)
+    server = serving(sink)
     yield server.start()
     server.stop()
     server.stop()
@@ -90,7 +95,7 @@ def test_a_port_in_use_is_an_error_of_usage_with_a_way_out(sink: MetricsSink) ->
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match=str(port)) as caught:
-            MetricsServer(sink.registry, port=port).start()
+            serving(sink, port=port).start()
     assert "--metrics-port" in caught.value.remedy
 
 
@@ -100,15 +105,15 @@ def test_a_port_in_use_is_an_error_of_usage_with_a_way_out(sink: MetricsSink) ->
 def test_an_address_that_is_not_ours_is_an_error_of_usage(sink: MetricsSink, host: str, port: int) -> None:
     """A mistyped address is said to be one."""
     with pytest.raises(UsageError) as caught:
-        MetricsServer(sink.registry, host=host, port=port).start()
+        serving(sink, host=host, port=port).start()
     assert caught.value.remedy
 
 
 def test_after_a_stop_the_port_is_free(sink: MetricsSink) -> None:
     """A run that is started again at once gets its port again."""
-    server = MetricsServer(sink.registry)
+    server = serving(sink)
     port = int(server.start().rsplit(":", 1)[1])
     server.stop()
-    again = MetricsServer(sink.registry, port=port)
+    again = serving(sink, port=port)
     assert again.start().endswith(f":{port}")
     again.stop()

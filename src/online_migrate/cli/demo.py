@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -13,11 +14,14 @@ from online_migrate.clock import Signal
 from online_migrate.demo.report import Report
 from online_migrate.demo.show import Wishes, find_plan, run_demo
 from online_migrate.errors import OnlineMigrateError, VerificationFailed
-from online_migrate.observe.page.relay import Relay
+from online_migrate.observe.page.serve import StatusPage
+from online_migrate.observe.prometheus.relay import MetricsRelay
 from online_migrate.observe.session import Session
 from online_migrate.observe.snapshot.read import read_snapshot
+from online_migrate.observe.snapshot.views import Snapshot
 from online_migrate.observe.terminal.live_view import LiveView
 from online_migrate.observe.watch import SnapshotWatch
+from online_migrate.observe.web import WebServer
 from online_migrate.postgres.connection import Connection, Connector
 
 
@@ -69,9 +73,11 @@ def demo_command(
     online-migrate demo --users 5000 --interrupt --seed 7
     """
     path = find_plan(plan)
-    relay = Relay(read_plan(path).name, port=metrics_port)
-    screen = _Screen(Console(), relay)
-    screen.say_where(relay.start())
+    name = read_plan(path).name
+    page, relay = StatusPage(name), MetricsRelay(name)
+    server = WebServer({**page.routes, "/metrics": relay.answer}, port=metrics_port)
+    screen = _Screen(Console(), [page.update, relay.update])
+    screen.say_where(server.start())
     try:
         result = run_demo(
             Wishes(users=users, interrupt=interrupt, seed=seed, plan=path),
@@ -84,7 +90,7 @@ def demo_command(
         )
     finally:
         screen.close()
-        relay.stop()
+        server.stop()
     if not result.ok:
         raise VerificationFailed(
             "the demo is not as it should be", remedy=f"see failures and checks in {report}"
@@ -94,9 +100,9 @@ def demo_command(
 class _Screen:
     """The live table while a runner works, sentences between; the page sees what the table shows."""
 
-    def __init__(self, console: Console, relay: Relay) -> None:
+    def __init__(self, console: Console, listeners: Sequence[Callable[[Snapshot], None]]) -> None:
         self._console = console
-        self._relay = relay
+        self._listeners = listeners
         self._url = ""
         self._plan = ""
         self._view: LiveView | None = None
@@ -121,7 +127,7 @@ class _Screen:
         """Until Ctrl-C; the server stays, and the page reads its journal."""
         click.echo(f'Still here until Ctrl-C: {self._url}/, {self._url}/metrics, psql "{dsn}"')
         session = Session(Connector(dsn=dsn, application="online-migrate demo"))
-        watch = SnapshotWatch(session, self._plan, [self._relay.update])
+        watch = SnapshotWatch(session, self._plan, self._listeners)
         watch.start()
         try:
             while not CLOCK.wait(3_600, Signal()):
@@ -141,7 +147,8 @@ class _Screen:
         except (psycopg.Error, OnlineMigrateError):
             return
         if snapshot is not None:
-            self._relay.update(snapshot)
+            for listener in self._listeners:
+                listener(snapshot)
             self._view = self._view or LiveView(self._console)
             self._view.update(snapshot)
 

@@ -33,14 +33,15 @@ from online_migrate.findings import (
     Severity,
 )
 from online_migrate.observe.history import HistorySink
-from online_migrate.observe.lock_summary import LockSummary
-from online_migrate.observe.logs import Format, LogSink
 from online_migrate.observe.page.serve import StatusPage
+from online_migrate.observe.prometheus.exposition import metrics_route
 from online_migrate.observe.prometheus.readings import ServerReader
 from online_migrate.observe.prometheus.sink import Budgets, MetricsSink
 from online_migrate.observe.session import Session
+from online_migrate.observe.terminal.lock_summary import LockSummary
+from online_migrate.observe.terminal.logs import Format, LogSink
 from online_migrate.observe.watch import IDLE_S, SnapshotWatch
-from online_migrate.observe.web import MetricsServer
+from online_migrate.observe.web import WebServer
 from online_migrate.observe.words import place_text
 from online_migrate.plan.model import Plan
 from online_migrate.postgres.connection import Connector
@@ -172,7 +173,8 @@ def _serve_metrics(
     watch.looks.append(ServerReader(metrics.take).look)
     watch.on_error = metrics.count_error
     host, port = address
-    server = MetricsServer(metrics.registry, host=host, port=port, routes=page.routes, freshen=watch.freshen)
+    routes = {**page.routes, "/metrics": metrics_route(metrics.registry, freshen=watch.freshen)}
+    server = WebServer(routes, host=host, port=port)
     url = server.start()
     say(f"status page: {url}/\nmetrics: {url}/metrics", err=True)
     stack.callback(server.stop)

@@ -27,6 +27,7 @@ from online_migrate.events import (
     TablesMeasured,
     Throughput,
 )
+from online_migrate.journal.changes import read_step_tables
 from online_migrate.journal.store import Journal
 from online_migrate.observe.session import Session
 from online_migrate.postgres.connection import Connection
@@ -46,7 +47,7 @@ MEASURE_MS: Final = 500
 _SIZES: Final = """
     SELECT c.relname, pg_table_size(c.oid), pg_indexes_size(c.oid) FROM pg_class c
      WHERE c.relkind IN ('r', 'm') AND pg_table_is_visible(c.oid)
-       AND c.relname IN (SELECT table_name FROM online_migrate.step WHERE run_id = %s)"""
+       AND c.relname = ANY (%s)"""
 
 Key = tuple[str, str, str]
 
@@ -206,7 +207,7 @@ def _measure(connection: Connection, run_id: int) -> dict[str, tuple[int, int]]:
                 "SELECT set_config('lock_timeout', %(ms)s, true), set_config('statement_timeout', %(ms)s, true)",
                 {"ms": str(MEASURE_MS)},
             )
-            rows = connection.execute(_SIZES, [run_id]).fetchall()
+            rows = connection.execute(_SIZES, [list(read_step_tables(connection, run_id))]).fetchall()
     except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
         return {}
     return {table: (size, indexes) for table, size, indexes in rows if size is not None}

@@ -1,4 +1,4 @@
-"""The HTTP server of a runner: ``/metrics`` for Prometheus, ``/healthz`` for who keeps it alive, pages.  Read only."""
+"""The HTTP server of a runner: the routes that it is given, and ``/healthz`` for a supervisor.  Read only."""
 
 from __future__ import annotations
 
@@ -12,11 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final
 from urllib.parse import urlsplit
 
-from prometheus_client import CollectorRegistry
-
 import online_migrate
 from online_migrate.errors import UsageError
-from online_migrate.observe.prometheus.exposition import Exposition
 
 LOOPBACK: Final = "127.0.0.1"
 
@@ -33,41 +30,27 @@ class Page:
 
 
 Route = Callable[[Mapping[str, str]], Page]
-"""from the request's headers, their names in small letters, to the page"""
+"""from the request's headers, their names in lower case, to the page"""
 
 
-class MetricsServer:
-    """Serves ``registry`` at ``host``, loopback unless the operator says otherwise; port 0 takes a free one.
+class WebServer:
+    """Serves ``routes`` at ``host``, loopback unless the operator says otherwise; port 0 takes a free one."""
 
-    ``routes`` are further paths, and come before its own.  ``freshen`` is called before a scrape, and may bring newer figures.
-    """
-
-    def __init__(
-        self,
-        registry: CollectorRegistry,
-        *,
-        host: str = LOOPBACK,
-        port: int = 0,
-        routes: Mapping[str, Route] | None = None,
-        freshen: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._exposition = Exposition(registry)
-        self._freshen = freshen
+    def __init__(self, routes: Mapping[str, Route], *, host: str = LOOPBACK, port: int = 0) -> None:
         self._host = host
         self._port = port
         self._routes: Mapping[str, Route] = {
-            "/metrics": self._scrape,
+            **routes,
             "/healthz": lambda _: Page(content_type="text/plain; charset=utf-8", body=b"ok\n"),
-            **(routes or {}),
         }
         self._server: ThreadingHTTPServer | None = None
         self._thread: threading.Thread | None = None
 
     def start(self) -> str:
-        """Listen; returns the server's URL.  Raises :class:`UsageError` where the address cannot be had."""
+        """Listen; returns the server's URL.  Raises :class:`UsageError` if the address cannot be used."""
         self._server = _listen(self._host, self._port, self._routes)
         self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="metrics", daemon=True
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="web", daemon=True
         )
         self._thread.start()
         port = self._server.server_address[1]
@@ -82,16 +65,6 @@ class MetricsServer:
         if self._thread is not None:
             self._thread.join()
 
-    def _scrape(self, headers: Mapping[str, str]) -> Page:
-        self._freshen()
-        return metrics_page(self._exposition, headers)
-
-
-def metrics_page(exposition: Exposition, headers: Mapping[str, str]) -> Page:
-    """The metrics as they are now, in the format that is asked for."""
-    content_type, body = exposition.write(headers.get("accept", ""))
-    return Page(content_type=content_type, body=body)
-
 
 def _listen(host: str, port: int, routes: Mapping[str, Route]) -> ThreadingHTTPServer:
     class Server(ThreadingHTTPServer):
@@ -99,14 +72,14 @@ def _listen(host: str, port: int, routes: Mapping[str, Route]) -> ThreadingHTTPS
         daemon_threads = True
 
         def server_bind(self) -> None:
-            """Without HTTPServer's look-up of its own name, which can take seconds."""
+            """Without HTTPServer's lookup of its own name, which can take seconds."""
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self.socket.bind(self.server_address)
             self.server_address = self.socket.getsockname()
             self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
         def handle_error(self, *_: object) -> None:
-            """A reader who went away is no news, and nothing may be printed into a terminal's picture."""
+            """A client that disconnects is no error, and nothing may be printed over the live table."""
 
     class Handler(_Handler):
         pages = routes
@@ -114,14 +87,14 @@ def _listen(host: str, port: int, routes: Mapping[str, Route]) -> ThreadingHTTPS
     try:
         return Server((host, port), Handler)
     except (OSError, OverflowError) as error:
-        raise UsageError(f"no metrics at {host}:{port}: {error}", remedy=_remedy(error)) from error
+        raise UsageError(f"cannot listen on {host}:{port}: {error}", remedy=_remedy(error)) from error
 
 
 def _remedy(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-        return "something listens there, perhaps another runner: take another --metrics-port, or 0 for a free one"
+        return "another process, perhaps another runner, uses this port: choose another --metrics-port, or 0 for a free one"
     if isinstance(error, OSError) and error.errno == errno.EACCES:
-        return "ports below 1024 are the system's: take a higher --metrics-port"
+        return "ports below 1024 need root: choose a higher --metrics-port"
     return f"give an address of this machine, as {LOOPBACK}, and a port from 0 to 65535"
 
 
@@ -140,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, *, with_body: bool) -> None:
         route = self.pages.get(urlsplit(self.path).path)
         if route is None:
-            self.send_error(HTTPStatus.NOT_FOUND, explain=f"here are {', '.join(self.pages)}")
+            self.send_error(HTTPStatus.NOT_FOUND, explain=f"available: {', '.join(self.pages)}")
             return
         page = route({name.lower(): value for name, value in self.headers.items()})
         self.send_response(page.status)
@@ -155,4 +128,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(page.body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # http.server's name
-        """Scrapes are no news."""
+        """Requests are not logged."""

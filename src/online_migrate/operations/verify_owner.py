@@ -50,6 +50,7 @@ class VerifyOwner(Operation[VerifyOwnerParams]):
     name = "verify_owner"
     phase = Phase.CONTRACT
     is_verified_at_once = False
+    only_verifies = True
     summary = "prove that every row has an owner, the same as its parents"
     Params: ClassVar[type[VerifyOwnerParams]] = VerifyOwnerParams
 

@@ -65,6 +65,7 @@ class VerifySql(Operation[VerifySqlParams]):
     phase = Phase.CONTRACT
     shorthand = "file"
     is_verified_at_once = False
+    only_verifies = True
     summary = "run queries and compare their answers with the expected ones"
     Params: ClassVar[type[VerifySqlParams]] = VerifySqlParams
 

@@ -55,7 +55,7 @@ class StatusPage:
 
     @property
     def routes(self) -> Mapping[str, Route]:
-        """For :class:`~online_migrate.observe.web.MetricsServer`."""
+        """For :class:`~online_migrate.observe.web.WebServer`."""
         files = ("page.css", "icon.svg", *SCRIPTS)
         return {
             "/": _file("page.html"),

@@ -1,4 +1,4 @@
-"""What was verified, from the journal: which steps were read again when they ended, which do nothing but verify."""
+"""What was verified, from the journal: steps that were compared with the catalog, and steps that only verify."""
 
 from __future__ import annotations
 
@@ -7,23 +7,21 @@ from datetime import datetime
 from typing import Any
 
 from online_migrate.journal.store import HistoryRecord
+from online_migrate.observe.snapshot.kinds import is_backfill, operation_of
 from online_migrate.observe.snapshot.views import Snapshot, StepView
-from online_migrate.operations.registry import OPERATIONS
-
-_PROOF = "verify_"
 
 
 def sum_verified(snapshot: Snapshot, history: Iterable[HistoryRecord]) -> dict[str, Any]:
-    """A sentence, and the verifying steps with how many tables held true."""
+    """A sentence, and the steps that only verify, with the number of tables that passed."""
     done = [step for step in snapshot.steps if step.state == "done"]
-    read_again = [step for step in done if (op := _operation(step)) and OPERATIONS[op].is_verified_at_once]
-    proven = [step for step in done if _operation(step) == "backfill"]
-    verifying = [step for step in snapshot.steps if step.step.startswith(_PROOF)]
+    compared = [step for step in done if (op := operation_of(step.step)) and op.is_verified_at_once]
+    proven = [step for step in done if is_backfill(step.step)]
+    verifying = [step for step in snapshot.steps if (op := operation_of(step.step)) and op.only_verifies]
     ended = {(r.stage, r.step, r.table): r.at for r in history if r.event == "step_ended"}
     text = (
-        f"{len(read_again):,} steps were compared with the catalog when they ended;"
-        f" {len(proven):,} backfills ended with a proof that no row is left;"
-        f" {sum(s.state == 'done' for s in verifying):,} of {len(verifying):,} verifying steps held true."
+        f"{len(compared):,} steps were compared with the catalog when they ended."
+        f" {len(proven):,} backfills ended with a proof that no row is left."
+        f" {sum(s.state == 'done' for s in verifying):,} of {len(verifying):,} verification steps passed."
     )
     titles = dict.fromkeys((step.stage, step.step) for step in verifying)
     return {
@@ -32,11 +30,6 @@ def sum_verified(snapshot: Snapshot, history: Iterable[HistoryRecord]) -> dict[s
             _verifying([s for s in verifying if (s.stage, s.step) == title], ended) for title in titles
         ],
     }
-
-
-def _operation(step: StepView) -> str:
-    name = step.step.split(" ", 1)[0]
-    return name if name in OPERATIONS else ""
 
 
 def _verifying(steps: Sequence[StepView], ended: dict[tuple[str, str, str], datetime]) -> dict[str, Any]:

@@ -1,22 +1,37 @@
-"""A registry as text, in Prometheus' own format and in OpenMetrics: as the client writes it, in half the time.
+"""``/metrics``: a registry as text, byte for byte as prometheus-client writes it, at a third of its CPU seconds.
 
-The client escapes every name and label anew at every scrape, which at 300 tables is most of what watching costs.  A series
-keeps its name and labels, so what was made of them is kept, for as long as the series is there.
+The client escapes every name and label again at each scrape.  A series keeps its name and labels, so we keep the text
+of them for as long as the series exists.  ``python -m benchmarks.observe --exposition`` compares the two; see "What
+watching costs" in docs/benchmarks.md for the figures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.utils import floatToGoString
+
+from online_migrate.observe.web import Page, Route
 
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 OPEN: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 Series = tuple[str, ...]
 """its name and the values of its labels"""
+
+
+def metrics_route(registry: CollectorRegistry, *, freshen: Callable[[], None] = lambda: None) -> Route:
+    """The route of ``/metrics``.  ``freshen`` is called before each scrape, and may bring newer figures."""
+    exposition = Exposition(registry)
+
+    def answer(headers: Mapping[str, str]) -> Page:
+        freshen()
+        content_type, body = exposition.write(headers.get("accept", ""))
+        return Page(content_type=content_type, body=body)
+
+    return answer
 
 
 class Exposition:
@@ -27,7 +42,7 @@ class Exposition:
         self._heads: dict[Series, str] = {}
 
     def write(self, accept: str) -> tuple[str, bytes]:
-        """The content type, and the text in the format that is asked for: OpenMetrics only where it is."""
+        """The content type and the text: OpenMetrics if ``accept`` names it, else Prometheus' own format."""
         is_open = "application/openmetrics-text" in accept
         known, heads = self._heads, dict[Series, str]()
         lines = [

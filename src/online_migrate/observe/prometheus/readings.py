@@ -18,6 +18,7 @@ from online_migrate.backfill.throttlers import Blind
 from online_migrate.backfill.throttlers.multixacts import MEMBERS_PER_FILE, MOST_MEMBERS
 from online_migrate.backfill.throttlers.standby_lag import Standby, StandbyLag
 from online_migrate.clock import Clock, SystemClock
+from online_migrate.journal.changes import read_epoch
 from online_migrate.journal.lease import read_sessions
 from online_migrate.observe.snapshot.views import Snapshot
 from online_migrate.postgres.connection import Connection
@@ -34,7 +35,7 @@ _SIZES: Final = """
     SELECT relname, pg_table_size(oid), pg_indexes_size(oid) FROM pg_class
      WHERE relname = ANY (%s) AND pg_table_is_visible(oid) AND relkind = 'r'"""
 _SERVER: Final = """
-    SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint, (SELECT epoch FROM online_migrate.epoch),
+    SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint,
            (SELECT mxid_age(datminmxid) / greatest(current_setting('vacuum_multixact_failsafe_age')::float8,
                                                     1.05 * current_setting('autovacuum_multixact_freeze_max_age')::float8)
               FROM pg_database WHERE datname = current_database()),
@@ -103,16 +104,16 @@ class ServerReader:
         with _briefly(connection):
             row = connection.execute(_SERVER).fetchone()
             rows = connection.execute(_TABLES, [tables]).fetchall()
-            sessions = len(read_sessions(connection))
+            sessions, epoch = len(read_sessions(connection)), read_epoch(connection)
             assert row is not None  # a SELECT without FROM has one row
-            members = self._read_members(connection) if row[3] else {}
+            members = self._read_members(connection) if row[2] else {}
         return ServerReading(
             wal_bytes=int(row[0]),
-            epoch=int(row[1]),
+            epoch=epoch,
             connections=sessions + 1,  # this one holds no advisory lock: it writes no data
             tables=tuple(self._table(*r) for r in rows),
             standbys=self._read_standbys(connection),
-            multixacts={"age": float(row[2])} | members,
+            multixacts={"age": float(row[1])} | members,
         )
 
     def _table(self, table: str, updates: int, hot: int, dead: int) -> TableReading:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from online_migrate.journal.changes import RunJournal, RunReader
 from online_migrate.journal.lease import STALE_AFTER_S, Holder
 from online_migrate.journal.store import (
     CursorRecord,
@@ -17,10 +18,10 @@ from online_migrate.journal.store import (
     StepRecord,
     ensure_readable,
 )
-from online_migrate.observe.snapshot.changes import Known, Reader
 from online_migrate.observe.snapshot.estimates import UNKNOWN, Point, is_sweep, pace_of, points_of, share_of
 from online_migrate.observe.snapshot.memory import Memory
 from online_migrate.observe.snapshot.views import Key, Snapshot, StageView, StepView, WaitView, wait_at
+from online_migrate.observe.snapshot.waits import EVENTS, OpenWaits
 from online_migrate.observe.words import seconds_text
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.connection import Connection
@@ -44,27 +45,28 @@ def read_snapshot(connection: Connection, plan: str, memory: Memory | None = Non
     memory = memory or Memory()
     if not memory.is_true("readable", lambda: ensure_readable(connection)):
         return None
-    known = memory.get("reader", plan, lambda: Reader(plan)).read(connection)
-    return None if known is None else _draw(connection, known, memory)
+    journal = memory.get("reader", plan, lambda: RunReader(plan, followed=EVENTS)).read(connection)
+    return None if journal is None else _draw(connection, journal, memory)
 
 
-def _draw(connection: Connection, known: Known, memory: Memory) -> Snapshot:
-    run, holder = known.run, known.holder
+def _draw(connection: Connection, journal: RunJournal, memory: Memory) -> Snapshot:
+    run, holder = journal.run, journal.holder
+    open_waits = memory.get("waits", run.plan, OpenWaits).follow(journal)
     ours = holder if holder is not None and holder.plan == run.plan else None
-    is_live = ours is not None and ours.beat_age_s < STALE_AFTER_S and known.is_connected
+    is_live = ours is not None and ours.beat_age_s < STALE_AFTER_S and journal.is_connected
     is_at_work = is_live and run.state == "running"
-    waits = known.waits if is_at_work else ()
-    tables = {step.table for steps in known.steps.values() for step in steps if step.table}
+    waits = open_waits if is_at_work else ()
+    tables = {step.table for steps in journal.steps.values() for step in steps if step.table}
     facts = _Facts(
-        now=known.now,
-        until=known.now if is_at_work else _until(run, ours, known.now),
+        now=journal.now,
+        until=journal.now if is_at_work else _until(run, ours, journal.now),
         is_live=is_at_work,
-        cursors=known.cursors,
-        points=memory.get("points", known.history, lambda: points_of(known.history)),
+        cursors=journal.cursors,
+        points=memory.get("points", journal.history, lambda: points_of(journal.history)),
         waits={w.key: w for w in waits},
         expected=memory.get(
             "expected",
-            (tables, known.now.timestamp() // EXPECTED_S),
+            (tables, journal.now.timestamp() // EXPECTED_S),
             lambda: _read_expected(connection, tables),
         ),
         memory=memory,
@@ -76,13 +78,13 @@ def _draw(connection: Connection, known: Known, memory: Memory) -> Snapshot:
         run_id=run.run_id,
         started_at=run.started_at,
         ended_at=run.ended_at,
-        read_at=known.now,
+        read_at=journal.now,
         holder=ours,
         is_live=is_live,
-        stages=tuple(_stage(stage, known.steps.get(stage.stage, ()), facts) for stage in known.stages),
+        stages=tuple(_stage(stage, journal.steps.get(stage.stage, ()), facts) for stage in journal.stages),
         waits=waits,
-        history=known.history,
-        notes=tuple(_notes(known, ours)) if is_at_work else (),
+        history=journal.history,
+        notes=tuple(_notes(journal, ours)) if is_at_work else (),
     )
     if snapshot.reason or not snapshot.is_holding:
         return snapshot
@@ -213,9 +215,9 @@ def _until(run: RunRecord, holder: Holder | None, now: datetime) -> datetime | N
     return now - timedelta(seconds=holder.beat_age_s)
 
 
-def _notes(known: Known, holder: Holder | None) -> Iterable[str]:
+def _notes(journal: RunJournal, holder: Holder | None) -> Iterable[str]:
     """Of a runner that is at work."""
-    by = known.stop_asked_by or _stop_asked(known.history)
+    by = journal.stop_requested_by or _stop_asked(journal.history)
     if by:
         yield f"stop asked for ({by}): the run ends when the batch or statement under way is over"
     if holder is not None and holder.beat_age_s >= LATE_AFTER_S:
@@ -242,7 +244,7 @@ def _read_expected(connection: Connection, tables: Iterable[str]) -> dict[str, i
 
 
 def to_json(snapshot: Snapshot) -> dict[str, Any]:
-    """What ``status --json`` prints; a step without a table has ``null`` there, and so has what is not known.
+    """What ``status --json`` prints; a step without a table has ``null`` there, and so has what is not journal.
 
     ``state`` is the journal's: of a runner that was killed it says running, and ``is_live`` that nobody is at work.
     """

@@ -1,4 +1,4 @@
-"""Which waits are open: followed from event to event, so that one that lasts is not forgotten beside busy tables."""
+"""Which waits are open: followed from event to event, so that a long wait is not lost among the events of busy tables."""
 
 from __future__ import annotations
 
@@ -6,23 +6,36 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Final
 
+from online_migrate.journal.changes import RunJournal
 from online_migrate.journal.records import HistoryRecord
 from online_migrate.observe.snapshot.views import Key, WaitView
 
 _BEGIN: Final = frozenset({"wait_started", "wait_continues"})
 _END_ALL: Final = frozenset({"run_started", "run_ended", "reconnected"})
-"""whoever waited over a session that is lost has begun anew"""
+"""a wait over a session that was lost has restarted"""
 _END_STEP: Final = frozenset({"step_started", "step_ended", "step_failed"})
 EVENTS: Final = tuple(sorted(_BEGIN | _END_ALL | _END_STEP | {"wait_ended"}))
-"""all that opens or closes a wait"""
+"""all events that open or close a wait"""
 
 Place = tuple[Key, str]
 """of a wait, with its kind"""
 Open = Mapping[Place, WaitView]
 
 
+class OpenWaits:
+    """The waits of one run that are open now, as one reader reads its journal again and again."""
+
+    def __init__(self) -> None:
+        self._open: Open = {}
+
+    def follow(self, journal: RunJournal) -> tuple[WaitView, ...]:
+        """The waits that are open after the journal's news."""
+        self._open = follow({} if journal.is_first else self._open, journal.news)
+        return tuple(self._open.values())
+
+
 def find_waits(history: Iterable[HistoryRecord]) -> tuple[WaitView, ...]:
-    """Waits that began and have not ended; what an earlier runner waited for is over."""
+    """Waits that began and have not ended; a wait of an earlier runner has ended."""
     return tuple(follow({}, history).values())
 
 
@@ -35,9 +48,9 @@ def follow(before: Open, news: Iterable[HistoryRecord]) -> Open:
 
 
 def take(waits: dict[Place, WaitView], record: HistoryRecord) -> list[WaitView]:
-    """Note what the event opens; returns the waits that it ended, which are open no more."""
+    """Add the wait that the event opens to ``waits``; remove and return the waits that it ends."""
     begins = record.event in _BEGIN
-    if not begins and not waits:  # as it is mostly
+    if not begins and not waits:  # the usual case
         return []
     key, kind = (record.stage, record.step, record.table), str(record.fields.get("kind", ""))
     if begins:
@@ -54,11 +67,11 @@ def _ended(event: str, key: Key, kind: str, waits: Open) -> list[Place]:
     return [(key, kind)] if event == "wait_ended" and (key, kind) in waits else []
 
 
-def _view(record: HistoryRecord, key: Key, kind: str, known: WaitView | None) -> WaitView:
+def _view(record: HistoryRecord, key: Key, kind: str, before: WaitView | None) -> WaitView:
     since = record.at
     if record.event == "wait_continues":
         seconds = record.fields.get("seconds", 0)
-        told = record.at - timedelta(seconds=seconds if isinstance(seconds, int | float) else 0)
-        since = known.since if known is not None else told
+        began_at = record.at - timedelta(seconds=seconds if isinstance(seconds, int | float) else 0)
+        since = before.since if before is not None else began_at
     reason = str(record.fields.get("reason", ""))
     return WaitView(kind=kind, reason=reason, since=since, stage=key[0], step=key[1], table=key[2])

@@ -1,1 +1,1 @@
-"""A run on a terminal, and in the lines of a log."""
+"""A run as text: the live table and the status line, log lines, and the summary of lock windows at the end."""

@@ -186,6 +186,9 @@ class Operation(ABC, Generic[P]):
     is_verified_at_once: ClassVar[bool] = True
     """verify() after execute(): for all whose verify is a look at the catalog; a scan has just been made by those that scan"""
 
+    only_verifies: ClassVar[bool] = False
+    """it changes nothing: to execute it is to verify"""
+
     descendants: ClassVar[Descendants] = Descendants.ANY
     """what becomes of partitions and inheriting tables"""
     partitions_way: ClassVar[str] = "name its partitions instead"

@@ -8,6 +8,7 @@ from typing import Any
 from online_migrate import events as e
 from online_migrate.observe.prometheus.definitions import BackfillMetrics
 from online_migrate.observe.prometheus.meters.base import Changes, Handlers, step_of, table_of
+from online_migrate.observe.snapshot.kinds import is_backfill
 from online_migrate.observe.snapshot.views import Snapshot
 
 
@@ -80,7 +81,7 @@ class BackfillMeter:
     def _late_rows(self, event: e.LateRows) -> None:
         """The backfill itself sweeps them up; where a step after it finds one, somebody writes without a value."""
         self._m.late.set(table_of(event), event.rows)
-        if event.step.partition(" ")[0] != "backfill":
+        if not is_backfill(event.step):
             self._m.uncovered.add((event.stage,), event.rows)
 
     def _backfill_started(self, event: e.BackfillStarted) -> None:

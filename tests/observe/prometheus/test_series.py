@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from online_migrate.observe.prometheus.series import LAST_SCRAPE_S, Registry, without_figures
-from tests.observe.test_metrics import MadeClock
+from tests.observe.prometheus.test_metrics import MadeClock
 
 
 class ScrapedMeanwhile(MadeClock):

@@ -5,27 +5,23 @@ from __future__ import annotations
 import gzip
 import json
 import re
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from online_migrate import events as e
 from online_migrate.clock import Signal
 from online_migrate.observe.page.document import decide_word, find_blockers, stage_eta_s, to_document
 from online_migrate.observe.page.files import SCRIPTS, one_file, read_file
-from online_migrate.observe.page.relay import Relay
 from online_migrate.observe.page.serve import READY_S, StatusPage
 from online_migrate.observe.snapshot.read import to_json
 from online_migrate.observe.snapshot.views import Snapshot, WaitView
-from online_migrate.observe.web import MetricsServer, Page, Route
+from online_migrate.observe.web import WebServer
 from tests.observe.made_runs import BACKFILL, NOON, make_record, make_snapshot, started, whole_run
 
 PLACE: dict[str, Any] = dict(zip(("stage", "step", "table"), BACKFILL, strict=True))
@@ -57,7 +53,7 @@ def page(clock: HandClock) -> StatusPage:
 
 @pytest.fixture
 def url(page: StatusPage) -> Iterator[str]:
-    server = MetricsServer(CollectorRegistry(), routes=page.routes)
+    server = WebServer(page.routes)
     yield server.start()
     server.stop()
 
@@ -216,58 +212,6 @@ def test_ready_means_that_the_picture_is_fresh(page: StatusPage, clock: HandCloc
     status, _, body = get(f"{url}/readyz")
     assert (status, b"database is away" in body) == (503, True)
     assert get(f"{url}/healthz")[0] == 200
-
-
-# one address for runners that come and go
-
-
-def test_metrics_are_those_of_the_runner_that_is_there() -> None:
-    """The demo kills its runners: Prometheus keeps its target, and reads the journal's figures in between."""
-    relay = Relay("shop")
-    relay.update(make_snapshot())
-    url = relay.start()
-    registry = CollectorRegistry()
-    runner = MetricsServer(registry)
-    relay.follow(f"{runner.start()}/healthz")
-    assert get(f"{url}/metrics")[2] == b"ok\n"
-    runner.stop()
-    assert b"online_migrate_run_steps_done" in get(f"{url}/metrics")[2]
-    assert json.loads(get(f"{url}/status.json")[2])["plan"] == "shop"
-    relay.stop()
-
-
-def test_a_runner_that_is_busy_for_a_moment_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One slow answer takes its counters away for one scrape, not for the rest of the run."""
-    monkeypatch.setattr("online_migrate.observe.page.relay.WAIT_S", 0.1)
-    slow = [0.3]
-
-    def answer(_: Mapping[str, str]) -> Page:
-        time.sleep(slow.pop() if slow else 0)
-        return Page(content_type="text/plain", body=b"the runner's")
-
-    with following(answer) as relay:
-        assert b"online_migrate_run_steps_done" in relay._relay({}).body
-        assert relay._relay({}).body == b"the runner's"
-
-
-def test_no_proxy_stands_between_the_relay_and_its_runner(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy of the operator's knows nothing of this machine's loopback."""
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.setattr(urllib.request, "_opener", None)  # made anew, as in a process that begins
-    with following(lambda _: Page(content_type="text/plain", body=b"the runner's")) as relay:
-        assert relay._relay({}).body == b"the runner's"
-    monkeypatch.setattr(urllib.request, "_opener", None)
-
-
-@contextmanager
-def following(answer: Route) -> Iterator[Relay]:
-    """A relay behind which a runner answers so."""
-    relay, runner = Relay("shop"), MetricsServer(CollectorRegistry(), routes={"/metrics": answer})
-    relay.update(make_snapshot())
-    relay.follow(f"{runner.start()}/metrics")
-    yield relay
-    runner.stop()
 
 
 # the one file

@@ -14,7 +14,16 @@ from grafana import runbook
 from grafana.dashboard import FOLDER, PAGES, to_text
 from grafana.queries import last
 from online_migrate.observe.prometheus.sink import MetricsSink, metric_names
-from tests.observe.dashboards import Panel, alerts, committed, expressions, marks, metrics_of, panels, put_in
+from tests.observe.grafana.dashboards import (
+    Panel,
+    alerts,
+    committed,
+    expressions,
+    marks,
+    metrics_of,
+    panels,
+    put_in,
+)
 
 ROOT = FOLDER.parent
 ALL_PANELS = [(uid, panel) for uid in PAGES for panel in panels(uid)]

@@ -12,7 +12,7 @@ from online_migrate.observe.snapshot.read import read_snapshot
 from online_migrate.observe.snapshot.views import Snapshot
 from online_migrate.postgres.connection import Connection
 from tests.observe.made_runs import BACKFILL, MadeRun, begun_run
-from tests.observe.test_metrics import MadeClock
+from tests.observe.prometheus.test_metrics import MadeClock
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from online_migrate import events as e
-from online_migrate.observe.snapshot.changes import HISTORY
+from online_migrate.journal.changes import HISTORY
 from online_migrate.observe.snapshot.memory import Memory
 from online_migrate.observe.snapshot.read import Snapshot, read_snapshot
 from online_migrate.postgres.connection import Connection

@@ -10,7 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from online_migrate.observe.prometheus.sink import MetricsSink
-from tests.observe.dashboards import ALERTS, alerts, metrics_of, sides
+from tests.observe.grafana.dashboards import ALERTS, alerts, metrics_of, sides
 
 RUNBOOK = ALERTS.parent.parent / "docs" / "runbook.md"
 TESTS = ALERTS.with_name("alerts_test.yml")

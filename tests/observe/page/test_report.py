@@ -28,9 +28,9 @@ from tests.observe.night import Night
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-    from tests.observe.looking import Look
+    from tests.observe.page.looking import Look
 
-PLAN = Path(__file__).parents[2] / "plans" / "multi_tenant.yaml"
+PLAN = Path(__file__).parents[3] / "plans" / "multi_tenant.yaml"
 STARTED = e.RunStarted(plan="shop", run_id=1, resumed=False, steps_total=1, steps_done=0)
 ENDED = e.RunEnded(outcome="gate", exit_code=75, seconds=9)
 
@@ -158,7 +158,7 @@ def test_the_report_of_a_real_night_is_read_in_a_browser_without_any_server(
     """One file, opened from a disk: every section has what happened that night, on a wide screen and on a phone, and it
     asks for nothing.
     """
-    from tests.observe.looking import NARROW, WIDE, looking
+    from tests.observe.page.looking import NARROW, WIDE, looking
 
     monkeypatch.chdir(tmp_path)
     made = call(night.dsn, "report", str(night.folder / "plans" / "multi_tenant.yaml"))

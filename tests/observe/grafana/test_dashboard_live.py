@@ -8,9 +8,9 @@ import psycopg
 import pytest
 
 from online_migrate.observe.prometheus.sink import STATES
-from tests.observe.dashboards import alerts, expressions, figures, marks, panels, sides
+from tests.observe.grafana.dashboards import alerts, expressions, figures, marks, panels, sides
+from tests.observe.grafana.test_dashboard import OTHERS
 from tests.observe.night import GATE, LITERAL, TOKEN, Night, get
-from tests.observe.test_dashboard import OTHERS
 
 pytestmark = [pytest.mark.prometheus, pytest.mark.timeout(240)]
 NOW_ONLY = {

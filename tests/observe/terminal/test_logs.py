@@ -10,7 +10,7 @@ import structlog
 
 from online_migrate import events as e
 from online_migrate.clock import Signal
-from online_migrate.observe.logs import FORMATS, LogSink
+from online_migrate.observe.terminal.logs import FORMATS, LogSink
 from tests.observe.made_runs import batch, whole_run
 
 

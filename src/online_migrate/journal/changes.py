@@ -1,8 +1,8 @@
-"""What a look at a run's journal reads: all of it the first time, then only what is another than before."""
+"""Read a run's journal again and again: all of it the first time, then only what has changed since."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -19,17 +19,16 @@ from online_migrate.journal.records import (
     columns,
     to_records,
 )
-from online_migrate.observe.snapshot import waits as w
-from online_migrate.observe.snapshot.views import WaitView
 from online_migrate.postgres.connection import Connection
 
 HISTORY: Final = 500
-"""events that are looked at, from the newest: an hour of throughput of one table, and some"""
+"""the newest events that are kept: an hour of throughput of one table, and some"""
 
 _MARK: Final = "concat_ws('/', min(position), count(*), sum(xmin::text::bigint))"
-"""of a stage's steps.  A row that is written anew has the number of its writer's transaction in xmin (manual, 5.5 System Columns)."""
+"""of a stage's steps.  A row that is written again has the number of its writer's transaction in xmin (manual, 5.5
+System Columns)."""
 _RUN: Final = "run_id = (SELECT max(run_id) FROM online_migrate.run WHERE plan = %(plan)s)"
-_LOOK: Final = f"""
+_READ: Final = f"""
 SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY;
 SELECT clock_timestamp(), EXISTS ({SESSIONS}), (SELECT count(*) FROM online_migrate.cursor WHERE {_RUN}),
        (SELECT min(by_whom) FROM online_migrate.request WHERE plan = %(plan)s AND kind = 'stop' AND taken_at IS NULL);
@@ -46,46 +45,53 @@ SELECT {columns(CursorRecord)}, xmin::text FROM online_migrate.cursor
  WHERE {_RUN} AND xmin <> ALL ('{{%(xmins)s}}'::xid[]);
 SELECT {columns(HistoryRecord)}, history_id FROM online_migrate.history
  WHERE {_RUN} AND history_id > %(last)s ORDER BY history_id DESC LIMIT {HISTORY}"""  # noqa: S608  # our own columns
-"""One message, so one round trip and, without a BEGIN, one transaction (manual, 55.2.2.1 Multiple Statements in a Simple Query).
-Steps come by the stage, where its mark is not known yet; a cursor, where its xmin is not."""
+"""One message, so one round trip and, without a BEGIN, one transaction (manual, 55.2.2.1 Multiple Statements in a
+Simple Query).  Steps are sent by the stage, where its mark is not known yet; a cursor, where its xmin is not."""
 
-_WAITS: Final = f""";
+_EARLIER: Final = f""";
 SELECT {columns(HistoryRecord)} FROM online_migrate.history
- WHERE {_RUN} AND event = ANY ('{{{",".join(w.EVENTS)}}}') ORDER BY history_id DESC LIMIT {HISTORY}"""  # noqa: S608  # as above
-"""With the first look only: a wait may have begun before the events that are looked at."""
+ WHERE {_RUN} AND event = ANY ('{{%(events)s}}') ORDER BY history_id DESC LIMIT {HISTORY}"""  # noqa: S608  # as above
+"""Sent with the first read only."""
 
 Key = tuple[str, str, str]
 Rows = list[tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class RunJournal:
     """A run as its journal has it.  Stages, steps, cursors and events that have not changed are the same objects."""
 
     now: datetime
     """by the server's clock"""
     run: RunRecord
     holder: Holder | None
-    """who beat last, for whatever plan"""
+    """the runner whose heartbeat is the newest, whatever its plan"""
     is_connected: bool
-    """a session of a runner is there"""
+    """a session of a runner is connected"""
     stages: tuple[StageRecord, ...]
     steps: Mapping[str, tuple[StepRecord, ...]]
     """of each stage, in the plan's order"""
     cursors: Mapping[Key, CursorRecord]
     history: tuple[HistoryRecord, ...]
     """the newest events, oldest first"""
-    waits: tuple[WaitView, ...]
-    """that are open by what was told, however long ago they began"""
-    stop_asked_by: str | None
-    """by a request that the runner has not come to take"""
+    is_first: bool
+    """nothing read before counts: the first read, another run, or a gap since the last read"""
+    news: tuple[HistoryRecord, ...]
+    """events since the last read; at the first read the newest of the kinds in ``followed``, however old; oldest first"""
+    stop_requested_by: str | None
+    """of a stop request that the runner has not taken yet"""
 
 
-class Reader:
-    """Reads the newest run of one plan again and again, each time in one message and one snapshot of the database."""
+class RunReader:
+    """Reads the newest run of one plan, each time in one message and one snapshot of the database.
 
-    def __init__(self, plan: str) -> None:
+    ``followed`` are the kinds of events whose effect lasts: the first read looks for them further back than
+    :data:`HISTORY` events.
+    """
+
+    def __init__(self, plan: str, *, followed: Iterable[str] = ()) -> None:
         self._plan = plan
+        self._followed = tuple(followed)
         self._forget()
 
     def _forget(self) -> None:
@@ -98,13 +104,12 @@ class Reader:
         self._history: tuple[HistoryRecord, ...] = ()
         self._last = 0
         """the newest event's number"""
-        self._waits: w.Open = {}
 
-    def read(self, connection: Connection) -> Known | None:
-        """What the journal says now; None where the plan never ran."""
+    def read(self, connection: Connection) -> RunJournal | None:
+        """What the journal says now; None if the plan never ran."""
         is_first = not self._last
-        (facts,), runs, holders, stages, steps, cursors, news, *waits = self._look(connection)
-        now, is_connected, cursors_there, stop_asked_by = facts
+        (facts,), runs, holders, stages, steps, cursors, news, *earlier = self._read(connection)
+        now, is_connected, cursors_total, stop_requested_by = facts
         run = next(iter(to_records(RunRecord, runs)), None)
         if run is None:
             return None
@@ -112,12 +117,11 @@ class Reader:
         self._run_id = run.run_id
         self._take(stages, steps, cursors, news)
         is_gap = not is_first and len(news) == HISTORY
-        if is_other or is_gap or len(self._cursors) != cursors_there:
-            # another run; or more events than are looked at; or the plan changed, and had cursors deleted
+        if is_other or is_gap or len(self._cursors) != cursors_total:
+            # another run; or more events than one read brings; or a changed plan deleted cursors
             self._forget()
             return self.read(connection)
-        self._waits = w.follow(self._waits, self._new_waits(waits, news))
-        return Known(
+        return RunJournal(
             now=now,
             run=run,
             holder=next(map(to_holder, holders), None),
@@ -126,29 +130,30 @@ class Reader:
             steps=dict(self._steps),
             cursors=dict(self._cursors),
             history=self._history,
-            waits=tuple(self._waits.values()),
-            stop_asked_by=stop_asked_by,
+            is_first=is_first,
+            news=self._news(earlier, news),
+            stop_requested_by=stop_requested_by,
         )
 
-    def _look(self, connection: Connection) -> list[Rows]:
-        """The rows of each query; psycopg sends several in one message where it is given no parameters."""
+    def _read(self, connection: Connection) -> list[Rows]:
+        """The rows of each query; psycopg sends several queries in one message if it is given no parameters."""
         known = {
             "plan": sql.Literal(self._plan).as_string(connection),
             "marks": ",".join(self._marks),
             "xmins": ",".join(self._xmins.values()),
             "last": self._last,
+            "events": ",".join(self._followed),
         }
-        look = _LOOK if self._last else _LOOK + _WAITS
-        cursor = connection.execute((look % known).encode())
+        query = _READ if self._last else _READ + _EARLIER
+        cursor = connection.execute((query % known).encode())
         rows = list[Rows]()
         while cursor.nextset():
             rows.append(cursor.fetchall())
         return rows
 
-    def _new_waits(self, waits: list[Rows], news: Rows) -> tuple[HistoryRecord, ...]:
-        """What is to be followed: of the first look all that it asked for, then the events that came since."""
-        if waits:
-            return to_records(HistoryRecord, reversed(waits[0]))
+    def _news(self, earlier: list[Rows], news: Rows) -> tuple[HistoryRecord, ...]:
+        if earlier:
+            return to_records(HistoryRecord, reversed(earlier[0]))
         return self._history[-len(news) :] if news else ()
 
     def _take(self, stages: Rows, steps: Rows, cursors: Rows, news: Rows) -> None:
@@ -164,3 +169,18 @@ class Reader:
         if news:
             self._history = (*self._history, *to_records(HistoryRecord, reversed(news)))[-HISTORY:]
             self._last = news[0][-1]
+
+
+def read_step_tables(connection: Connection, run_id: int) -> tuple[str, ...]:
+    """The tables of the run's steps, each once."""
+    rows = connection.execute(
+        "SELECT DISTINCT table_name FROM online_migrate.step WHERE run_id = %s AND table_name <> '' ORDER BY 1",
+        [run_id],
+    )
+    return tuple(str(name) for (name,) in rows)
+
+
+def read_epoch(connection: Connection) -> int:
+    """How often the lease of this database was taken."""
+    row = connection.execute("SELECT epoch FROM online_migrate.epoch").fetchone()
+    return 0 if row is None else int(row[0])

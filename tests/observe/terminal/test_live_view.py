@@ -14,7 +14,7 @@ from online_migrate.observe.snapshot.views import Snapshot, WaitView
 from online_migrate.observe.terminal.live_view import LiveView, render
 from online_migrate.observe.terminal.status_line import status_line
 from tests.observe.made_runs import BACKFILL, LONG_REASON, NOON, make_crowd, make_snapshot
-from tests.observe.test_logs import FixedClock
+from tests.observe.terminal.test_logs import FixedClock
 
 ALL = BRIEF_TABLES + FURTHER_TABLES
 

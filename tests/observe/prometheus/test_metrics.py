@@ -490,7 +490,7 @@ def test_three_hundred_tables_stay_under_ten_thousand_series() -> None:
     assert 8_000 < series < 10_000
 
 
-MULTI_TENANT = Path(__file__).parents[2] / "plans" / "multi_tenant.yaml"
+MULTI_TENANT = Path(__file__).parents[3] / "plans" / "multi_tenant.yaml"
 IN_A_WINDOW = {
     "create_tables",
     "add_column",

@@ -15,20 +15,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 import pytest
-from prometheus_client import CollectorRegistry
 
 from online_migrate import events as e
 from online_migrate.demo.shop import BRIEF_TABLES, FURTHER_TABLES
 from online_migrate.observe.page.serve import StatusPage
 from online_migrate.observe.snapshot.views import Snapshot, WaitView
-from online_migrate.observe.web import MetricsServer
+from online_migrate.observe.web import WebServer
 from tests.observe.made_runs import BACKFILL, NOON, make_crowd, make_record, make_snapshot, started
 from tests.observe.night import SLOW_PACE, free_port, gentle_plan, wait_for
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-    from tests.observe.looking import Look
+    from tests.observe.page.looking import Look
 
 pytestmark = pytest.mark.chromium
 
@@ -59,14 +58,14 @@ def served(snapshot: Snapshot) -> Iterator[str]:
     """The page of that snapshot, at an address."""
     page = StatusPage(snapshot.plan)
     page.update(snapshot)
-    server = MetricsServer(CollectorRegistry(), routes=page.routes)
+    server = WebServer(page.routes)
     yield server.start()
     server.stop()
 
 
 @pytest.fixture
 def look_at(browser: Browser) -> Looking:
-    from tests.observe.looking import looking
+    from tests.observe.page.looking import looking
 
     return lambda url, **how: looking(browser, url, **how)
 
@@ -237,7 +236,7 @@ def test_the_announcement_does_not_repeat_itself(look_at: Looking) -> None:
     snapshot = holding()
     page = StatusPage("shop")
     page.update(snapshot)
-    server = MetricsServer(CollectorRegistry(), routes=page.routes)
+    server = WebServer(page.routes)
     with look_at(server.start()) as look:
         look.wait_for("document.getElementById('since').textContent.includes('41 s')")
         look.ask(
