@@ -36,7 +36,7 @@ from benchmarks.lock_traffic import Hammer
 from online_migrate.demo.operate import Operator, carry_out
 from online_migrate.demo.shop import create_shop
 from online_migrate.demo.traffic import Traffic
-from online_migrate.observe.terminal.lock_summary import percentile
+from online_migrate.figures import percentile
 from online_migrate.postgres.server import Server, start_server
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks-locks.md"
@@ -182,8 +182,8 @@ def measure_whole(server: Server, users: int, folder: Path) -> Whole:
         users=users,
         seconds=round(seconds, 1),
         windows=len(held_ms),
-        held_p50_ms=round(percentile(held_ms, 0.5), 1),
-        held_p99_ms=round(percentile(held_ms, 0.99), 1),
+        held_p50_ms=round(percentile(held_ms, 0.5) or 0.0, 1),
+        held_p99_ms=round(percentile(held_ms, 0.99) or 0.0, 1),
         held_max_ms=round(max(held_ms), 1),
         waited_max_ms=round(max(w for w, _ in windows) * 1000, 1),
         transactions=felt.transactions,

@@ -60,3 +60,26 @@ def test_bytes_counts_and_shares() -> None:
         "1.2M",
     ]
     assert [share_text(0.999), share_text(1.0)] == ["99 %", "100 %"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.0451, "45 ms"), (9.97, "10 s"), (59.6, "1 min 00 s"), (190_000, "2 d 04 h")]
+)
+def test_seconds_are_rounded_into_the_next_unit(seconds: float, text: str) -> None:
+    """No text is `60 s` or `10.0 s`, whatever is rounded."""
+    assert seconds_text(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0"), (950, "950"), (9_949, "9949"), (9_950, "10k"), (999_600, "1.0M"), (5e9, "5.0G")],
+)
+def test_short_counts_fit_a_cell(count: float, text: str) -> None:
+    """A rate takes at most five characters in the live table."""
+    assert short_count_text(count) == text
+    assert len(text) <= 5
+
+
+def test_the_percentile_of_a_hundred_values() -> None:
+    """Of a hundred values p99 is the ninety-ninth."""
+    assert percentile([float(n) for n in range(1, 101)], 0.99) == 99.0

@@ -13,7 +13,7 @@ from online_migrate.cli import main
 from online_migrate.engine.explain import explain
 from online_migrate.engine.lock_table import lock_lines, longest_strong
 from online_migrate.events import LockAttemptFailed, LockHeld
-from online_migrate.observe.terminal.lock_summary import LockSummary, percentile
+from online_migrate.observe.terminal.lock_summary import LockSummary
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.load import load_file
 
@@ -111,12 +111,6 @@ def test_a_runs_last_words() -> None:
         " gave way 1 ×"
     )
     assert line.split() == ["swap", "/", "drop_default", "bot_id", "3", "4", "30.0", "ms", "50.0", "ms"]
-
-
-def test_percentile() -> None:
-    """Nearest rank: of a hundred values p99 is the ninety-ninth."""
-    assert percentile([float(n) for n in range(1, 101)], 0.99) == 99.0
-    assert percentile([], 0.99) == 0.0
 
 
 if __name__ == "__main__":

@@ -5,45 +5,10 @@ from __future__ import annotations
 import pytest
 
 from online_migrate import events as e
-from online_migrate.observe.words import count_text, describe, seconds_text, share_text, short_count
+from online_migrate.observe.words import describe
 from tests.observe.made_runs import make_record, whole_run
 
 KINDS = [k for k in vars(e).values() if isinstance(k, type) and issubclass(k, e.Event) and k is not e.Event]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (None, "n/a"), (0.0451, "45 ms"), (3.21, "3.2 s"), (9.97, "10 s"), (59.6, "1 min 00 s"),
-        (125, "2 min 05 s"), (11_220, "3 h 07 min"), (190_000, "2 d 04 h"),
-    ],
-)  # fmt: skip
-def test_seconds_read_well_at_every_size(seconds: float | None, text: str) -> None:
-    """One unit too many is noise, one too few is a lie; unknown is said."""
-    assert seconds_text(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(None, "?"), (0, "0"), (950, "950"), (9_949, "9949"), (9_950, "10k"), (96_400, "96k"), (1_234_567, "1.2M"),
-     (999_600, "1.0M"), (5e9, "5.0G")],
-)  # fmt: skip
-def test_short_counts_fit_a_cell(count: float | None, text: str) -> None:
-    """A rate takes at most five places in the live table."""
-    assert short_count(count) == text
-    assert len(short_count(count)) <= 5
-
-
-def test_a_share_is_never_rounded_up_to_all() -> None:
-    """100 % means that nothing is left."""
-    assert share_text(0.999) == "99 %"
-    assert share_text(1.0) == "100 %"
-    assert share_text(None) == ""
-
-
-def test_counts_show_their_thousands() -> None:
-    """Seven digits in a row cannot be read."""
-    assert count_text(1_234_567) == "1,234,567"
 
 
 def test_every_event_has_a_sentence_of_its_own() -> None:

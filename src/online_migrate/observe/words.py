@@ -5,46 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from online_migrate.figures import count_text, seconds_text, share_text
+
 Fields = Mapping[str, Any]
-
-
-def seconds_text(seconds: float | None) -> str:
-    """Seconds for people: ``45 ms``, ``3.2 s``, ``2 min 05 s``, ``3 h 07 min``; ``n/a`` where they are unknown."""
-    if seconds is None:
-        return "n/a"
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    if whole < 86_400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
-    return f"{whole // 86_400} d {whole % 86_400 // 3600:02} h"
-
-
-def count_text(count: float | None) -> str:
-    """A count with its thousands apart: ``96,000``; ``?`` where it is unknown."""
-    return "?" if count is None else f"{count:,.0f}"
-
-
-def short_count(count: float | None) -> str:
-    """A count in at most five places: ``950``, ``96k``, ``1.2M``; ``?`` where it is unknown."""
-    if count is None:
-        return "?"
-    for limit, divisor, unit in ((9_950, 1, ""), (999_500, 1e3, "k"), (999_500_000, 1e6, "M")):
-        if count < limit:
-            figure = count / divisor
-            return f"{figure:.1f}{unit}" if unit and figure < 9.95 else f"{figure:.0f}{unit}"
-    return f"{count / 1e9:.1f}G"
-
-
-def share_text(share: float | None) -> str:
-    """A share as whole per cent, never rounded up to 100 before it is all: ``45 %``."""
-    return "" if share is None else f"{int(share * 100)} %"
 
 
 def place_text(stage: str, step: str, table: str) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from online_migrate.figures import percentile
 from online_migrate.journal.store import HistoryRecord
 from online_migrate.observe.words import place_text
 
@@ -60,11 +60,6 @@ def _sum(windows: Sequence[Window]) -> dict[str, Any]:
         "held_longest_s": max(held, default=None),
         "waited_longest_s": max((w.waited_s for w in windows), default=None),
     }
-
-
-def percentile(ordered: Sequence[float], share: float) -> float | None:
-    """The smallest value that so large a share does not exceed; None of nothing."""
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None
 
 
 def _window(record: HistoryRecord) -> Window:

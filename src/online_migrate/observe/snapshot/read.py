@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from online_migrate.figures import seconds_text
 from online_migrate.journal.changes import RunJournal, RunReader
 from online_migrate.journal.lease import STALE_AFTER_S, Holder
 from online_migrate.journal.store import (
@@ -22,7 +23,6 @@ from online_migrate.observe.snapshot.estimates import UNKNOWN, Point, is_sweep, 
 from online_migrate.observe.snapshot.memory import Memory
 from online_migrate.observe.snapshot.views import Key, Snapshot, StageView, StepView, WaitView, wait_at
 from online_migrate.observe.snapshot.waits import EVENTS, OpenWaits
-from online_migrate.observe.words import seconds_text
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.connection import Connection
 

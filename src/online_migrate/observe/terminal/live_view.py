@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from online_migrate.clock import Clock, SystemClock
+from online_migrate.figures import count_text, seconds_text, share_text, short_count_text
 from online_migrate.observe.snapshot.views import Snapshot, StageView, StepView, where
 from online_migrate.observe.terminal.rows import (
     Row,
@@ -27,7 +28,6 @@ from online_migrate.observe.terminal.rows import (
 )
 from online_migrate.observe.terminal.status_line import passes_text, status_line
 from online_migrate.observe.terminal.why import wait_word, why
-from online_migrate.observe.words import count_text, seconds_text, share_text, short_count
 
 LINE_S: Final = 1.0
 """at most one plain line in this time"""
@@ -216,8 +216,8 @@ def _bar(share: float) -> Text:
 
 def _figures(step: StepView) -> str:
     if step.rate is None:
-        return f"{short_count(step.rows_done)} rows"
-    return f"{short_count(step.rate)}/s {seconds_text(step.eta_s)}"
+        return f"{short_count_text(step.rows_done)} rows"
+    return f"{short_count_text(step.rate)}/s {seconds_text(step.eta_s)}"
 
 
 class LiveView:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from online_migrate.events import Event, LockAttemptFailed, LockHeld
-
-__all__ = ["LockSummary", "percentile"]
+from online_migrate.figures import percentile
 
 
 class LockSummary:
@@ -49,12 +47,5 @@ class LockSummary:
         return f"  {f'{stage} / {step}':{width}}  {len(held):7}  {tries:5}  {_ms(longest_s):>12}  {_ms(waited_s):>14}"
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which ``share`` of all lie (nearest rank); 0 where there is none."""
-    if not values:
-        return 0.0
-    return sorted(values)[max(math.ceil(share * len(values)) - 1, 0)]
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:.1f} ms"
+def _ms(seconds: float | None) -> str:
+    return f"{(seconds or 0.0) * 1000:.1f} ms"

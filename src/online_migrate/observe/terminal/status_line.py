@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from online_migrate.figures import count_text, seconds_text, share_text
 from online_migrate.observe.snapshot.views import Snapshot, StepView
 from online_migrate.observe.terminal.rows import WORDS, state_of, waits_of
 from online_migrate.observe.terminal.why import why
-from online_migrate.observe.words import count_text, seconds_text, share_text
 
 _NAMED: Final = {"failed": 3, "moving": 3, "waiting": 1}
 """tables that a plain line names; the others are counted"""

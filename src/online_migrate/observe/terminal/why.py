@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from online_migrate.figures import seconds_text
 from online_migrate.observe.snapshot.views import Snapshot, WaitView
-from online_migrate.observe.words import place_text, seconds_text
+from online_migrate.observe.words import place_text
 
 NAMED: Final = 2
 """tables that are named for a reason; the others are counted"""
