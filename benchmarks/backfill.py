@@ -34,6 +34,7 @@ from benchmarks.workbench import workbench
 from online_migrate.backfill.chunks import Position, next_slice
 from online_migrate.backfill.context import Target
 from online_migrate.backfill.strategy import decide_strategy
+from online_migrate.backfill.values import Constant
 from online_migrate.backfill.worker import Backfill
 from online_migrate.journal.store import ensure_schema
 from online_migrate.postgres.catalog import Catalog
@@ -111,7 +112,7 @@ def keyset(size: int) -> Callable[[str], None]:
 def ours(dsn: str) -> None:
     """Interleaved (or in one stripe with vacuum rounds), unthrottled, with its proof at the end."""
     with workbench(dsn, "t") as context:
-        Backfill(context, table="t", column="bot_id", value="1").run()
+        Backfill(context, table="t", column="bot_id", value=Constant.of(1)).run()
 
 
 def statements_alone(dsn: str) -> None:
@@ -127,7 +128,9 @@ def statements_alone(dsn: str) -> None:
             "SET synchronous_commit = off; SET enable_seqscan = off; SET enable_indexscan = off"
         )
         while (part := next_slice(walk, position, walk.pages_total)) is not None:
-            connection.execute(Target(table=table, column="bot_id", value="1").update(part.condition))
+            connection.execute(
+                Target(table=table, column="bot_id", value=Constant.of(1)).update(part.condition)
+            )
             position = part.then
 
 

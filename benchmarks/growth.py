@@ -33,6 +33,7 @@ from benchmarks.ground import (
 )
 from benchmarks.standby import ask, await_true, start_pair
 from benchmarks.workbench import Heard, begin_journal, workbench
+from online_migrate.backfill.values import Constant
 from online_migrate.backfill.worker import Backfill
 from online_migrate.clock import Signal, SystemClock
 from online_migrate.engine.runner import Runner
@@ -129,7 +130,7 @@ def run_alone(dsn: str) -> tuple[float, Heard]:
     """The backfill of ``t`` by itself; seconds, and what it told."""
     heard, began = Heard(), time.perf_counter()
     with workbench(dsn, "t", emit=heard.emit) as context:
-        Backfill(context, table="t", column="bot_id", value="1").run()
+        Backfill(context, table="t", column="bot_id", value=Constant.of(1)).run()
     return time.perf_counter() - began, heard
 
 
@@ -219,7 +220,7 @@ def measure_hold(rows: int = 200_000) -> tuple[float, float]:
             workbench(dsn, "t", pace=Pace(), hold_when=hold_when, emit=heard.emit, signal=signal) as context,
             suppress(Interrupted),
         ):
-            Backfill(context, table="t", column="bot_id", value="1").run()
+            Backfill(context, table="t", column="bot_id", value=Constant.of(1)).run()
 
     def number_of(name: str) -> int:
         return len(heard.of(name))
@@ -259,7 +260,7 @@ def measure_resume(made: Server, template: str) -> float:
 
         try:
             with workbench(dsn, "t", begun=begun, emit=stop_half_way, signal=signal) as context:
-                Backfill(context, table="t", column="bot_id", value="1").run()
+                Backfill(context, table="t", column="bot_id", value=Constant.of(1)).run()
         except Interrupted:
             pass
         began, first = time.perf_counter(), Signal()
@@ -272,7 +273,7 @@ def measure_resume(made: Server, template: str) -> float:
 
         try:
             with workbench(dsn, "t", begun=begun, emit=stop_at_once, signal=first) as context:
-                Backfill(context, table="t", column="bot_id", value="1").run()
+                Backfill(context, table="t", column="bot_id", value=Constant.of(1)).run()
         except Interrupted:
             pass
         return took[0]

@@ -31,6 +31,7 @@ from psycopg import sql
 
 from benchmarks.ground import SHAPES, copied, dsn_of, fill, machine, median, server, write_section
 from benchmarks.workbench import Heard, workbench
+from online_migrate.backfill.values import Constant
 from online_migrate.backfill.worker import Backfill
 from online_migrate.clock import Signal
 from online_migrate.errors import Interrupted
@@ -138,7 +139,7 @@ def ours(dsn: str, signal: Signal) -> int:
         heard = Heard()
         try:
             with workbench(dsn, "t", pace=Pace(), signal=signal, emit=heard.emit) as context:
-                Backfill(context, table="t", column=f"c{number}", value="1").run()
+                Backfill(context, table="t", column=f"c{number}", value=Constant.of(1)).run()
         except Interrupted:
             pass
         rows += sum(e.rows for e in heard.of("batch_done"))

@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.workbench import workbench
 from online_migrate.backfill import batch, progress, strategy, sweep, worker
 from online_migrate.backfill.context import Target
+from online_migrate.backfill.values import Constant
 from online_migrate.operations.backfill import Backfill, BackfillParams
 from online_migrate.plan.yaml_file import read_document
 from tests.backfill.tables import make_table, table_info
@@ -43,7 +44,7 @@ def test_the_batch_that_is_shown_is_the_one_that_runs(database: str) -> None:
     """Its settings, its fence, its UPDATE and its cursor, in this order."""
     make_table(database, 10)
     with workbench(database, "t") as context:
-        target = Target(table=table_info(context.work), column="bot_id", value="1")
+        target = Target(table=table_info(context.work), column="bot_id", value=Constant.of(1))
         settings = batch.Writer(context, target)._settings().as_string(None)
     shown = re.sub(r"\s+", " ", TEXT)
     assert settings.startswith("BEGIN; SET LOCAL lock_timeout = '50ms'; SET LOCAL synchronous_commit = off;")

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.workbench import Heard, begin_journal, workbench
+from online_migrate.backfill.values import Constant, Expression, Value
 from online_migrate.backfill.worker import Backfill
 from online_migrate.errors import VerificationFailed
 from online_migrate.events import BatchDone, Event, LateRows
@@ -80,21 +81,21 @@ def writers(dsn: str, seeds: list[int]) -> Iterator[list[Writer]]:
 
 
 FOREIGN = "REFERENCES t ON DELETE CASCADE"
-SHAPES = {
-    "a key": ("1", f"CREATE TABLE child (t_id bigint {FOREIGN})"),
+SHAPES: dict[str, tuple[Value, str]] = {
+    "a key": (Constant.of(1), f"CREATE TABLE child (t_id bigint {FOREIGN})"),
     "a key that the application changes": (
-        "1",
+        Constant.of(1),
         (
             "ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (user_id, id), ADD UNIQUE (id);"
             "CREATE TABLE child (t_id bigint REFERENCES t (id) ON DELETE CASCADE)"
         ),
     ),
     "no key": (
-        "1",
+        Constant.of(1),
         "ALTER TABLE t DROP CONSTRAINT t_pkey; CREATE INDEX ON t (id); CREATE TABLE child (t_id bigint)",
     ),
     "a parent's value": (
-        "(SELECT one FROM public.parent WHERE parent.id = t.user_id)",
+        Expression(text="SELECT one FROM public.parent WHERE parent.id = t.user_id"),
         (
             f"CREATE TABLE child (t_id bigint {FOREIGN}); CREATE TABLE parent (id bigint PRIMARY KEY, one integer);"
             "INSERT INTO parent SELECT n, 1 FROM generate_series(0, 5000) n"
@@ -151,7 +152,7 @@ def test_a_row_is_counted_once_although_it_was_tried_twice(database: str) -> Non
         holder.execute("SELECT FROM t WHERE id IN (5, 500, 2500) FOR UPDATE")
         timer = threading.Timer(0.8, holder.rollback)
         timer.start()
-        assert Backfill(context, table="t", column="c", value="1").run() == 3_000
+        assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 3_000
         timer.join()
     assert ask(database, "SELECT rows_done FROM online_migrate.cursor") == 3_000
 
@@ -161,7 +162,7 @@ def test_the_proof_counts_locked_rows(database: str) -> None:
     make_table(database, 50, more="UPDATE t SET c = 1 WHERE id <> 7")
     with psycopg.connect(database) as holder, workbench(database, "t") as context:
         holder.execute("SELECT FROM t WHERE id = 7 FOR UPDATE")
-        assert len(Backfill(context, table="t", column="c", value="1").prove()) == 1
+        assert len(Backfill(context, table="t", column="c", value=Constant.of(1)).prove()) == 1
 
 
 def test_a_row_that_moves_behind_the_pass_is_swept_up(database: str) -> None:
@@ -171,7 +172,7 @@ def test_a_row_that_moves_behind_the_pass_is_swept_up(database: str) -> None:
     pace = Pace.model_construct(duty=1.0, max_rows=100)
     heard = Heard()
     with workbench(database, "t", pace=pace, emit=heard.emit) as context:
-        work = Backfill(context, table="t", column="c", value="1")
+        work = Backfill(context, table="t", column="c", value=Constant.of(1))
         commit, calls = work._writer.commit, []
 
         def moving(*args: object) -> None:
@@ -194,11 +195,11 @@ def test_a_thousand_late_rows_are_swept_by_a_walk(database: str) -> None:
         begun = begin_journal(connection, ["t"])
     pace = Pace.model_construct(duty=1.0, max_rows=300)
     with workbench(database, "t", begun=begun, pace=pace, emit=heard.emit) as context:
-        assert Backfill(context, table="t", column="c", value="1").run() == 6_000
+        assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 6_000
     do(database, "UPDATE t SET c = NULL WHERE id % 3 = 0")
     again = Heard()
     with workbench(database, "t", begun=begun, pace=pace, emit=again.emit) as context:
-        assert Backfill(context, table="t", column="c", value="1").run() == 8_000
+        assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 8_000
     assert again.of("late_rows")[0].more
     assert len([e for e in again.of("batch_done") if e.rows > 300]) <= 1, "where pages become fuller"
     assert {e.share_done for e in again.of("batch_done")} == {1.0}
@@ -236,7 +237,7 @@ def test_nulls_that_keep_coming_end_the_run_with_their_rows_and_their_writer(
         workbench(database, "t", emit=emit) as context,
         pytest.raises(VerificationFailed, match="keep coming") as caught,
     ):
-        Backfill(context, table="t", column="c", value="1").run()
+        Backfill(context, table="t", column="c", value=Constant.of(1)).run()
     assert len(heard.of("late_rows")) == 30
     assert "e.g. id = " in caught.value.message
     assert "explicitly (the default covers those that leave it out)" in caught.value.remedy
@@ -264,7 +265,7 @@ def test_rows_without_a_default_keep_coming_for_some_time_before_they_are_said_t
         workbench(database, "t", emit=emit) as context,
         pytest.raises(VerificationFailed, match="keep coming, after 5 sweeps") as caught,
     ):
-        Backfill(context, table="t", column="c", value="1").run()
+        Backfill(context, table="t", column="c", value=Constant.of(1)).run()
     apart = [later - earlier for earlier, later in pairwise(at)]
     assert [seconds >= least for seconds, least in zip(apart, (0, 0.05, 0.1, 0.12), strict=True)] == [
         True
@@ -299,7 +300,7 @@ def test_what_breaks_the_quiet_is_told_while_it_is_waited_for(
     timer = threading.Timer(1.5, writer.over.set)
     timer.start()
     with workbench(database, "t", emit=heard.emit) as context:
-        Backfill(context, table="t", column="c", value="1", quiet_s=0.8).run()
+        Backfill(context, table="t", column="c", value=Constant.of(1), quiet_s=0.8).run()
     timer.join()
     writer.join()
     told = [e.reason for name in ("wait_started", "wait_continues") for e in heard.of(name)]
@@ -322,7 +323,7 @@ def test_write_coverage_is_waited_for(database: str) -> None:
     timer.start()
     began = time.monotonic()
     with workbench(database, "t", emit=heard.emit) as context:
-        Backfill(context, table="t", column="c", value="1", quiet_s=1.2).run()
+        Backfill(context, table="t", column="c", value=Constant.of(1), quiet_s=1.2).run()
     timer.join()
     writer.join()
     assert time.monotonic() - began >= 1.9
@@ -335,7 +336,7 @@ def test_a_value_that_cannot_be_derived_is_named_not_waited_for(database: str) -
     """A free row that stays NULL would be swept for ever: it is named by its key instead."""
     make_table(database, 200, more="UPDATE t SET user_id = NULL WHERE id = 42")
     with workbench(database, "t") as context, pytest.raises(VerificationFailed, match="id = 42"):
-        Backfill(context, table="t", column="c", value="(user_id::int)").run()
+        Backfill(context, table="t", column="c", value=Expression(text="user_id::int")).run()
     assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 1
 
 
@@ -349,4 +350,4 @@ def test_a_trigger_that_takes_the_value_away_is_found(database: str) -> None:
                 CREATE TRIGGER away BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION away()""",
     )
     with workbench(database, "t") as context, pytest.raises(VerificationFailed):
-        Backfill(context, table="t", column="c", value="1").run()
+        Backfill(context, table="t", column="c", value=Constant.of(1)).run()

@@ -16,10 +16,9 @@ from online_migrate.backfill.forecast import (
     Costs,
     Mark,
     Rates,
-    bytes_text,
     forecast,
-    seconds_text,
 )
+from online_migrate.backfill.values import Constant
 from online_migrate.backfill.worker import Backfill
 from online_migrate.events import Event, Note
 from online_migrate.plan.model import Pace
@@ -72,22 +71,6 @@ def test_memory_stays_flat() -> None:
     for n in range(100_000):
         rates.note(n / 10, n / 100_000)
     assert len(rates._points) <= 302
-
-
-@pytest.mark.parametrize(
-    ("size", "text"), [(0, "0 bytes"), (1_500, "1.5 kB"), (26e6, "26 MB"), (4.2e9, "4.2 GB")]
-)
-def test_sizes_read_well(size: float, text: str) -> None:
-    """Two digits that matter."""
-    assert bytes_text(size) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(1.25, "1.2 s"), (61, "61 s"), (720, "12 min"), (20_000, "5.6 h")]
-)
-def test_times_read_well(seconds: float, text: str) -> None:
-    """As one would say them."""
-    assert seconds_text(seconds) == text
 
 
 def test_check_forecasts_the_step_once_for_all_its_tables(database: str) -> None:
@@ -188,14 +171,16 @@ class Foretold:
 
 
 def size_of(text: str) -> float:
-    """``1.5 MB`` as bytes, ``3.2 s`` as seconds."""
+    """``1.5 MiB`` as bytes, ``3.2 s`` as seconds."""
     number, unit = text.split()
-    return float(number) * {"bytes": 1, "kB": 1e3, "MB": 1e6, "s": 1}[unit]
+    return float(number) * {"B": 1, "KiB": 1024, "MiB": 1024**2, "ms": 1e-3, "s": 1}[unit]
 
 
 FORETOLD = re.compile(
-    r"public\.t: (\S+ \S+) to (\S+ \S+) left, by the rate of the last half minute; (?:some )?(\S+ \S+)(?: to (\S+ \S+))? more of WAL"
-    r"(?: \(VACUUM's own apart\))?, (?:some )?(\S+ \S+)(?: to (\S+ \S+))? more of table, by the (?:chunks|tenths of the table) that were walked"
+    r"public\.t: (\S+ \S+) to (\S+ \S+) left at the rate of the last 30 s;"
+    r" (?:about )?(\S+ \S+)(?: to (\S+ \S+))? more WAL(?: \(without VACUUM's own\))?,"
+    r" the table grows by (?:about )?(\S+ \S+)(?: to (\S+ \S+))? more,"
+    r" measured on the (?:chunks|tenths of the table) done so far"
 )
 
 
@@ -213,7 +198,7 @@ def test_a_running_pass_says_what_is_left_and_is_right(
     with session(database) as watch:
         foretold = Foretold(watch)
         with workbench(database, "t", pace=SLOW, emit=foretold.emit) as context:
-            Backfill(context, table="t", column="c", value="1").run()
+            Backfill(context, table="t", column="c", value=Constant.of(1)).run()
             after = foretold.look()
     told = FORETOLD.fullmatch(foretold.notes[-1])
     assert told is not None, foretold.notes
@@ -233,8 +218,8 @@ def test_what_is_not_measured_yet_is_not_told(database: str, monkeypatch: pytest
     make_table(database, 20_000)
     heard = Heard()
     with workbench(database, "t", pace=SLOWER, emit=heard.emit) as context:
-        Backfill(context, table="t", column="c", value="1").run()
+        Backfill(context, table="t", column="c", value=Constant.of(1)).run()
     (note,) = heard.of("note")
     assert note.message.endswith(
-        " left, by the rate of the last half minute; WAL and growth n/a before two chunks were walked"
+        " left at the rate of the last 30 s; WAL and growth n/a until two chunks are done"
     )

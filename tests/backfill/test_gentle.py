@@ -14,6 +14,7 @@ from online_migrate.backfill import batch
 from online_migrate.backfill.chunks import Position, Slice
 from online_migrate.backfill.context import By
 from online_migrate.backfill.rows import RowSet
+from online_migrate.backfill.values import Constant
 from online_migrate.backfill.worker import Backfill
 from online_migrate.errors import LeaseLost
 from online_migrate.plan.model import Pace
@@ -29,7 +30,7 @@ def test_a_runner_that_stops_between_two_messages_keeps_no_row_lock(database: st
     with session(database) as connection:
         begun = begin_journal(connection, ["t"])
     with workbench(database, "t", pace=SMALL, begun=begun) as context:
-        work = Backfill(context, table="t", column="c", value="1")
+        work = Backfill(context, table="t", column="c", value=Constant.of(1))
         commit, waited = work._writer.commit, []
 
         def stopped(*args: object) -> None:
@@ -45,7 +46,7 @@ def test_a_runner_that_stops_between_two_messages_keeps_no_row_lock(database: st
     assert 0.5 < waited[0] < 5
     assert ask(database, "SELECT count(*) FROM t WHERE c = 1") == 0
     with workbench(database, "t", pace=SMALL, begun=begun) as context:
-        assert Backfill(context, table="t", column="c", value="1").run() == 500
+        assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 500
 
 
 @pytest.mark.parametrize("sqlstate", ["25P03", "25P04"])
@@ -58,7 +59,7 @@ def test_a_batch_has_bounds_of_its_own(database: str) -> None:
     """Each is there in the transaction, the transaction's own from 17 on, and none outlives it."""
     make_table(database, 10)
     with workbench(database, "t") as context:
-        writer = Backfill(context, table="t", column="c", value="1")._writer
+        writer = Backfill(context, table="t", column="c", value=Constant.of(1))._writer
         context.work.execute(writer._settings(waiting_s=1.0))
         names = ["lock_timeout", "idle_in_transaction_session_timeout", "statement_timeout"]
         wanted = ["50ms", "1s", "1s"]
@@ -81,7 +82,7 @@ def test_a_batch_that_waits_again_and_again_takes_the_free_rows_instead(database
     )
     heard = Heard()
     with workbench(database, "t", emit=heard.emit) as context:
-        assert Backfill(context, table="t", column="c", value="1").run() == 30
+        assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 30
     (done,) = heard.of("batch_done")
     assert done.skipped_locked
 
@@ -98,7 +99,7 @@ def test_a_trigger_finds_what_the_database_s_search_path_shows(database: str) ->
     )
     do(database, f"ALTER DATABASE {name} SET search_path = app, public", "CREATE TABLE app.t (id bigint)")
     with workbench(database, "t") as context:
-        assert Backfill(context, table="t", column="c", value="1").run() == 20
+        assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 20
         assert context.work.execute("SHOW search_path").fetchone() == ('"public"',)
     assert ask(database, "SELECT count(*) FROM app.seen") == 20
 
@@ -116,7 +117,7 @@ def test_a_cancelled_commit_is_done_again(database: str, monkeypatch: pytest.Mon
                 CREATE CONSTRAINT TRIGGER cut AFTER UPDATE ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION cut()""",
     )
     with workbench(database, "t", pace=SMALL) as context:
-        assert Backfill(context, table="t", column="c", value="1").run() == 500
+        assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 500
     assert ask(database, "SELECT rows_done FROM online_migrate.cursor") == 500
     assert int(str(ask(database, "SELECT last_value FROM nth"))) > 600
 
@@ -126,7 +127,7 @@ def test_a_cursor_that_stays_locked_is_another_s(database: str, monkeypatch: pyt
     monkeypatch.setattr(batch, "CURSOR_LOCK_S", 0.2)
     make_table(database, 100)
     with workbench(database, "t", pace=SMALL) as context, psycopg.connect(database) as zombie:
-        work = Backfill(context, table="t", column="c", value="1")
+        work = Backfill(context, table="t", column="c", value=Constant.of(1))
         commits: list[float] = []
         commit = work._writer.commit
 
@@ -150,7 +151,7 @@ def test_row_locks_that_were_had_are_no_work(database: str) -> None:
         for n, holder in enumerate(busy):
             holder.execute("SELECT FROM t WHERE id = %s FOR UPDATE", [100 * n + 50])
         with workbench(database, "t", pace=Pace.model_construct(duty=1.0, batch_target=0.05)) as context:
-            writer = Backfill(context, table="t", column="c", value="1")._writer
+            writer = Backfill(context, table="t", column="c", value=Constant.of(1))._writer
 
             def letting_go() -> None:
                 for holder in busy:
@@ -181,7 +182,7 @@ def test_work_before_the_first_look_is_no_lock_wait(database: str) -> None:
         for n, holder in enumerate(busy):
             holder.execute("SELECT FROM t WHERE id = %s FOR UPDATE", [100 * n + 50])
         with workbench(database, "t", pace=Pace.model_construct(duty=1.0, batch_target=0.2)) as context:
-            writer = Backfill(context, table="t", column="c", value="1")._writer
+            writer = Backfill(context, table="t", column="c", value=Constant.of(1))._writer
 
             def letting_go() -> None:
                 time.sleep(0.3)
@@ -215,7 +216,7 @@ def test_a_long_batch_that_waits_for_nobody_is_work(database: str) -> None:
                 CREATE TRIGGER slow BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION slow()""",
     )
     with workbench(database, "t") as context:
-        writer = Backfill(context, table="t", column="c", value="1")._writer
+        writer = Backfill(context, table="t", column="c", value=Constant.of(1))._writer
         with writer.lock_waits:
             change = writer.change(sql.SQL("true"))
         context.work.rollback()
@@ -236,7 +237,7 @@ def test_a_slow_trigger_s_batches_are_made_once(database: str, monkeypatch: pyte
     pace = Pace.model_construct(duty=1.0, batch_target=0.005, min_rows=50, max_rows=50)
     heard = Heard()
     with workbench(database, "t", pace=pace, emit=heard.emit) as context:
-        assert Backfill(context, table="t", column="c", value="1").run() == 300
+        assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 300
     assert [e.skipped_locked for e in heard.of("batch_done")].count(True) == 1
     assert int(str(ask(database, "SELECT last_value FROM nth"))) < 400
 
@@ -251,7 +252,7 @@ def test_the_ceiling_in_rows_goes_by_the_fullest_pages(database: str) -> None:
     heard = Heard()
     pace = Pace.model_construct(duty=1.0, min_rows=50, max_rows=200, batch_target=10.0)
     with workbench(database, "t", pace=pace, emit=heard.emit) as context:
-        Backfill(context, table="t", column="c", value="1").run()
+        Backfill(context, table="t", column="c", value=Constant.of(1)).run()
     rows = [e.rows for e in heard.of("batch_done")]
     assert len([n for n in rows if n > 210]) <= 5, rows
 
@@ -274,7 +275,7 @@ def test_a_batch_reads_what_it_names_whatever_the_database_has_set(
     name = str(ask(database, "SELECT quote_ident(current_database())"))
     do(database, *(f"ALTER DATABASE {name} SET {setting} = off" for setting in ROLE_SETTINGS))
     with workbench(database, "t") as context:
-        writer = Backfill(context, table="t", column="c", value="1")._writer
+        writer = Backfill(context, table="t", column="c", value=Constant.of(1))._writer
         few = RowSet(target=writer.target, names=tuple((str(n),) for n in range(1, 30)))
         rows = {
             By.TID: Slice(first_page=8, end_page=16, stripe=1, stripes=16, then=Position()).condition,

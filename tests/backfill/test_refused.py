@@ -10,6 +10,7 @@ from psycopg import sql
 
 from benchmarks.workbench import begin_journal, workbench
 from online_migrate.backfill.refused_rows import is_about_rows
+from online_migrate.backfill.values import Constant, Expression
 from online_migrate.backfill.worker import Backfill
 from online_migrate.errors import VerificationFailed
 from online_migrate.plan.model import Pace
@@ -51,13 +52,13 @@ def test_the_run_stops_at_the_row_and_goes_on_after_it_is_mended(
         with pytest.raises(
             VerificationFailed, match=f"the row {name} cannot be given c: row 77 is sacred"
         ) as caught:
-            Backfill(context, table="t", column="c", value="1").run()
+            Backfill(context, table="t", column="c", value=Constant.of(1)).run()
         assert "xxx" not in str(caught.value), "DETAIL may hold a row's values"
     done = int(str(ask(database, "SELECT count(*) FROM t WHERE c = 1")))
     assert done == ask(database, "SELECT rows_done FROM online_migrate.cursor")
     do(database, MENDED)
     with workbench(database, "t", pace=SMALL, begun=begun) as context:
-        assert Backfill(context, table="t", column="c", value="1").run() == 1_000
+        assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 1_000
     assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 0
 
 
@@ -70,7 +71,7 @@ def test_whatever_sqlstate_a_trigger_raises_its_row_is_found(database: str, sqls
         workbench(database, "t", pace=SMALL) as context,
         pytest.raises(VerificationFailed, match="the row id = 77 cannot be given c: row 77 is sacred"),
     ):
-        Backfill(context, table="t", column="c", value="1").run()
+        Backfill(context, table="t", column="c", value=Constant.of(1)).run()
 
 
 @pytest.mark.parametrize("sqlstate", ["53100", "58030", "XX000", "57P01"])
@@ -86,7 +87,7 @@ def test_a_statement_that_fails_without_any_row_blames_none(database: str) -> No
         workbench(database, "t", pace=SMALL) as context,
         pytest.raises(psycopg.errors.UndefinedColumn, match="gone"),
     ):
-        Backfill(context, table="t", column="c", value="(gone)").run()
+        Backfill(context, table="t", column="c", value=Expression(text="gone")).run()
 
 
 def test_row_security_that_comes_after_check_is_an_error(database: str, clerk: str) -> None:
@@ -96,7 +97,7 @@ def test_row_security_that_comes_after_check_is_an_error(database: str, clerk: s
     with session(clerk) as connection:
         begun = begin_journal(connection, ["t"])
     with workbench(clerk, "t", pace=SMALL, begun=begun) as context:
-        work = Backfill(context, table="t", column="c", value="1")
+        work = Backfill(context, table="t", column="c", value=Constant.of(1))
         commit = work._writer.commit
 
         def hiding(*args: object) -> None:
@@ -116,7 +117,7 @@ def test_a_row_behind_a_lock_is_not_blamed_for_another_s_error(database: str) ->
     """Nothing is known of what could not be tried."""
     make_table(database, 20)
     with workbench(database, "t") as context, psycopg.connect(database) as holder:
-        writer = Backfill(context, table="t", column="c", value="1")._writer
+        writer = Backfill(context, table="t", column="c", value=Constant.of(1))._writer
         holder.execute("LOCK TABLE t IN SHARE MODE")
         assert writer.probe(sql.SQL("id = 1")) is None
 
@@ -134,7 +135,7 @@ def test_rows_that_are_refused_together_are_told_with_their_page(database: str) 
         workbench(database, "t", pace=SMALL) as context,
         pytest.raises(VerificationFailed, match="rows of page 0 cannot be given c together: one at a time"),
     ):
-        Backfill(context, table="t", column="c", value="1").run()
+        Backfill(context, table="t", column="c", value=Constant.of(1)).run()
 
 
 def test_a_late_row_that_is_refused_is_named_too(database: str) -> None:

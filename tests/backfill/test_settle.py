@@ -16,6 +16,7 @@ from online_migrate.backfill import batch
 from online_migrate.backfill.batch import Change
 from online_migrate.backfill.context import Target
 from online_migrate.backfill.rows import RowSet, late_rows_statement, read_late_rows
+from online_migrate.backfill.values import Constant, Expression
 from online_migrate.backfill.worker import _NO_WALK, Backfill
 from online_migrate.errors import VerificationFailed
 from online_migrate.events import Event, LateRows, WaitContinues, WaitEnded, WaitStarted
@@ -65,7 +66,7 @@ def test_a_row_that_moves_between_proof_and_mend_is_mended(database: str, more: 
             do(database, HOT)
 
         with workbench(database, "t", emit=moving(heard, move)) as context:
-            assert Backfill(context, table="t", column="c", value="1").run() == 10
+            assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 10
     assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 0
     assert len(heard.of("late_rows")) == 1
 
@@ -100,7 +101,7 @@ def test_rows_that_are_updated_without_a_pause_are_filled(database: str, more: s
     make_table(database, 20_000, more=f"{more}; UPDATE t SET c = 1 WHERE id > 10")
     heard = Heard()
     with updating(database, lanes=2) as counts, workbench(database, "t", emit=heard.emit) as context:
-        assert Backfill(context, table="t", column="c", value="1").run() == 10
+        assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 10
     assert sum(counts) > 0
     assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 0
 
@@ -110,7 +111,7 @@ def test_a_row_that_is_let_go_between_change_and_look_is_not_blamed(database: st
     make_table(database, 50, more="UPDATE t SET c = 1 WHERE id <> 7")
     with psycopg.connect(database) as holder, workbench(database, "t") as context:
         holder.execute("SELECT FROM t WHERE id = 7 FOR UPDATE")
-        work = Backfill(context, table="t", column="c", value="1")
+        work = Backfill(context, table="t", column="c", value=Constant.of(1))
         write, tries = work._writer.write, []
 
         def letting_go(*args: object, **more: object) -> Change:
@@ -131,7 +132,7 @@ def test_a_row_that_was_ours_and_stays_empty_is_blamed(database: str) -> None:
     with psycopg.connect(database) as holder, workbench(database, "t") as context:
         holder.execute("SELECT FROM t WHERE id = 1 FOR UPDATE")
         with pytest.raises(VerificationFailed, match=r"1 rows cannot be given c, e\.g\. id = 2:"):
-            Backfill(context, table="t", column="c", value="(user_id::int)").run()
+            Backfill(context, table="t", column="c", value=Expression(text="user_id::int")).run()
 
 
 def test_a_row_that_comes_beside_locked_ones_of_a_composite_key_is_not_blamed(
@@ -151,7 +152,9 @@ def test_a_row_that_comes_beside_locked_ones_of_a_composite_key_is_not_blamed(
 
     monkeypatch.setattr(batch, "late_rows_statement", look)
     with workbench(database, "t") as context:
-        writer = batch.Writer(context, Target(table=table_info(context.work), column="c", value="7"))
+        writer = batch.Writer(
+            context, Target(table=table_info(context.work), column="c", value=Constant.of(7))
+        )
         free, refused = writer.try_free(read_late_rows(context.work, writer.target, 10))
     assert len(looks) == 2
     assert set(free.names) == {("1", "1"), ("2", "2")}
@@ -170,7 +173,7 @@ def test_a_row_without_a_key_that_is_gone_costs_no_walk(database: str) -> None:
             do(database, "DELETE FROM t WHERE id = 77")
 
         with workbench(database, "t", emit=moving(heard, remove)) as context:
-            assert Backfill(context, table="t", column="c", value="1").run() == 0
+            assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 0
     names = [e.name for e in heard.events]
     assert "batch_done" not in names[names.index("late_rows") :]
 
@@ -185,7 +188,7 @@ def test_many_rows_that_cannot_be_given_a_value_are_blamed_at_once(database: str
             VerificationFailed, match=r"50 rows or more cannot be given c, e\.g\. id = 2;.*its value is NULL"
         ),
     ):
-        Backfill(context, table="t", column="c", value="(user_id::int)").run()
+        Backfill(context, table="t", column="c", value=Expression(text="user_id::int")).run()
     assert len(heard.of("late_rows")) == 1
     assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 1_500
 
@@ -195,7 +198,7 @@ def test_a_late_row_among_many_that_the_server_refuses_is_named(database: str) -
     make_table(database, 3_000, more="UPDATE t SET user_id = -1 WHERE id = 3")
     do(database, "ALTER TABLE t ADD CHECK (c >= 0) NOT VALID")
     with workbench(database, "t") as context:
-        work = Backfill(context, table="t", column="c", value="(user_id::int)")
+        work = Backfill(context, table="t", column="c", value=Expression(text="user_id::int"))
         context.journal.write_cursor(context.run_id, work._begin("sweep", _NO_WALK, None))
         with pytest.raises(VerificationFailed, match=r"the row id = 3 cannot be given c: .*check"):
             work.run()
@@ -229,7 +232,7 @@ def test_a_table_without_a_key_is_searched_without_keeping_a_row_locked(database
             do(database, "UPDATE t SET v = v + 1 WHERE id % 2000 = 0")
 
         with workbench(database, "t", pace=pace, emit=moving(heard, move)) as context:
-            work = Backfill(context, table="t", column="c", value="(slow(id))")
+            work = Backfill(context, table="t", column="c", value=Expression(text="slow(id)"))
             work.walk()
             application.start()
             try:
@@ -254,7 +257,7 @@ def test_only_rounds_without_progress_count(database: str, monkeypatch: pytest.M
 
     emit = moving(heard, more_nulls)
     with workbench(database, "t", emit=emit) as context:
-        work = Backfill(context, table="t", column="c", value="1")
+        work = Backfill(context, table="t", column="c", value=Constant.of(1))
         commit = work._writer.commit
 
         def first(*args: object) -> None:
@@ -285,7 +288,7 @@ def test_who_holds_the_rows_is_told_again(database: str, monkeypatch: pytest.Mon
         letting_go = threading.Timer(1.8, second.rollback)
         letting_go.start()
         with workbench(database, "t", emit=heard.emit) as context:
-            assert Backfill(context, table="t", column="c", value="1").run() == 50
+            assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 50
         for thread in (waiting, handing_over, letting_go):
             thread.join()
     finally:
@@ -311,6 +314,6 @@ def test_a_proof_that_takes_long_is_told(database: str, monkeypatch: pytest.Monk
     make_table(database, 200_000, more="UPDATE t SET c = 1")
     heard = Heard()
     with workbench(database, "t", emit=heard.emit) as context:
-        Backfill(context, table="t", column="c", value="1").run()
+        Backfill(context, table="t", column="c", value=Constant.of(1)).run()
     (said,) = {(told.statement, told.phase) for told in heard.of("long_statement")}
     assert said == ("no row of public.t without c", "proving")

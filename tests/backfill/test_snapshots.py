@@ -13,6 +13,7 @@ import pytest
 from benchmarks.workbench import Heard, workbench
 from online_migrate.backfill import health, strategy
 from online_migrate.backfill.context import BackfillContext
+from online_migrate.backfill.values import Constant
 from online_migrate.backfill.worker import LONGEST_RELAXED, Backfill
 from online_migrate.clock import Signal
 from online_migrate.journal.store import CursorRecord
@@ -48,7 +49,7 @@ def test_the_chunk_grows_with_the_oldest_snapshot(
     """The way back to a page is to take twice the age of what is open beside us; the journal keeps the new length."""
     with workbench(database, "t", pace=FAST) as context:
         lengths = noting_lengths(context, monkeypatch)
-        assert Backfill(context, table="t", column="c", value="1").run() == 20_000
+        assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 20_000
     assert 40 in lengths
     assert max(lengths) > 40
     assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 0
@@ -77,7 +78,7 @@ def test_a_longer_chunk_makes_updates_heap_only_again(database: str, monkeypatch
         make_table(database, 2_000, name=name, filler=900)
         monkeypatch.setattr(strategy, "SNAPSHOT_AGES", ages)
         with asked_again_and_again(database), workbench(database, name, pace=pace) as context:
-            assert Backfill(context, table=name, column="c", value="1").run() == 2_000
+            assert Backfill(context, table=name, column="c", value=Constant.of(1)).run() == 2_000
         shares.append(heap_only_share(database, name))
     grown, short = shares
     assert grown > 0.6
@@ -119,7 +120,7 @@ def test_the_operator_s_own_query_counts(
     hold = HoldWhen(queries=[HoldQuery(name="slow", sql="SELECT pg_sleep(0.3) IS NULL")])
     with workbench(database, "t", pace=FAST, hold_when=hold) as context:
         lengths = noting_lengths(context, monkeypatch)
-        assert Backfill(context, table="t", column="c", value="1").run() == 20_000
+        assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 20_000
     assert max(lengths) > 40
 
 
@@ -130,7 +131,7 @@ def test_a_snapshot_that_no_chunk_outlasts_is_named(
     monkeypatch.setattr(strategy, "CHUNK_SHARE_OF_BUFFERS", 0.0015)
     heard = Heard()
     with workbench(database, "t", pace=FAST, emit=heard.emit) as context:
-        Backfill(context, table="t", column="c", value="1").run()
+        Backfill(context, table="t", column="c", value=Constant.of(1)).run()
     notes = [n.message for n in heard.of("note") if "keeps dead rows from being pruned" in n.message]
     assert len(notes) == 1
     assert "a report" in notes[0]
@@ -144,7 +145,7 @@ def test_the_plan_may_wait_for_it_instead(database: str, reader: psycopg.Connect
     with workbench(
         database, "t", pace=FAST, emit=heard.emit, hold_when=HoldWhen.model_construct(oldest_snapshot=0.2)
     ) as context:
-        assert Backfill(context, table="t", column="c", value="1").run() == 20_000
+        assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 20_000
     timer.join()
     assert [w.kind for w in heard.of("wait_started")][:1] == ["oldest_snapshot"]
     assert heard.of("wait_ended")[0].seconds >= 0.5
@@ -164,7 +165,7 @@ def test_a_stop_ends_a_hold(database: str, reader: psycopg.Connection) -> None:
         ) as context,
         pytest.raises(Interrupted),
     ):
-        Backfill(context, table="t", column="c", value="1").run()
+        Backfill(context, table="t", column="c", value=Constant.of(1)).run()
     timer.join()
     assert time.monotonic() - began < 3
 
@@ -173,7 +174,7 @@ def test_a_slow_cursor_makes_longer_batches(database: str) -> None:
     """Its row decays behind an old snapshot: past a twentieth of the batch's time we commit less often, within bounds."""
     make_table(database, 10)
     with workbench(database, "t", pace=Pace.model_construct(batch_target=0.05, duty=1.0)) as context:
-        work = Backfill(context, table="t", column="c", value="1")
+        work = Backfill(context, table="t", column="c", value=Constant.of(1))
         work._relax(0.001)
         assert work._pacer._target_s == 0.05
         for _ in range(100):

@@ -6,6 +6,7 @@ import threading
 import time
 
 from benchmarks.workbench import Heard, workbench
+from online_migrate.backfill.values import Constant
 from online_migrate.backfill.worker import Backfill
 from online_migrate.plan.model import HoldWhen, Pace
 from tests.backfill.tables import ask, make_table
@@ -26,7 +27,7 @@ def test_a_paused_standby_holds_the_backfill_within_two_seconds() -> None:
         def work() -> None:
             hold_when = HoldWhen.model_construct(standby_lag=512 * 1024)
             with workbench(pair.primary.dsn, "t", pace=pace, hold_when=hold_when, emit=heard.emit) as context:
-                done.append(Backfill(context, table="t", column="c", value="1").run())
+                done.append(Backfill(context, table="t", column="c", value=Constant.of(1)).run())
 
         thread = threading.Thread(target=work)
         thread.start()

@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.workbench import UNTHROTTLED, Heard, workbench
 from online_migrate.backfill import vacuum
+from online_migrate.backfill.values import Constant
 from online_migrate.backfill.worker import Backfill
 from online_migrate.errors import Interrupted
 from online_migrate.events import Event, LongStatement, WaitStarted
@@ -71,7 +72,7 @@ def test_a_round_ends_when_a_throttler_turns_red(slow: str) -> None:
 
     heard = Ears(hold)
     with workbench(slow, "t", pace=PACE, hold_when=HELD, emit=heard.emit) as context:
-        assert Backfill(context, table="t", column="c", value="1").run() == 100_000
+        assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 100_000
         for name, value in (("vacuum_cost_delay", "0"), ("lock_timeout", "5s")):
             assert context.work.execute(f"SHOW {name}".encode()).fetchone() == (value,)
     assert ended[0] < ENDS_WITHIN_S
@@ -92,7 +93,7 @@ def test_a_round_ends_when_a_stop_is_asked_for(slow: str) -> None:
         workbench(slow, "t", pace=PACE, emit=heard.emit) as context,
         pytest.raises(Interrupted, match="enough"),
     ):
-        Backfill(context, table="t", column="c", value="1").run()
+        Backfill(context, table="t", column="c", value=Constant.of(1)).run()
     assert time.monotonic() - stopped[0] < ENDS_WITHIN_S
 
 
@@ -105,5 +106,5 @@ def test_a_round_does_not_wait_for_a_lock(database: str) -> None:
         workbench(database, "t", pace=UNTHROTTLED, locks=locks, emit=heard.emit) as context,
     ):
         other.execute("LOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE")
-        assert Backfill(context, table="t", column="c", value="1").run() == 100_000
+        assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 100_000
     assert not [e for e in heard.of("long_statement") if e.waits_for]

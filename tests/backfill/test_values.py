@@ -8,8 +8,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from online_migrate.backfill.hazards import look_for_rows
-from online_migrate.backfill.values import FromParent, SqlValue, value_sql
+from online_migrate.backfill.hazards.row_reads import find_rows
+from online_migrate.backfill.value_params import FromParentParams, value_of
+from online_migrate.backfill.values import Constant, Expression, Reference
 from online_migrate.errors import PlanError, PreflightFailed
 from online_migrate.findings import (
     Severity,
@@ -89,7 +90,7 @@ def test_a_parent_without_a_value_stops_the_check(bound: str) -> None:
     """Every use has a user, but a fifth of the users have nothing to give, and the plan fills them nowhere."""
     found = findings_of(bound, USES)["no_value"]
     assert found.severity is Severity.STOP
-    assert "users.c is NULL, or there is none: id = " in found.fact
+    assert "users.c is NULL, or they have no parent there: id = " in found.fact
     assert "no_value" not in findings_of(bound, USES.replace(", column: c}]", ", column: c}], else: 5"))
     do(bound, "UPDATE users SET c = 1 WHERE c IS NULL")
     assert "no_value" not in findings_of(bound, USES)
@@ -99,9 +100,9 @@ def test_a_parent_s_column_that_the_plan_adds_is_to_be_filled_first(bound: str) 
     """Added and never filled: all children would take NULL; with a value for old rows it is filled."""
     do(bound, "ALTER TABLE users DROP c")
     add = "add_column: {table: users, column: c, type: integer, new_rows: 7"
-    assert findings_of(bound, f"{add}}}", USES)["parents_unfilled"].severity is Severity.STOP
-    assert "parents_unfilled" not in findings_of(bound, f"{add}, instant: true}}", USES)
-    assert "parents_unfilled" not in findings_of(bound, f"{add}}}", USERS, USES)
+    assert findings_of(bound, f"{add}}}", USES)["parent_never_filled"].severity is Severity.STOP
+    assert "parent_never_filled" not in findings_of(bound, f"{add}, instant: true}}", USES)
+    assert "parent_never_filled" not in findings_of(bound, f"{add}}}", USERS, USES)
 
 
 def test_a_join_on_a_column_that_the_plan_adds_is_looked_at_later(bound: str) -> None:
@@ -110,16 +111,16 @@ def test_a_join_on_a_column_that_the_plan_adds_is_looked_at_later(bound: str) ->
     found = findings_of(
         bound, "add_column: {table: uses, column: other_id, type: integer, new_rows: none}", uses
     )
-    assert not {"no_value", "values_unknown", "unknown_column"} & found.keys()
+    assert not {"no_value", "values_unverified", "unknown_column"} & found.keys()
 
 
 def test_a_look_for_rows_that_takes_too_long_says_so(loose: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large table is not read to its end at check."""
-    monkeypatch.setattr("online_migrate.backfill.hazards.LOOK_TIMEOUT_MS", 50)
+    monkeypatch.setattr("online_migrate.backfill.hazards.row_reads.READ_TIMEOUT_MS", 50)
     value = "{sql: 'id + CASE WHEN pg_sleep(0.01) IS NULL THEN NULL ELSE 0 END'}"
     found = findings_of(loose, f"backfill: {{table: uses, column: c, value: {value}}}")
-    assert found["values_unknown"].severity is Severity.WARN
-    assert "`else:`" in found["values_unknown"].remedy
+    assert found["values_unverified"].severity is Severity.WARN
+    assert "`else:`" in found["values_unverified"].remedy
 
 
 @pytest.mark.parametrize("lacking", ["users", "uses"], ids=["the parent's", "the table's"])
@@ -146,7 +147,7 @@ def test_else_is_for_rows_without_a_parent(loose: str) -> None:
 
 def test_parents_first(bound: str) -> None:
     """A child before its parent would take NULL from it: check refuses the order."""
-    assert findings_of(bound, USES, USERS)["parents_first"].severity is Severity.STOP
+    assert findings_of(bound, USES, USERS)["parent_filled_later"].severity is Severity.STOP
 
 
 @pytest.mark.parametrize(
@@ -165,17 +166,19 @@ def test_parents_first(bound: str) -> None:
             "ambiguous_parent",
             id="several parents",
         ),
-        pytest.param("abc", "bad_value", id="a constant of another type"),
-        pytest.param("{sql: \"'x' || amount\"}", "bad_value", id="an expression of another type"),
-        pytest.param("{sql: 'generate_series(1, amount)'}", "bad_value", id="several values"),
-        pytest.param("{sql: '1); DELETE FROM uses; SELECT (1'}", "bad_value", id="more than a value"),
+        pytest.param("abc", "invalid_value", id="a constant of another type"),
+        pytest.param("{sql: \"'x' || amount\"}", "invalid_value", id="an expression of another type"),
+        pytest.param("{sql: 'generate_series(1, amount)'}", "invalid_value", id="several values"),
+        pytest.param("{sql: '1); DELETE FROM uses; SELECT (1'}", "invalid_value", id="more than a value"),
         pytest.param(
             "{from: {table: named, on: subscription_id, column: name}}",
-            "bad_value",
+            "invalid_value",
             id="a parent's column of another type",
         ),
-        pytest.param("{sql: amount +}", "bad_value", id="an expression that cannot be read"),
-        pytest.param("{sql: nosuch + 1}", "bad_value", id="an expression over a column that is not there"),
+        pytest.param("{sql: amount +}", "invalid_value", id="an expression that cannot be read"),
+        pytest.param(
+            "{sql: nosuch + 1}", "invalid_value", id="an expression over a column that is not there"
+        ),
     ],
 )
 def test_a_value_that_cannot_be_is_found_at_check(bound: str, value: str, code: str) -> None:
@@ -190,7 +193,7 @@ def test_what_stands_in_a_row_stands_in_no_finding(bound: str) -> None:
     """Findings go to the journal and to the report; the server's own words quote the row."""
     do(bound, "ALTER TABLE uses ADD mail text DEFAULT 'ann@example.org'")
     found = findings_of(bound, "backfill: {table: uses, column: c, value: {sql: 'mail::integer'}}")
-    assert found["value_fails"].fact.endswith(
+    assert found["value_error"].fact.endswith(
         "a row's value cannot be derived: InvalidTextRepresentation (22P02)"
     )
 
@@ -199,18 +202,18 @@ def test_a_look_for_rows_is_one_statement(bound: str) -> None:
     """Whatever an expression of the plan holds, nothing leaves the transaction that may write nothing."""
     both = sql.Composed([sql.SQL("SELECT '(0,1)'; "), sql.SQL("SELECT '(0,2)'")])
     with Connector(dsn=bound).open("test") as connection, pytest.raises(psycopg.errors.SyntaxError):
-        look_for_rows(connection, both)
+        find_rows(connection, both)
 
 
 def test_a_constant_that_the_column_cannot_take_is_found_at_check(bound: str) -> None:
     """Not at row 1: of a column that is there, and of one that the plan adds."""
     fill = "backfill: {table: uses, column: %s, value: %s}"
-    fact = findings_of(bound, fill % ("c", "abc"))["bad_value"].fact
-    assert fact == "uses.c cannot be given 'abc': invalid input syntax for type integer: \"abc\""
+    fact = findings_of(bound, fill % ("c", "abc"))["invalid_value"].fact
+    assert fact == "uses.c cannot be set to 'abc': invalid input syntax for type integer: \"abc\""
     add = "add_column: {table: uses, column: d, type: integer}"
-    assert findings_of(bound, add, fill % ("d", "abc"))["bad_value"].severity is Severity.STOP
-    assert "bad_value" not in findings_of(bound, add, fill % ("d", "7"))
-    assert "bad_value" not in findings_of(bound, fill % ("c", "'7'"))
+    assert findings_of(bound, add, fill % ("d", "abc"))["invalid_value"].severity is Severity.STOP
+    assert "invalid_value" not in findings_of(bound, add, fill % ("d", "7"))
+    assert "invalid_value" not in findings_of(bound, fill % ("c", "'7'"))
 
 
 @pytest.mark.parametrize(
@@ -232,7 +235,7 @@ def test_a_value_that_a_planned_column_cannot_take_is_found_at_check(
     do(bound, "INSERT INTO named SELECT id, 'a' FROM uses")
     add = f"add_column: {{table: uses, column: zz, type: '{of_type}'}}"
     fill = f"backfill: {{table: uses, column: zz, value: {value}}}"
-    found = findings_of(bound, add, fill)["bad_value"]
+    found = findings_of(bound, add, fill)["invalid_value"]
     assert found.severity is Severity.STOP
     assert words in found.fact
     assert found.remedy == "correct `value`"
@@ -245,13 +248,13 @@ def test_a_row_whose_value_is_too_long_is_found_at_check(bound: str, is_planned:
     add = ["add_column: {table: uses, column: zz, type: varchar(3)}"] * is_planned
     do(bound, *["ALTER TABLE uses ADD zz varchar(3)"] * (not is_planned))
     fill = "backfill: {table: uses, column: zz, value: {sql: what, else: a}}"
-    found = findings_of(bound, *add, fill)["value_fails"]
+    found = findings_of(bound, *add, fill)["value_error"]
     assert found.severity is Severity.STOP
     assert "does not fit zz " in found.fact
     assert "value too long for type character varying(3)" in found.fact
-    assert "value_fails" not in findings_of(bound, *add, fill.replace("what,", "\"replace(what, 's', '')\","))
+    assert "value_error" not in findings_of(bound, *add, fill.replace("what,", "\"replace(what, 's', '')\","))
     do(bound, *["UPDATE uses SET zz = 'b' WHERE id = 2900"] * (not is_planned))
-    assert ("value_fails" in findings_of(bound, *add, fill)) is is_planned
+    assert ("value_error" in findings_of(bound, *add, fill)) is is_planned
 
 
 @pytest.mark.parametrize(
@@ -290,7 +293,7 @@ def test_a_constant_without_its_parent_is_found_at_check(bound: str) -> None:
     found = findings_of(bound, fill)["no_value"]
     assert found.severity is Severity.STOP
     assert (
-        "bots has no row of id = 2, which foreign key uses_c_fkey asks for: id = 1; id = 2; id = 3"
+        "bots has no row with id = 2, which foreign key uses_c_fkey requires: id = 1; id = 2; id = 3"
         in found.fact
     )
     assert "no_value" not in findings_of(bound, fill.replace("value: 2", "value: 1"))
@@ -305,7 +308,7 @@ def test_a_value_that_cannot_be_asked_for_behind_a_lock_is_a_warning(bound: str)
     with psycopg.connect(bound) as other:
         other.execute("LOCK TABLE uses IN SHARE MODE")
         found = findings_of(bound, "backfill: {table: uses, column: c, value: 1}")
-    assert found["values_unknown"].severity is Severity.WARN
+    assert found["values_unverified"].severity is Severity.WARN
 
 
 def test_a_table_that_is_called_as_its_parent_s_alias_would_be(bound: str) -> None:
@@ -335,11 +338,11 @@ def test_a_partitioned_parent_whose_leaves_are_filled_has_its_value(database: st
     )
     fill = "backfill: {{tables: [{}], column: c, value: 9}}"
     uses = "backfill: {table: uses, column: c, value: {from: {table: users, on: user_id, column: c}}}"
-    wrong = {"no_value", "parents_first", "parents_unfilled"}
+    wrong = {"no_value", "parent_filled_later", "parent_never_filled"}
     assert not wrong & findings_of(database, fill.format("users1, users2"), uses).keys()
     assert wrong & findings_of(database, fill.format("users1"), uses).keys() == {"no_value"}
     below = fill.format("users2").replace("9", "{sql: '9'}")
-    assert wrong & findings_of(database, fill.format("users1"), uses, below).keys() == {"parents_first"}
+    assert wrong & findings_of(database, fill.format("users1"), uses, below).keys() == {"parent_filled_later"}
     run_plan(database, fill.format("users1, users2"), uses)
     assert ask(database, "SELECT count(*) FROM uses WHERE c = 9") == 20
 
@@ -365,8 +368,8 @@ def test_an_expression_that_is_null_for_a_row_stops_the_check(bound: str) -> Non
 def test_an_expression_that_fails_for_a_row_stops_the_check(bound: str) -> None:
     """With what the server says; a sequence is not asked, since asking would use its numbers up."""
     found = findings_of(bound, "backfill: {table: uses, column: c, value: {sql: 10 / (amount - 7)}}")
-    assert found["value_fails"].severity is Severity.STOP
-    assert "division by zero" in found["value_fails"].fact
+    assert found["value_error"].severity is Severity.STOP
+    assert "division by zero" in found["value_error"].fact
     do(bound, "CREATE SEQUENCE numbers")
     fill = "backfill: {table: uses, column: c, value: {sql: \"nextval('numbers')::integer\"}}"
     assert not {f.code for f in findings_of(bound, fill).values() if f.severity is Severity.STOP}
@@ -396,20 +399,35 @@ def test_a_value_that_makes_no_sense_is_a_mistake_of_the_plan(value: str) -> Non
 
 
 def test_the_sql_of_a_value() -> None:
-    """What explain prints: one look into the parent's key per row, names quoted."""
-    literal = sql.Literal
-    value = FromParent.model_validate(
+    """What explain prints: one lookup of the parent's key per row, names quoted."""
+    params = FromParentParams.model_validate(
         {"from": {"table": "users", "on": "user_id", "column": "bot_id"}, "else": 1}
     )
-    text = value_sql(value, schema="public", table="t", literal=literal).as_string(None)
-    assert text == (
+    value = value_of(params, schema="public", constant=Constant.of)
+    assert value.as_sql("t").as_string(None) == (
         '(coalesce((SELECT "parent1"."bot_id" FROM "public"."users" "parent1" WHERE "parent1"."id" = "t"."user_id"), 1))'
     )
-    assert (
-        value_sql(SqlValue(sql="a + 1"), schema="public", table="t", literal=literal).as_string(None)
-        == "(a + 1)"
-    )
-    assert value_sql(1, schema="public", table="t", literal=literal).as_string(None) == "1"
+    assert Expression(text="a + 1").as_sql("t").as_string(None) == "(a + 1)"
+    assert Constant.of(1).as_sql("t").as_string(None) == "1"
+
+
+def test_whether_a_value_is_constant_or_known_follows_from_its_type() -> None:
+    """A text that begins with a parenthesis is a constant all the same; a reference without its row is not known."""
+    assert Constant.of("(a)").is_constant
+    assert not Expression(text="1").is_constant
+    master = Reference(name="master.id")
+    assert master.is_constant
+    assert not master.is_known
+    assert not Expression(text="a", otherwise=master).is_known
+    assert Expression(text="a", otherwise=Constant.of(1)).is_known
+    assert master.as_sql("t").as_string(None) == "<master.id>"
+
+
+def test_a_constant_in_angle_brackets_is_text(bound: str) -> None:
+    """Only a whole `<name>` is a reference: `<b>Hi</b>` is what the rows are given."""
+    do(bound, "ALTER TABLE uses ADD h text")
+    run_plan(bound, "backfill: {table: uses, column: h, value: '<b>Hi</b>'}")
+    assert ask(bound, "SELECT count(*) FROM uses WHERE h = '<b>Hi</b>'") == 3_000
 
 
 def test_pace_is_no_part_of_the_fingerprint() -> None:

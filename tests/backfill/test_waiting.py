@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from benchmarks.workbench import UNTHROTTLED, Heard, workbench
+from online_migrate.backfill.values import Constant
 from online_migrate.backfill.worker import Backfill
 from online_migrate.clock import SystemClock
 from online_migrate.events import Event, WaitContinues, WaitEnded, WaitStarted
@@ -53,7 +54,7 @@ def test_who_locks_the_table_is_told_again(database: str) -> None:
     for timer in timers:
         timer.start()
     with workbench(database, "t", emit=heard.emit) as context:
-        assert Backfill(context, table="t", column="c", value="1").run() == 50
+        assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 50
     for timer in timers:
         timer.join()
     first.close()
@@ -75,7 +76,7 @@ def test_another_in_the_way_is_told_at_once(database: str, monkeypatch: pytest.M
     for timer in timers:
         timer.start()
     with workbench(database, "t", emit=heard.emit) as context:
-        assert Backfill(context, table="t", column="c", value="1").run() == 50
+        assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 50
     for timer in timers:
         timer.join()
     (began,) = heard.of("wait_started")
@@ -94,7 +95,7 @@ def test_a_wait_for_a_lock_is_no_work_of_the_batch(database: str) -> None:
     timer = threading.Timer(0.8, orm.close)
     timer.start()
     with workbench(database, "t", emit=heard.emit) as context:
-        assert Backfill(context, table="t", column="c", value="1").run() == 50
+        assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 50
     timer.join()
     (batch,) = heard.of("batch_done")
     (waited,) = heard.of("wait_ended")
@@ -114,7 +115,7 @@ def test_what_holds_us_is_told_again_with_its_figures(database: str) -> None:
     for timer in timers:
         timer.start()
     with workbench(database, "t", pace=UNTHROTTLED, hold_when=hold, emit=heard.emit) as context:
-        assert Backfill(context, table="t", column="c", value="1").run() == 50
+        assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 50
     for timer in timers:
         timer.join()
     assert "9" in waits_of(heard, "query_queue")[-1].reason
@@ -137,7 +138,7 @@ def test_a_hold_is_told_by_what_holds(database: str) -> None:
         timer.start()
     hold = HoldWhen(queries=queries)
     with workbench(database, "t", pace=UNTHROTTLED, hold_when=hold, emit=heard.emit) as context:
-        assert Backfill(context, table="t", column="c", value="1").run() == 50
+        assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 50
     for timer in timers:
         timer.join()
     told = [e for e in heard.events if isinstance(e, WaitStarted | WaitEnded)]

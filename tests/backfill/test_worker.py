@@ -11,6 +11,7 @@ import pytest
 from benchmarks.workbench import Heard, begin_journal, workbench
 from online_migrate.backfill import batch
 from online_migrate.backfill.vacuum import vacuum_delay_ms
+from online_migrate.backfill.values import Constant
 from online_migrate.backfill.worker import Backfill
 from online_migrate.clock import Signal
 from online_migrate.errors import Interrupted, LeaseLost, LockNotAcquired, VerificationFailed
@@ -25,7 +26,7 @@ SMALL = Pace.model_construct(duty=1.0, min_rows=50, max_rows=200)
 def run(dsn: str, heard: Heard | None = None, **more: object) -> int:
     pace = more.pop("pace", SMALL)
     with workbench(dsn, "t", pace=pace, emit=(heard or Heard()).emit, **more) as context:  # type: ignore[arg-type]
-        return Backfill(context, table="t", column="c", value="1").run()
+        return Backfill(context, table="t", column="c", value=Constant.of(1)).run()
 
 
 @pytest.mark.parametrize("rows", [0, 1, 57, 5_000])
@@ -103,7 +104,7 @@ def test_a_stop_keeps_the_batch_and_the_next_run_goes_on(database: str, batches:
 
 def _run_until(dsn: str, begun: object, stop: StopAfter) -> None:
     with workbench(dsn, "t", pace=SMALL, begun=begun, emit=stop.emit, signal=stop.signal) as context:  # type: ignore[arg-type]
-        Backfill(context, table="t", column="c", value="1").run()
+        Backfill(context, table="t", column="c", value=Constant.of(1)).run()
 
 
 @pytest.mark.parametrize("when", ["before the cursor moves", "after the commit"])
@@ -113,7 +114,7 @@ def test_a_session_that_dies_at_the_commit_s_boundary(database: str, when: str) 
     with session(database) as connection:
         begun = begin_journal(connection, ["t"])
     with workbench(database, "t", pace=SMALL, begun=begun) as context:
-        work = Backfill(context, table="t", column="c", value="1")
+        work = Backfill(context, table="t", column="c", value=Constant.of(1))
         commit, calls = work._writer.commit, []
 
         def dying(*args: object) -> None:
@@ -142,7 +143,7 @@ def test_a_runner_that_was_fenced_off_writes_no_row(database: str) -> None:
     with workbench(database, "t", pace=SMALL) as context:
         do(database, "UPDATE online_migrate.epoch SET epoch = epoch + 1, holder = gen_random_uuid()")
         with pytest.raises(LeaseLost):
-            Backfill(context, table="t", column="c", value="1").run()
+            Backfill(context, table="t", column="c", value=Constant.of(1)).run()
     assert ask(database, "SELECT count(*) FROM t WHERE c = 1") == 0
 
 
@@ -219,7 +220,7 @@ def test_a_cursor_that_is_locked_for_a_moment_is_tried_again(database: str, lock
         workbench(database, "t", pace=SMALL, emit=heard.emit) as context,
         psycopg.connect(database) as holder,
     ):
-        work = Backfill(context, table="t", column="c", value="1")
+        work = Backfill(context, table="t", column="c", value=Constant.of(1))
         commit = work._writer.commit
         timers: list[threading.Timer] = []
 
@@ -243,7 +244,7 @@ def test_a_cursor_that_stays_locked_is_a_zombie_s(database: str, monkeypatch: py
     monkeypatch.setattr(batch, "CURSOR_LOCK_S", 0.5)
     make_table(database, 500)
     with workbench(database, "t", pace=SMALL) as context, psycopg.connect(database) as holder:
-        work = Backfill(context, table="t", column="c", value="1")
+        work = Backfill(context, table="t", column="c", value=Constant.of(1))
         write = work._writer.write
 
         def locking(*args: object, **more: object) -> object:
@@ -285,7 +286,7 @@ def test_vacuum_full_in_the_middle_begins_the_pass_again(database: str) -> None:
     make_table(database, 4_000)
     heard = Heard()
     with workbench(database, "t", pace=SMALL, emit=heard.emit) as context:
-        work = Backfill(context, table="t", column="c", value="1")
+        work = Backfill(context, table="t", column="c", value=Constant.of(1))
         commit, calls = work._writer.commit, []
 
         def rewriting(*args: object) -> None:
@@ -444,7 +445,7 @@ def test_triggers_can_be_skipped(database: str) -> None:
                 CREATE TRIGGER touch BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION touch()""",
     )
     with workbench(database, "t", pace=SMALL) as context:
-        assert Backfill(context, table="t", column="c", value="1", skip_triggers=True).run() == 500
+        assert Backfill(context, table="t", column="c", value=Constant.of(1), skip_triggers=True).run() == 500
     assert ask(database, "SELECT count(*) FROM t WHERE v = 9") == 0
 
 
@@ -462,4 +463,4 @@ def test_a_lost_watch_connection_does_not_hold_for_good(database: str) -> None:
     with workbench(database, "t", pace=SMALL) as context:
         context.watch.close()
         with pytest.raises(psycopg.OperationalError, match="watches the server"):
-            Backfill(context, table="t", column="c", value="1").run()
+            Backfill(context, table="t", column="c", value=Constant.of(1)).run()

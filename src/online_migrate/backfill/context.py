@@ -9,6 +9,7 @@ from enum import Enum
 from psycopg import sql
 
 from online_migrate.backfill.throttlers import Throttles
+from online_migrate.backfill.values import Value
 from online_migrate.clock import Clock, Signal
 from online_migrate.errors import Interrupted
 from online_migrate.journal.store import Fence, Journal
@@ -74,13 +75,18 @@ class By(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Which column of which table gets what: ``value`` is an SQL expression over the row."""
+    """Which column of which table is set to which value."""
 
     table: TableInfo
     column: str
-    value: str
+    value: Value
     skip_triggers: bool = False
     """session_replication_role = replica: no trigger of the table fires, foreign keys are not checked"""
+
+    @property
+    def value_text(self) -> str:
+        """The value as the journal keeps it: a resumed run compares it with the plan's."""
+        return self.value.as_sql(self.table.name).as_string(None)
 
     @property
     def sql_table(self) -> sql.Identifier:
@@ -96,32 +102,33 @@ class Target:
         return next((c.columns for c in self.table.constraints if c.kind == "p"), ())
 
     def update(self, rows: sql.Composable, *, skip_locked: bool = False, by: By = By.TID) -> sql.Composed:
-        """The statement of a batch.  FOR NO KEY UPDATE: FOR UPDATE would skip and block rows under a child's insert."""
+        """The statement of a batch.  FOR NO KEY UPDATE: FOR UPDATE would skip and block rows that a child's insert locks."""
         if skip_locked and by is By.KEY:
-            # by ctid the outer statement, whose snapshot is older than the lock, would not find a row that has just moved
+            # by ctid the outer statement, whose snapshot is older than the lock, would miss a row that has just moved
             key = sql.SQL("ROW({})").format(sql.SQL(", ").join(map(sql.Identifier, self.key)))
             rows = sql.SQL(
-                "{rows} AND {key} = ANY (ARRAY(SELECT {key} FROM ONLY {table} WHERE {rows} AND {column} IS NULL FOR NO KEY UPDATE SKIP LOCKED))"
+                "{rows} AND {key} = ANY (ARRAY(SELECT {key} FROM ONLY {table} WHERE {rows} AND {column} IS NULL"
+                " FOR NO KEY UPDATE SKIP LOCKED))"
             ).format(table=self.sql_table, rows=rows, column=self.sql_column, key=key)
         elif skip_locked:
             rows = sql.SQL(
-                "ctid = ANY (ARRAY(SELECT ctid FROM ONLY {table} WHERE {rows} AND {column} IS NULL FOR NO KEY UPDATE SKIP LOCKED))"
+                "ctid = ANY (ARRAY(SELECT ctid FROM ONLY {table} WHERE {rows} AND {column} IS NULL"
+                " FOR NO KEY UPDATE SKIP LOCKED))"
             ).format(table=self.sql_table, rows=rows, column=self.sql_column)
-        return update_statement(self.sql_table, self.sql_column, sql.SQL(self.value), rows)
+        return update_statement(self.sql_table, self.sql_column, self.value, rows, row=self.table.name)
 
 
 def update_statement(
-    table: sql.Composable, column: sql.Composable, value: sql.Composable, rows: sql.Composable
+    table: sql.Composable, column: sql.Composable, value: Value, rows: sql.Composable, *, row: str
 ) -> sql.Composed:
-    """What a batch runs, and what explain prints.  Rows whose value cannot be derived are left as they are."""
+    """What a batch executes, and what explain prints; ``row`` is the table's name, by which ``value`` names its columns.
+
+    Rows whose value is NULL are left as they are.
+    """
+    given = value.as_sql(row)
     known: sql.Composable = sql.SQL("")
-    if not _is_constant(value):
-        known = sql.SQL(" AND {} IS NOT NULL").format(value)
+    if not value.is_constant:
+        known = sql.SQL(" AND {} IS NOT NULL").format(given)
     return sql.SQL(
         "UPDATE {mark} ONLY {table} SET {column} = {value} WHERE {rows} AND {column} IS NULL{known}"
-    ).format(mark=sql.SQL(MARK), table=table, column=column, value=value, rows=rows, known=known)
-
-
-def _is_constant(value: sql.Composable) -> bool:
-    """Derived values stand in parentheses, see values.py; a literal never does."""
-    return not value.as_string(None).startswith("(")
+    ).format(mark=sql.SQL(MARK), table=table, column=column, value=given, rows=rows, known=known)

@@ -1,4 +1,4 @@
-"""What a backfill will take: from the catalog before it begins, from its own rate afterwards.  Ranges, never one number.  Pure."""
+"""What a backfill will cost, as ranges: from the catalog before it starts, from its own measured rate later.  Pure."""
 
 from __future__ import annotations
 
@@ -6,28 +6,30 @@ from collections import deque
 from dataclasses import dataclass
 from itertools import pairwise
 
+from online_migrate.figures import bytes_text, short_seconds_text
+
 ROWS_PER_S = (15_000.0, 250_000.0)
-"""rows a second of work, least and most; docs/benchmarks.md has what was measured on which machine"""
+"""rows per second of work, least and most; docs/benchmarks.md says what was measured on which machine"""
 SEQUENTIAL_ROWS_PER_S = (7_000.0, 80_000.0)
-"""the same where an index holds the column"""
+"""the same where an index contains the column"""
 WAL_PER_ROW = (130.0, 260.0)
-"""bytes, heap-only, full-page images apart: 65 to 130 MB for 500,000 rows (postgres-facts)"""
+"""bytes, heap-only, without full-page images: 65 to 130 MB for 500,000 rows (postgres-facts)"""
 SEQUENTIAL_WAL_PER_ROW = (500.0, 1100.0)
 """bytes, with an index entry in every index for each row"""
 PAGE_BYTES = 8192
 GROWTH = (0.0, 0.2)
-"""of the table; with a quiet horizon 0.02 to 0.15"""
+"""share of the table's size; 0.02 to 0.15 if no snapshot is older than the revisit interval"""
 SEQUENTIAL_GROWTH = (0.05, 0.25)
 RATE_WINDOW_S = 30.0
 SHORTEST_S = 1.0
-"""less is no measure"""
+"""a shorter time does not measure a rate"""
 PARTS = 6
-"""the window is cut into so many: the slowest and the fastest of them are the ends of the range"""
+"""of the window: the slowest and the fastest of them are the ends of the range"""
 ROUND_S = 5.0
-"""a shorter round is taken together with the next: the table's size is not read more often"""
+"""a shorter round is counted together with the next: the table's size is not read more often"""
 KEPT_ROUNDS = 12
 FEWEST_ROUNDS = 2
-"""one shows no spread"""
+"""a range needs two"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +43,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """Of one table, or of several, one after the other."""
+    """The costs of one table, or of several one after the other."""
 
     rows: int
     seconds: Range
@@ -59,14 +61,14 @@ class Forecast:
     def __str__(self) -> str:
         low, high = self.growth_bytes.low, self.growth_bytes.high
         return (
-            f"{self.rows:,} rows: {seconds_text(self.seconds.low)} to {seconds_text(self.seconds.high)},"
+            f"{self.rows:,} rows: {short_seconds_text(self.seconds.low)} to {short_seconds_text(self.seconds.high)},"
             f" {bytes_text(self.wal_bytes.low)} to {bytes_text(self.wal_bytes.high)} of WAL,"
             f" the table grows by {bytes_text(low)} to {bytes_text(high)}"
         )
 
 
 def forecast(*, rows: int, pages: int, duty: float, is_sequential: bool) -> Forecast:
-    """From the catalog: ``rows`` is its estimate.  The upper end of WAL has a full-page image of each page."""
+    """From the catalog, whose estimate ``rows`` is.  The upper end of WAL includes a full-page image of each page."""
     fast = SEQUENTIAL_ROWS_PER_S if is_sequential else ROWS_PER_S
     wal = SEQUENTIAL_WAL_PER_ROW if is_sequential else WAL_PER_ROW
     growth = SEQUENTIAL_GROWTH if is_sequential else GROWTH
@@ -80,13 +82,13 @@ def forecast(*, rows: int, pages: int, duty: float, is_sequential: bool) -> Fore
 
 
 class Rates:
-    """How fast a pass goes, pauses included: share done against time, over the last half minute."""
+    """The rate of a pass, pauses included: share done over time, in the last RATE_WINDOW_S."""
 
     def __init__(self) -> None:
         self._points: deque[tuple[float, float]] = deque()
 
     def clear(self) -> None:
-        """After a hold: nothing is known until some seconds have been walked again."""
+        """After a hold: the rate is unknown until some seconds were measured again."""
         self._points.clear()
 
     def note(self, now_s: float, share: float) -> None:
@@ -96,7 +98,7 @@ class Rates:
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds left at the window's rate; None while that is not known."""
+        """Seconds left at the window's rate; None if it is unknown."""
         if not self._points:
             return None
         return _left(self._points[0], self._points[-1])
@@ -121,7 +123,7 @@ def _left(first: tuple[float, float], last: tuple[float, float]) -> float | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """Where a pass stands between two rounds; ``table_bytes`` is None where the size could not be read."""
+    """The position of a pass between two rounds; ``table_bytes`` is None if the size could not be read."""
 
     at_s: float
     share: float
@@ -129,10 +131,10 @@ class Mark:
 
 
 class Costs:
-    """How much WAL a pass writes, and how much its table grows, as measured round by round.
+    """How much WAL a pass writes, and how much its table grows, measured round by round.
 
-    A round is what repeats: a chunk, of which the first stripe finds no room in its pages and all others do; where an index
-    holds the column, what lies between two vacuums.  Half a round says nothing of the other half.
+    A round is the unit that repeats: a chunk, whose first stripe finds no room in its pages while all others do; where
+    an index contains the column, the part between two vacuums.  One half of a round does not predict the other.
     """
 
     def __init__(self) -> None:
@@ -142,7 +144,7 @@ class Costs:
         self._growth: deque[float] = deque(maxlen=KEPT_ROUNDS)
 
     def note(self, rows: int, wal_bytes: int | None) -> None:
-        """A batch of so many rows; its WAL where it was measured."""
+        """Add a batch; ``wal_bytes`` is None if it was not measured."""
         self._rows += rows
         if wal_bytes is not None:
             self._measured_rows += rows
@@ -152,7 +154,7 @@ class Costs:
         return self._mark is None or now_s - self._mark.at_s >= ROUND_S
 
     def end_round(self, mark: Mark) -> None:
-        """Here a round ends, where one was begun, and the next begins."""
+        """End the current round, if there is one, and start the next."""
         before, self._mark = self._mark, mark
         rows, measured_rows, measured_bytes = self._rows, self._measured_rows, self._measured_bytes
         self._rows = self._measured_rows = self._measured_bytes = 0
@@ -165,31 +167,16 @@ class Costs:
             self._growth.append(max(mark.table_bytes - before.table_bytes, 0) / walked)
 
     def wal_left(self, share: float) -> Range | None:
-        """Bytes that the batches from ``share`` on will write; None while that is not known."""
+        """Bytes of WAL that the batches from ``share`` on will write; None if that is unknown."""
         return _spread(self._wal, 1 - share)
 
     def growth_left(self, share: float) -> Range | None:
-        """Bytes that the table will grow by; None while that is not known."""
+        """Bytes by which the table will grow; None if that is unknown."""
         return _spread(self._growth, 1 - share)
 
 
 def _spread(by_share: deque[float], left: float) -> Range | None:
-    """As the cheapest and as the dearest round."""
+    """From the cheapest to the most expensive round."""
     if len(by_share) < FEWEST_ROUNDS:
         return None
     return Range(low=min(by_share) * left, high=max(by_share) * left)
-
-
-def seconds_text(seconds: float) -> str:
-    """``3 s``, ``12 min``, ``5.5 h``."""
-    if seconds < 120:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def bytes_text(size: float) -> str:
-    """``812 kB``, ``4.2 GB``."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= factor:
-            return f"{size / factor:.{0 if size >= 10 * factor else 1}f} {unit}"
-    return f"{size:.0f} bytes"

@@ -1,4 +1,4 @@
-"""What a backfill tells while it goes: that it began and why so, each batch, and what the rest will take."""
+"""Progress events of a backfill: the start of a pass and the reason for its strategy, each batch, and forecasts."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ import psycopg
 from online_migrate.backfill.batch import Change
 from online_migrate.backfill.chunks import Slice, position_of, share_done, walk_of
 from online_migrate.backfill.context import BackfillContext
-from online_migrate.backfill.forecast import Costs, Mark, Range, Rates, bytes_text, seconds_text
+from online_migrate.backfill.forecast import Costs, Mark, Range, Rates
 from online_migrate.backfill.strategy import Strategy
 from online_migrate.events import BackfillStarted, BatchDone, Note
+from online_migrate.figures import bytes_text, short_seconds_text
 from online_migrate.journal.store import CursorRecord
 
 FORECAST_AFTER_S = 60.0
-"""the first minute of a pass says more than the catalog does"""
+"""the rate of a pass's first minute gives a better forecast than the catalog"""
 FORECAST_AGAIN_S = 600.0
 SIZE_LOCK_TIMEOUT = "50ms"
-"""reading a table's size takes ACCESS SHARE on it; behind somebody's lock the size is not known"""
+"""reading a table's size takes ACCESS SHARE on it; if that is blocked, the size is unknown"""
 TENTH = 0.1
-"""of the table: a round where an index holds the column, as long as from one vacuum to the next"""
+"""of the table: the length of a round where an index contains the column, from one vacuum to the next"""
 
 
 class ProgressReporter:
-    """Of one table's backfill."""
+    """Reports the progress of one table's backfill."""
 
     def __init__(self, context: BackfillContext, table: str) -> None:
         self._context = context
@@ -34,15 +35,15 @@ class ProgressReporter:
         self._owes_costs = False
 
     def forget_rate(self) -> None:
-        """After a hold, and at the beginning of a pass: nothing is known of how fast it goes."""
+        """After a hold, and at the start of a pass: the rate is unknown until some seconds were measured."""
         self._rates.clear()
 
     def say_started(self, cursor: CursorRecord, strategy: Strategy) -> None:
-        """A pass begins or goes on."""
+        """A pass starts or continues."""
         share = share_done(walk_of(cursor), position_of(cursor))
         self._costs, self._round = Costs(), _round_of(cursor, share)
         if cursor.pass_name == "interleaved" and not cursor.stripe and cursor.slice == cursor.chunk:
-            self._end_round(self._context.clock.monotonic(), share)  # else with the next chunk
+            self._end_round(self._context.clock.monotonic(), share)  # otherwise at the next chunk
         self._context.emit(
             BackfillStarted,
             pass_name=cursor.pass_name,
@@ -52,13 +53,13 @@ class ProgressReporter:
             pages_total=cursor.pages_total,
             rows_expected=max(round(strategy.rows_per_page * strategy.walk.pages_total), cursor.rows_done),
             rows_done=cursor.rows_done,
-            why=strategy.why,
+            why=strategy.reason,
         )
 
     def say_batch(
         self, done: CursorRecord, part: Slice, change: Change, seconds: float, pause_s: float
     ) -> None:
-        """A batch has committed after ``seconds``, waits for locks included, which are told apart; now and then, what is left."""
+        """A batch has committed after ``seconds``, waits for locks included; from time to time also a forecast."""
         share, now = share_done(walk_of(done), position_of(done)), self._context.clock.monotonic()
         self._rates.note(now, share)
         is_sweep = done.pass_name == "sweep"
@@ -87,20 +88,20 @@ class ProgressReporter:
         self._costs.end_round(Mark(at_s=now, share=share, table_bytes=self._read_table_bytes()))
 
     def _forecast(self, done: CursorRecord, share: float, now: float) -> None:
-        """Time by the last half minute, WAL and growth by the rounds before; what is not known yet is told once it is."""
+        """Time by the rate of the last 30 s, WAL and growth by earlier rounds; repeated once WAL and growth are known."""
         wal, growth = self._costs.wal_left(share), self._costs.growth_left(share)
         has_costs = wal is not None and growth is not None
         left = self._rates.eta_range
         if left is None or share >= 1 or not (now >= self._forecast_at or (self._owes_costs and has_costs)):
             return
         self._forecast_at, self._owes_costs = now + FORECAST_AGAIN_S, not has_costs
-        text = f"{seconds_text(left.low)} to {seconds_text(left.high)}"
+        text = f"{short_seconds_text(left.low)} to {short_seconds_text(left.high)}"
         costs = _costs_text(wal, growth, is_sequential=done.pass_name == "sequential")
-        message = f"{self._table}: {text} left, by the rate of the last half minute; {costs}"
+        message = f"{self._table}: {text} left at the rate of the last 30 s; {costs}"
         self._context.emit(Note, message=message)
 
     def _read_table_bytes(self) -> int | None:
-        """None behind somebody's lock, and on a lost connection, which is another's to say."""
+        """None if a lock blocks the read, or on a lost connection, which the runner reports."""
         watch = self._context.watch
         try:
             with watch.transaction():
@@ -115,20 +116,23 @@ class ProgressReporter:
 
 
 def _round_of(cursor: CursorRecord, share: float) -> int:
-    """Which chunk, by its first page; which tenth of a table that is one chunk and is vacuumed."""
+    """The chunk, by its first page; in a sequential pass the tenth of the table."""
     return cursor.chunk if cursor.pass_name == "interleaved" else int(share / TENTH)
 
 
 def _costs_text(wal: Range | None, growth: Range | None, *, is_sequential: bool) -> str:
     rounds = "tenths of the table" if is_sequential else "chunks"
     if wal is None and growth is None:
-        return f"WAL and growth n/a before two {rounds} were walked"
-    vacuum = " (VACUUM's own apart)" if is_sequential else ""
-    return f"{_bytes_range(wal)} more of WAL{vacuum}, {_bytes_range(growth)} more of table, by the {rounds} that were walked"
+        return f"WAL and growth n/a until two {rounds} are done"
+    vacuum = " (without VACUUM's own)" if is_sequential else ""
+    return (
+        f"{_bytes_range(wal)} more WAL{vacuum}, the table grows by {_bytes_range(growth)} more,"
+        f" measured on the {rounds} done so far"
+    )
 
 
 def _bytes_range(found: Range | None) -> str:
     if found is None:
         return "n/a"
     low, high = bytes_text(found.low), bytes_text(found.high)
-    return f"{low} to {high}" if low != high else f"some {low}"
+    return f"{low} to {high}" if low != high else f"about {low}"

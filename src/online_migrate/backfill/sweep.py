@@ -16,12 +16,12 @@ from psycopg import sql
 from online_migrate.backfill.batch import Writer
 from online_migrate.backfill.chunks import position_of
 from online_migrate.backfill.context import BackfillContext, By, Target
-from online_migrate.backfill.forecast import seconds_text
 from online_migrate.backfill.refused_rows import find_refused_among, is_about_rows
 from online_migrate.backfill.rows import RowSet, read_holders, read_late_rows
 from online_migrate.backfill.writing import Calls, read_calls, statements_since
 from online_migrate.errors import LockNotAcquired, VerificationFailed
 from online_migrate.events import LateRows
+from online_migrate.figures import short_seconds_text
 from online_migrate.journal.store import CursorRecord
 from online_migrate.postgres.blockers import describe_blockers
 from online_migrate.postgres.catalog import Catalog
@@ -119,7 +119,7 @@ class Sweep:
             else ""
         )
         waiting.report(
-            f"{target.table.full_name}: {seconds_text(left_s)} more in which no row without {target.column} may be written{last}"
+            f"{target.table.full_name}: {short_seconds_text(left_s)} more in which no row without {target.column} may be written{last}"
         )
         context.clock.wait(min(left_s, self.quiet_s / QUIET_PROOFS), context.signal)
         context.ensure_going()

@@ -1,105 +1,139 @@
-"""What a row gets: a constant, its parent's value along foreign keys, or an expression over the row itself.
+"""What a backfill gives a row: a constant, the value of a parent along foreign keys, or an expression over the row.
 
-A derived value stands in parentheses: so a batch knows that it may be NULL, and leaves such a row as it is.
+A value is one of these records from the plan to the statement.  Only a constant is never NULL: a batch leaves a row
+for which another value is NULL as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 from psycopg import sql
-from pydantic import Field, model_validator
-
-from online_migrate.plan.model import Strict, TableName
 
 
-class Join(Strict):
-    """One join towards the parent."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constant:
+    """The same value for every row."""
 
-    table: TableName
-    """the parent"""
+    literal: sql.Composable
+    is_constant: ClassVar[bool] = True
+    is_known: ClassVar[bool] = True
+
+    @classmethod
+    def of(cls, value: object) -> Constant:
+        """A Python value as a literal."""
+        return cls(literal=sql.Literal(value))
+
+    def as_sql(self, row: str) -> sql.Composable:  # noqa: ARG002  # the same for every row
+        return self.literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """A constant that is not known yet, such as `<master.id>` before its row exists: printed, never executed."""
+
+    name: str
+    is_constant: ClassVar[bool] = True
+    is_known: ClassVar[bool] = False
+
+    def as_sql(self, row: str) -> sql.Composable:  # noqa: ARG002  # the same for every row
+        return sql.SQL(f"<{self.name}>")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Join:
+    """One join towards the parent: ``on`` of the table before references ``key`` of ``table``."""
+
+    table: str
     on: str
-    """the column that refers to it: of the row, or of the table before"""
     key: str = "id"
-    """the parent's column that is referred to; unique"""
     column: str | None = None
-    """what is taken from it; of the last join only"""
+    """the column whose value is taken; only in the last join"""
 
 
-class FromParent(Strict):
-    """The value of a parent, one or several joins away."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FromParent:
+    """The value of a parent in ``schema``, one or several joins away; ``otherwise`` for rows without one."""
 
-    from_: Join | list[Join] = Field(alias="from")
-    """from the row to the parent, in this order"""
-    else_: str | int | bool | None = Field(default=None, alias="else")
-    """what a row gets that has no such parent; without it such a row stops the run at check"""
+    schema: str
+    joins: tuple[Join, ...]
+    otherwise: Constant | Reference | None = None
+    is_constant: ClassVar[bool] = False
 
     @property
-    def joins(self) -> list[Join]:
-        return self.from_ if isinstance(self.from_, list) else [self.from_]
+    def is_known(self) -> bool:
+        return self.otherwise is None or self.otherwise.is_known
 
-    @model_validator(mode="after")
-    def _ends_in_a_column(self) -> FromParent:
-        if not self.joins:
-            raise ValueError("from needs one join at least")
-        if any(j.column is not None for j in self.joins[:-1]) or self.joins[-1].column is None:
-            raise ValueError("the last join names the column that is taken, the others do not")
-        return self
+    @property
+    def parent(self) -> str:
+        """The table whose value is taken."""
+        return self.joins[-1].table
 
+    @property
+    def column(self) -> str:
+        """The parent's column that is taken."""
+        return self.joins[-1].column or ""
 
-class SqlValue(Strict):
-    """An expression over the row."""
+    def as_sql(self, row: str) -> sql.Composable:
+        """A scalar subquery: one lookup of the parent's key per row of the table named ``row``."""
+        return _or_else(self._subquery(row, self.column), self.otherwise, row)
 
-    sql: str = Field(min_length=1)
-    """in PostgreSQL's words; columns are those of the row"""
-    else_: str | int | bool | None = Field(default=None, alias="else")
-    """what a row gets for which the expression is NULL"""
+    def exists_sql(self, row: str) -> sql.Composable:
+        """An expression that is NULL for a row without a parent at the end of the joins."""
+        return self._subquery(row, None)
 
-
-Value = str | int | bool | FromParent | SqlValue
-
-
-def value_sql(
-    value: Value, *, schema: str, table: str, literal: Callable[[object], sql.Composable]
-) -> sql.Composable:
-    """The expression that a batch sets; ``literal`` turns constants and references into SQL."""
-    if not isinstance(value, FromParent | SqlValue):
-        return literal(value)
-    if isinstance(value, SqlValue):
-        derived: sql.Composable = sql.SQL("({})").format(sql.SQL(value.sql))
-    else:
-        derived = _from_parent(value.joins, schema, table)
-    if value.else_ is None:
-        return derived
-    return sql.SQL("(coalesce({}, {}))").format(derived, literal(value.else_))
-
-
-def _from_parent(joins: list[Join], schema: str, table: str, *, exists: bool = False) -> sql.Composed:
-    """A scalar subquery: one look into the parent's key per row; ``exists`` asks only whether there is a parent."""
-    alias = (
-        "above" if table.startswith("parent") else "parent"
-    )  # never the table's own name, which it would hide
-    aliases = [sql.Identifier(f"{alias}{n}") for n in range(1, len(joins) + 1)]
-    last = joins[-1].column or ""
-    taken: sql.Composable = (
-        sql.SQL("1") if exists else sql.SQL("{}.{}").format(aliases[-1], sql.Identifier(last))
-    )
-    text = sql.SQL("(SELECT {} FROM {} {}").format(taken, sql.Identifier(schema, joins[0].table), aliases[0])
-    for (_, join), (before, name) in zip(pairwise(joins), pairwise(aliases), strict=True):
-        text += sql.SQL(" JOIN {} {} ON {}.{} = {}.{}").format(
-            sql.Identifier(schema, join.table),
-            name,
-            name,
-            sql.Identifier(join.key),
-            before,
-            sql.Identifier(join.on),
+    def _subquery(self, row: str, column: str | None) -> sql.Composed:
+        # an alias must not be the name of the row's own table, which it would hide
+        alias = "above" if row.startswith("parent") else "parent"
+        aliases = [sql.Identifier(f"{alias}{n}") for n in range(1, len(self.joins) + 1)]
+        taken: sql.Composable = sql.SQL("1")
+        if column is not None:
+            taken = sql.SQL("{}.{}").format(aliases[-1], sql.Identifier(column))
+        first = self.joins[0]
+        text = sql.SQL("(SELECT {} FROM {} {}").format(
+            taken, sql.Identifier(self.schema, first.table), aliases[0]
         )
-    return text + sql.SQL(" WHERE {}.{} = {}.{})").format(
-        aliases[0], sql.Identifier(joins[0].key), sql.Identifier(table), sql.Identifier(joins[0].on)
-    )
+        for join, (before, name) in zip(self.joins[1:], pairwise(aliases), strict=True):
+            text += sql.SQL(" JOIN {} {} ON {}.{} = {}.{}").format(
+                sql.Identifier(self.schema, join.table),
+                name,
+                name,
+                sql.Identifier(join.key),
+                before,
+                sql.Identifier(join.on),
+            )
+        return text + sql.SQL(" WHERE {}.{} = {}.{})").format(
+            aliases[0], sql.Identifier(first.key), sql.Identifier(row), sql.Identifier(first.on)
+        )
 
 
-def parent_exists_sql(value: FromParent, *, schema: str, table: str) -> sql.Composed:
-    """NULL for a row that has no parent at the end of the joins."""
-    return _from_parent(value.joins, schema, table, exists=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expression:
+    """An SQL expression over columns of the row; ``otherwise`` for rows for which it is NULL."""
+
+    text: str
+    otherwise: Constant | Reference | None = None
+    is_constant: ClassVar[bool] = False
+
+    @property
+    def is_known(self) -> bool:
+        return self.otherwise is None or self.otherwise.is_known
+
+    @property
+    def bare_sql(self) -> sql.Composed:
+        """The expression without ``otherwise``."""
+        return sql.SQL("({})").format(sql.SQL(self.text))
+
+    def as_sql(self, row: str) -> sql.Composable:
+        return _or_else(self.bare_sql, self.otherwise, row)
+
+
+Value = Constant | Reference | FromParent | Expression
+
+
+def _or_else(derived: sql.Composable, otherwise: Constant | Reference | None, row: str) -> sql.Composable:
+    if otherwise is None:
+        return derived
+    return sql.SQL("(coalesce({}, {}))").format(derived, otherwise.as_sql(row))

@@ -13,7 +13,7 @@ import psycopg
 
 from online_migrate.backfill.batch import TableRewritten, Writer
 from online_migrate.backfill.chunks import Slice, Walk, next_slice, position_of, walk_of
-from online_migrate.backfill.context import BackfillContext, Key, Target, update_statement
+from online_migrate.backfill.context import BackfillContext, Target
 from online_migrate.backfill.health import Health
 from online_migrate.backfill.pacer import Pacer
 from online_migrate.backfill.progress import ProgressReporter
@@ -22,12 +22,12 @@ from online_migrate.backfill.rows import RowSet
 from online_migrate.backfill.strategy import (
     decide_chunk_pages,
     decide_strategy,
-    index_with,
     most_chunk_pages,
     read_pages,
 )
 from online_migrate.backfill.sweep import LATE_LIMIT, Sweep
 from online_migrate.backfill.vacuum import VacuumRounds
+from online_migrate.backfill.values import Value
 from online_migrate.errors import OnlineMigrateError
 from online_migrate.events import Note
 from online_migrate.journal.store import CursorRecord
@@ -49,7 +49,7 @@ LONGEST_RELAXED = 4.0
 class Backfill:
     """Gives ``column`` of one table its value in every row that has none.
 
-    ``value`` is an SQL expression over the row; ``quiet_s`` is how long no row without a value may be seen at the end.
+    ``quiet_s`` is the soak time: how long no row without a value may be seen at the end.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Backfill:
         *,
         table: str,
         column: str,
-        value: str,
+        value: Value,
         skip_triggers: bool = False,
         quiet_s: float = 0.0,
     ) -> None:
@@ -134,13 +134,13 @@ class Backfill:
         return self._begin("sweep", _NO_WALK, cursor)
 
     def _is_changed(self, cursor: CursorRecord) -> bool:
-        return (cursor.column, cursor.value) != (self.target.column, self.target.value)
+        return (cursor.column, cursor.value) != (self.target.column, self.target.value_text)
 
     def _why_anew(self, cursor: CursorRecord) -> str:
         """What makes the cursor worthless; empty where the pass goes on from it."""
         if self._is_changed(cursor):
             return (
-                f"is given other values by the changed plan: {self.target.column} = {self.target.value}, before {cursor.column} ="
+                f"is given other values by the changed plan: {self.target.column} = {self.target.value_text}, before {cursor.column} ="
                 f" {cursor.value}; its pass begins again, and the {cursor.rows_done:,} rows that were given a value keep what they have"
             )
         if cursor.relfilenode != self.target.table.relfilenode:
@@ -275,7 +275,7 @@ class Backfill:
             step=step,
             table=table,
             column=self.target.column,
-            value=self.target.value,
+            value=self.target.value_text,
             pass_name=pass_name,
             relfilenode=self.target.table.relfilenode,
             pages_total=walk.pages_total,
@@ -302,5 +302,3 @@ class Backfill:
 
 
 _NO_WALK = Walk(pages_total=0, chunk_pages=1, stripes=1)
-
-__all__ = ["LATE_LIMIT", "Backfill", "BackfillContext", "Key", "index_with", "update_statement"]

@@ -11,8 +11,9 @@ import psycopg
 from psycopg import sql
 from pydantic import Field
 
-from online_migrate.backfill.hazards import look_for_rows, read_right_traps, text_of
-from online_migrate.backfill.parents import planned_columns
+from online_migrate.backfill.hazards.filled_column import planned_columns
+from online_migrate.backfill.hazards.rights import read_right_hazards
+from online_migrate.backfill.hazards.row_reads import error_text, find_rows
 from online_migrate.backfill.rows import describe_rows
 from online_migrate.errors import VerificationFailed
 from online_migrate.findings import (
@@ -151,7 +152,7 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
         connection, state = place.known.connection, self.state(place, params)
         if child is None or parent is None or child.kind != "r" or state is State.DONE:
             return
-        if any(read_right_traps(connection, table, ("SELECT",)) for table in (child, parent)):
+        if any(read_right_hazards(connection, table, ("SELECT",)) for table in (child, parent)):
             return
         refused = [] if state is State.PARTIAL else list(self._refused(place, params, child, parent))
         yield from refused
@@ -187,11 +188,11 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
             key = f"{place.table}.{params.column} to {params.references}"
             if error.sqlstate == "42804":
                 types = error.diag.message_detail or ""  # names columns and types; the copies have no rows
-                fact = f"the server refuses a foreign key of {key}: {text_of(error)}: {types}"
+                fact = f"the server refuses a foreign key of {key}: {error_text(error)}: {types}"
                 yield _finding(Severity.STOP, "foreign_key_refused", fact, "correct `column` or `references`")
             elif error.sqlstate in ("42830", "55000"):
                 is_sure = not makes_uniques_above(place, params.parent)
-                fact = f"the server refuses a foreign key of {key}: {text_of(error)}"
+                fact = f"the server refuses a foreign key of {key}: {error_text(error)}"
                 remedy = (
                     f"make {params.references} unique first, by an index without WHERE that is not deferrable"
                 )
@@ -199,7 +200,7 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
                     Severity.STOP if is_sure else Severity.WARN, "foreign_key_refused", fact, remedy
                 )
             else:
-                fact = f"whether the server takes a foreign key of {key} was not seen: {text_of(error)}"
+                fact = f"whether the server takes a foreign key of {key} was not seen: {error_text(error)}"
                 yield _finding(Severity.WARN, "foreign_key_unknown", fact, "compare types and uniques")
 
     def _orphans(self, place: Place, params: AddForeignKeyParams, child: TableInfo) -> Iterator[Finding]:
@@ -214,11 +215,11 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
             " AND NOT EXISTS (SELECT FROM {} parent WHERE parent.{} = child.{}) LIMIT 3"
         ).format(place.sql_table, column, parent, sql.Identifier(params.parent_column), column)
         try:
-            found = look_for_rows(place.known.connection, query)
+            found = find_rows(place.known.connection, query)
         except psycopg.Error as error:
             if trouble_of(error) not in (Trouble.PROGRAM, Trouble.LOCK):
                 raise
-            fact = f"{place.table}: whether every {params.column} has its {params.references} was not seen: {text_of(error)}"
+            fact = f"{place.table}: whether every {params.column} has its {params.references} was not seen: {error_text(error)}"
             yield _finding(Severity.WARN, "orphans_unknown", fact, "look for such rows before")
             return
         if found:

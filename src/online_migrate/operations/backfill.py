@@ -10,21 +10,21 @@ from typing import ClassVar, Literal
 from psycopg import sql
 
 from online_migrate.backfill.chunks import Position, Walk, next_slice
-from online_migrate.backfill.context import Target
-from online_migrate.backfill.forecast import Forecast, forecast, seconds_text
-from online_migrate.backfill.hazards import Hazard, read_traps, read_writing_triggers
-from online_migrate.backfill.parents import read_value_traps
+from online_migrate.backfill.context import Target, update_statement
+from online_migrate.backfill.forecast import Forecast, forecast
+from online_migrate.backfill.hazards.filled_column import FilledColumn
+from online_migrate.backfill.hazards.given_values import read_value_hazards
+from online_migrate.backfill.hazards.table import read_table_hazards
+from online_migrate.backfill.hazards.triggers import read_writing_triggers
 from online_migrate.backfill.rows import unfilled_statement
 from online_migrate.backfill.strategy import SMALL_PAGES, decide_strategy, index_with
 from online_migrate.backfill.sweep import LATE_LIMIT
 from online_migrate.backfill.throttlers import WalSinceCheckpoint, throttlers_for
-from online_migrate.backfill.values import FromParent, SqlValue, value_sql
+from online_migrate.backfill.value_params import ExpressionParams, FromParentParams, ValueParams, value_of
+from online_migrate.backfill.values import Value
 from online_migrate.backfill.worker import Backfill as Work
-from online_migrate.backfill.worker import update_statement
-from online_migrate.findings import (
-    Finding,
-    Severity,
-)
+from online_migrate.figures import short_seconds_text
+from online_migrate.findings import Finding, Severity
 from online_migrate.operations.contract.base import (
     Context,
     Kind,
@@ -62,7 +62,7 @@ _NO_CALLS = {
     "then",
     "when",
 }
-"""words of the grammar that may stand before a parenthesis"""
+"""keywords that may precede a parenthesis"""
 MANUAL = "https://www.postgresql.org/docs/current/storage-hot.html"
 
 
@@ -71,7 +71,7 @@ class BackfillParams(TableParams):
 
     column: str
     """column to fill; only rows in which it is NULL are written"""
-    value: str | int | bool | FromParent | SqlValue
+    value: ValueParams
     """a constant, a reference such as <master.id>, the value of a parent row, or an SQL expression over the
     row
     """
@@ -107,20 +107,20 @@ class Backfill(Operation[BackfillParams]):
     Params: ClassVar[type[BackfillParams]] = BackfillParams
 
     def title(self, params: BackfillParams) -> str:
-        """Names where the value comes from too: one stage may fill parents, and then their children."""
-        if isinstance(params.value, FromParent):
+        """Names the source of the value too: one stage may fill parents and then their children."""
+        if isinstance(params.value, FromParentParams):
             joins = params.value.joins
             return f"backfill {params.column} from {joins[-1].table} by {', '.join(j.on for j in joins)}"
-        return f"backfill {params.column}{' by sql' if isinstance(params.value, SqlValue) else ''}"
+        return f"backfill {params.column}{' by sql' if isinstance(params.value, ExpressionParams) else ''}"
 
     def why_alone(self, place: Place, params: BackfillParams, tables: Collection[str]) -> str:
-        """Where one table's rows may depend on another's being done, the plan's order counts."""
-        if isinstance(params.value, SqlValue) and not _is_of_the_row(place, params.value.sql):
-            return "its value may be read from another table: it has a subquery, or calls a function that may"
-        if isinstance(params.value, FromParent):
+        """The plan's order counts where rows of one table may depend on another table's backfill."""
+        if isinstance(params.value, ExpressionParams) and not _is_of_the_row(place, params.value.sql):
+            return "its value may be read from another table: it has a subquery, or calls a function that may have one"
+        if isinstance(params.value, FromParentParams):
             read = {name for j in params.value.joins for name in family(place, j.table)}
             if shared := sorted(read.intersection(tables)):
-                return f"its value is read from {shared[0]}, which is filled too"
+                return f"its value is read from {shared[0]}, which is also filled"
         if place.catalog is not None:
             writers = read_writing_triggers(
                 place.catalog.connection, place.schema, tables, skip=params.triggers == "skip"
@@ -133,35 +133,35 @@ class Backfill(Operation[BackfillParams]):
         return params.quiet is not None
 
     def execute_pass(self, context: Context, params: BackfillParams) -> None:
-        """The pass.  Its batches are short; sweep and proof hold a snapshot as long as they read, in which no
-        page is pruned.
-        """
+        """The pass.  Its batches are short; sweep and proof hold a snapshot while they read, and no page is pruned then."""
         self._work(context, params).walk()
 
     def statements(self, place: Place, params: BackfillParams) -> tuple[Statement, ...]:
-        walk, why = (
-            Walk(pages_total=8192, chunk_pages=8192, stripes=16),
-            "16 stripes unless the table says otherwise",
-        )
+        walk = Walk(pages_total=8192, chunk_pages=8192, stripes=16)
+        reason = "16 stripes, or fewer if fewer rows fit on a page of the table"
         table = None if place.catalog is None else place.known.table(place.table)
         if table is not None and table.kind == "r":
             strategy = decide_strategy(place.known.connection, table, params.column)
-            walk, why = strategy.walk, strategy.why
+            walk, reason = strategy.walk, strategy.reason
         above = indexes_above(place, params.column).get(place.table)
         if above is not None and (table is None or index_with(table, params.column) is None):
             walk = replace(walk, stripes=1)
-            why = f"index {above}, which the plan builds above, will hold {params.column}: no heap-only updates, so one stripe with vacuum rounds"
+            reason = (
+                f"index {above}, which the plan builds above, contains {params.column}:"
+                " no heap-only updates, so one stripe with vacuum rounds"
+            )
         part = next_slice(walk, Position(), 256)
         condition = sql.SQL("true") if part is None else part.condition
         column = sql.Identifier(params.column)
-        batch = update_statement(place.sql_table, column, _value(place, params), condition)
-        key = () if table is None else Target(table=table, column=params.column, value="").key
+        value = _value(place, params)
+        batch = update_statement(place.sql_table, column, value, condition, row=place.table)
+        key = () if table is None else Target(table=table, column=params.column, value=value).key
         proof = unfilled_statement(place.sql_table, column, key, limit=LATE_LIMIT)
-        note = f"the proof: one statement, one snapshot, no row{_quiet(params)}"
+        note = f"the proof: one statement in one snapshot finds no row{_soak_text(params)}"
         if table is None:
-            note += "; rows by their primary key where they have one"
+            note += "; names rows by their primary key if there is one"
         return (
-            Statement(sql=batch, kind=Kind.BATCH, note=why),
+            Statement(sql=batch, kind=Kind.BATCH, note=reason),
             Statement(sql=proof, kind=Kind.READ, note=note, group=1),
         )
 
@@ -171,26 +171,24 @@ class Backfill(Operation[BackfillParams]):
         if table is None or self._is_done(place):
             return findings
         skip = params.triggers == "skip"
-        given = _known_value(place, params)
-        hazards = read_traps(place.known.connection, table, params.column, value=given, skip_triggers=skip)
-        hazards += read_value_traps(
-            place.known, table, params.column, params.value, read_plan_context(place), given=given
+        value, plan = _value(place, params), read_plan_context(place)
+        findings += read_table_hazards(
+            place.known.connection, table, params.column, value, skip_triggers=skip
         )
-        findings += [_finding(t) for t in hazards]
+        column = FilledColumn(catalog=place.known, table=table, name=params.column, plan=plan)
+        findings += read_value_hazards(column, value)
         findings += keys_above(place, params.column) if skip else []
         index, above = index_with(table, params.column), indexes_above(place, params.column).get(place.table)
         if index is not None or above is not None:
-            holds = (
-                f"index {index} holds" if index else f"index {above}, which the plan builds above, will hold"
+            named = f"index {index}" if index else f"index {above}, which the plan builds above,"
+            fact = (
+                f"{named} contains {place.table}.{params.column}: no heap-only updates,"
+                " about 2.4 times the WAL and twice the time"
             )
-            fact = f"{holds} {place.table}.{params.column}: no heap-only updates, about 2.4 times the WAL and twice the time"
+            remedy = "create the index after the backfill"
             findings.append(
                 Finding(
-                    severity=Severity.INFO,
-                    code="index_on_column",
-                    fact=fact,
-                    remedy="build it after the backfill",
-                    manual=MANUAL,
+                    severity=Severity.INFO, code="index_on_column", fact=fact, remedy=remedy, manual=MANUAL
                 )
             )
         return findings + self._left_out(place, params) + self._forecast(place, params)
@@ -201,14 +199,14 @@ class Backfill(Operation[BackfillParams]):
         for throttler in throttlers_for(stage.hold_when) if stage is not None else ():
             remedy = throttler.blind(place.known.connection)
             if remedy is not None:
-                fact = f"throttler {throttler.name} of stage {place.step.stage} cannot see what it must know"
+                fact = f"throttler {throttler.name} of stage {place.step.stage} cannot take its reading"
                 found.append(
                     Finding(severity=Severity.STOP, code="blind_throttler", fact=fact, remedy=remedy)
                 )
         return found
 
     def _holds_for_long(self, place: Place) -> list[Finding]:
-        """Told once, at the step's first table."""
+        """Reported once, at the step's first table."""
         stage, tables = place.plan.stage(place.step.stage), _tables_left(place)
         share = None if stage is None else stage.hold_when.wal_since_checkpoint
         if share is None or not tables or tables[0].name != place.table:
@@ -216,22 +214,20 @@ class Backfill(Operation[BackfillParams]):
         fact = WalSinceCheckpoint(limit_share=share).too_low(place.known.connection)
         if fact is None:
             return []
-        remedy = "give a larger share, or run CHECKPOINT when it holds"
+        remedy = "set a larger share, or run CHECKPOINT while it holds the run"
         return [Finding(severity=Severity.WARN, code="checkpoint_share", fact=fact, remedy=remedy)]
 
     def _left_out(self, place: Place, params: BackfillParams) -> list[Finding]:
-        """Leaves of a partitioned table that is filled otherwise; one may have been attached since the plan
-        was written.
-        """
+        """Leaves that the plan does not fill although it fills others; one may have been attached since it was written."""
         root, names = leaves_left_out(place, params.column)
         if not names:
             return []
-        fact = f"partitions of {root} in which the plan backfills {params.column} nowhere: {', '.join(names)}"
-        remedy = "name them in the plan as well, unless their rows are to stay as they are"
-        return [Finding(severity=Severity.WARN, code="left_out", fact=fact, remedy=remedy)]
+        fact = f"partitions of {root} in which the plan does not backfill {params.column}: {', '.join(names)}"
+        remedy = "name them in the plan as well, unless their rows must stay as they are"
+        return [Finding(severity=Severity.WARN, code="partitions_left_out", fact=fact, remedy=remedy)]
 
     def _forecast(self, place: Place, params: BackfillParams) -> list[Finding]:
-        """Of all tables of the step, told once, at its first table; and what an instant column would save."""
+        """The forecast of all tables of the step, once, at its first table; and what an instant column would save."""
         tables = _tables_left(place)
         if not tables or tables[0].name != place.table:
             return []
@@ -246,15 +242,21 @@ class Backfill(Operation[BackfillParams]):
             Finding(
                 severity=Severity.INFO,
                 code="forecast",
-                fact=f"{title}: {total}{_quiet(params)}; {_ways(params.column, tables, indexed)}",
-                remedy="the first minute of the run says it better",
+                fact=f"{title}: {total}{_soak_text(params)}; {_ways(params.column, tables, indexed)}",
+                remedy="none needed; the run gives a better forecast after its first minute",
             )
         ]
-        is_constant = not isinstance(params.value, FromParent | SqlValue)
+        is_constant = _value(place, params).is_constant
         is_new = all(params.column not in t.columns for t in tables)
         if is_constant and is_new and _adding(place, params.column) and total.rows:
-            fact = f"{title}: its value is constant and the column is not there yet: ADD COLUMN with a default would write no row at all"
-            remedy = "`instant: true` at its add_column gives old rows the default of new ones at once, and saves all of the forecast"
+            fact = (
+                f"{title}: its value is constant and the column does not exist yet:"
+                " ADD COLUMN with a default would write no row at all"
+            )
+            remedy = (
+                "`instant: true` at its add_column gives old rows the default of new rows at once,"
+                " and saves the whole backfill"
+            )
             found.append(Finding(severity=Severity.INFO, code="instant", fact=fact, remedy=remedy))
         return found
 
@@ -266,7 +268,7 @@ class Backfill(Operation[BackfillParams]):
         )
 
     def state(self, place: Place, params: BackfillParams) -> State:  # noqa: ARG002
-        """The journal's, not the catalog's: only verify scans rows."""
+        """By the journal, not by the catalog: only verify scans rows."""
         if place.journal is None or place.run_id is None:
             return State.ABSENT
         return (
@@ -283,7 +285,7 @@ class Backfill(Operation[BackfillParams]):
             bench_of(context, context.step),
             table=context.place.table,
             column=params.column,
-            value=_value(context.place, params).as_string(None),
+            value=_value(context.place, params),
             skip_triggers=params.triggers == "skip",
             quiet_s=params.quiet or 0.0,
         )
@@ -296,19 +298,13 @@ class Backfill(Operation[BackfillParams]):
         ).fetchone()
         if row is None:
             return []
-        fact = f"{place.table} has rows without {params.column}, e.g. at ctid {row[0]}"
-        return [
-            Finding(
-                severity=Severity.STOP,
-                code="rows_left",
-                fact=fact,
-                remedy="find who writes them; then backfill again",
-            )
-        ]
+        fact = f"{place.table} has rows without {params.column}, for example at ctid {row[0]}"
+        remedy = "find the statement that writes them, then backfill again"
+        return [Finding(severity=Severity.STOP, code="rows_left", fact=fact, remedy=remedy)]
 
 
 def _is_of_the_row(place: Place, value: str) -> bool:
-    """Does the expression read no table?  Of functions only PostgreSQL's own immutable ones are known not to."""
+    """Whether the expression reads no table.  Of functions, only PostgreSQL's own immutable ones are known not to."""
     if _SUBQUERY.search(value):
         return False
     called = {name.lower() for name in _CALL.findall(value)} - _NO_CALLS
@@ -324,44 +320,32 @@ def _is_of_the_row(place: Place, value: str) -> bool:
     return called == {name for (name,) in rows}
 
 
-def _value(place: Place, params: BackfillParams) -> sql.Composable:
-    return value_sql(params.value, schema=place.schema, table=place.table, literal=place.value)
-
-
-def _known_value(place: Place, params: BackfillParams) -> sql.Composable | None:
-    """What a batch sets; None while a reference in it is not known yet."""
-    constant = getattr(params.value, "else_", params.value)
-    return None if place.value(constant).as_string(None) == constant else _value(place, params)
-
-
-def _finding(hazard: Hazard) -> Finding:
-    return Finding(
-        severity=Severity(hazard.level),
-        code=hazard.code,
-        fact=hazard.fact,
-        remedy=hazard.remedy,
-        manual=hazard.manual,
-    )
+def _value(place: Place, params: BackfillParams) -> Value:
+    return value_of(params.value, schema=place.schema, constant=place.constant)
 
 
 def _tables_left(place: Place) -> list[TableInfo]:
-    """The tables of the same step of the plan that are there, in its order."""
+    """The existing tables of the same step of the plan, in its order."""
     names = [s.table for s in place.all_steps if s.spec is place.step.spec and s.table is not None]
     return [t for t in map(place.known.table, names) if t is not None and t.kind == "r"]
 
 
-def _quiet(params: BackfillParams) -> str:
-    return "" if params.quiet is None else f", and {seconds_text(params.quiet)} quiet after the last row"
+def _soak_text(params: BackfillParams) -> str:
+    if params.quiet is None:
+        return ""
+    return f", and a soak time of {short_seconds_text(params.quiet)} after the last row"
 
 
 def _ways(column: str, tables: list[TableInfo], indexed: set[str]) -> str:
     """Which tables are walked how, and why."""
     small = sum(t.pages <= SMALL_PAGES and t.name not in indexed for t in tables)
     striped = len(tables) - len(indexed) - small
-    ways = [f"{_tables(striped)} in interleaved stripes, heap-only: no index holds {column}"] * bool(striped)
-    ways += [f"{_tables(small)} walked once, of {SMALL_PAGES} pages at most"] * bool(small)
+    ways = [f"{_tables(striped)} in interleaved stripes, heap-only: no index contains {column}"] * bool(
+        striped
+    )
+    ways += [f"{_tables(small)} of at most {SMALL_PAGES} pages in one stripe"] * bool(small)
     ways += [
-        f"in one stripe with VACUUM between, since an index holds it: {', '.join(sorted(indexed))}"
+        f"in one stripe with vacuum rounds, because an index contains it: {', '.join(sorted(indexed))}"
     ] * bool(indexed)
     return "; ".join(ways)
 

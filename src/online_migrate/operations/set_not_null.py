@@ -9,12 +9,14 @@ from typing import ClassVar
 import psycopg
 from psycopg import sql
 
-from online_migrate.backfill.forecast import seconds_text
-from online_migrate.backfill.hazards import is_given_on_insert, look_for_rows, read_right_traps, text_of
+from online_migrate.backfill.hazards.rights import read_right_hazards
+from online_migrate.backfill.hazards.row_reads import error_text, find_rows
+from online_migrate.backfill.hazards.triggers import is_given_on_insert
 from online_migrate.backfill.rows import describe_rows
-from online_migrate.backfill.values import Value, value_sql
+from online_migrate.backfill.value_params import ValueParams, value_of
 from online_migrate.backfill.worker import Backfill as Work
 from online_migrate.errors import VerificationFailed
+from online_migrate.figures import short_seconds_text
 from online_migrate.findings import (
     Finding,
     Severity,
@@ -96,7 +98,7 @@ class SetNotNull(Operation[SetNotNullParams]):
         set_ = sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET NOT NULL").format(table, column)
         note, quiet_s = "the proof: one statement, one snapshot, no row", self._quiet_s(place, params)
         if quiet_s:
-            note += f", and none seen for {seconds_text(quiet_s)}"
+            note += f", and none seen for {short_seconds_text(quiet_s)}"
         return (
             Statement(sql=self._proof(place, params), kind=Kind.READ, note=note),
             Statement(sql=add, kind=Kind.WINDOW, locks=strong, group=1),
@@ -137,7 +139,7 @@ class SetNotNull(Operation[SetNotNullParams]):
         connection, key = place.known.connection, (place.table, params.column)
         if table is None or self.state(place, params) is State.DONE or key in around.filled_before:
             return
-        if read_right_traps(connection, table, ("SELECT",)):
+        if read_right_hazards(connection, table, ("SELECT",)):
             return
         is_there = params.column in table.columns
         if not is_there and key not in around.added:
@@ -145,9 +147,11 @@ class SetNotNull(Operation[SetNotNullParams]):
         empty = sql.SQL("{} IS NULL" if is_there else "true").format(sql.Identifier(params.column))
         query = sql.SQL("SELECT ctid::text FROM ONLY {} WHERE {} LIMIT 3").format(place.sql_table, empty)
         try:
-            found = look_for_rows(connection, query)
+            found = find_rows(connection, query)
         except psycopg.errors.QueryCanceled as error:
-            fact = f"{place.table}: whether every row has its {params.column} was not seen: {text_of(error)}"
+            fact = (
+                f"{place.table}: whether every row has its {params.column} was not seen: {error_text(error)}"
+            )
             yield Finding(
                 severity=Severity.WARN, code="nulls_unknown", fact=fact, remedy="look for them before"
             )
@@ -231,13 +235,13 @@ class SetNotNull(Operation[SetNotNullParams]):
                 remedy="give these rows a value, then run the same command again",
             )
         place, filled = context.place, step.spec.params
-        given: Value = filled.value  # type: ignore[attr-defined]  # BackfillParams, which is another operation's
-        value = value_sql(given, schema=place.schema, table=place.table, literal=place.value)
+        given: ValueParams = filled.value  # type: ignore[attr-defined]  # BackfillParams, which is another operation's
+        value = value_of(given, schema=place.schema, constant=place.constant)
         Work(
             bench_of(context, step),
             table=place.table,
             column=params.column,
-            value=value.as_string(None),
+            value=value,
             skip_triggers=getattr(filled, "triggers", "fire") == "skip",
             quiet_s=quiet_s,
         ).run()

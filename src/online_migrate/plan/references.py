@@ -17,6 +17,11 @@ _WORD: Final = re.compile(r"[\w.<>]*")
 _NAME: Final = re.compile(r"[a-z_][a-z0-9_]*")
 
 
+def reference_in(value: object) -> str | None:
+    """The name in ``<name>``, if the whole value is one reference; None for any other text: text is data."""
+    return value[1:-1] if isinstance(value, str) and _WHOLE.fullmatch(value) else None
+
+
 def check_references(data: Any, mistakes: Mistakes) -> None:
     """Note each reference that stands for nothing, or for a row that is ensured only later."""
     declared = data.get("secrets") if isinstance(data, dict) else None

@@ -17,6 +17,7 @@ from benchmarks.workbench import Heard, workbench
 from online_migrate import waiting
 from online_migrate.backfill import health
 from online_migrate.backfill.throttlers import Throttle, Throttles, throttlers_for
+from online_migrate.backfill.values import Constant
 from online_migrate.backfill.worker import Backfill
 from online_migrate.clock import Clock
 from online_migrate.events import BatchDone, Event, WaitContinues, WaitEnded, WaitStarted
@@ -68,7 +69,7 @@ def assert_held(
     with workbench(
         dsn, "t", pace=pace, hold_when=HoldWhen.model_validate(hold_when), emit=heard.emit
     ) as context:
-        work = Backfill(replace(context, throttles=Quick()), table="t", column="c", value="1")
+        work = Backfill(replace(context, throttles=Quick()), table="t", column="c", value=Constant.of(1))
         assert work.run() == 2_000
     told = [e for e in heard.events if isinstance(e, WaitStarted | WaitEnded | BatchDone)]
     began = next(n for n, e in enumerate(told) if isinstance(e, WaitStarted))

@@ -14,8 +14,8 @@ from typing import Final, Protocol
 import psycopg
 from psycopg import sql
 
-from online_migrate.backfill.throttlers.figures import seconds_text
 from online_migrate.clock import Clock
+from online_migrate.figures import short_seconds_text
 from online_migrate.journal.lease import ADVISORY_KEY
 from online_migrate.postgres.connection import Connection
 
@@ -127,7 +127,7 @@ class _State:
         return AgedReading(
             name=self.throttler.name,
             utilisation=1.0 if last is None else max(last.utilisation, 1.0),
-            reason=f"{self.throttler.name} has not answered for {seconds_text(age_s)}: "
+            reason=f"{self.throttler.name} has not answered for {short_seconds_text(age_s)}: "
             + (self.error or "it was not asked again"),
             age_s=age_s,
             is_red=True,

@@ -19,7 +19,7 @@ from typing import Final
 import psycopg
 
 from online_migrate.backfill.throttlers.base import READ_TIMEOUT_S, Reading
-from online_migrate.backfill.throttlers.figures import seconds_text
+from online_migrate.figures import short_seconds_text
 from online_migrate.postgres.connection import Connection, turn_of
 
 # One round trip, both times by the server's clock: the network between us is no commit latency.
@@ -45,7 +45,7 @@ class CommitLatency:
         return Reading(
             name=self.name,
             utilisation=took_s / self._limit_s,
-            reason=f"a commit of ours took {seconds_text(took_s)} (limit {seconds_text(self._limit_s)})",
+            reason=f"a commit of ours took {short_seconds_text(took_s)} (limit {short_seconds_text(self._limit_s)})",
         )
 
 

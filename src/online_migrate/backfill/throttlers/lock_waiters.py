@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from online_migrate.backfill.throttlers.base import OUR_PIDS, Reading, bounded
-from online_migrate.backfill.throttlers.figures import seconds_text
+from online_migrate.figures import short_seconds_text
 from online_migrate.postgres.connection import Connection
 
 LONG_S: Final = 0.1
@@ -52,7 +52,7 @@ class LockWaiters:
         return Reading(
             name=self.name,
             utilisation=count / self._limit,
-            reason=f"{sessions} on locks (limit {self._limit}), the longest for {seconds_text(waited_s)}:"
+            reason=f"{sessions} on locks (limit {self._limit}), the longest for {short_seconds_text(waited_s)}:"
             f" process {pid}, user {who}, application {application}"
             + (f", behind process {behind}" if behind else ""),
         )

@@ -20,7 +20,8 @@ from online_migrate.backfill.throttlers.base import (
     bounded,
     ensure_sees_all,
 )
-from online_migrate.backfill.throttlers.figures import Trail, seconds_text
+from online_migrate.backfill.throttlers.trail import Trail
+from online_migrate.figures import short_seconds_text
 from online_migrate.postgres.connection import Connection
 
 _AGE: Final = "extract(epoch FROM clock_timestamp() - {})::float8"
@@ -87,8 +88,8 @@ class OldestSnapshot:
         return Reading(
             name=self.name,
             utilisation=oldest.age_s / self._limit_s,
-            reason=f"the oldest snapshot is {seconds_text(oldest.age_s)} old"
-            f" (limit {seconds_text(self._limit_s)}): {oldest.who}",
+            reason=f"the oldest snapshot is {short_seconds_text(oldest.age_s)} old"
+            f" (limit {short_seconds_text(self._limit_s)}): {oldest.who}",
         )
 
     def read_holders(self, connection: Connection) -> tuple[Holder, ...]:

@@ -8,7 +8,7 @@ from decimal import Decimal
 import psycopg
 
 from online_migrate.backfill.throttlers.base import Reading, bounded
-from online_migrate.backfill.throttlers.figures import seconds_text
+from online_migrate.figures import short_seconds_text
 from online_migrate.postgres.connection import Connection
 
 
@@ -30,7 +30,7 @@ class Query:
         try:
             self.read(connection)
         except psycopg.errors.QueryCanceled:
-            return f"make {self.name} faster: it takes longer than its timeout of {seconds_text(self._timeout_s)}"
+            return f"make {self.name} faster: it takes longer than its timeout of {short_seconds_text(self._timeout_s)}"
         except psycopg.Error as error:
             return f"mend {self.name}: {' '.join(str(error).split())}"
         return None

@@ -17,7 +17,8 @@ from online_migrate.backfill.throttlers.base import (
     bounded,
     ensure_sees_all,
 )
-from online_migrate.backfill.throttlers.figures import Trail, bytes_text, seconds_text
+from online_migrate.backfill.throttlers.trail import Trail
+from online_migrate.figures import bytes_text, short_seconds_text
 from online_migrate.postgres.connection import Connection
 
 _QUERY: Final = f"""
@@ -98,11 +99,13 @@ class StandbyLag:
         by_bytes = standby.lag_bytes / self._limit_bytes if self._limit_bytes else 0.0
         by_time = standby.lag_s / self._limit_s if self._limit_s else 0.0
         if by_time > by_bytes:
-            facts = f"{seconds_text(standby.lag_s)} behind (limit {seconds_text(self._limit_s or 0)})"
+            facts = (
+                f"{short_seconds_text(standby.lag_s)} behind (limit {short_seconds_text(self._limit_s or 0)})"
+            )
         elif self._limit_bytes:
             facts = f"{bytes_text(standby.lag_bytes)} behind (limit {bytes_text(self._limit_bytes)})"
         else:
-            facts = f"{bytes_text(standby.lag_bytes)} behind (limit {seconds_text(self._limit_s or 0)})"
+            facts = f"{bytes_text(standby.lag_bytes)} behind (limit {short_seconds_text(self._limit_s or 0)})"
         return Reading(
             name=self.name,
             utilisation=max(by_bytes, by_time),

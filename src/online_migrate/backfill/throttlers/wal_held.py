@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from online_migrate.backfill.throttlers.base import Reading, bounded
-from online_migrate.backfill.throttlers.figures import bytes_text, seconds_text
+from online_migrate.figures import bytes_text, short_seconds_text
 from online_migrate.postgres.connection import Connection
 
 _SLOTS: Final = """
@@ -65,7 +65,7 @@ class WalHeld:
     ) -> Reading:
         """By the name of the last archived file; where there is none yet, a failure alone is red."""
         failing = (
-            f", which fails at {failed}, last {seconds_text(max(failed_s or 0, 0))} ago,"
+            f", which fails at {failed}, last {short_seconds_text(max(failed_s or 0, 0))} ago,"
             if is_failing
             else ""
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from online_migrate.backfill.throttlers.base import Reading, bounded
-from online_migrate.backfill.throttlers.figures import bytes_text, seconds_text
+from online_migrate.figures import bytes_text, short_seconds_text
 from online_migrate.postgres.connection import Connection
 
 _QUERY: Final = """
@@ -48,7 +48,7 @@ class WalSinceCheckpoint:
         if self._limit_share >= begins_at:
             return None
         return (
-            f"wal_since_checkpoint: {self._limit_share:.0%} holds until checkpoint_timeout ({seconds_text(timeout_s)}):"
+            f"wal_since_checkpoint: {self._limit_share:.0%} holds until checkpoint_timeout ({short_seconds_text(timeout_s)}):"
             f" by WAL a checkpoint begins at {begins_at:.0%} of max_wal_size, which is never reached while we hold"
         )
 
@@ -59,13 +59,13 @@ class WalSinceCheckpoint:
         since, most, completion, timeout_s, age_s = row
         limit = most * self._limit_share
         reason = (
-            f"{bytes_text(since)} of WAL since the last checkpoint {seconds_text(max(age_s, 0))} ago"
+            f"{bytes_text(since)} of WAL since the last checkpoint {short_seconds_text(max(age_s, 0))} ago"
             f" (limit {bytes_text(limit)}, {self._limit_share:.0%} of max_wal_size {bytes_text(most)})"
         )
         begins_at = most / (1 + completion)
         if limit <= since < begins_at:
             reason += (
-                f"; the next one begins by itself at {bytes_text(begins_at)} or {seconds_text(timeout_s)}"
+                f"; the next one begins by itself at {bytes_text(begins_at)} or {short_seconds_text(timeout_s)}"
                 " after the last: give a larger share, or run CHECKPOINT"
             )
         return Reading(name=self.name, utilisation=since / limit, reason=reason)

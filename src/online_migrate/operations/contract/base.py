@@ -13,6 +13,7 @@ from psycopg import sql
 from pydantic import model_validator
 
 from online_migrate.backfill.throttlers import Throttles
+from online_migrate.backfill.values import Constant, Reference
 from online_migrate.clock import Clock, Signal
 from online_migrate.events import Event, Sink
 from online_migrate.findings import Finding
@@ -20,6 +21,7 @@ from online_migrate.journal.store import Fence, Journal
 from online_migrate.operations.contract.descendants import Descendants
 from online_migrate.operations.contract.state import State
 from online_migrate.plan.model import HoldWhen, LockRules, Pace, Phase, Plan, Step, Strict
+from online_migrate.plan.references import reference_in
 from online_migrate.postgres.catalog import Catalog
 from online_migrate.postgres.connection import Connection, Sql
 from online_migrate.postgres.ladder import Exposure
@@ -100,12 +102,17 @@ class Place:
         """Put the table's name in for ``<table>``."""
         return text.replace("<table>", self.step.table or "")
 
-    def value(self, text: object) -> sql.Composable:
-        """A plan's value as SQL: a literal, or what a reference stands for, or the reference itself where it is not known yet."""
-        if isinstance(text, str) and text.startswith("<") and text.endswith(">"):
-            known = self.references.get(text[1:-1])
-            return sql.SQL(text) if known is None else sql.SQL(known)
-        return sql.Literal(text)
+    def constant(self, value: object) -> Constant | Reference:
+        """A plan's value: a literal, what a reference stands for, or the reference while its row does not exist."""
+        name = reference_in(value)
+        if name is None:
+            return Constant.of(value)
+        known = self.references.get(name)
+        return Reference(name=name) if known is None else Constant(literal=sql.SQL(known))
+
+    def value(self, value: object) -> sql.Composable:
+        """A plan's value as SQL; a reference that is not known yet is printed as it is."""
+        return self.constant(value).as_sql(self.step.table or "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from online_migrate.backfill.parents import PlanContext
-from online_migrate.findings import (
-    Finding,
-    Severity,
-)
+from online_migrate.backfill.hazards.filled_column import PlanContext
+from online_migrate.backfill.hazards.triggers import skipped_key_hazard
+from online_migrate.findings import Finding
 from online_migrate.operations.contract.base import (
     Place,
 )
@@ -56,12 +54,10 @@ def indexes_above(place: Place, column: str) -> dict[str, str]:
 
 
 def keys_above(place: Place, column: str) -> list[Finding]:
-    """A foreign key that the plan adds above is there by then, and `triggers: skip` would skip it; one that is there is a trap."""
+    """A foreign key that the plan adds above exists by then, and `triggers: skip` would skip its check."""
     if (place.table, column) not in _columns_of("add_foreign_key", _above(place)):
         return []
-    fact = f"triggers: skip would also skip the foreign key on {place.table}.{column} that the plan adds above: an orphan would go in"
-    remedy = "add the foreign key after the backfill, or let triggers fire"
-    return [Finding(severity=Severity.STOP, code="skip_foreign_key", fact=fact, remedy=remedy)]
+    return [skipped_key_hazard(f"the foreign key on {place.table}.{column} that the plan adds above")]
 
 
 def default_above(place: Place, column: str, *, now: bool) -> bool:

@@ -1,4 +1,4 @@
-"""Figures with their units, as operators read them; and how old a position is, from positions seen before."""
+"""How old a position is (an LSN, a transaction id), from positions that were read before."""
 
 from __future__ import annotations
 
@@ -7,26 +7,6 @@ from typing import Final
 
 _SAMPLES: Final = 1000
 """positions remembered by a :class:`Trail`: 16 kB of memory, and a resolution of 1/500 of the limit"""
-
-
-def bytes_text(number: float) -> str:
-    """``67108864`` → ``64 MiB``: the units that a plan is written in."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(number) < 1024:
-            return f"{number:.0f} {unit}" if unit == "B" or number >= 10 else f"{number:.3g} {unit}"
-        number /= 1024
-    return f"{number:.3g} TiB"
-
-
-def seconds_text(seconds: float) -> str:
-    """``90`` → ``90 s``, ``600`` → ``10 min``, ``0.25`` → ``250 ms``."""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.3g} min"
-    return f"{seconds / 3600:.3g} h"
 
 
 class Trail:

@@ -1,34 +1,10 @@
-"""Figures for people, and the age of a position."""
+"""The age of a position."""
 
 from __future__ import annotations
 
 import pytest
 
-from online_migrate.backfill.throttlers.figures import Trail, bytes_text, seconds_text
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [
-        (0, "0 B"),
-        (1023, "1023 B"),
-        (64 * 1024**2, "64 MiB"),
-        (1.5 * 1024**3, "1.5 GiB"),
-        (2000 * 1024**4, "2e+03 TiB"),
-    ],
-)
-def test_sizes_are_in_the_units_of_a_plan(number: float, text: str) -> None:
-    """What is red at 64MiB says 64 MiB, not 67 MB: the operator compares it with the plan."""
-    assert bytes_text(number) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.25, "250 ms"), (1, "1 s"), (119, "119 s"), (600, "10 min"), (7200, "2 h"), (90_000, "25 h")],
-)
-def test_times_are_in_the_unit_that_is_read_at_a_glance(seconds: float, text: str) -> None:
-    """Ten minutes are 10 min, not 600.0 s."""
-    assert seconds_text(seconds) == text
+from online_migrate.backfill.throttlers.trail import Trail
 
 
 def test_a_position_is_as_old_as_the_last_time_it_was_current() -> None:

@@ -1,4 +1,4 @@
-"""Traps are found at check, not at row 12,000,000."""
+"""Hazards are found at check, not at row 12,000,000."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ TOUCH = """CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN 
     [
         pytest.param(
             f"{TOUCH} CREATE TRIGGER touch BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION touch()",
-            "trigger_sets", Severity.WARN, "trigger touch of t sets v", id="a trigger that sets a column",
+            "trigger_sets_column", Severity.WARN, "trigger touch of t sets v", id="a trigger that sets a column",
         ),
         pytest.param(
             f"{TOUCH} CREATE TRIGGER tell AFTER UPDATE ON t FOR EACH ROW EXECUTE FUNCTION tell()",
-            "triggers", Severity.WARN, "tell", id="a trigger that fires for every row",
+            "triggers_fire", Severity.WARN, "tell", id="a trigger that fires for every row",
         ),
         pytest.param(
             "ALTER TABLE t ADD CONSTRAINT positive CHECK (v > 0) NOT VALID",
-            "broken_check", Severity.STOP, "id = 1; id = 2; id = 3", id="a NOT VALID check that old rows break",
+            "check_violated", Severity.STOP, "id = 1; id = 2; id = 3", id="a NOT VALID check that old rows break",
         ),
         pytest.param(
             "ALTER TABLE t ADD g integer GENERATED ALWAYS AS (v + 1) STORED",
-            "generated_beside", Severity.INFO, "computed anew", id="a generated column beside",
+            "generated_columns", Severity.INFO, "computes its generated columns again", id="a generated column beside",
         ),
         pytest.param("ALTER TABLE t SET UNLOGGED", "unlogged", Severity.INFO, "a crash", id="an unlogged table"),
         pytest.param("CREATE TABLE heir () INHERITS (t)", "inherited", Severity.WARN, "heir", id="tables that inherit"),
@@ -46,11 +46,11 @@ TOUCH = """CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN 
         ),
         pytest.param(
             "CREATE UNIQUE INDEX u ON t (v, c)",
-            "unique_on_column", Severity.STOP, "inserts of children wait", id="a unique index on the column",
+            "unique_on_column", Severity.STOP, "blocks inserts of child rows", id="a unique index on the column",
         ),
         pytest.param("CREATE PUBLICATION p FOR TABLE t", "published", Severity.WARN, "p", id="a published table"),
         pytest.param(
-            "CREATE PUBLICATION p FOR ALL TABLES", "all_tables", Severity.WARN, "our journal too", id="a publication of all tables"
+            "CREATE PUBLICATION p FOR ALL TABLES", "published_for_all_tables", Severity.WARN, "also publish our", id="a publication of all tables"
         ),
         pytest.param(
             "ALTER TABLE t REPLICA IDENTITY NOTHING; CREATE PUBLICATION p FOR TABLE t",
@@ -59,7 +59,7 @@ TOUCH = """CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN 
         pytest.param("CREATE INDEX on_c ON t (c)", "index_on_column", Severity.INFO, "on_c", id="an index on the column"),
     ],
 )  # fmt: skip
-def test_a_trap_is_found(database: str, more: str, code: str, severity: Severity, words: str) -> None:
+def test_a_hazard_is_found(database: str, more: str, code: str, severity: Severity, words: str) -> None:
     """Each names what it is about, and what to do."""
     make_table(database, 20, more=more)
     found = findings_of(database, FILL)
@@ -111,7 +111,7 @@ def test_a_not_valid_check_is_asked_of_rows_as_they_will_be(
     """Old rows with their value; what check says is what the server does."""
     make_table(database, 20, more=f"ALTER TABLE t ADD CONSTRAINT k CHECK ({check}) NOT VALID")
     fill = f"backfill: {{table: t, column: c, value: {value}}}"
-    assert ("broken_check" in findings_of(database, fill)) is stops
+    assert ("check_violated" in findings_of(database, fill)) is stops
     if stops:
         with pytest.raises(PreflightFailed, match="check k"):
             run_plan(database, fill)
@@ -124,7 +124,7 @@ def test_a_not_valid_check_is_not_asked_of_rows_that_are_not_written(database: s
     """One that has its value already is left as it is, whatever it breaks."""
     more = "UPDATE t SET c = 1 WHERE id < 4; UPDATE t SET v = 1 WHERE id > 3; ALTER TABLE t ADD CHECK (v > 0) NOT VALID"
     make_table(database, 20, more=more)
-    assert "broken_check" not in findings_of(database, FILL)
+    assert "check_violated" not in findings_of(database, FILL)
     run_plan(database, FILL)
 
 
@@ -137,8 +137,8 @@ def test_a_check_on_a_value_that_is_not_known_yet_is_a_warning(database: str) ->
     )
     row = "ensure_row: {id: master, table: bots, where: {n: a}}"
     found = findings_of(database, row, "backfill: {table: t, column: c, value: <master.id>}")
-    assert found["check_unknown"].severity is Severity.WARN
-    assert "broken_check" not in found
+    assert found["check_unverified"].severity is Severity.WARN
+    assert "check_violated" not in found
 
 
 def test_a_check_that_is_not_enforced_is_none(database: str) -> None:
@@ -147,7 +147,7 @@ def test_a_check_that_is_not_enforced_is_none(database: str) -> None:
     if int(str(ask(database, "SELECT current_setting('server_version_num')"))) < 180000:
         return
     do(database, "ALTER TABLE t ADD CHECK (v > 0) NOT ENFORCED")
-    assert "broken_check" not in findings_of(database, FILL)
+    assert "check_violated" not in findings_of(database, FILL)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,9 @@ def test_a_trigger_that_sets_a_column_by_into_is_told(database: str, body: str, 
         more=f"""CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body}; RETURN new; END $$;
                  CREATE TRIGGER f BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION f()""",
     )
-    assert f"trigger f of t sets {told} in every row" in findings_of(database, FILL)["trigger_sets"].fact
+    assert (
+        f"trigger f of t sets {told} in every row" in findings_of(database, FILL)["trigger_sets_column"].fact
+    )
 
 
 def test_triggers_in_c_that_set_their_argument_are_told(database: str) -> None:
@@ -177,7 +179,7 @@ def test_triggers_in_c_that_set_their_argument_are_told(database: str) -> None:
         """CREATE TRIGGER words BEFORE INSERT OR UPDATE ON t FOR EACH ROW
            EXECUTE FUNCTION tsvector_update_trigger('Words', 'pg_catalog.english', filler)""",
     )
-    assert "trigger words of t sets Words" in findings_of(database, FILL)["trigger_sets"].fact
+    assert "trigger words of t sets Words" in findings_of(database, FILL)["trigger_sets_column"].fact
     if not ask(database, "SELECT count(*) FROM pg_available_extensions WHERE name = 'moddatetime'"):
         return
     do(
@@ -186,7 +188,7 @@ def test_triggers_in_c_that_set_their_argument_are_told(database: str) -> None:
         "CREATE EXTENSION moddatetime",
         "CREATE TRIGGER touch BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION moddatetime(at)",
     )
-    assert "trigger touch of t sets at" in findings_of(database, FILL)["trigger_sets"].fact
+    assert "trigger touch of t sets at" in findings_of(database, FILL)["trigger_sets_column"].fact
 
 
 def test_a_deferrable_key_is_no_replica_identity(database: str) -> None:
@@ -202,7 +204,7 @@ def test_a_deferrable_key_is_no_replica_identity(database: str) -> None:
     assert findings_of(database, FILL)["replica_identity"].severity is Severity.STOP
 
 
-def test_a_plain_table_has_no_trap(database: str) -> None:
+def test_a_plain_table_has_no_hazard(database: str) -> None:
     """No finding but the forecast: what is shown matters."""
     make_table(database, 20)
     assert set(findings_of(database, FILL)) <= {"forecast"}
@@ -217,9 +219,9 @@ def test_a_trigger_of_the_root_fires_on_its_partitions(database: str) -> None:
         "CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (10)",
     )
     fill = "backfill: {table: t1, column: c, value: 1}"
-    assert "triggers" not in findings_of(database, fill)
+    assert "triggers_fire" not in findings_of(database, fill)
     do(database, f"{TOUCH} CREATE TRIGGER tell AFTER UPDATE ON t FOR EACH ROW EXECUTE FUNCTION tell()")
-    assert findings_of(database, fill)["triggers"].fact.endswith("writes: tell")
+    assert findings_of(database, fill)["triggers_fire"].fact.endswith("writes: tell")
 
 
 def test_a_constraint_trigger_is_a_trigger(database: str) -> None:
@@ -229,7 +231,7 @@ def test_a_constraint_trigger_is_a_trigger(database: str) -> None:
         20,
         more=f"{TOUCH} CREATE CONSTRAINT TRIGGER tell AFTER UPDATE ON t DEFERRABLE FOR EACH ROW EXECUTE FUNCTION tell()",
     )
-    assert "tell" in findings_of(database, FILL)["triggers"].fact
+    assert "tell" in findings_of(database, FILL)["triggers_fire"].fact
 
 
 def test_a_foreign_table_is_none_of_ours(database: str) -> None:
@@ -249,10 +251,12 @@ def test_an_index_that_the_plan_builds_above_is_told_as_one_that_is_there(databa
     make_table(database, 2_000)
     key = "create_index: {table: t, name: <table>_c, columns: [c]}"
     found, plain = findings_of(database, key, FILL), findings_of(database, FILL, key)
-    assert "index t_c, which the plan builds above, will hold t.c" in found["index_on_column"].fact
+    assert "index t_c, which the plan builds above, contains t.c" in found["index_on_column"].fact
     assert "index_on_column" not in plain
-    assert found["forecast"].fact.endswith("; in one stripe with VACUUM between, since an index holds it: t")
-    assert plain["forecast"].fact.endswith("; 1 table in interleaved stripes, heap-only: no index holds c")
+    assert found["forecast"].fact.endswith(
+        "; in one stripe with vacuum rounds, because an index contains it: t"
+    )
+    assert plain["forecast"].fact.endswith("; 1 table in interleaved stripes, heap-only: no index contains c")
     _, batch, _ = explained(database, key, FILL)
     assert "tidsend" not in batch
     batch, _, _ = explained(database, FILL, key)
@@ -267,7 +271,7 @@ def test_triggers_that_cannot_fire_are_none(database: str) -> None:
         more=f"""{TOUCH} CREATE TRIGGER a BEFORE UPDATE OF v ON t FOR EACH ROW EXECUTE FUNCTION touch();
                  CREATE TRIGGER b BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION touch(); ALTER TABLE t DISABLE TRIGGER b""",
     )
-    assert not {"triggers", "trigger_sets"} & findings_of(database, FILL).keys()
+    assert not {"triggers_fire", "trigger_sets_column"} & findings_of(database, FILL).keys()
 
 
 def test_skipped_triggers_are_refused_beside_a_foreign_key(database: str) -> None:
@@ -278,7 +282,7 @@ def test_skipped_triggers_are_refused_beside_a_foreign_key(database: str) -> Non
         more="CREATE TABLE bots (id integer PRIMARY KEY); ALTER TABLE t ADD FOREIGN KEY (c) REFERENCES bots",
     )
     found = findings_of(database, "backfill: {table: t, column: c, value: 1, triggers: skip}")
-    assert found["skip_foreign_key"].severity is Severity.STOP
+    assert found["skip_triggers_foreign_key"].severity is Severity.STOP
 
 
 def test_skipped_triggers_are_refused_below_a_foreign_key_of_the_plan(database: str) -> None:
@@ -286,8 +290,8 @@ def test_skipped_triggers_are_refused_below_a_foreign_key_of_the_plan(database: 
     make_table(database, 20, more="CREATE TABLE bots (id integer PRIMARY KEY)")
     fill = "backfill: {table: t, column: c, value: 1, triggers: skip}"
     key = "add_foreign_key: {table: t, column: c, references: bots.id}"
-    assert findings_of(database, key, fill)["skip_foreign_key"].severity is Severity.STOP
-    assert "skip_foreign_key" not in findings_of(database, fill, key)
+    assert findings_of(database, key, fill)["skip_triggers_foreign_key"].severity is Severity.STOP
+    assert "skip_triggers_foreign_key" not in findings_of(database, fill, key)
 
 
 @pytest.mark.parametrize(
@@ -341,7 +345,8 @@ def test_a_partitioned_table_is_walked_by_its_partitions(database: str) -> None:
     assert found.severity is Severity.STOP
     leaves = "tables: [t1, t21]"
     assert (
-        found.remedy == f"name its partitions in its place: {leaves}, and by plans of their schemas old.t22"
+        found.remedy
+        == f"name its partitions instead: {leaves}; those of other schemas need a plan of their own: old.t22"
     )
     assert "not_a_table" not in findings_of(database, FILL.replace("table: t", leaves))
 
@@ -355,14 +360,14 @@ def test_a_partition_that_the_plan_does_not_fill_is_told(database: str) -> None:
         "CREATE TABLE t2 PARTITION OF t FOR VALUES FROM (10) TO (20)",
     )
     fill = FILL.replace("table: t", "tables: [t1, t2]")
-    assert "left_out" not in findings_of(database, fill)
+    assert "partitions_left_out" not in findings_of(database, fill)
     do(
         database,
         "CREATE TABLE t3 (id integer, c integer); ALTER TABLE t ATTACH PARTITION t3 FOR VALUES FROM (20) TO (30)",
     )
-    found = findings_of(database, fill)["left_out"]
+    found = findings_of(database, fill)["partitions_left_out"]
     assert found.severity is Severity.WARN
-    assert found.fact == "partitions of t in which the plan backfills c nowhere: t3"
+    assert found.fact == "partitions of t in which the plan does not backfill c: t3"
 
 
 def test_partitions_have_the_column_that_the_plan_adds_to_their_root(database: str) -> None:
@@ -412,4 +417,4 @@ def test_missing_rights_stop(database: str, clerk: str) -> None:
     make_table(database, 20)
     found = findings_of(clerk, "backfill: {table: t, column: c, value: 1, triggers: skip}")
     assert f"GRANT SELECT, UPDATE ON public.t TO {user}" in found["table_right"].remedy
-    assert found["skip_right"].severity is Severity.STOP
+    assert found["skip_triggers_right"].severity is Severity.STOP
