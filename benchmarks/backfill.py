@@ -36,7 +36,7 @@ from online_migrate.backfill.context import Target
 from online_migrate.backfill.strategy import decide_strategy
 from online_migrate.backfill.values import Constant
 from online_migrate.backfill.worker import Backfill
-from online_migrate.journal.store import ensure_schema
+from online_migrate.journal.schema import ensure_schema
 from online_migrate.postgres.catalog import Catalog
 from online_migrate.postgres.connection import Connector
 from online_migrate.postgres.server import Server

@@ -11,8 +11,10 @@ from uuid import uuid4
 from online_migrate.backfill.context import BackfillContext, Key
 from online_migrate.clock import Clock, Signal, SystemClock
 from online_migrate.events import Event
+from online_migrate.journal.fence import Fence
 from online_migrate.journal.lease import hold_shared
-from online_migrate.journal.store import Fence, Journal, ensure_schema
+from online_migrate.journal.schema import ensure_schema
+from online_migrate.journal.store import Journal
 from online_migrate.plan.model import HoldWhen, LockRules, Pace
 from online_migrate.postgres.connection import Connection, Connector
 

@@ -16,7 +16,7 @@ from online_migrate.backfill.context import BackfillContext
 from online_migrate.backfill.values import Constant
 from online_migrate.backfill.worker import LONGEST_RELAXED, Backfill
 from online_migrate.clock import Signal
-from online_migrate.journal.store import CursorRecord
+from online_migrate.journal.records import CursorRecord
 from online_migrate.plan.model import HoldQuery, HoldWhen, Pace
 from tests.backfill.tables import ask, make_table
 from tests.backfill.throttlers.standby import await_true

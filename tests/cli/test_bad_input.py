@@ -185,7 +185,7 @@ def test_a_journal_of_another_version_is_left_alone(desk: Desk, version: int) ->
     for command, said in every_command(desk).items():
         assert said.code == 7, command
         assert (
-            f"the journal in schema online_migrate is of version {version}, this program writes version 1"
+            f"the journal in schema online_migrate has version {version}; this program writes version 1"
             in said.err
         )
         assert "next: " in said.err
@@ -197,5 +197,5 @@ def test_a_schema_of_that_name_that_is_not_ours_is_left_alone(desk: Desk) -> Non
     desk.run_sql("CREATE SCHEMA online_migrate")
     said = desk.call("run")
     assert said.code == 3
-    assert "there is a schema online_migrate that is not our journal" in said.err
+    assert "schema online_migrate exists and is not our journal" in said.err
     assert "next: rename or drop that schema" in said.err

@@ -13,7 +13,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from online_migrate.demo.shop import create_shop
-from online_migrate.journal.store import ensure_schema
+from online_migrate.journal.schema import ensure_schema
 from online_migrate.postgres.connection import Connector
 from online_migrate.postgres.server import Server
 from tests.desk import TOKEN, Desk, open_desk, small_text

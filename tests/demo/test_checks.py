@@ -11,7 +11,7 @@ from online_migrate.demo.checks import Check, check_owner, final_checks
 from online_migrate.demo.dump import rows_digest, schema_dump
 from online_migrate.demo.shop import BRIEF_TABLES, FURTHER_TABLES
 from online_migrate.demo.tenant import create_tenant
-from online_migrate.journal.store import ensure_schema
+from online_migrate.journal.schema import ensure_schema
 from tests.demo import by_hand
 
 TABLES = BRIEF_TABLES + FURTHER_TABLES

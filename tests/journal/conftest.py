@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from online_migrate.journal.store import ensure_schema
+from online_migrate.journal.schema import ensure_schema
 from online_migrate.postgres.connection import Connection, Connector
 
 

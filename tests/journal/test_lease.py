@@ -16,6 +16,7 @@ from online_migrate.clock import Signal, SystemClock
 from online_migrate.errors import Interrupted, LeaseLost
 from online_migrate.journal import lease as module
 from online_migrate.journal.lease import ADVISORY_KEY, Lease, hold_shared, read_holder, read_sessions
+from online_migrate.journal.states import RunState
 from online_migrate.journal.store import Journal
 from online_migrate.postgres.connection import Connection, Connector
 
@@ -84,8 +85,8 @@ def test_a_stale_runner_is_fenced_off_and_learns_it(leases: Leases, connection: 
     new = second.acquire()
     assert new.epoch > old.epoch
     with pytest.raises(LeaseLost, match="another runner took over"):
-        Journal(connection, old).set_run(1, "running")
-    Journal(connection, new).set_run(1, "running")
+        Journal(connection, old).set_run(1, RunState.RUNNING)
+    Journal(connection, new).set_run(1, RunState.RUNNING)
     first._over = Signal()
     first._beat()
     assert first.lost == "another runner took the lease over"
@@ -100,7 +101,7 @@ def test_a_number_that_was_given_out_twice_does_not_let_the_old_holder_write(
     old = lease.acquire()
     connection.execute("UPDATE online_migrate.epoch SET holder = gen_random_uuid()")
     with pytest.raises(LeaseLost):
-        Journal(connection, old).set_run(1, "running")
+        Journal(connection, old).set_run(1, RunState.RUNNING)
 
 
 def test_a_start_does_not_end_another_that_is_just_taking_the_lease(

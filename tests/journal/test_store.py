@@ -10,7 +10,10 @@ import psycopg
 import pytest
 
 from online_migrate.errors import JournalVersion, LeaseLost
-from online_migrate.journal.store import VERSION, Fence, Journal, ensure_readable, ensure_schema
+from online_migrate.journal.fence import Fence
+from online_migrate.journal.schema import VERSION, ensure_readable, ensure_schema
+from online_migrate.journal.states import StageState, StepState
+from online_migrate.journal.store import Journal
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.expand import expand
 from online_migrate.plan.load import load
@@ -83,14 +86,14 @@ def test_two_that_make_the_journal_at_once_make_one(connector: Connector) -> Non
         assert all(pool.map(make, range(4)))
 
 
-@pytest.mark.parametrize(("version", "remedy"), [(0, "older program"), (VERSION + 1, "that made it")])
+@pytest.mark.parametrize(("version", "remedy"), [(0, "older program"), (VERSION + 1, "that created it")])
 def test_another_version_is_refused_with_both_named(
     connection: Connection, version: int, remedy: str
 ) -> None:
     """Nothing is guessed about a journal of another version."""
     connection.execute("UPDATE online_migrate.version SET version = %s", [version])
     with pytest.raises(
-        JournalVersion, match=f"is of version {version}, this program writes version 1"
+        JournalVersion, match=f"has version {version}; this program writes version 1"
     ) as caught:
         ensure_readable(connection)
     assert remedy in caught.value.remedy
@@ -120,10 +123,10 @@ def test_an_accepted_plan_leaves_nothing_open_that_it_no_longer_has(journal: Jou
     """What is gone and was never done is forgotten, its cursor too; what was done stays done, at the end of the list."""
     run_id = begin(journal)
     for table in ("users", "tickets"):
-        journal.set_step(run_id, ("columns", "add_column bot_id", table), "done")
-    journal.set_stage(run_id, "columns", "done")
-    journal.set_step(run_id, ("backfill", "backfill bot_id", "users"), "done", rows_done=7)
-    journal.set_step(run_id, ("backfill", "backfill bot_id", "tickets"), "running")
+        journal.set_step(run_id, ("columns", "add_column bot_id", table), StepState.DONE)
+    journal.set_stage(run_id, "columns", StageState.DONE)
+    journal.set_step(run_id, ("backfill", "backfill bot_id", "users"), StepState.DONE, rows_done=7)
+    journal.set_step(run_id, ("backfill", "backfill bot_id", "tickets"), StepState.RUNNING)
     put_cursor(journal, run_id, "tickets")
     changed = TEXT.replace("[users, tickets]", "[users, orders]").replace(
         "  - stage: finish", "  - stage: last"

@@ -14,7 +14,7 @@ import pytest
 from psycopg import errors, sql
 
 from online_migrate.journal.lease import ADVISORY_KEY, hold_shared, read_sessions
-from online_migrate.journal.store import ensure_schema
+from online_migrate.journal.schema import ensure_schema
 from online_migrate.postgres.connection import Connector
 from tests.locks.beside import (
     READ,

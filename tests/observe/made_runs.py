@@ -14,7 +14,9 @@ from online_migrate import events as e
 from online_migrate.backfill.throttlers.standby_lag import Standby
 from online_migrate.clock import Signal, SystemClock
 from online_migrate.journal.lease import Lease
-from online_migrate.journal.store import CursorRecord, HistoryRecord, Journal, ensure_schema
+from online_migrate.journal.records import CursorRecord, HistoryRecord
+from online_migrate.journal.schema import ensure_schema
+from online_migrate.journal.store import Journal
 from online_migrate.observe.prometheus.readings import ServerReading, TableReading
 from online_migrate.observe.snapshot.views import Snapshot, StageView, StepView, WaitView
 from online_migrate.plan.model import (

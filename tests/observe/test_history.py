@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from online_migrate import events as e
-from online_migrate.journal.store import HistoryRecord
+from online_migrate.journal.records import HistoryRecord
 from online_migrate.observe.history import KEPT, SUM_S, HistorySink, Summary
 from online_migrate.observe.session import Session
 from online_migrate.observe.snapshot.views import Snapshot

@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from online_migrate import events as e
+from online_migrate.journal.states import StageState, StepState
 from online_migrate.observe.page.document import decide_word, stage_eta_s, to_document
 from online_migrate.observe.page.report import make_report
 from online_migrate.observe.prometheus.sink import MetricsSink
@@ -121,9 +122,9 @@ def run(database: str) -> Iterator[MadeRun]:
 
 def test_each_table_has_its_own_wait_and_its_own_pace(run: MadeRun) -> None:
     """The one that waits has a reason and no rate; the other has a rate and no reason, and the run is at work."""
-    run.journal.set_stage(run.run_id, "fill", "running")
+    run.journal.set_stage(run.run_id, "fill", StageState.RUNNING)
     for table in TABLES:
-        run.journal.set_step(run.run_id, (*FILL, table), "running")
+        run.journal.set_step(run.run_id, (*FILL, table), StepState.RUNNING)
         run.tell(started(table))
     run.journal.connection.execute("UPDATE online_migrate.history SET at = at - interval '10 s'")
     for table in TABLES:
@@ -144,9 +145,9 @@ def test_each_table_has_its_own_wait_and_its_own_pace(run: MadeRun) -> None:
 
 def test_a_table_that_has_passed_is_left_alone_until_the_others_have(run: MadeRun) -> None:
     """It has no rate and no time left, and says what comes next: nobody is at work on it, also where another waits."""
-    run.journal.set_stage(run.run_id, "fill", "running")
+    run.journal.set_stage(run.run_id, "fill", StageState.RUNNING)
     for table in TABLES:
-        run.journal.set_step(run.run_id, (*FILL, table), "running")
+        run.journal.set_step(run.run_id, (*FILL, table), StepState.RUNNING)
         run.tell(started(table))
     run.journal.connection.execute("UPDATE online_migrate.history SET at = at - interval '10 s'")
     run.put_cursor(table="users", pass_name="sweep", rows_done=2_000)
@@ -170,10 +171,10 @@ def test_a_table_that_has_passed_is_left_alone_until_the_others_have(run: MadeRu
 
 def test_a_table_to_come_is_waited_for_where_several_are_taken_at_once(run: MadeRun) -> None:
     """Orders has not begun.  While users alone is under way one worker may be proving it; beside another nobody is."""
-    run.journal.set_step(run.run_id, (*FILL, "users"), "running")
+    run.journal.set_step(run.run_id, (*FILL, "users"), StepState.RUNNING)
     run.put_cursor(table="users", pass_name="sweep")
     assert [s.is_parked for s in read(run).steps if s.is_passed] == [False]
-    run.journal.set_step(run.run_id, (*FILL, "orders"), "running")
+    run.journal.set_step(run.run_id, (*FILL, "orders"), StepState.RUNNING)
     assert [s.is_parked for s in read(run).steps if s.is_passed] == [True]
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from online_migrate.cli.common import read_plan
 from online_migrate.cli.run import _serve_metrics
+from online_migrate.journal.states import RunState
 from online_migrate.observe.session import Session
 from online_migrate.observe.snapshot.read import Snapshot
 from online_migrate.observe.watch import FRESH_S, REST_S, SnapshotWatch
@@ -43,7 +44,7 @@ def test_listeners_see_the_run_move_and_its_end(run: MadeRun, session: Session) 
     while not seen and time.monotonic() < deadline:
         time.sleep(0.01)
     assert seen[0].state == "running"
-    run.journal.set_run(run.run_id, "done")
+    run.journal.set_run(run.run_id, RunState.DONE)
     watch.close()
     watch.close()
     assert seen[-1].state == "done"
@@ -142,7 +143,7 @@ def test_who_asks_sees_what_is_now(run: MadeRun, session: Session) -> None:
     watch = SnapshotWatch(session, "shop", [seen.append], every_s=60)
     watch.start()
     wait_for(lambda: len(seen) == 1)  # it has begun
-    run.journal.set_run(run.run_id, "stopped")
+    run.journal.set_run(run.run_id, RunState.STOPPED)
     time.sleep(REST_S)
     watch.freshen()
     assert [s.state for s in seen] == ["running", "stopped"]

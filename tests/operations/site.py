@@ -22,7 +22,8 @@ from online_migrate.findings import (
     Severity,
 )
 from online_migrate.journal.lease import Lease
-from online_migrate.journal.store import Journal, ensure_schema
+from online_migrate.journal.schema import ensure_schema
+from online_migrate.journal.store import Journal
 from online_migrate.operations.contract.base import (
     Context,
     Operation,

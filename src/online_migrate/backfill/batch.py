@@ -18,11 +18,12 @@ from online_migrate.backfill.context import BackfillContext, By, Target
 from online_migrate.backfill.lock_waits import LockWaits
 from online_migrate.backfill.rows import RowSet, late_rows_statement
 from online_migrate.errors import LeaseLost, LockNotAcquired
-from online_migrate.journal.store import CursorRecord
+from online_migrate.journal.records import CursorRecord
 from online_migrate.postgres.blockers import describe_blockers, read_blockers
 from online_migrate.postgres.connection import Connection
 from online_migrate.postgres.locks import LockMode
-from online_migrate.postgres.sqlstate import FENCE_LOST, Trouble, trouble_of
+from online_migrate.postgres.server_errors import translate_error
+from online_migrate.postgres.sqlstate import Trouble, trouble_of
 from online_migrate.waiting import Waiting
 
 ROW_LOCK_TIMEOUT = "50ms"
@@ -309,8 +310,8 @@ class Writer:
         trouble = trouble_of(error)
         if not self._context.work.closed:
             self._context.work.rollback()
-        if error.sqlstate == FENCE_LOST:
-            raise LeaseLost(str(error.diag.message_primary)) from error
+        if trouble is Trouble.FENCE:
+            raise translate_error(error) from error
         if self._context.signal.is_aborting or trouble in (Trouble.LOST, Trouble.UNAVAILABLE):
             raise error
         if trouble is not Trouble.LOCK and error is not but:

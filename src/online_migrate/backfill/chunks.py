@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from online_migrate.journal.store import CursorRecord
+from online_migrate.journal.records import CursorRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,8 @@ from online_migrate.backfill.throttlers import Throttles
 from online_migrate.backfill.values import Value
 from online_migrate.clock import Clock, Signal
 from online_migrate.errors import Interrupted
-from online_migrate.journal.store import Fence, Journal
+from online_migrate.journal.fence import Fence
+from online_migrate.journal.store import Journal
 from online_migrate.plan.model import HoldWhen, LockRules, Pace
 from online_migrate.postgres.catalog import TableInfo
 from online_migrate.postgres.connection import Connection

@@ -11,7 +11,7 @@ from online_migrate.backfill.forecast import Costs, Mark, Range, Rates
 from online_migrate.backfill.strategy import Strategy
 from online_migrate.events import BackfillStarted, BatchDone, Note
 from online_migrate.figures import bytes_text, short_seconds_text
-from online_migrate.journal.store import CursorRecord
+from online_migrate.journal.records import CursorRecord
 
 FORECAST_AFTER_S = 60.0
 """the rate of a pass's first minute gives a better forecast than the catalog"""

@@ -22,7 +22,7 @@ from online_migrate.backfill.writing import Calls, read_calls, statements_since
 from online_migrate.errors import LockNotAcquired, VerificationFailed
 from online_migrate.events import LateRows
 from online_migrate.figures import short_seconds_text
-from online_migrate.journal.store import CursorRecord
+from online_migrate.journal.records import CursorRecord
 from online_migrate.postgres.blockers import describe_blockers
 from online_migrate.postgres.catalog import Catalog
 from online_migrate.postgres.long_statement import tell_meanwhile
@@ -103,12 +103,7 @@ class Sweep:
 
     def _read_quiet_s(self) -> float:
         """Seconds since a row was given its value, or since the pass ended, by the server's clock."""
-        row = self.context.journal.connection.execute(
-            "SELECT extract(epoch FROM clock_timestamp() - moved_at)::float8 FROM online_migrate.cursor"
-            " WHERE run_id = %s AND (stage, step, table_name) = (%s, %s, %s)",
-            [self.context.run_id, *self.context.key],
-        ).fetchone()
-        return 0.0 if row is None else max(float(row[0]), 0.0)
+        return self.context.journal.read_cursor_age_s(self.context.run_id, self.context.key)
 
     def _stay_quiet(self, left_s: float, writers: _Writers, waiting: Waiting) -> None:
         """Until the next proof; the reason names no row, which would be a label of a metric: its key may be a person's."""

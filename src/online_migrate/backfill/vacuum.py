@@ -19,7 +19,7 @@ from psycopg import sql
 from online_migrate.backfill.chunks import position_of, share_done, walk_of
 from online_migrate.backfill.context import BackfillContext, Target
 from online_migrate.errors import Interrupted, LockNotAcquired
-from online_migrate.journal.store import CursorRecord
+from online_migrate.journal.records import CursorRecord
 from online_migrate.postgres.connection import Sql
 from online_migrate.postgres.long_statement import run_long_statement
 

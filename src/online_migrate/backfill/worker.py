@@ -30,7 +30,7 @@ from online_migrate.backfill.vacuum import VacuumRounds
 from online_migrate.backfill.values import Value
 from online_migrate.errors import OnlineMigrateError
 from online_migrate.events import Note
-from online_migrate.journal.store import CursorRecord
+from online_migrate.journal.records import CursorRecord
 from online_migrate.postgres.catalog import Catalog, TableInfo
 
 MEASURE_WAL_EVERY = 17

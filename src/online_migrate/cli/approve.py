@@ -9,7 +9,9 @@ import click
 from online_migrate.cli.common import connector_of, dsn_option, plan_argument, read_plan, stage_of
 from online_migrate.errors import UsageError
 from online_migrate.journal.lease import whoami
-from online_migrate.journal.store import Journal, approve, ensure_readable
+from online_migrate.journal.requests import approve
+from online_migrate.journal.schema import ensure_readable
+from online_migrate.journal.store import Journal
 
 
 @click.command("approve")

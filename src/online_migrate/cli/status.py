@@ -11,7 +11,7 @@ from rich.console import Console
 from online_migrate.cli.common import CLOCK, connector_of, dsn_option, plan_argument, read_plan
 from online_migrate.clock import Signal
 from online_migrate.errors import UsageError
-from online_migrate.journal.store import ensure_readable
+from online_migrate.journal.schema import ensure_readable
 from online_migrate.observe.snapshot.read import read_snapshot, to_json
 from online_migrate.observe.snapshot.views import Snapshot
 from online_migrate.observe.terminal.live_view import LiveView, render

@@ -10,8 +10,8 @@ from online_migrate.cli.common import CLOCK, connector_of, dsn_option, plan_argu
 from online_migrate.clock import Signal
 from online_migrate.errors import UsageError
 from online_migrate.journal.lease import read_holder, read_sessions, whoami
-from online_migrate.journal.store import ensure_readable
-from online_migrate.run import request_stop
+from online_migrate.journal.requests import request_stop
+from online_migrate.journal.schema import ensure_readable
 
 WAIT_S = 30.0
 

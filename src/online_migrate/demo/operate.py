@@ -17,6 +17,7 @@ import psycopg
 
 from online_migrate.clock import Signal, SystemClock
 from online_migrate.errors import GateClosed, OnlineMigrateError
+from online_migrate.journal.store import read_closed_gate
 
 KILL_VARIABLE: Final = "ONLINE_MIGRATE_KILL"
 """``STAGE:STATEMENTS``, read by ``online_migrate.cli.victim`` only"""
@@ -171,10 +172,7 @@ def draw_kills(steps: Mapping[str, int], dice: Random) -> tuple[Kill, ...]:
 def read_gate(dsn: str) -> str:
     """The stage at whose gate the run waits, empty where there is none."""
     with psycopg.connect(dsn, autocommit=True) as connection:
-        row = connection.execute(
-            "SELECT stage FROM online_migrate.stage WHERE state = 'waiting' ORDER BY run_id DESC, position LIMIT 1"
-        ).fetchone()
-    return "" if row is None else str(row[0])
+        return read_closed_gate(connection)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

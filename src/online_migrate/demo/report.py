@@ -13,7 +13,7 @@ from psycopg import sql
 from online_migrate.demo.checks import Check
 from online_migrate.demo.operate import Kill
 from online_migrate.demo.traffic import Summary
-from online_migrate.journal.store import HistoryRecord
+from online_migrate.journal.records import HistoryRecord
 
 LOCK_EVENTS: Final = ("lock_held", "lock_attempt_failed")
 """what :class:`Locks` is made of"""

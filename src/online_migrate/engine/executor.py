@@ -16,6 +16,7 @@ from online_migrate.engine.workers import WorkerContext
 from online_migrate.errors import Conflict, OnlineMigrateError, PreflightFailed
 from online_migrate.events import Event, Sink, StepEnded, StepStarted
 from online_migrate.journal.lease import Lease
+from online_migrate.journal.states import StepState
 from online_migrate.journal.store import Journal
 from online_migrate.operations.contract.base import Context, Operation, Place
 from online_migrate.operations.registry import OPERATIONS
@@ -57,8 +58,9 @@ class StepExecutor:
     ) -> None:
         """Do it, or that part of it, unless it is done.  Raises what ends a run, and errors of psycopg."""
         self.ensure_going(step, worker.signal)
-        record = next(r for r in self.journal.read_steps(self.run_id) if r.key == step.key)
-        if record.state == "done":
+        record = self.journal.read_step(self.run_id, step.key)
+        assert record is not None  # the run froze its steps in the journal
+        if record.state is StepState.DONE:
             return
         operation = OPERATIONS[step.spec.operation]
         place = self.place(step, steps, worker)
@@ -84,7 +86,7 @@ class StepExecutor:
         return Conflict(f"{step}: {facts}", remedy=f"{remedy}; then run the same command again")
 
     def _begin(self, step: Step, *, is_resumed: bool) -> None:
-        self.journal.set_step(self.run_id, step.key, "running")
+        self.journal.set_step(self.run_id, step.key, StepState.RUNNING)
         self.emit(StepStarted, step, resumed=is_resumed)
         self._begun[step.key] = self.clock.monotonic()
 
@@ -100,7 +102,7 @@ class StepExecutor:
         self._finish(step, "done", began=self._begun[step.key], rows=rows)
 
     def _finish(self, step: Step, outcome: str, *, began: float, rows: int) -> None:
-        self.journal.set_step(self.run_id, step.key, "done", rows_done=rows)
+        self.journal.set_step(self.run_id, step.key, StepState.DONE, rows_done=rows)
         self.emit(StepEnded, step, outcome=outcome, seconds=self.clock.monotonic() - began, rows=rows)
 
     # what a step gets

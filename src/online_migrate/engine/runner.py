@@ -31,14 +31,18 @@ from online_migrate.findings import (
     Severity,
 )
 from online_migrate.journal.lease import Lease, read_holder, whoami
-from online_migrate.journal.store import Journal, RunRecord, approve, ensure_readable, ensure_schema
+from online_migrate.journal.records import RunRecord
+from online_migrate.journal.requests import approve
+from online_migrate.journal.schema import ensure_readable, ensure_schema
+from online_migrate.journal.states import RunState, StageState, StepState
+from online_migrate.journal.store import Journal
 from online_migrate.plan.model import Plan, changes_between
 from online_migrate.postgres.connection import Connection, Connector
 from online_migrate.postgres.server_errors import translate_error
 from online_migrate.run import take_stop
 
 _WORD = {75: "gate", 130: "interrupted"}
-_RUN_STATE = {75: "waiting", 130: "stopped"}
+_RUN_STATE = {75: RunState.WAITING, 130: RunState.STOPPED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +208,7 @@ class Runner:
             self._run_id = run.run_id
             if run.fingerprint != self.plan.fingerprint():
                 journal.accept_plan(run.run_id, self.plan, seen.sets, seen.steps)
-            journal.set_run(run.run_id, "running")
+            journal.set_run(run.run_id, RunState.RUNNING)
         take_stop(self._sessions.journal, plan=self.plan.name)
         for stage in self.options.approve:
             approve(
@@ -222,7 +226,7 @@ class Runner:
             run_id=self._run_id,
             resumed=run is not None,
             steps_total=len(records),
-            steps_done=sum(r.state == "done" for r in records),
+            steps_done=sum(r.state is StepState.DONE for r in records),
         )
 
     def _walk(self) -> tuple[Ended, str]:
@@ -238,10 +242,12 @@ class Runner:
             show_secret=self.show_secret,
         )
         if walk.to(self.options.through):
-            self._with_reconnect(lambda: self._journal.set_run(self._run_id, "done"), "the journal")
+            self._with_reconnect(lambda: self._journal.set_run(self._run_id, RunState.DONE), "the journal")
             return Ended(what=f"plan {self.plan.name} is done", next=self._how_to_verify()), "done"
         what = f"stopped after stage {self.options.through}, as asked"
-        self._with_reconnect(lambda: self._journal.set_run(self._run_id, "stopped", what), "the journal")
+        self._with_reconnect(
+            lambda: self._journal.set_run(self._run_id, RunState.STOPPED, what), "the journal"
+        )
         return Ended(what=what, next=f"online-migrate run {self.plan.path} goes on from here"), "stopped"
 
     def _with_reconnect(self, work: Callable[[], None], what: str) -> None:
@@ -280,7 +286,9 @@ class Runner:
         try:
             if error.exit_code not in _RUN_STATE:
                 self._mark_failed(error.message)
-            self._journal.set_run(self._run_id, _RUN_STATE.get(error.exit_code, "failed"), error.message)
+            self._journal.set_run(
+                self._run_id, _RUN_STATE.get(error.exit_code, RunState.FAILED), error.message
+            )
         except (psycopg.Error, LeaseLost):
             return
 
@@ -288,11 +296,11 @@ class Runner:
         failed = None if self._walking is None else self._walking.failed
         if failed is not None:
             stage_name, step, table = failed.key
-            self._journal.set_step(self._run_id, failed.key, "failed", reason=reason)
+            self._journal.set_step(self._run_id, failed.key, StepState.FAILED, reason=reason)
             self._emit(StepFailed, stage=stage_name, step=step, table=table, error=reason)
         for stage in self._journal.read_stages(self._run_id):
-            if stage.state == "running":
-                self._journal.set_stage(self._run_id, stage.stage, "failed", reason)
+            if stage.state is StageState.RUNNING:
+                self._journal.set_stage(self._run_id, stage.stage, StageState.FAILED, reason)
 
     @property
     def _journal(self) -> Journal:

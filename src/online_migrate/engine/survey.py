@@ -6,7 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from online_migrate.discovery.reach import tables_referencing
-from online_migrate.journal.store import Journal, RunRecord, ensure_readable
+from online_migrate.journal.records import RunRecord
+from online_migrate.journal.schema import ensure_readable
+from online_migrate.journal.states import RunState, StepState
+from online_migrate.journal.store import Journal
 from online_migrate.operations.contract.base import Place
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.expand import expand
@@ -39,7 +42,9 @@ class Survey:
     def is_over(self) -> bool:
         """Is the plan's run at its end, with nothing left to do?"""
         return (
-            self.run is not None and self.run.state == "done" and all(s.key in self.done for s in self.steps)
+            self.run is not None
+            and self.run.state is RunState.DONE
+            and all(s.key in self.done for s in self.steps)
         )
 
     def place(self, step: Step) -> Place:
@@ -78,7 +83,7 @@ def survey(plan: Plan, connection: Connection) -> Survey:
         journal=journal,
         run=run,
         references=references,
-        done=frozenset(r.key for r in records if r.state == "done"),
+        done=frozenset(r.key for r in records if r.state is StepState.DONE),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
+from online_migrate.journal.states import StepState
 from online_migrate.operations.contract.state import State
 
 
@@ -19,34 +20,37 @@ class Action(Enum):
 
 
 _A = Action
-TRANSITIONS: dict[tuple[str, State], Action] = {
+TRANSITIONS: dict[tuple[StepState, State], Action] = {
     # Never begun by us.
-    ("pending", State.ABSENT): _A.EXECUTE,
+    (StepState.PENDING, State.ABSENT): _A.EXECUTE,
     (
-        "pending",
+        StepState.PENDING,
         State.PARTIAL,
     ): _A.RESUME,  # a leftover, ours from an earlier run or somebody's: execute() converges
-    ("pending", State.DONE): _A.ADOPT,
-    ("pending", State.CONFLICT): _A.STOP,
+    (StepState.PENDING, State.DONE): _A.ADOPT,
+    (StepState.PENDING, State.CONFLICT): _A.STOP,
     # Begun; then the runner ended in the middle.
-    ("running", State.ABSENT): _A.RESUME,
-    ("running", State.PARTIAL): _A.RESUME,
-    ("running", State.DONE): _A.ADOPT,  # committed, but the runner ended before the journal heard of it
-    ("running", State.CONFLICT): _A.STOP,
+    (StepState.RUNNING, State.ABSENT): _A.RESUME,
+    (StepState.RUNNING, State.PARTIAL): _A.RESUME,
+    (
+        StepState.RUNNING,
+        State.DONE,
+    ): _A.ADOPT,  # committed, but the runner ended before the journal heard of it
+    (StepState.RUNNING, State.CONFLICT): _A.STOP,
     # Failed, and was mended by the operator since.
-    ("failed", State.ABSENT): _A.RESUME,
-    ("failed", State.PARTIAL): _A.RESUME,
-    ("failed", State.DONE): _A.ADOPT,
-    ("failed", State.CONFLICT): _A.STOP,
+    (StepState.FAILED, State.ABSENT): _A.RESUME,
+    (StepState.FAILED, State.PARTIAL): _A.RESUME,
+    (StepState.FAILED, State.DONE): _A.ADOPT,
+    (StepState.FAILED, State.CONFLICT): _A.STOP,
     # Done, as the journal says.  Later steps may have changed what it made (drop_default after add_column), so the catalog
     # is not asked; `verify` reads the world again.
-    ("done", State.ABSENT): _A.SKIP,
-    ("done", State.PARTIAL): _A.SKIP,
-    ("done", State.DONE): _A.SKIP,
-    ("done", State.CONFLICT): _A.SKIP,
+    (StepState.DONE, State.ABSENT): _A.SKIP,
+    (StepState.DONE, State.PARTIAL): _A.SKIP,
+    (StepState.DONE, State.DONE): _A.SKIP,
+    (StepState.DONE, State.CONFLICT): _A.SKIP,
 }
 
 
-def decide_action(journal_state: str, catalog_state: State) -> Action:
+def decide_action(journal_state: StepState, catalog_state: State) -> Action:
     """The one place that decides."""
     return TRANSITIONS[journal_state, catalog_state]

@@ -32,7 +32,9 @@ from online_migrate.events import (
     StageStarted,
 )
 from online_migrate.journal.lease import Lease
-from online_migrate.journal.store import Journal, StageRecord
+from online_migrate.journal.records import StageRecord
+from online_migrate.journal.states import StageState, StepState
+from online_migrate.journal.store import Journal
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.expand import expand
 from online_migrate.plan.model import Plan, Stage, Step
@@ -100,20 +102,24 @@ class Walk:
 
     def _walk_stage(self, stage: Stage) -> None:
         began = self.clock.monotonic()
-        record = next(r for r in self.journal.read_stages(self.run_id) if r.stage == stage.name)
-        if record.state == "done" and not self._has_open_steps(stage):
+        record = self.journal.read_stage(self.run_id, stage.name)
+        assert record is not None  # the run froze its stages in the journal
+        if record.state is StageState.DONE and not self._has_open_steps(stage):
             return
         self._pass_gate(stage, record)
-        self.journal.set_stage(self.run_id, stage.name, "running")
+        self.journal.set_stage(self.run_id, stage.name, StageState.RUNNING)
         self._emit(StageStarted, stage=stage.name, phase=stage.phase.value)
         steps = expand(self.plan, self.journal.read_tables(self.run_id), OPERATIONS)
         for group in groups_of(stage, steps, lambda s: self._taker.place(s, steps, self._context_of_worker)):
             self._take_all(stage, group, steps)
-        self.journal.set_stage(self.run_id, stage.name, "done")
+        self.journal.set_stage(self.run_id, stage.name, StageState.DONE)
         self._emit(StageEnded, stage=stage.name, seconds=self.clock.monotonic() - began)
 
     def _has_open_steps(self, stage: Stage) -> bool:
-        return any(r.stage == stage.name and r.state != "done" for r in self.journal.read_steps(self.run_id))
+        return any(
+            r.stage == stage.name and r.state is not StepState.DONE
+            for r in self.journal.read_steps(self.run_id)
+        )
 
     def _pass_gate(self, stage: Stage, record: StageRecord) -> None:
         if stage.gate is None or record.started_at is not None:
@@ -121,7 +127,7 @@ class Walk:
         run = self.journal.read_run(self.plan.name)
         given = self.journal.read_approvals(self.plan.name, None if run is None else run.started_at)
         if stage.name not in given:
-            self.journal.set_stage(self.run_id, stage.name, "waiting", stage.gate.approval)
+            self.journal.set_stage(self.run_id, stage.name, StageState.WAITING, stage.gate.approval)
             self._emit(GateWaiting, stage=stage.name, approval=stage.gate.approval)
             raise GateClosed(
                 f"stage {stage.name} waits at its gate: {stage.gate.approval}",
@@ -190,7 +196,7 @@ class Walk:
         """Those that are open, by the planner's figures, which no lock is in the way of: the longest begins first, so that it
         does not run on alone at the end.
         """
-        done = {r.key for r in self.journal.read_steps(self.run_id) if r.state == "done"}
+        done = {r.key for r in self.journal.read_steps(self.run_id) if r.state is StepState.DONE}
         rows = self.sessions.work.execute(
             "SELECT c.relname, c.relpages FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s",
             [self.plan.schema],

@@ -19,6 +19,7 @@ from online_migrate.journal.records import (
     columns,
     to_records,
 )
+from online_migrate.journal.requests import OPEN_STOP
 from online_migrate.postgres.connection import Connection
 
 HISTORY: Final = 500
@@ -31,7 +32,7 @@ _RUN: Final = "run_id = (SELECT max(run_id) FROM online_migrate.run WHERE plan =
 _READ: Final = f"""
 SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY;
 SELECT clock_timestamp(), EXISTS ({SESSIONS}), (SELECT count(*) FROM online_migrate.cursor WHERE {_RUN}),
-       (SELECT min(by_whom) FROM online_migrate.request WHERE plan = %(plan)s AND kind = 'stop' AND taken_at IS NULL);
+       ({OPEN_STOP});
 SELECT {columns(RunRecord)} FROM online_migrate.run WHERE {_RUN};
 {HOLDER};
 SELECT {columns(StageRecord)},

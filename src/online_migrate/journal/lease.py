@@ -20,7 +20,7 @@ import psycopg
 
 from online_migrate.clock import Clock, Signal
 from online_migrate.errors import Interrupted, LeaseLost, OnlineMigrateError
-from online_migrate.journal.store import Fence
+from online_migrate.journal.fence import Fence
 from online_migrate.postgres.connection import Connection, Connector
 
 ADVISORY_KEY = (0x6F6D6967, 1)

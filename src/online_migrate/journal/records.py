@@ -1,4 +1,4 @@
-"""What a row of the journal is in the program, and back: row ↔ record in one place."""
+"""The journal's rows as records: each table is converted in one place."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Final, TypeVar
+
+from online_migrate.journal.states import RunState, StageState, StepState
 
 _Record = TypeVar("_Record")
 
@@ -16,8 +18,7 @@ class RunRecord:
     plan: str
     fingerprint: str
     parts: Mapping[str, str]
-    state: str
-    """running, stopped, waiting (at a gate), failed or done"""
+    state: RunState
     reason: str
     started_at: datetime
     ended_at: datetime | None
@@ -27,7 +28,7 @@ class RunRecord:
 class StageRecord:
     stage: str
     phase: str
-    state: str
+    state: StageState
     reason: str
     started_at: datetime | None
     ended_at: datetime | None
@@ -38,8 +39,7 @@ class StepRecord:
     stage: str
     step: str
     table: str
-    state: str
-    """pending, running, done or failed"""
+    state: StepState
     reason: str
     started_at: datetime | None
     ended_at: datetime | None
@@ -52,7 +52,7 @@ class StepRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CursorRecord:
-    """How far a backfill has come: the next batch is stripe ``stripe`` of the slice that begins at page ``slice``."""
+    """How far a backfill is: the next batch is stripe ``stripe`` of the slice that begins at page ``slice``."""
 
     stage: str
     step: str
@@ -97,19 +97,27 @@ class HistoryRecord:
 
 
 _COLUMNS: Final[Mapping[str, str]] = {"table": "table_name", "column": "column_name"}
-"""of fields whose column has another name"""
+"""of fields that have another name than their column"""
 _FIELDS: Final[Mapping[type, tuple[str, ...]]] = {
     kind: tuple(field.name for field in fields(kind))
     for kind in (RunRecord, StageRecord, StepRecord, CursorRecord, ApprovalRecord, HistoryRecord)
 }
+_STATES: Final[Mapping[type, type[RunState | StageState | StepState]]] = {
+    RunRecord: RunState,
+    StageRecord: StageState,
+    StepRecord: StepState,
+}
 
 
 def columns(kind: type) -> str:
-    """What to select for records of that kind."""
+    """The columns to select for records of that kind."""
     return ", ".join(_COLUMNS.get(name, name) for name in _FIELDS[kind])
 
 
 def to_records(kind: type[_Record], rows: Iterable[Sequence[Any]]) -> tuple[_Record, ...]:
     """The rows as records; what was selected beyond :func:`columns` is left out."""
-    names = _FIELDS[kind]
-    return tuple(kind(**dict(zip(names, row, strict=False))) for row in rows)
+    names, state = _FIELDS[kind], _STATES.get(kind)
+    found = [dict(zip(names, row, strict=False)) for row in rows]
+    if state is not None:
+        found = [fields | {"state": state(fields["state"])} for fields in found]
+    return tuple(kind(**fields) for fields in found)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from importlib import resources
+from typing import Final
 
-import psycopg
-from psycopg import sql
-
-from online_migrate.errors import JournalVersion, LeaseLost, PreflightFailed
+from online_migrate.errors import LeaseLost
 from online_migrate.events import Event
+from online_migrate.journal.fence import Fence
+from online_migrate.journal.freezing import ACCEPT_PLAN, BEGIN_RUN
 from online_migrate.journal.records import (
     ApprovalRecord,
     CursorRecord,
@@ -23,131 +21,23 @@ from online_migrate.journal.records import (
     columns,
     to_records,
 )
+from online_migrate.journal.states import RunState, StageState, StepState
 from online_migrate.plan.model import Plan, Step
-from online_migrate.postgres import sqlstate
 from online_migrate.postgres.connection import Connection
+from online_migrate.postgres.server_errors import translating_fence
 
-__all__ = [
-    "VERSION",
-    "ApprovalRecord",
-    "CursorRecord",
-    "Fence",
-    "HistoryRecord",
-    "Journal",
-    "RunRecord",
-    "StageRecord",
-    "StepRecord",
-    "approve",
-    "ensure_readable",
-    "ensure_schema",
-    "read_version",
-]
-
-VERSION = 1
-"""of schema.sql"""
+Key = tuple[str, str, str]
+"""stage, step, table"""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fence:
-    """Who we are: without this epoch and this holder in force nothing of ours may be written."""
-
-    epoch: int
-    holder: str
-
-    @property
-    def sql(self) -> sql.Composed:
-        """The statement that raises where another runner took over."""
-        return sql.SQL("SELECT online_migrate.fence({}, {}::uuid)").format(
-            sql.Literal(self.epoch), sql.Literal(self.holder)
-        )
-
-
-def read_version(connection: Connection) -> int | None:
-    """The version of the journal that is there, or None."""
-    row = connection.execute("SELECT to_regclass('online_migrate.version') IS NOT NULL").fetchone()
-    if row is None or not row[0]:
-        return None
-    row = connection.execute("SELECT version FROM online_migrate.version").fetchone()
-    return None if row is None else int(row[0])
-
-
-def ensure_readable(connection: Connection) -> bool:
-    """Is there a journal?  Raises :class:`JournalVersion` where it is of another version."""
-    version = read_version(connection)
-    if version is not None and version != VERSION:
-        raise JournalVersion(
-            f"the journal in schema online_migrate is of version {version}, this program writes version {VERSION}",
-            remedy="run the version of online-migrate that made it"
-            if version > VERSION
-            else "finish the run with the older program first",
-        )
-    return version is not None
-
-
-def ensure_schema(connection: Connection) -> None:
-    """Make the journal where there is none."""
-    if ensure_readable(connection):
-        return
-    text = resources.files("online_migrate.journal").joinpath("schema.sql").read_text(encoding="utf-8")
-    try:
-        with connection.transaction():
-            connection.execute(text)
-    except (psycopg.errors.DuplicateSchema, psycopg.errors.UniqueViolation):
-        if not ensure_readable(connection):
-            raise PreflightFailed(
-                "there is a schema online_migrate that is not our journal",
-                remedy="rename or drop that schema, then run again",
-            ) from None
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise PreflightFailed(
-            f"no right to create the journal's schema: {error.diag.message_primary}",
-            remedy=f"GRANT CREATE ON DATABASE {connection.info.dbname} TO {connection.info.user}",
-        ) from error
-
-
-_ACCEPT_PLAN = """
-WITH wanted AS (SELECT n, e ->> 0 AS stage, e ->> 1 AS step, e ->> 2 AS table_name
-                  FROM jsonb_array_elements(%(steps)s::jsonb) WITH ORDINALITY x (e, n)),
-     wanted_stage AS (SELECT n, e ->> 0 AS stage, e ->> 1 AS phase FROM jsonb_array_elements(%(stages)s::jsonb) WITH ORDINALITY x (e, n)),
-     wanted_table AS (SELECT n, e ->> 0 AS set_name, e ->> 1 AS table_name
-                        FROM jsonb_array_elements(%(tables)s::jsonb) WITH ORDINALITY x (e, n)),
-     run AS (UPDATE online_migrate.run SET fingerprint = %(fingerprint)s, parts = %(parts)s WHERE run_id = %(run)s),
-     tables_gone AS (
-         DELETE FROM online_migrate.frozen_table t WHERE run_id = %(run)s
-            AND NOT EXISTS (SELECT FROM wanted_table w WHERE (w.set_name, w.table_name) = (t.set_name, t.table_name))),
-     tables AS (
-         INSERT INTO online_migrate.frozen_table (run_id, set_name, position, table_name)
-         SELECT %(run)s, set_name, n, table_name FROM wanted_table
-             ON CONFLICT (run_id, set_name, table_name) DO UPDATE SET position = excluded.position),
-     gone AS (
-         SELECT stage, step, table_name, state FROM online_migrate.step s WHERE run_id = %(run)s
-            AND NOT EXISTS (SELECT FROM wanted w WHERE (w.stage, w.step, w.table_name) = (s.stage, s.step, s.table_name))),
-     kept AS (SELECT stage FROM wanted_stage UNION SELECT stage FROM gone WHERE state = 'done'),
-     cursors_gone AS (
-         DELETE FROM online_migrate.cursor c USING gone g WHERE c.run_id = %(run)s AND g.state <> 'done'
-            AND (g.stage, g.step, g.table_name) = (c.stage, c.step, c.table_name)),
-     steps_gone AS (
-         DELETE FROM online_migrate.step s USING gone g WHERE s.run_id = %(run)s AND g.state <> 'done'
-            AND (g.stage, g.step, g.table_name) = (s.stage, s.step, s.table_name)),
-     stages_gone AS (
-         DELETE FROM online_migrate.stage t WHERE run_id = %(run)s AND stage NOT IN (SELECT stage FROM kept)),
-     stages_over AS (
-         UPDATE online_migrate.stage SET state = 'done', reason = 'no longer in the plan', position = position + 1000000
-          WHERE run_id = %(run)s AND stage IN (SELECT stage FROM kept EXCEPT SELECT stage FROM wanted_stage)
-            AND position < 1000000),
-     steps_over AS (
-         UPDATE online_migrate.step s SET position = position + 1000000 FROM gone g WHERE s.run_id = %(run)s AND g.state = 'done'
-            AND (g.stage, g.step, g.table_name) = (s.stage, s.step, s.table_name) AND s.position < 1000000),
-     stages AS (
-         INSERT INTO online_migrate.stage (run_id, position, stage, phase) SELECT %(run)s, n, stage, phase FROM wanted_stage
-             ON CONFLICT (run_id, stage) DO UPDATE SET position = excluded.position, phase = excluded.phase)
-INSERT INTO online_migrate.step (run_id, position, stage, step, table_name) SELECT %(run)s, n, stage, step, table_name FROM wanted
-    ON CONFLICT (run_id, stage, step, table_name) DO UPDATE SET position = excluded.position"""
-"""One statement: its parts see the journal as it was before, so none works on what another has written."""
+_PUT_REFERENCE: Final = (
+    "INSERT INTO online_migrate.reference (run_id, name, value) VALUES (%(run)s, %(name)s, %(value)s)"
+    " ON CONFLICT (run_id, name) DO UPDATE SET value = excluded.value"
+)
 
 
 class Journal:
-    """Reads and writes on one connection.  Writes carry the fence; reads need none."""
+    """Reads and writes on one connection.  A write is a transaction behind the fence; reads need none."""
 
     def __init__(self, connection: Connection, fence: Fence | None = None) -> None:
         self.connection = connection
@@ -157,15 +47,10 @@ class Journal:
         """One fenced transaction."""
         if self._fence is None:
             raise LeaseLost("a journal without a lease is read only")
-        try:
-            with self.connection.transaction():
-                self.connection.execute(self._fence.sql)
-                cursor = self.connection.execute(query, params)
-                return list(cursor.fetchall()) if cursor.description else []
-        except psycopg.Error as error:
-            if error.sqlstate == sqlstate.FENCE_LOST:
-                raise LeaseLost(str(error.diag.message_primary)) from error
-            raise
+        with translating_fence(), self.connection.transaction():
+            self.connection.execute(self._fence.sql)
+            cursor = self.connection.execute(query, params)
+            return list(cursor.fetchall()) if cursor.description else []
 
     # runs
 
@@ -181,20 +66,7 @@ class Journal:
         """Write the run with its frozen table sets, stages and steps, all or nothing; returns its id."""
         stages = [[s.name, s.phase.value] for s in plan.stages]
         rows = self._write(
-            """
-            WITH run AS (
-                INSERT INTO online_migrate.run (plan, fingerprint, parts, state)
-                VALUES (%(plan)s, %(fingerprint)s, %(parts)s, 'running') RETURNING run_id),
-            tables AS (
-                INSERT INTO online_migrate.frozen_table (run_id, set_name, position, table_name)
-                SELECT run_id, e ->> 0, n, e ->> 1 FROM run, jsonb_array_elements(%(tables)s::jsonb) WITH ORDINALITY x (e, n)),
-            stages AS (
-                INSERT INTO online_migrate.stage (run_id, position, stage, phase)
-                SELECT run_id, n, e ->> 0, e ->> 1 FROM run, jsonb_array_elements(%(stages)s::jsonb) WITH ORDINALITY x (e, n)),
-            steps AS (
-                INSERT INTO online_migrate.step (run_id, position, stage, step, table_name)
-                SELECT run_id, n, e ->> 0, e ->> 1, e ->> 2 FROM run, jsonb_array_elements(%(steps)s::jsonb) WITH ORDINALITY x (e, n))
-            SELECT run_id FROM run""",
+            BEGIN_RUN,
             {
                 "plan": plan.name,
                 "fingerprint": plan.fingerprint(),
@@ -215,7 +87,7 @@ class Journal:
         forgotten unless it was done: done stays done, should it ever come back.
         """
         self._write(
-            _ACCEPT_PLAN,
+            ACCEPT_PLAN,
             {
                 "run": run_id,
                 "fingerprint": plan.fingerprint(),
@@ -226,7 +98,7 @@ class Journal:
             },
         )
 
-    def set_run(self, run_id: int, state: str, reason: str = "") -> None:
+    def set_run(self, run_id: int, state: RunState, reason: str = "") -> None:
         self._write(
             "UPDATE online_migrate.run SET state = %(s)s, reason = %(why)s,"
             " ended_at = CASE WHEN %(s)s = 'running' THEN NULL ELSE clock_timestamp() END WHERE run_id = %(r)s",
@@ -252,7 +124,14 @@ class Journal:
         )
         return to_records(StageRecord, rows)
 
-    def set_stage(self, run_id: int, stage: str, state: str, reason: str = "") -> None:
+    def read_stage(self, run_id: int, stage: str) -> StageRecord | None:
+        rows = self.connection.execute(
+            f"SELECT {columns(StageRecord)} FROM online_migrate.stage WHERE run_id = %s AND stage = %s",  # noqa: S608  # our own columns
+            [run_id, stage],
+        )
+        return next(iter(to_records(StageRecord, rows)), None)
+
+    def set_stage(self, run_id: int, stage: str, state: StageState, reason: str = "") -> None:
         self._write(
             """UPDATE online_migrate.stage SET state = %(s)s, reason = %(why)s,
                       started_at = CASE WHEN %(s)s = 'running' THEN coalesce(started_at, clock_timestamp()) ELSE started_at END,
@@ -268,11 +147,19 @@ class Journal:
         )
         return to_records(StepRecord, rows)
 
+    def read_step(self, run_id: int, key: Key) -> StepRecord | None:
+        rows = self.connection.execute(
+            f"SELECT {columns(StepRecord)} FROM online_migrate.step"  # noqa: S608  # our own columns
+            " WHERE run_id = %s AND stage = %s AND step = %s AND table_name = %s",
+            [run_id, *key],
+        )
+        return next(iter(to_records(StepRecord, rows)), None)
+
     def set_step(
         self,
         run_id: int,
-        key: tuple[str, str, str],
-        state: str,
+        key: Key,
+        state: StepState,
         *,
         reason: str = "",
         rows_done: int | None = None,
@@ -295,7 +182,7 @@ class Journal:
 
     # backfills
 
-    def read_cursor(self, run_id: int, key: tuple[str, str, str]) -> CursorRecord | None:
+    def read_cursor(self, run_id: int, key: Key) -> CursorRecord | None:
         rows = self.connection.execute(
             f"SELECT {columns(CursorRecord)} FROM online_migrate.cursor"  # noqa: S608  # our own columns
             " WHERE run_id = %s AND stage = %s AND step = %s AND table_name = %s",
@@ -309,6 +196,15 @@ class Journal:
             [run_id],
         )
         return to_records(CursorRecord, rows)
+
+    def read_cursor_age_s(self, run_id: int, key: Key) -> float:
+        """Seconds since the cursor moved, by the server's clock; 0 if there is none."""
+        row = self.connection.execute(
+            "SELECT extract(epoch FROM clock_timestamp() - moved_at)::float8 FROM online_migrate.cursor"
+            " WHERE run_id = %s AND stage = %s AND step = %s AND table_name = %s",
+            [run_id, *key],
+        ).fetchone()
+        return 0.0 if row is None else max(float(row[0]), 0.0)
 
     def write_cursor(self, run_id: int, cursor: CursorRecord) -> None:
         """Begin a pass: the cursor at its start, rows counted so far kept."""
@@ -353,11 +249,7 @@ class Journal:
         )
 
     def write_reference(self, run_id: int, name: str, value: str) -> None:
-        self._write(
-            "INSERT INTO online_migrate.reference (run_id, name, value) VALUES (%(r)s, %(n)s, %(v)s)"
-            " ON CONFLICT (run_id, name) DO UPDATE SET value = excluded.value",
-            {"r": run_id, "n": name, "v": value},
-        )
+        self._write(_PUT_REFERENCE, {"run": run_id, "name": name, "value": value})
 
     def read_approvals(self, plan: str, since: datetime | None = None) -> dict[str, ApprovalRecord]:
         """The newest approval of each stage."""
@@ -385,9 +277,15 @@ class Journal:
         return to_records(HistoryRecord, rows)
 
 
-def approve(connection: Connection, *, plan: str, stage: str, approved_by: str, note: str = "") -> None:
-    """Open a gate; needs no lease, so that anyone with the right to write the journal can."""
-    connection.execute(
-        "INSERT INTO online_migrate.approval (plan, stage, approved_by, note) VALUES (%s, %s, %s, %s)",
-        [plan, stage, approved_by, note],
-    )
+def put_reference(connection: Connection, run_id: int, name: str, value: str) -> None:
+    """Write a reference in the caller's transaction, which has asserted the fence and writes the row that it names."""
+    connection.execute(_PUT_REFERENCE, {"run": run_id, "name": name, "value": value})
+
+
+def read_closed_gate(connection: Connection) -> str:
+    """The stage at whose gate the newest run waits; empty if it waits at none."""
+    row = connection.execute(
+        "SELECT stage FROM online_migrate.stage WHERE state = %s ORDER BY run_id DESC, position LIMIT 1",
+        [StageState.WAITING],
+    ).fetchone()
+    return "" if row is None else str(row[0])

@@ -25,6 +25,7 @@ from online_migrate.backfill.values import Value
 from online_migrate.backfill.worker import Backfill as Work
 from online_migrate.figures import short_seconds_text
 from online_migrate.findings import Finding, Severity
+from online_migrate.journal.states import StepState
 from online_migrate.operations.contract.base import (
     Context,
     Kind,
@@ -263,9 +264,8 @@ class Backfill(Operation[BackfillParams]):
     def _is_done(self, place: Place) -> bool:
         if place.journal is None or place.run_id is None:
             return False
-        return any(
-            s.key == place.step.key and s.state == "done" for s in place.journal.read_steps(place.run_id)
-        )
+        record = place.journal.read_step(place.run_id, place.step.key)
+        return record is not None and record.state is StepState.DONE
 
     def state(self, place: Place, params: BackfillParams) -> State:  # noqa: ARG002
         """By the journal, not by the catalog: only verify scans rows."""

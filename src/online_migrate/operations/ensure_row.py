@@ -11,11 +11,12 @@ import psycopg
 from psycopg import sql
 from pydantic import Field
 
-from online_migrate.errors import LeaseLost, LockNotAcquired, VerificationFailed
+from online_migrate.errors import LockNotAcquired, VerificationFailed
 from online_migrate.findings import (
     Finding,
     Severity,
 )
+from online_migrate.journal.store import put_reference
 from online_migrate.operations.contract.base import (
     Context,
     Kind,
@@ -26,7 +27,8 @@ from online_migrate.operations.contract.base import (
 )
 from online_migrate.plan.model import Phase, Strict
 from online_migrate.postgres.connection import name_beside_parameters
-from online_migrate.postgres.sqlstate import FENCE_LOST, Trouble, trouble_of
+from online_migrate.postgres.server_errors import translating_fence
+from online_migrate.postgres.sqlstate import Trouble, trouble_of
 
 MASKED_DIGITS = 12
 """hex digits of its SHA-256 by which a secret can be told from another, and no more"""
@@ -173,7 +175,7 @@ class EnsureRow(Operation[EnsureRowParams]):
         keys = self._key_columns(context)
         select = self._select(context.place, params, keys=keys)
         try:
-            with context.work.transaction():
+            with translating_fence(), context.work.transaction():
                 context.work.execute(context.fence.sql)
                 found = context.work.execute(select).fetchall()
                 if not found:
@@ -187,8 +189,6 @@ class EnsureRow(Operation[EnsureRowParams]):
                 for name, value in zip(keys, rows[0], strict=True):
                     self._remember(context, f"{params.id}.{name}", value)
         except psycopg.Error as error:
-            if error.sqlstate == FENCE_LOST:
-                raise LeaseLost(str(error.diag.message_primary)) from None
             if trouble_of(error) is Trouble.LOCK:
                 raise LockNotAcquired(
                     f"the row <{params.id}> of {params.table}: {error.diag.message_primary}; nothing was written",
@@ -257,11 +257,7 @@ class EnsureRow(Operation[EnsureRowParams]):
 
     def _remember(self, context: Context, name: str, value: object) -> None:
         literal = sql.Literal(value).as_string(None)
-        context.work.execute(
-            "INSERT INTO online_migrate.reference (run_id, name, value) VALUES (%s, %s, %s)"
-            " ON CONFLICT (run_id, name) DO UPDATE SET value = excluded.value",
-            [context.run_id, name, literal],
-        )
+        put_reference(context.work, context.run_id, name, literal)
 
     def _key_columns(self, context: Context) -> list[str]:
         table = context.fresh_catalog().table(context.place.table)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import psycopg
 
 from online_migrate.errors import (
@@ -22,7 +25,7 @@ def translate_error(error: psycopg.Error, where: str = "") -> OnlineMigrateError
     message = f"{where}: {said}" if where else said
     trouble = trouble_of(error)
     if trouble is Trouble.FENCE:
-        return LeaseLost(message, remedy="see who it is: online-migrate status PLAN")
+        return LeaseLost(message)  # the runner adds the remedy: it can read who took over
     if trouble in (Trouble.LOST, Trouble.UNAVAILABLE):
         return ConnectionFailed(
             f"the connection to the server was lost: {message}",
@@ -43,3 +46,14 @@ def translate_error(error: psycopg.Error, where: str = "") -> OnlineMigrateError
             remedy=f"somebody cancelled our statement, or a timeout of the server did: find out who, {AGAIN}",
         )
     return OnlineMigrateError(message, remedy=f"the state is kept; mend the cause, {AGAIN}")
+
+
+@contextmanager
+def translating_fence() -> Iterator[None]:
+    """Raise :class:`LeaseLost` if the fence refused a write; other errors of the server pass unchanged."""
+    try:
+        yield
+    except psycopg.Error as error:
+        if trouble_of(error) is Trouble.FENCE:
+            raise translate_error(error) from error
+        raise

@@ -13,7 +13,8 @@ from click.testing import CliRunner, Result
 
 from online_migrate import events as e
 from online_migrate.cli import main
-from online_migrate.journal.store import HistoryRecord, approve
+from online_migrate.journal.records import HistoryRecord
+from online_migrate.journal.requests import approve
 from online_migrate.observe.page.locks import sum_locks
 from online_migrate.observe.page.report import (
     find_away,

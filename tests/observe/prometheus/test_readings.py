@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from online_migrate.journal.states import StepState
 from online_migrate.observe.prometheus.readings import ServerReader, ServerReading, TableReading
 from online_migrate.observe.snapshot.read import read_snapshot
 from online_migrate.observe.snapshot.views import Snapshot
@@ -91,7 +92,7 @@ def test_it_looks_every_few_seconds_only(run: MadeRun, connection: Connection) -
 
 def test_sizes_are_asked_for_a_few_at_a_time(run: MadeRun, connection: Connection) -> None:
     """The table at work always, the others in turn: 300 tables are no burst."""
-    run.journal.set_step(run.run_id, BACKFILL, "running")
+    run.journal.set_step(run.run_id, BACKFILL, StepState.RUNNING)
     reader = ServerReader(lambda _: None)
     tables = [f"t{n:03}" for n in range(300)]
     turns = [reader._choose(tables, snapshot_of(connection)) for _ in range(15)]

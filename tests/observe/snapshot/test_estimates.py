@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from online_migrate.events import Throughput
-from online_migrate.journal.store import HistoryRecord
+from online_migrate.journal.records import HistoryRecord
 from online_migrate.observe.snapshot.estimates import UNKNOWN, Point, pace_of, points_of, share_of
 from tests.observe.made_runs import BACKFILL, NOON, make_cursor, make_record, started
 

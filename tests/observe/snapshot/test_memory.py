@@ -9,6 +9,7 @@ import pytest
 
 from online_migrate import events as e
 from online_migrate.journal.changes import HISTORY
+from online_migrate.journal.states import RunState, StageState, StepState
 from online_migrate.observe.snapshot.memory import Memory
 from online_migrate.observe.snapshot.read import Snapshot, read_snapshot
 from online_migrate.postgres.connection import Connection
@@ -42,25 +43,25 @@ def still(snapshot: Snapshot | None) -> Snapshot:
 
 
 def begin_backfill(run: MadeRun) -> None:
-    run.journal.set_step(run.run_id, BACKFILL, "running")
+    run.journal.set_step(run.run_id, BACKFILL, StepState.RUNNING)
     run.put_cursor()
     run.tell(started())
 
 
 CHANGES: dict[str, Callable[[MadeRun], None]] = {
     "nothing": lambda _: None,
-    "a step begins": lambda run: run.journal.set_step(run.run_id, TABLES, "running"),
-    "a step is done": lambda run: run.journal.set_step(run.run_id, TABLES, "done"),
-    "a step fails": lambda run: run.journal.set_step(run.run_id, TABLES, "failed", reason="no"),
-    "a step is set back": lambda run: run.journal.set_step(run.run_id, TABLES, "pending"),
-    "a stage waits": lambda run: run.journal.set_stage(run.run_id, "swap", "waiting", "approve it"),
+    "a step begins": lambda run: run.journal.set_step(run.run_id, TABLES, StepState.RUNNING),
+    "a step is done": lambda run: run.journal.set_step(run.run_id, TABLES, StepState.DONE),
+    "a step fails": lambda run: run.journal.set_step(run.run_id, TABLES, StepState.FAILED, reason="no"),
+    "a step is set back": lambda run: run.journal.set_step(run.run_id, TABLES, StepState.PENDING),
+    "a stage waits": lambda run: run.journal.set_stage(run.run_id, "swap", StageState.WAITING, "approve it"),
     "an event": lambda run: run.tell(e.Note(message="news")),
     "a backfill begins": begin_backfill,
     "a cursor moves": lambda run: run.put_cursor(chunk=300, rows_done=3_000),
     "a wait": lambda run: run.tell(
         e.WaitStarted(stage="fill", step="backfill bot_id", table="users", kind="blocker", reason="pid 1")
     ),
-    "the run stops": lambda run: run.journal.set_run(run.run_id, "stopped", "as asked"),
+    "the run stops": lambda run: run.journal.set_run(run.run_id, RunState.STOPPED, "as asked"),
 }  # fmt: skip
 
 
@@ -168,7 +169,7 @@ def test_a_new_run_of_the_plan_is_another_one(run: MadeRun, connection: Connecti
     memory = Memory()
     begin_backfill(run)
     read_snapshot(connection, "shop", memory)
-    run.journal.set_run(run.run_id, "done")
+    run.journal.set_run(run.run_id, RunState.DONE)
     plan = make_plan()
     run_id = run.journal.begin_run(plan, {"owned": ("users", "orders")}, make_steps(plan))
     remembered = read_snapshot(connection, "shop", memory)

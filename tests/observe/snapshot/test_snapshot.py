@@ -11,11 +11,13 @@ import pytest
 
 from online_migrate import events as e
 from online_migrate.errors import JournalVersion
+from online_migrate.journal.requests import request_stop
+from online_migrate.journal.states import RunState, StageState, StepState
 from online_migrate.observe.snapshot.read import Snapshot, StepView, read_snapshot, to_json
 from online_migrate.observe.snapshot.waits import find_waits
 from online_migrate.observe.terminal.why import why
 from online_migrate.postgres.connection import Connector
-from online_migrate.run import request_stop, take_stop
+from online_migrate.run import take_stop
 from tests.observe.made_runs import BACKFILL, MadeRun, begun_run, make_record, started
 
 
@@ -77,8 +79,8 @@ def test_a_run_that_began_shows_everything_that_is_to_come(run: MadeRun) -> None
 
 def test_a_backfill_shows_how_far_how_fast_and_how_long(run: MadeRun) -> None:
     """Rows, share, rate and time left come from the cursor and the journal's history, earlier runs included."""
-    run.journal.set_stage(run.run_id, "fill", "running")
-    run.journal.set_step(run.run_id, BACKFILL, "running")
+    run.journal.set_stage(run.run_id, "fill", StageState.RUNNING)
+    run.journal.set_step(run.run_id, BACKFILL, StepState.RUNNING)
     run.tell(started(rows_done=1_000))
     run.journal.connection.execute("UPDATE online_migrate.history SET at = at - interval '10 s'")
     run.put_cursor(chunk=200, slice=250, stripe=2, rows_done=3_000)
@@ -91,7 +93,7 @@ def test_a_backfill_shows_how_far_how_fast_and_how_long(run: MadeRun) -> None:
 
 def test_while_it_waits_there_is_a_reason_and_no_time_left(run: MadeRun) -> None:
     """Every wait says why, and a time left that nobody knows is not shown."""
-    run.journal.set_step(run.run_id, BACKFILL, "running")
+    run.journal.set_step(run.run_id, BACKFILL, StepState.RUNNING)
     run.tell(started())
     run.journal.connection.execute("UPDATE online_migrate.history SET at = at - interval '10 s'")
     run.put_cursor(chunk=200, slice=200, rows_done=3_000)
@@ -109,7 +111,7 @@ def test_while_it_waits_there_is_a_reason_and_no_time_left(run: MadeRun) -> None
 
 def test_a_table_that_has_passed_says_so(run: MadeRun) -> None:
     """100 % and still running would look stuck without the reason."""
-    run.journal.set_step(run.run_id, BACKFILL, "running")
+    run.journal.set_step(run.run_id, BACKFILL, StepState.RUNNING)
     run.put_cursor(pass_name="sweep", rows_done=5_000)
     users = step(read(run), BACKFILL)
     assert users.share_done == pytest.approx(1.0)
@@ -119,7 +121,7 @@ def test_a_table_that_has_passed_says_so(run: MadeRun) -> None:
 
 def test_a_runner_that_died_is_not_shown_as_running(run: MadeRun) -> None:
     """After a crash the journal still says running; the snapshot says that nobody is at work and what to do."""
-    run.journal.set_step(run.run_id, BACKFILL, "running")
+    run.journal.set_step(run.run_id, BACKFILL, StepState.RUNNING)
     run.put_cursor(chunk=200, slice=200, rows_done=3_000)
     run.lease.release()
     snapshot = read(run)
@@ -134,8 +136,8 @@ def test_a_runner_that_died_is_not_shown_as_running(run: MadeRun) -> None:
 def test_a_build_that_waits_says_for_whom(run: MadeRun) -> None:
     """As of any wait, and it is gone from the picture when the build goes on."""
     place = {"stage": "columns", "step": "add_column bot_id", "table": "users"}
-    run.journal.set_run(run.run_id, "running")
-    run.journal.set_step(run.run_id, ("columns", "add_column bot_id", "users"), "running")
+    run.journal.set_run(run.run_id, RunState.RUNNING)
+    run.journal.set_step(run.run_id, ("columns", "add_column bot_id", "users"), StepState.RUNNING)
     run.tell(e.WaitStarted(**place, kind="blocker", reason="waiting for old snapshots: pid 7"))
     assert to_json(read(run))["reason"] == "waiting for old snapshots: pid 7"
     run.tell(e.WaitEnded(**place, kind="blocker", seconds=3))
@@ -145,7 +147,7 @@ def test_a_build_that_waits_says_for_whom(run: MadeRun) -> None:
 def test_a_stop_that_was_asked_for_is_shown_until_it_came(run: MadeRun) -> None:
     """A long statement is let finish: who looks meanwhile sees that the stop was heard, by a signal or from another host."""
     place = {"stage": "columns", "step": "add_column bot_id", "table": "users"}
-    run.journal.set_run(run.run_id, "running")
+    run.journal.set_run(run.run_id, RunState.RUNNING)
     begun = e.RunStarted(plan="shop", run_id=run.run_id, resumed=True, steps_total=7, steps_done=0)
     run.tell(begun, e.StopAsked(**place, reason="SIGINT"))
     assert list(why(read(run))) == [
@@ -161,7 +163,7 @@ def test_a_stop_that_was_asked_for_is_shown_until_it_came(run: MadeRun) -> None:
 
 def test_a_late_heartbeat_is_said_before_it_is_a_dead_runners(run: MadeRun) -> None:
     """A runner that is halted keeps its sessions: what is left of it is its heartbeat."""
-    run.journal.set_run(run.run_id, "running")
+    run.journal.set_run(run.run_id, RunState.RUNNING)
     for seconds, told in ((12, ""), (20, "from 60 s on another runner may take over")):
         run.journal.connection.execute(
             "UPDATE online_migrate.heartbeat SET beat_at = clock_timestamp() - make_interval(secs => %s)",
@@ -177,15 +179,15 @@ def test_a_late_heartbeat_is_said_before_it_is_a_dead_runners(run: MadeRun) -> N
 def test_a_step_grows_no_older_while_nobody_is_at_work(run: MadeRun) -> None:
     """Its seconds are those until the run was stopped, or until the last sign of life of a runner that was killed."""
     build = ("columns", "add_column bot_id", "users")
-    run.journal.set_run(run.run_id, "running")
-    run.journal.set_step(run.run_id, build, "running")
+    run.journal.set_run(run.run_id, RunState.RUNNING)
+    run.journal.set_step(run.run_id, build, StepState.RUNNING)
     shift = "UPDATE online_migrate.step SET started_at = started_at - interval '100 s' WHERE started_at IS NOT NULL"
     run.journal.connection.execute(shift)
     assert step(read(run), build).seconds == pytest.approx(100, abs=5)
-    run.journal.set_run(run.run_id, "stopped", "SIGINT")
+    run.journal.set_run(run.run_id, RunState.STOPPED, "SIGINT")
     run.journal.connection.execute("UPDATE online_migrate.run SET ended_at = ended_at - interval '40 s'")
     assert step(read(run), build).seconds == pytest.approx(60, abs=5)
-    run.journal.set_run(run.run_id, "running")
+    run.journal.set_run(run.run_id, RunState.RUNNING)
     run.lease.release()
     run.journal.connection.execute(
         "UPDATE online_migrate.heartbeat SET beat_at = clock_timestamp() - interval '70 s'"
@@ -195,8 +197,8 @@ def test_a_step_grows_no_older_while_nobody_is_at_work(run: MadeRun) -> None:
 
 def test_a_stage_at_its_gate_says_what_it_waits_for(run: MadeRun) -> None:
     """Whoever looks sees which promise is asked of them."""
-    run.journal.set_stage(run.run_id, "swap", "waiting", "the new release is live")
-    run.journal.set_run(run.run_id, "waiting", "stage swap waits for approval")
+    run.journal.set_stage(run.run_id, "swap", StageState.WAITING, "the new release is live")
+    run.journal.set_run(run.run_id, RunState.WAITING, "stage swap waits for approval")
     snapshot = read(run)
     assert (snapshot.stages[-1].state, snapshot.stages[-1].reason) == ("waiting", "the new release is live")
     assert (snapshot.state, snapshot.reason) == ("waiting", "stage swap waits for approval")
@@ -204,7 +206,7 @@ def test_a_stage_at_its_gate_says_what_it_waits_for(run: MadeRun) -> None:
 
 def test_a_done_step_is_all_done(run: MadeRun) -> None:
     """Done is 100 %, with no time left to wonder about."""
-    run.journal.set_step(run.run_id, BACKFILL, "done", rows_done=5_100)
+    run.journal.set_step(run.run_id, BACKFILL, StepState.DONE, rows_done=5_100)
     users = step(read(run), BACKFILL)
     assert (users.state, users.rows_done, users.rows_expected) == ("done", 5_100, 5_100)
     assert users.share_done == pytest.approx(1.0)
@@ -212,7 +214,7 @@ def test_a_done_step_is_all_done(run: MadeRun) -> None:
 
 def test_json_is_exactly_what_the_design_promises(run: MadeRun) -> None:
     """Scripts are written against ``status --json``: no key more, none less, plain JSON types."""
-    run.journal.set_step(run.run_id, BACKFILL, "running")
+    run.journal.set_step(run.run_id, BACKFILL, StepState.RUNNING)
     run.put_cursor(chunk=500, slice=500, rows_done=3_000)
     shown = json.loads(json.dumps(to_json(read(run))))
     assert list(shown) == ["plan", "state", "is_live", "reason", "stages"]

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import online_migrate
-from online_migrate.journal.store import HistoryRecord
+from online_migrate.journal.records import HistoryRecord
 from online_migrate.observe.page.throughput import Curve, Hold, draw_curve, find_holds, find_work, recent_rate
 from online_migrate.observe.snapshot.memory import Memory
 from online_migrate.observe.snapshot.views import Snapshot, StageView, StepView, WaitView, where

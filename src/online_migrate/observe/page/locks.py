@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from online_migrate.figures import percentile
-from online_migrate.journal.store import HistoryRecord
+from online_migrate.journal.records import HistoryRecord
 from online_migrate.observe.words import place_text
 
 LONGEST: Final = 20

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from online_migrate.journal.store import ApprovalRecord, HistoryRecord, Journal, StageRecord
+from online_migrate.journal.records import ApprovalRecord, HistoryRecord, StageRecord
+from online_migrate.journal.store import Journal
 from online_migrate.observe.page.document import curve_json, event_json, hold_json, newest_events, to_document
 from online_migrate.observe.page.locks import sum_locks
 from online_migrate.observe.page.throughput import (

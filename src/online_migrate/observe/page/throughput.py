@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from online_migrate.journal.store import HistoryRecord
+from online_migrate.journal.records import HistoryRecord
 from online_migrate.observe.snapshot.views import StepView, WaitView
 from online_migrate.observe.snapshot.waits import Place, take
 from online_migrate.observe.words import place_text

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from online_migrate.journal.store import HistoryRecord
+from online_migrate.journal.records import HistoryRecord
 from online_migrate.observe.snapshot.kinds import is_backfill, operation_of
 from online_migrate.observe.snapshot.views import Snapshot, StepView
 

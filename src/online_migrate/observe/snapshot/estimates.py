@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final
 
 from online_migrate.backfill.chunks import Position, Walk, share_done
-from online_migrate.journal.store import CursorRecord, HistoryRecord
+from online_migrate.journal.records import CursorRecord, HistoryRecord
 
 SWEEP: Final = "sweep"
 """the pass after the main pass, for rows that are left"""

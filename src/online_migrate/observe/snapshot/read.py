@@ -11,14 +11,8 @@ from typing import Any, Final
 from online_migrate.figures import seconds_text
 from online_migrate.journal.changes import RunJournal, RunReader
 from online_migrate.journal.lease import STALE_AFTER_S, Holder
-from online_migrate.journal.store import (
-    CursorRecord,
-    HistoryRecord,
-    RunRecord,
-    StageRecord,
-    StepRecord,
-    ensure_readable,
-)
+from online_migrate.journal.records import CursorRecord, HistoryRecord, RunRecord, StageRecord, StepRecord
+from online_migrate.journal.schema import ensure_readable
 from online_migrate.observe.snapshot.estimates import UNKNOWN, Point, is_sweep, pace_of, points_of, share_of
 from online_migrate.observe.snapshot.memory import Memory
 from online_migrate.observe.snapshot.views import Key, Snapshot, StageView, StepView, WaitView, wait_at

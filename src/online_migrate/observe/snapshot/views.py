@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import chain
 
 from online_migrate.journal.lease import Holder
-from online_migrate.journal.store import HistoryRecord
+from online_migrate.journal.records import HistoryRecord
 from online_migrate.observe.words import place_text
 
 Key = tuple[str, str, str]

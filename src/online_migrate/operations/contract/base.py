@@ -17,7 +17,8 @@ from online_migrate.backfill.values import Constant, Reference
 from online_migrate.clock import Clock, Signal
 from online_migrate.events import Event, Sink
 from online_migrate.findings import Finding
-from online_migrate.journal.store import Fence, Journal
+from online_migrate.journal.fence import Fence
+from online_migrate.journal.store import Journal
 from online_migrate.operations.contract.descendants import Descendants
 from online_migrate.operations.contract.state import State
 from online_migrate.plan.model import HoldWhen, LockRules, Pace, Phase, Plan, Step, Strict

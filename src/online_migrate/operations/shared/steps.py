@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import psycopg
-
 from online_migrate.backfill.context import BackfillContext
-from online_migrate.errors import LeaseLost
 from online_migrate.operations.contract.base import Context, Statement
 from online_migrate.plan.model import LockRules, Step
 from online_migrate.postgres.blocker_policy import BlockerPolicy
 from online_migrate.postgres.lock_window import LockWindow
 from online_migrate.postgres.locks import LockMode, LockNeed
 from online_migrate.postgres.long_statement import run_long_statement
-from online_migrate.postgres.sqlstate import FENCE_LOST
+from online_migrate.postgres.server_errors import translating_fence
 from online_migrate.postgres.window_rules import WindowRules
 
 
@@ -33,11 +30,8 @@ def run_window(context: Context, statements: Sequence[Statement]) -> None:
         standbys=context.standbys,
         is_stop_asked=context.is_stop_asked,
     )
-    try:
+    with translating_fence():
         window.run(needs, [s.sql for s in statements])
-    except psycopg.Error as error:
-        _raise_if_fenced(error)
-        raise
 
 
 def _rules_of(rules: LockRules) -> WindowRules:
@@ -62,7 +56,7 @@ def _rules_of(rules: LockRules) -> WindowRules:
 
 def run_long(context: Context, statement: Statement) -> None:
     """One statement that may take long, watched; what it locks is compared with what it declares."""
-    try:
+    with translating_fence():
         run_long_statement(
             statement.sql,
             needs=statement.locks,
@@ -74,9 +68,6 @@ def run_long(context: Context, statement: Statement) -> None:
             signal=context.signal,
             emit=context.emit,
         )
-    except psycopg.Error as error:
-        _raise_if_fenced(error)
-        raise
 
 
 def strongest(needs: Iterable[LockNeed]) -> tuple[LockNeed, ...]:
@@ -92,13 +83,6 @@ def strongest(needs: Iterable[LockNeed]) -> tuple[LockNeed, ...]:
 def need(schema: str, name: str, mode: LockMode, *, is_long: bool = False) -> LockNeed:
     """Short for :class:`LockNeed`."""
     return LockNeed(schema=schema, name=name, mode=mode, is_long=is_long)
-
-
-def _raise_if_fenced(error: psycopg.Error) -> None:
-    if error.sqlstate == FENCE_LOST:
-        raise LeaseLost(
-            str(error.diag.message_primary), remedy="see who it is: online-migrate status PLAN"
-        ) from error
 
 
 def bench_of(context: Context, step: Step) -> BackfillContext:

@@ -1,0 +1,45 @@
+"""What people ask of a run, from any host: to stop, and to open a gate.  Neither needs the lease."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from online_migrate.journal.states import RequestKind
+from online_migrate.postgres.connection import Connection
+
+OPEN_STOP: Final = (
+    "SELECT min(by_whom) FROM online_migrate.request"  # noqa: S608  # a constant of ours
+    f" WHERE plan = %(plan)s AND kind = '{RequestKind.STOP}' AND taken_at IS NULL"
+)
+"""who asked for a stop that the runner has not obeyed yet"""
+
+
+def request_stop(connection: Connection, *, plan: str, by_whom: str) -> None:
+    """Ask the runner of ``plan`` to stop after its current batch."""
+    connection.execute(
+        "INSERT INTO online_migrate.request (plan, kind, by_whom) VALUES (%s, %s, %s)",
+        [plan, RequestKind.STOP, by_whom],
+    )
+
+
+def read_stop(connection: Connection, *, plan: str) -> str | None:
+    """Who asked the runner of ``plan`` to stop; None if nobody did.  The request stays open until :func:`close_stops`."""
+    row = connection.execute(OPEN_STOP, {"plan": plan}).fetchone()
+    return None if row is None or row[0] is None else str(row[0])
+
+
+def close_stops(connection: Connection, *, plan: str) -> None:
+    """Mark the requests to stop ``plan`` as obeyed: its runner has stopped, or a new one starts."""
+    connection.execute(
+        "UPDATE online_migrate.request SET taken_at = clock_timestamp()"
+        " WHERE plan = %s AND kind = %s AND taken_at IS NULL",
+        [plan, RequestKind.STOP],
+    )
+
+
+def approve(connection: Connection, *, plan: str, stage: str, approved_by: str, note: str = "") -> None:
+    """Open the gate of ``stage``: everybody may who has the right to write the journal."""
+    connection.execute(
+        "INSERT INTO online_migrate.approval (plan, stage, approved_by, note) VALUES (%s, %s, %s, %s)",
+        [plan, stage, approved_by, note],
+    )

@@ -1,0 +1,56 @@
+"""The journal's schema, online_migrate: created once, and refused if another version of the program created it."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import psycopg
+
+from online_migrate.errors import JournalVersion, PreflightFailed
+from online_migrate.postgres.connection import Connection
+
+VERSION = 1
+"""of schema.sql"""
+
+
+def read_version(connection: Connection) -> int | None:
+    """The version of the journal in this database; None if it has none."""
+    row = connection.execute("SELECT to_regclass('online_migrate.version') IS NOT NULL").fetchone()
+    if row is None or not row[0]:
+        return None
+    row = connection.execute("SELECT version FROM online_migrate.version").fetchone()
+    return None if row is None else int(row[0])
+
+
+def ensure_readable(connection: Connection) -> bool:
+    """Does a journal exist?  Raises :class:`JournalVersion` if it is of another version."""
+    version = read_version(connection)
+    if version is not None and version != VERSION:
+        raise JournalVersion(
+            f"the journal in schema online_migrate has version {version}; this program writes version {VERSION}",
+            remedy="run the version of online-migrate that created it"
+            if version > VERSION
+            else "finish the run with the older program first",
+        )
+    return version is not None
+
+
+def ensure_schema(connection: Connection) -> None:
+    """Create the journal unless it exists.  Raises :class:`PreflightFailed` if the role may not, or the name is taken."""
+    if ensure_readable(connection):
+        return
+    text = resources.files("online_migrate.journal").joinpath("schema.sql").read_text(encoding="utf-8")
+    try:
+        with connection.transaction():
+            connection.execute(text)
+    except (psycopg.errors.DuplicateSchema, psycopg.errors.UniqueViolation):
+        if not ensure_readable(connection):
+            raise PreflightFailed(
+                "schema online_migrate exists and is not our journal",
+                remedy="rename or drop that schema, then run again",
+            ) from None
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise PreflightFailed(
+            f"no right to create the journal's schema: {error.diag.message_primary}",
+            remedy=f"GRANT CREATE ON DATABASE {connection.info.dbname} TO {connection.info.user}",
+        ) from error

@@ -1,0 +1,35 @@
+"""The states of runs, stages and steps, and the kinds of requests, as the journal and ``--json`` spell them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class RunState(StrEnum):
+    RUNNING = "running"
+    STOPPED = "stopped"
+    """by a signal, a request, or ``--through``"""
+    WAITING = "waiting"
+    """at a gate"""
+    FAILED = "failed"
+    DONE = "done"
+
+
+class StageState(StrEnum):
+    PENDING = "pending"
+    WAITING = "waiting"
+    """at its gate"""
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class StepState(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class RequestKind(StrEnum):
+    STOP = "stop"
