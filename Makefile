@@ -2,7 +2,7 @@
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint words format clean bench-backfill bench-growth bench-impact bench-locks matrix
+.PHONY: help demo test lint words format docs clean bench-backfill bench-growth bench-impact bench-locks matrix
 
 # A name on PATH may be a shim that fails, or a Python without venv: the first that runs is taken.
 python = $(shell for p in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
@@ -44,6 +44,10 @@ words: .venv/.test ## words that the project does not use, each with what to wri
 format: .venv/.test ## put the code into shape
 	@.venv/bin/ruff check --quiet --fix-only
 	@.venv/bin/ruff format --quiet
+
+docs: .venv/.test ## make what the documentation has from the code: references, locks, JSON Schema, dashboards
+	@.venv/bin/python -m docs.generate
+	@.venv/bin/python -m grafana.dashboard
 
 bench-backfill: .venv/.demo ## a backfill against one UPDATE and keyset batches; ARGS="--docs" writes docs/benchmarks.md
 	@.venv/bin/python -m benchmarks.backfill $(ARGS)
