@@ -19,7 +19,9 @@ from online_migrate.plan.load import load_file
 
 ROOT = Path(__file__).parents[2]
 PLAN = str(ROOT / "plans" / "multi_tenant.yaml")
-MARKED = re.compile(r"(<!-- locks -->\n).*?(<!-- /locks -->)", flags=re.DOTALL)
+MARKED = re.compile(
+    r"(<!-- make docs: lock-table plans/multi_tenant.yaml -->\n).*?(<!-- end -->)", flags=re.DOTALL
+)
 
 
 @pytest.fixture(autouse=True)
@@ -34,12 +36,12 @@ def printed(*arguments: str) -> str:
     return result.output
 
 
-@pytest.mark.parametrize("document", ["docs/locks.md", "README.md"])
-def test_the_documents_table_is_current(document: str) -> None:
-    """Between the marks stands what `locks --format markdown` prints; a document without marks has no table to be wrong."""
-    text = (ROOT / document).read_text(encoding="utf-8")
+def test_the_plans_table_is_current() -> None:
+    """Between the marks, plans/README.md has what `locks --format markdown` prints."""
+    text = (ROOT / "plans" / "README.md").read_text(encoding="utf-8")
+    assert MARKED.search(text)
     current = MARKED.sub(lambda m: m[1] + printed("--format", "markdown") + m[2], text)
-    assert text == current, f"put it right with: python -m tests.locks.test_locks_command {document}"
+    assert text == current, "run `make docs`"
 
 
 def test_no_step_holds_a_strong_lock_for_a_scan() -> None:
@@ -111,14 +113,3 @@ def test_a_runs_last_words() -> None:
         " gave way 1 ×"
     )
     assert line.split() == ["swap", "/", "drop_default", "bot_id", "3", "4", "30.0", "ms", "50.0", "ms"]
-
-
-if __name__ == "__main__":
-    import sys
-
-    for name in sys.argv[1:] or ["docs/locks.md"]:
-        path = ROOT / name
-        text = path.read_text(encoding="utf-8")
-        path.write_text(
-            MARKED.sub(lambda m: m[1] + printed("--format", "markdown") + m[2], text), encoding="utf-8"
-        )
