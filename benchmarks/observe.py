@@ -22,7 +22,7 @@ from typing import Any
 import psycopg
 
 from online_migrate.cli.common import read_plan
-from online_migrate.cli.run import Wiring, run_plan
+from online_migrate.cli.run import ProcessOptions, run_plan
 from online_migrate.demo.shop import create_shop
 from online_migrate.demo.show import find_plan
 from online_migrate.engine.runner import Options
@@ -96,7 +96,7 @@ def measure(dsn: str, port: int, *, polls: bool) -> tuple[float, float, Meter]:
     client = subprocess.Popen([sys.executable, "-c", _CLIENT, f"http://127.0.0.1:{port}", *how])
     began, cpu = time.monotonic(), time.process_time()
     try:
-        wiring = Wiring(metrics_address=("127.0.0.1", port), log_level="warning")
+        wiring = ProcessOptions(metrics_address=("127.0.0.1", port), log_level="warning")
         run_plan(read_plan(find_plan(None)), dsn, Options(through="backfill"), wiring)
     finally:
         seconds, cpu = time.monotonic() - began, time.process_time() - cpu

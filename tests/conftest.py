@@ -123,6 +123,12 @@ def database(server: TestServer, new_database: Callable[[str | None], str]) -> I
         yield dsn
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A runner that a test starts writes its generated secrets here, never to the home of who runs the tests."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 @pytest.fixture(scope="session")
 def shop_template(server: TestServer, new_database: Callable[[str | None], str]) -> Iterator[str]:
     """The name of a database that holds the filled legacy shop; nobody may be connected to it."""

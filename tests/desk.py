@@ -64,6 +64,11 @@ class Desk:
     plan: Path = Path("plan.yaml")
     children: list[Child] = field(default_factory=list)
 
+    @property
+    def state(self) -> Path:
+        """Where generated secrets are written, in a folder of the program's name."""
+        return self.folder / "state"
+
     def write(self, text: str) -> Path:
         """The plan's text; returns its path."""
         ddl = (PLANS / "multi_tenant.sql").read_text()
@@ -76,7 +81,13 @@ class Desk:
     @property
     def _environ(self) -> dict[str, str]:
         libpq = {k: "" for k in os.environ if k.startswith("PG") and k not in ("PG_BIN", "PGPASSWORD")}
-        return {**libpq, "ONLINE_MIGRATE_DSN": self.dsn, "MASTER_BOT_TOKEN": "", **self.environ}
+        return {
+            **libpq,
+            "ONLINE_MIGRATE_DSN": self.dsn,
+            "XDG_STATE_HOME": str(self.state),
+            "MASTER_BOT_TOKEN": "",
+            **self.environ,
+        }
 
     def call(self, command: str, *arguments: str, plan: bool = True) -> Said:
         """A command in this process."""

@@ -24,7 +24,7 @@ def assert_nothing_run(desk: Desk, before: object) -> None:
             "(create_index), columns: expected a list, found 'bot_id'",
         ),
         ("add_column:", "add_colum:", "unknown operation 'add_colum'; did you mean 'add_column'?"),
-        ("{tables: owned, column: bot_id, value", "{tables: owners, column: bot_id, value", "there is no table set 'owners'"),
+        ("{tables: owned, column: bot_id, value", "{tables: owners, column: bot_id, value", "no table set 'owners' in the plan"),
         ("duty: 50%", "duty: 900%", "must be from 0.0001% to 800%"),
         ("duty: 50%", "duty: 150%", "duty 150% is more than 1 worker can do: give up to 100%, or more workers"),
     ],
@@ -48,7 +48,7 @@ def test_a_plan_that_is_not_there_is_named(desk: Desk) -> None:
     (desk.folder / "plan.yaml").rename(desk.folder / "plans.yaml")
     said = desk.call("check")
     assert said.code == 2
-    assert "plan.yaml: there is no such file; did you mean 'plans.yaml'?" in said.err
+    assert "plan.yaml: no such file; did you mean 'plans.yaml'?" in said.err
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_value_that_the_server_quotes_is_not_told(desk: Desk) -> None:
         (("explain", "--stage", "swop"), "error: the plan has no stage swop"),
         (("status",), "error: there is no run of plan multi_tenant in database om_test_"),
         (("verify",), "error: there is no run of plan multi_tenant in database om_test_"),
-        (("stop",), "error: no runner of plan multi_tenant is at work in database om_test_"),
+        (("stop",), "error: no runner of plan multi_tenant is running in database om_test_"),
     ],
     ids=" ".join,
 )  # fmt: skip

@@ -101,8 +101,8 @@ def test_a_changed_plan_is_told_and_can_be_accepted(desk: Desk) -> None:
     assert said.code == 2
     assert (
         "error: the plan changed since the run began:\n"
-        "  - stage swap, step swap_unique name: is gone\n"
-        "  - stage uniques, step create_index idx_users_new: is new\n"
+        "  - stage swap, step swap_unique name: was removed\n"
+        "  - stage uniques, step create_index idx_users_new: was added\n"
         "next: put the plan back as it was, or run with --accept-changed-plan: steps that are done stay done"
     ) in said.err
     assert desk.ask("SELECT state FROM online_migrate.run") == "stopped"

@@ -8,7 +8,7 @@ from tests.desk import PLANS, WHOLE, Desk, small_text
 
 SWAP = """\
 plan multi_tenant: 1 stage, 11 steps
-without a database: rows, bytes and what is there already are not known
+no database given (--dsn): rows, bytes and existing objects are unknown
 
 stage swap (contract, gate: every running release reads and writes within one bot)
   drop_default bot_id
@@ -60,8 +60,8 @@ def test_without_a_database_every_step_over_the_listed_tables_is_named(desk: Des
     lines = said.out.splitlines()
     assert lines[:4] == [
         "plan multi_tenant: 8 stages, 257 steps",
-        "without a database: rows, bytes and what is there already are not known",
-        "set owned: further tables that reference users are known with a database (--dsn)",
+        "no database given (--dsn): rows, bytes and existing objects are unknown",
+        "set owned: more tables that reference users may exist; --dsn shows them",
         "",
     ]
     steps = json.loads(desk.call("explain", "--format", "json").out)
@@ -91,7 +91,7 @@ def test_with_a_database_rows_bytes_and_further_tables_are_told(desk: Desk) -> N
     said = desk.call("explain", "--stage", "backfill")
     assert said.code == 0, said.all
     assert "plan multi_tenant: 1 stage, 37 steps" in said.out
-    assert "transactions: long, some 1,600 rows, " in said.out
+    assert "transactions: long, about 1,600 rows, " in said.out
     steps = json.loads(desk.call("explain", "--stage", "backfill", "--format", "json").out)
     assert {"ticket_attachments", "yookassa_refunds"} <= {s["table"] for s in steps}
     assert all(s["bytes"] > 0 for s in steps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,6 @@ from online_migrate import errors
 from online_migrate.cli import main
 
 COMMANDS = sorted(main.commands)
-WITH_EXAMPLE = sorted(set(COMMANDS) - {"status", "stop", "verify"})
 
 
 def help_of(*words: str) -> str:
@@ -30,19 +30,40 @@ def test_every_command_and_option_has_its_help(name: str) -> None:
     command = main.commands[name]
     assert command.help
     options = [p for p in command.params if isinstance(p, click.Option)]
-    explained = {"format_", "log_format", "log_level"}  # their choices say it
+    explained = {"format_"}  # its choices say it
     assert [o.name for o in options if not o.help and o.name not in explained] == []
 
 
-@pytest.mark.parametrize("name", WITH_EXAMPLE)
-def test_a_command_with_choices_shows_an_example(name: str) -> None:
-    """An example is read before a list of options is."""
-    text = help_of(name)
-    assert re.search(r"^  (online-migrate|stop |First line)", text, re.MULTILINE), text
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_shows_an_example_that_parses(name: str) -> None:
+    """Operators copy the example before they read the options: it must be a call that the command accepts."""
+    examples = re.findall(rf"^    online-migrate {name}\b ?(.*)$", help_of(name), re.MULTILINE)
+    assert examples
+    for example in examples:
+        words = shlex.split(example.partition(">")[0])
+        assert main.commands[name].make_context(name, words)
+
+
+def test_the_list_of_commands_says_what_each_does() -> None:
+    """The group's help imports no command, so its texts are kept beside it: none may be missing or empty."""
+    listed = dict(re.findall(r"^  (\w+) {2,}(\S.*)$", help_of().partition("Commands:")[2], re.MULTILINE))
+    assert sorted(listed) == COMMANDS
+    assert all(text.endswith(".") for text in listed.values())
+
+
+def test_the_help_is_quick() -> None:
+    """`--help` imports neither psycopg nor an operation: 0.1 s of CPU instead of 0.8 s."""
+    code = (
+        "import sys; from click.testing import CliRunner; from online_migrate.cli import main;"
+        "assert CliRunner().invoke(main, ['--help']).exit_code == 0;"
+        "print([m for m in sys.modules if m.split('.')[0] in {'psycopg', 'pydantic', 'postgast', 'rich'}])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
 
 
 def test_the_exit_codes_are_in_the_help() -> None:
-    """Whoever writes a supervisor's rules finds every code of the error tree."""
+    """An operator who configures a supervisor finds every code of the error tree."""
     text = help_of()
     codes = {
         e.exit_code

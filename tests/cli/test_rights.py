@@ -131,7 +131,7 @@ def test_no_secret_and_no_password_stands_anywhere(guarded: Server, guarded_desk
         connection.execute("ALTER ROLE postgres PASSWORD 'right-and-long-enough'")
     said = guarded_desk.call("run", "--through", "columns")
     assert said.code == 0, said.all
-    (kept,) = guarded_desk.folder.glob("multi_tenant.api_token*.secret")
+    (kept,) = guarded_desk.state.glob("online-migrate/*.secret")
     assert kept.stat().st_mode & 0o777 == 0o600
     api_token = kept.read_text().strip()
     assert str(kept) in said.all

@@ -56,12 +56,12 @@ def test_the_token_stands_below_the_last_table(desk: Desk) -> None:
     }
     command = [sys.executable, "-m", "online_migrate.cli", "run", "plan.yaml", "--through", "tables"]
     text = run_in_a_terminal(command, environment, desk.folder)
-    assert "(shown only now; its SHA-256 alone is kept): " in text
+    assert "(shown once; the database keeps only its SHA-256): " in text
     after_the_table = text.rpartition(ERASE_LINE)[2]
-    token = text.rpartition("alone is kept): ")[2].split()[0]
+    token = text.rpartition("only its SHA-256): ")[2].split()[0]
     assert token in after_the_table
     assert len(token) > 40
-    assert not list(desk.folder.glob("*.secret"))
+    assert not list(desk.folder.rglob("*.secret"))
 
 
 def test_findings_are_broken_between_words(desk: Desk) -> None:
@@ -113,6 +113,6 @@ def test_who_watches_before_the_run_begins_is_told_so_and_sees_it_begin(
     assert said.code == 0, said.err
     first, *others = said.out.splitlines()
     assert first.startswith("there is no run of plan multi_tenant in database om_test_")
-    assert first.endswith("; waiting for it to begin")
+    assert first.endswith("; waiting for it to start")
     assert [line for line in others if "waiting for it" in line] == []
     assert others[-1].startswith("multi_tenant: stopped; 2 of ")

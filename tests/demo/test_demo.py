@@ -16,7 +16,7 @@ from psycopg import sql
 from online_migrate.demo.dump import DIFFERS_BY_RUN, rows_digest, schema_dump
 from online_migrate.demo.operate import DemoFailed, Kill, Operator, carry_out, draw_kills
 from online_migrate.demo.report import Locks, Report, format_bytes
-from online_migrate.demo.show import PERIODS, Wishes, find_plan, read_tokens, run_demo
+from online_migrate.demo.show import PERIODS, DemoOptions, find_plan, read_tokens, run_demo
 from online_migrate.errors import UsageError
 from tests.servers import TestServer
 
@@ -59,7 +59,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path, list[
     out = tmp_path_factory.mktemp("demo") / "demo-report.json"
     said: list[str] = []
     ticks: set[str] = set()
-    wishes = Wishes(users=100, before_s=1.0, after_s=2.0)
+    wishes = DemoOptions(users=100, before_s=1.0, after_s=2.0)
     report = run_demo(wishes, out=out, on_tick=lambda _, plan: ticks.add(plan), say=said.append)
     return report, out, said, ticks
 
@@ -119,7 +119,7 @@ def test_report_says_what_was_measured(shown: tuple[Report, Path, list[str], set
     assert set(record["transactions"]) == set(PERIODS)
     assert set(record["transactions"]["during"]) == {"count", "failures", "p50_ms", "p99_ms", "longest_ms"}
     assert record["locks"]["windows"] > 100
-    assert 0 < record["locks"]["longest_hold_ms"] <= record["locks"]["longest_wait_behind_us_ms"]
+    assert 0 < record["locks"]["longest_hold_ms"] <= record["locks"]["longest_application_wait_ms"]
     assert record["wal_bytes"] > 1_000_000
     assert set(record["growth"]) == {"tables_before", "tables_after", "indexes_before", "indexes_after"}
     assert record["interrupted"] == []
@@ -170,7 +170,7 @@ def test_a_plan_that_is_not_there_is_named() -> None:
 
 
 def test_tokens_are_found_where_the_runner_puts_them(tmp_path: Path) -> None:
-    """Files that only their owner may read are tokens; the log is none, whatever its mode."""
+    """Files that end in .secret are tokens, wherever the runner writes them below its folder."""
     for name, mode in (("run.log", 0o600), ("a.secret", 0o600), ("plan.yaml", 0o644)):
         (tmp_path / name).write_text(f"{name}\n")
         (tmp_path / name).chmod(mode)

@@ -92,7 +92,7 @@ def test_a_stop_loses_nothing_and_says_how_to_go_on(slow: Desk, undisturbed: End
     assert "\nstopped after a batch: asked for by " in child.said
     said = slow.call("stop")
     assert said.code == 2
-    assert "error: no runner of plan multi_tenant is at work in database om_test_" in said.err
+    assert "error: no runner of plan multi_tenant is running in database om_test_" in said.err
 
     rows = slow.ask("SELECT rows_done FROM online_migrate.cursor WHERE table_name = 'transactions'")
     finish(slow, undisturbed)

@@ -75,7 +75,7 @@ def test_only_a_stage() -> None:
     text = printed("--stage", "columns")
     assert "stage columns" in text
     assert "stage swap" not in text
-    assert "behind it waits: reads and writes" in text
+    assert "waits behind it: reads and writes" in text
 
 
 def test_a_runs_last_words() -> None:

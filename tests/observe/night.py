@@ -115,7 +115,12 @@ def is_scraping(url: str) -> bool:
 @contextmanager
 def running(dsn: str, folder: Path, port: int, *options: str) -> Iterator[subprocess.Popen[str]]:
     """The plan, at a gentle pace, in a process of its own that logs all it knows."""
-    environ = {**os.environ, "ONLINE_MIGRATE_DSN": dsn, "MASTER_BOT_TOKEN": TOKEN}
+    environ = {
+        **os.environ,
+        "ONLINE_MIGRATE_DSN": dsn,
+        "MASTER_BOT_TOKEN": TOKEN,
+        "XDG_STATE_HOME": str(folder),
+    }
     command = [sys.executable, "-m", "online_migrate.cli", "run", str(gentle_plan(folder)), "--metrics-port", str(port),
                "--log-format", "json", "--log-level", "debug", *options]  # fmt: skip
     with (folder / "run.log").open("a") as log:

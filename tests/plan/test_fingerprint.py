@@ -73,16 +73,19 @@ def test_what_an_operator_tunes_at_night_may_change(folder: Path, old: str, new:
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ('">=15"', '">=16"', ("requires: differs",)),
-        ("env: TOKEN", "env: OTHER", ("secret token: differs",)),
-        ("[users, tickets]", "[users]", ("table set owned: differs",)),
-        ("type: integer", "type: bigint", ("stage rest, step add_column bot_id: differs",)),
+        ('">=15"', '">=16"', ("requires: was changed",)),
+        ("env: TOKEN", "env: OTHER", ("secret token: was changed",)),
+        ("[users, tickets]", "[users]", ("table set owned: was changed",)),
+        ("type: integer", "type: bigint", ("stage rest, step add_column bot_id: was changed",)),
         (
             "column: bot_id",
             "column: tenant_id",
-            ("stage rest, step add_column bot_id: is gone", "stage rest, step add_column tenant_id: is new"),
+            (
+                "stage rest, step add_column bot_id: was removed",
+                "stage rest, step add_column tenant_id: was added",
+            ),
         ),
-        ("plan: shop", "schema: other\nplan: shop", ("schema: differs",)),
+        ("plan: shop", "schema: other\nplan: shop", ("schema: was changed",)),
     ],
 )
 def test_what_the_run_is_built_on_may_not_change(
@@ -96,7 +99,7 @@ def test_the_order_of_steps_may_not_change(folder: Path) -> None:
     """The same steps in another order are another plan."""
     step = "      - create_tables: bots.sql\n"
     row = "      - ensure_row: {id: master, table: bots, where: {a: 1, b: 2}, values: {}}\n"
-    assert changes(folder, step + row, row + step) == ("order of the steps: differs",)
+    assert changes(folder, step + row, row + step) == ("order of the steps: was changed",)
 
 
 def test_the_content_of_an_sql_file_may_not_change(folder: Path) -> None:
@@ -105,7 +108,7 @@ def test_the_content_of_an_sql_file_may_not_change(folder: Path) -> None:
     (folder / "bots.sql").write_text("CREATE TABLE bots (id bigint);")
     after = plan_of(folder, TEXT)
     assert changes_between(before.parts(), after.parts()) == (
-        "stage tables, step create_tables bots.sql: differs",
+        "stage tables, step create_tables bots.sql: was changed",
     )
 
 

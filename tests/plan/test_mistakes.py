@@ -39,7 +39,7 @@ def case(name: str, text: str, *lines: str) -> object:
     return pytest.param(text, "\n".join(f"shop.yaml:{line}" for line in lines), id=name)
 
 
-NOT_SHOWN = "something else (not repeated here: it may be secret)"
+NOT_SHOWN = "another kind of value (not shown: it may be secret)"
 
 
 @pytest.mark.parametrize(
@@ -69,25 +69,21 @@ NOT_SHOWN = "something else (not repeated here: it may be secret)"
         case(
             "a control character",
             "plan: a\nb: \x01\n",
-            "2: this is not valid YAML: the character U+0001 may not stand in it",
+            "2: this is not valid YAML: it must not contain the character U+0001",
         ),
-        case(
-            "an alias within itself", "plan: &a [*a]\n", "1:7: an alias (*) stands within its own anchor (&)"
-        ),
+        case("an alias within itself", "plan: &a [*a]\n", "1:7: an alias (*) is inside its own anchor (&)"),
         case(
             "tags",
             f"{HEAD}locks: !!python/object:os.system x\nschema: !env y\n",
             "10:8: a plan has no tags; found !!python/object:os.system",
             "11:9: a plan has no tags; found !env",
         ),
-        case(
-            "a key twice", f"{HEAD}plan: again\n", "10:1: the key 'plan' stands here twice; first on line 1"
-        ),
-        case("a list as key", f"{HEAD}[a]: 3\n", "10:1: a key is one word"),
+        case("a key twice", f"{HEAD}plan: again\n", "10:1: duplicate key 'plan'; first on line 1"),
+        case("a list as key", f"{HEAD}[a]: 3\n", "10:1: a key must be a plain word"),
         case(
             "no finite number",
             f"{HEAD}locks: {{attempts: .inf}}\n",
-            "10:19: '.inf' is not a number that a plan can hold; for a text use quotes",
+            "10:19: '.inf' is not a valid number; put a text in quotes",
         ),
     ],
 )
@@ -155,8 +151,8 @@ def test_what_is_no_plan_is_told_by_its_line(text: str, expected: str) -> None:
         case(
             "names",
             HEAD.replace("owned:", "Owned:").replace("stage: tables", "stage: My Tables"),
-            "5:3: table_sets: expected a small letter, then small letters, digits and _; found 'Owned'",
-            "7:12: stage My Tables, stage: expected a small letter, then small letters, digits and _;"
+            "5:3: table_sets: expected a lower-case letter, then lower-case letters, digits and _; found 'Owned'",
+            "7:12: stage My Tables, stage: expected a lower-case letter, then lower-case letters, digits and _;"
             " found 'My Tables'",
         ),
         case(
@@ -197,8 +193,8 @@ def test_what_is_no_plan_is_told_by_its_line(text: str, expected: str) -> None:
         case(
             "a query that takes its time",
             f"{HEAD}    hold_when: {{queries: [{{name: queue, sql: SELECT 1, limit: 5, timeout: 1min}}]}}\n",
-            "10:27: stage tables, hold_when.queries: queue: timeout 1min is more than 3s: nothing is written while it is asked,"
-            " and what it sees keeps dead rows; ask a table that is kept up to date by others",
+            "10:27: stage tables, hold_when.queries: queue: timeout 1min is more than 3s: no batch runs during the query,"
+            " and its snapshot keeps dead rows; query a small table that another job keeps up to date",
         ),
         case(
             "numbers",
@@ -213,13 +209,13 @@ def test_what_is_no_plan_is_told_by_its_line(text: str, expected: str) -> None:
         case(
             "a table with its schema",
             HEAD.replace("[users, tickets]", "[public.users]"),
-            "5:20: table_sets.owned.tables: name the table alone; its schema is the plan's key schema;"
+            "5:20: table_sets.owned.tables: name the table without its schema, which is the plan's key `schema`;"
             " found 'public.users'",
         ),
         case(
             "exclude without also",
             HEAD.replace("[users, tickets]", "[users], exclude: [tickets]"),
-            "5:10: table_sets.owned: exclude leaves out what also finds; here is no also",
+            "5:10: table_sets.owned: exclude removes tables that `also` finds, but the set has no `also`",
         ),
         case(
             "min above max",
@@ -251,13 +247,13 @@ def test_a_wrong_key_or_value_is_told_with_what_was_meant(text: str, expected: s
             "two operations",
             with_steps("analyze: {tables: owned}\n        backfill: {tables: owned}"),
             "10:9: stage tables, step 2: a step is one operation, found analyze, backfill;"
-            " begin each with a dash of its own",
+            " start each with its own dash",
         ),
         case(
             "parameters not indented",
             with_steps("analyze:\n        tables: owned"),
-            "10:9: stage tables, step 2: indent tables further: as written, they stand beside analyze"
-            " and not within it",
+            "10:9: stage tables, step 2: indent tables further: they belong to analyze,"
+            " but are written beside it",
         ),
         case(
             "no parameters",
@@ -303,7 +299,7 @@ def test_a_wrong_key_or_value_is_told_with_what_was_meant(text: str, expected: s
         case(
             "table set",
             with_steps("analyze: {tables: ownd}"),
-            "10:27: stage tables, step 2 (analyze), tables: there is no table set 'ownd'; did you mean 'owned'?",
+            "10:27: stage tables, step 2 (analyze), tables: no table set 'ownd' in the plan; did you mean 'owned'?",
         ),
         case(
             "table and tables",
@@ -313,7 +309,7 @@ def test_a_wrong_key_or_value_is_told_with_what_was_meant(text: str, expected: s
         case(
             "an empty list of tables",
             with_steps("analyze: {tables: []}"),
-            "10:27: stage tables, step 2 (analyze), tables: names no table: the step would do nothing",
+            "10:27: stage tables, step 2 (analyze), tables: names no table, so the step would do nothing",
         ),
         case(
             "a table twice in a list",
@@ -332,13 +328,13 @@ def test_a_wrong_key_or_value_is_told_with_what_was_meant(text: str, expected: s
                 "create_index: {table: tickets, name: x, columns: [a]}",
             ),
             "11:9: stage tables, step 3 (create_index): step 2 of this stage is 'create_index x' too;"
-            " the journal tells steps by that: name both tables in one step (tables: […]), or put one of them into another stage",
+            " the journal identifies steps by this title: name both tables in one step (tables: […]), or move one to another stage",
         ),
         case(
             "a file that is not there",
             with_steps("create_tables: nowhere.sql"),
             "10:24: stage tables, step 2 (create_tables): the file nowhere.sql cannot be read:"
-            " No such file or directory; it is looked for beside the plan",
+            " No such file or directory; the path is relative to the plan's folder",
         ),
     ],
 )
@@ -351,7 +347,7 @@ def test_without_table_sets_the_way_to_name_one_table_is_told() -> None:
     """`tables: users` is the likely slip of whoever has no set: the message says `table: users`."""
     text = "plan: shop\nstages:\n  - stage: a\n    steps:\n      - analyze: {tables: users}\n"
     assert message_of(text) == (
-        "shop.yaml:5:27: stage a, step 1 (analyze), tables: there is no table set 'users';"
+        "shop.yaml:5:27: stage a, step 1 (analyze), tables: no table set 'users' in the plan;"
         " for the table of that name write `table: users`"
     )
 
@@ -362,7 +358,7 @@ def test_without_table_sets_the_way_to_name_one_table_is_told() -> None:
         case(
             "unknown id",
             with_steps("backfill: {tables: owned, column: bot_id, value: <masterr.id>}"),
-            "10:58: stage tables, step 2 (backfill), value: <masterr.id> stands for nothing;"
+            "10:58: stage tables, step 2 (backfill), value: <masterr.id> is not defined;"
             " did you mean '<master.id>'?",
         ),
         case(
@@ -377,14 +373,14 @@ def test_without_table_sets_the_way_to_name_one_table_is_told() -> None:
                 "    steps:\n",
                 "    steps:\n      - backfill: {tables: owned, column: bot_id, value: <master.id>}\n",
             ),
-            "9:58: stage tables, step 1 (backfill), value: <master.id> is used above the step that makes"
+            "9:58: stage tables, step 1 (backfill), value: <master.id> is used above the step that ensures"
             " the row 'master'; move this step below that one",
         ),
         case(
             "secret not declared",
             HEAD.replace("<secret.token>", "<secret.tokn>"),
-            "9:89: stage tables, step 1 (ensure_row), values.token: <secret.tokn> names no secret that the plan"
-            " declares under the key secrets; did you mean 'token'?",
+            "9:89: stage tables, step 1 (ensure_row), values.token: <secret.tokn> names no secret of the plan's"
+            " key `secrets`; did you mean 'token'?",
         ),
         case(
             "form of a secret",
@@ -395,33 +391,33 @@ def test_without_table_sets_the_way_to_name_one_table_is_told() -> None:
         case(
             "within a name",
             with_steps("create_index: {tables: owned, name: idx_<tabel>_x, columns: [a]}"),
-            "10:45: stage tables, step 2 (create_index), name: <tabel> within a text: only <table> can be a part"
-            " of one, other references stand alone; did you mean 'table'?",
+            "10:45: stage tables, step 2 (create_index), name: <tabel> inside a text: only <table> may be part"
+            " of a text; write other references alone; did you mean 'table'?",
         ),
         case(
             "a secret within prose",
             HEAD.replace("<secret.token>", "the <secret.token> one"),
-            "9:89: stage tables, step 1 (ensure_row), values.token: <secret.token> within a text: only <table>"
-            " can be a part of one, other references stand alone",
+            "9:89: stage tables, step 1 (ensure_row), values.token: <secret.token> inside a text: only <table>"
+            " may be part of a text; write other references alone",
         ),
         case(
             "an id that is taken",
             HEAD.replace("id: master", "id: secret"),
-            "9:9: stage tables, step 1 (ensure_row): the id 'secret' is taken: <secret> means something else"
-            " already",
+            "9:9: stage tables, step 1 (ensure_row): the id 'secret' is reserved: <secret> has a meaning of"
+            " its own",
         ),
         case(
             "an id that nobody can write",
             HEAD.replace("id: master", "id: the.master"),
-            "9:9: stage tables, step 1 (ensure_row): the id 'the.master' cannot be referred to;"
-            " use small letters, digits and _",
+            "9:9: stage tables, step 1 (ensure_row): the id 'the.master' cannot be referenced;"
+            " use lower-case letters, digits and _",
         ),
         case(
             "an id twice",
             f"{HEAD}  - stage: more\n    steps:\n"
             "      - ensure_row: {id: master, table: users, where: {a: 1}, values: {}}\n",
-            "12:9: stage more, step 1 (ensure_row): a step above has the id 'master' too:"
-            " nobody could say which row <master.id> is",
+            "12:9: stage more, step 1 (ensure_row): a step above has the id 'master' too,"
+            " so <master.id> would be ambiguous; rename one of them",
         ),
     ],
 )
@@ -469,7 +465,7 @@ def test_brackets_in_prose_are_left_alone() -> None:
         case(
             "bytes of what is not made",
             HEAD.replace("env: TOKEN", "env: TOKEN, bytes: 64"),
-            "3:10: secrets.token: bytes says how many are made, so it belongs to generate",
+            "3:10: secrets.token: bytes is the length of a generated secret: use it with generate only",
         ),
     ],
 )
@@ -500,7 +496,7 @@ def test_a_mistake_in_an_sql_file_is_told_by_its_own_line(tmp_path: Path) -> Non
     with pytest.raises(PlanError) as caught:
         load_file(plan, OPERATIONS)
     assert caught.value.message.replace(f"{tmp_path}/", "") == (
-        'bots.sql:3:8: PostgreSQL cannot read this: syntax error at or near "TABEL"'
+        'bots.sql:3:8: PostgreSQL cannot parse this: syntax error at or near "TABEL"'
         " (named by stage tables, step 2 (create_tables), shop.yaml:10:24)"
     )
 
@@ -524,10 +520,10 @@ def test_a_file_that_is_no_plan_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"plan: shop\n\xff\xfe")
     (tmp_path / "huge.yaml").write_bytes(b"#" * 10_000_001)
     expected = {
-        "shpo.yaml": "shpo.yaml: there is no such file; did you mean 'shop.yaml'?",
+        "shpo.yaml": "shpo.yaml: no such file; did you mean 'shop.yaml'?",
         ".": ": cannot be read: Is a directory",
         "binary.yaml": "binary.yaml:2: this is not UTF-8 text",
-        "huge.yaml": "huge.yaml: more than 10,000,000 bytes: that is no plan",
+        "huge.yaml": "huge.yaml: larger than 10,000,000 bytes: not a plan",
     }
     for name, end in expected.items():
         with pytest.raises(PlanError) as caught:

@@ -61,15 +61,15 @@ SHOW work_mem;
     [
         (
             "SELECT 1;\n\nSELCT 2;\n",
-            'shop.sql:3:1: PostgreSQL cannot read this: syntax error at or near "SELCT"',
+            'shop.sql:3:1: PostgreSQL cannot parse this: syntax error at or near "SELCT"',
         ),
         (
             "SELECT 'é' AS é FRM t;",
-            'shop.sql:1:17: PostgreSQL cannot read this: syntax error at or near "FRM"',
+            'shop.sql:1:17: PostgreSQL cannot parse this: syntax error at or near "FRM"',
         ),
-        ("SELECT 1;\nSELECT (", "shop.sql:2:9: PostgreSQL cannot read this: syntax error at end of input"),
-        ("SELECT 1;\nSELECT 'a", "shop.sql:2:8: PostgreSQL cannot read this: unterminated quoted string"),
-        ("SELECT 1;\n\0", "shop.sql:2: a zero byte stands in the SQL"),
+        ("SELECT 1;\nSELECT (", "shop.sql:2:9: PostgreSQL cannot parse this: syntax error at end of input"),
+        ("SELECT 1;\nSELECT 'a", "shop.sql:2:8: PostgreSQL cannot parse this: unterminated quoted string"),
+        ("SELECT 1;\n\0", "shop.sql:2: the SQL contains a zero byte"),
     ],
 )
 def test_a_syntax_error_is_told_by_its_line(text: str, expected: str) -> None:
@@ -115,12 +115,12 @@ SELECT 1 WHERE false"""
         ("SELECT 1;", "shop.sql:1: this query has no expected answer"),
         ("-- expect: 1\n\nSELECT 1;", "shop.sql:3: this query has no expected answer"),
         ("-- expect 1\nSELECT 1;", "shop.sql:2: this query has no expected answer"),
-        ("-- expect: 1\nDELETE FROM users;", "shop.sql:2: this is no query"),
+        ("-- expect: 1\nDELETE FROM users;", "shop.sql:2: this is not a query"),
         (
             "-- expect: a | b\n-- expect: c\nSELECT 1;",
             "shop.sql:3: the expected rows differ in their number of columns",
         ),
-        ("-- expect: 1\n", "shop.sql: the file holds no query"),
+        ("-- expect: 1\n", "shop.sql: the file contains no query"),
     ],
 )
 def test_a_check_that_proves_nothing_is_refused(text: str, expected: str) -> None:

@@ -13,10 +13,7 @@ from online_migrate.engine.check.plan import check, is_stopping
 from online_migrate.engine.secrets import Secrets
 from online_migrate.engine.survey import survey
 from online_migrate.errors import PreflightFailed
-from online_migrate.findings import (
-    Finding,
-    Severity,
-)
+from online_migrate.findings import Finding, Severity
 
 
 @click.command("check")
@@ -24,11 +21,16 @@ from online_migrate.findings import (
 @dsn_option
 @click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def check_command(plan: Path, dsn: str, format_: str) -> None:
-    """Say everything that is wrong, risky or open about PLAN on this database.  Reads only.
+    """List what is wrong, risky or open about PLAN on this database.  Reads only.
 
     \b
-    stop  the run would not begin         ask   only you can answer it
-    warn  it runs, but know this          info  good to know
+    stop  `run` refuses to start          ask   a question that only you can answer
+    warn  `run` starts; read this first   info  good to know
+
+    \b
+    Example:
+      online-migrate check plans/multi_tenant.yaml
+      online-migrate check plans/multi_tenant.yaml --format json
     """
     read = read_plan(plan)
     connector = connector_of(read, dsn)
@@ -45,7 +47,9 @@ def check_command(plan: Path, dsn: str, format_: str) -> None:
             + ", ".join(f"{n} {s.value}" for s, n in counts.items())
         )
     if is_stopping(findings):
-        raise PreflightFailed("the run would not begin", remedy="mend what is marked stop, then check again")
+        raise PreflightFailed(
+            "`run` would refuse to start", remedy="fix the findings marked `stop`, then run `check` again"
+        )
 
 
 def _json(finding: Finding) -> dict[str, str]:

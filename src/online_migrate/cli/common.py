@@ -15,10 +15,7 @@ import click
 
 from online_migrate.clock import SystemClock
 from online_migrate.errors import GateClosed, Interrupted, OnlineMigrateError, UsageError
-from online_migrate.findings import (
-    Finding,
-    Severity,
-)
+from online_migrate.findings import Finding, Severity
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.load import load_file
 from online_migrate.plan.model import Plan, Stage
@@ -34,34 +31,34 @@ _MARKS = {
 }
 
 _NO_ERROR = (GateClosed, Interrupted)
-"""the run is where it should be; the message says where that is"""
+"""the run stopped where it should; the message says where"""
 
 plan_argument = click.argument("plan", type=click.Path(path_type=Path), metavar="PLAN")
 
 
 def dsn_option(command: _F) -> _F:
-    """``--dsn``, with the environment behind it."""
+    """``--dsn``, by default from the environment."""
     return click.option(
         "--dsn",
         envvar="ONLINE_MIGRATE_DSN",
         default="",
         show_envvar=True,
-        help="Where the database is: a libpq connection string or URI.",
+        help="The database: a libpq connection string or URI.",
     )(command)
 
 
 def has_database(dsn: str) -> bool:
-    """Was a database named, by DSN or by libpq's variables?"""
+    """Whether a database is named, by DSN or by libpq's variables."""
     return bool(dsn) or any(os.environ.get(v) for v in ("PGHOST", "PGDATABASE", "PGSERVICE", "PGPORT"))
 
 
 def read_plan(path: Path) -> Plan:
-    """The plan in a file, with every operation known."""
+    """The plan in a file, which can use every operation."""
     return load_file(path, OPERATIONS)
 
 
 def stage_of(plan: Plan, name: str) -> Stage:
-    """The plan's stage; raises :class:`UsageError` with the names of those that there are."""
+    """The plan's stage; raises :class:`UsageError` with the names of its stages."""
     found = plan.stage(name)
     if found is None:
         raise UsageError(
@@ -71,14 +68,14 @@ def stage_of(plan: Plan, name: str) -> Stage:
 
 
 def connector_of(plan: Plan, dsn: str) -> Connector:
-    """Opens sessions in the plan's schema."""
+    """What opens sessions in the plan's schema."""
     return Connector(dsn=dsn, schema=plan.schema)
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print a line, unless nobody reads any more: how a run ends, and its exit code, do not hang on its terminal.
+    """Print a line; a closed terminal or pipe is ignored, so that it changes neither the run nor its exit code.
 
-    Afterwards the stream leads nowhere, so that what is left in its buffer fails no more either.
+    After an error the stream is redirected to /dev/null, so that flushing its buffer at exit does not fail either.
     """
     try:
         click.echo(text, err=err)
@@ -89,7 +86,7 @@ def say(text: str, *, err: bool = False) -> None:
 
 
 def echo_error(error: OnlineMigrateError) -> None:
-    """What was found, where, and what to do next."""
+    """Print what happened, where, and what to do next."""
     is_error = not isinstance(error, _NO_ERROR)
     text = f"{'error: ' if is_error else ''}{error.message}"
     say(click.style(text, fg="red" if is_error else "yellow"), err=True)
@@ -98,7 +95,7 @@ def echo_error(error: OnlineMigrateError) -> None:
 
 
 def echo_findings(findings: Iterable[Finding], *, err: bool = False) -> None:
-    """A line a finding, its remedy below it; on a terminal broken between words."""
+    """Print each finding with its remedy below it; on a terminal, lines are wrapped between words."""
     is_terminal = (sys.stderr if err else sys.stdout).isatty()
     width = shutil.get_terminal_size().columns if is_terminal else None
     for finding in findings:
@@ -113,7 +110,7 @@ def echo_findings(findings: Iterable[Finding], *, err: bool = False) -> None:
 
 
 def fit(text: str, indent: int, width: int | None) -> str:
-    """``text`` in lines of at most ``width``, all but the first moved in; a longer word, as a path, stays whole."""
+    """``text`` in lines of at most ``width``, all but the first indented; a longer word, such as a path, is not cut."""
     if width is None:
         return text
     room = max(width - indent, 20)

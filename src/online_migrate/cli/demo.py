@@ -12,7 +12,7 @@ from rich.console import Console
 from online_migrate.cli.common import CLOCK, read_plan
 from online_migrate.clock import Signal
 from online_migrate.demo.report import Report
-from online_migrate.demo.show import Wishes, find_plan, run_demo
+from online_migrate.demo.show import DemoOptions, find_plan, run_demo
 from online_migrate.errors import OnlineMigrateError, VerificationFailed
 from online_migrate.observe.page.serve import StatusPage
 from online_migrate.observe.prometheus.relay import MetricsRelay
@@ -31,30 +31,32 @@ from online_migrate.postgres.connection import Connection, Connector
     type=click.IntRange(20),
     default=20_000,
     show_default=True,
-    help="Size of the shop; 20,000 users are some 400,000 rows.",
+    help="Size of the shop; 20,000 users make about 400,000 rows.",
 )
 @click.option(
-    "--interrupt", is_flag=True, help="Kill the runner with SIGKILL once in every stage, and resume it."
+    "--interrupt", is_flag=True, help="Kill the runner with SIGKILL once in every stage, then resume it."
 )
 @click.option(
-    "--seed", type=int, default=1, show_default=True, help="Draws the shop, the traffic and the kills."
+    "--seed", type=int, default=1, show_default=True, help="Seed of the random shop, traffic and kills."
 )
-@click.option("--plan", type=click.Path(path_type=Path), help="Another plan than plans/multi_tenant.yaml.")
+@click.option("--plan", type=click.Path(path_type=Path), help="A plan other than plans/multi_tenant.yaml.")
 @click.option(
     "--report",
     type=click.Path(path_type=Path),
     default=Path("demo-report.json"),
     show_default=True,
-    help="Where the report goes.",
+    help="The JSON report to write.",
 )
 @click.option(
     "--metrics-port",
     type=click.IntRange(0, 65535),
     default=0,
-    help="Serve the status page and /metrics here; 0, the default, takes a free port.",
+    help="Serve the status page and /metrics on this port; 0, the default, takes a free one.",
 )
 @click.option(
-    "--serve", is_flag=True, help="Keep the page, the metrics and the database up afterwards, until Ctrl-C."
+    "--serve",
+    is_flag=True,
+    help="Keep the page, the metrics and the database running afterwards, until Ctrl-C.",
 )
 def demo_command(
     users: int,
@@ -65,12 +67,13 @@ def demo_command(
     metrics_port: int,
     serve: bool,
 ) -> None:
-    """Show the main job on a throwaway PostgreSQL: a filled shop becomes multi-tenant while its application works.
+    """Show a whole migration on a throwaway PostgreSQL: a shop becomes multi-tenant while its application runs.
 
     Needs no server: one is started on 127.0.0.1 and removed at the end.
 
     \b
-    online-migrate demo --users 5000 --interrupt --seed 7
+    Example:
+      online-migrate demo --users 5000 --interrupt --seed 7
     """
     path = find_plan(plan)
     name = read_plan(path).name
@@ -80,7 +83,7 @@ def demo_command(
     screen.say_where(server.start())
     try:
         result = run_demo(
-            Wishes(users=users, interrupt=interrupt, seed=seed, plan=path),
+            DemoOptions(users=users, interrupt=interrupt, seed=seed, plan=path),
             out=report,
             on_tick=screen.tick,
             say=screen.say,
@@ -92,13 +95,11 @@ def demo_command(
         screen.close()
         server.stop()
     if not result.ok:
-        raise VerificationFailed(
-            "the demo is not as it should be", remedy=f"see failures and checks in {report}"
-        )
+        raise VerificationFailed("the demo failed", remedy=f"read `failures` and `checks` in {report}")
 
 
 class _Screen:
-    """The live table while a runner works, sentences between; the page sees what the table shows."""
+    """A live table while a runner runs, sentences in between; the page shows the same."""
 
     def __init__(self, console: Console, listeners: Sequence[Callable[[Snapshot], None]]) -> None:
         self._console = console
@@ -124,8 +125,8 @@ class _Screen:
         click.echo(f"report: {path}")
 
     def serve(self, dsn: str) -> None:
-        """Until Ctrl-C; the server stays, and the page reads its journal."""
-        click.echo(f'Still here until Ctrl-C: {self._url}/, {self._url}/metrics, psql "{dsn}"')
+        """Keep the server until Ctrl-C; the page reads its journal."""
+        click.echo(f'Serving until Ctrl-C: {self._url}/, {self._url}/metrics, psql "{dsn}"')
         session = Session(Connector(dsn=dsn, application="online-migrate demo"))
         watch = SnapshotWatch(session, self._plan, self._listeners)
         watch.start()

@@ -25,7 +25,7 @@ from online_migrate.postgres.locks import LockNeed
 
 _HOW = {
     Kind.WINDOW: "lock window, instant",
-    Kind.LONG: "long, watched, hinders no statement of the application",
+    Kind.LONG: "long-running; blocks no application statements",
     Kind.BATCH: "in batches",
     Kind.WRITE: "a short transaction",
     Kind.READ: "reads",
@@ -38,14 +38,16 @@ _HOW = {
 @click.option(
     "--format", "format_", type=click.Choice(["text", "json", "sql"]), default="text", show_default=True
 )
-@click.option("--stage", "only", help="Only this stage.")
+@click.option("--stage", "only", metavar="STAGE", help="Only this stage.")
 def explain_command(plan: Path, dsn: str, format_: str, only: str | None) -> None:
-    """Print every step of PLAN: its SQL, its locks, instant or long; with a database its rows and bytes.
+    """Print every step of PLAN: its SQL and its locks, and with a database its rows and bytes.
 
-    Works without a database, too: then for the tables that stand in the plan.
+    Works without a database too; then it shows only the tables that the plan names.
 
     \b
-    online-migrate explain plans/multi_tenant.yaml --stage swap --format sql
+    Example:
+      online-migrate explain plans/multi_tenant.yaml
+      online-migrate explain plans/multi_tenant.yaml --stage swap --format sql
     """
     read = read_plan(plan)
     if only is not None:
@@ -67,9 +69,9 @@ def _text_lines(explanation: Explanation, steps: list[ExplainedStep]) -> Iterato
     stages = len({s.stage for s in steps})
     yield f"plan {explanation.plan.name}: {stages} stage{'s' if stages > 1 else ''}, {len(steps)} steps"
     if not explanation.has_database:
-        yield "without a database: rows, bytes and what is there already are not known"
+        yield "no database given (--dsn): rows, bytes and existing objects are unknown"
     for name, root in explanation.open_sets.items():
-        yield f"set {name}: further tables that reference {root} are known with a database (--dsn)"
+        yield f"set {name}: more tables that reference {root} may exist; --dsn shows them"
     for stage_name, in_stage in groupby(steps, key=lambda s: s.stage):
         stage = explanation.plan.stage(stage_name)
         gate = f", gate: {stage.gate.approval}" if stage is not None and stage.gate is not None else ""
@@ -91,7 +93,7 @@ def _workers(step: ExplainedStep) -> str:
 
 def _step_lines(step: ExplainedStep) -> Iterator[str]:
     size = (
-        "" if step.rows is None or step.bytes is None else f", some {step.rows:,} rows, {_size(step.bytes)}"
+        "" if step.rows is None or step.bytes is None else f", about {step.rows:,} rows, {_size(step.bytes)}"
     )
     yield f"    {step.table or '(the database)'}: {'instant' if step.is_instant else 'long'}{size}{', done' if step.is_done else ''}"
     for position, statement in enumerate(step.statements):

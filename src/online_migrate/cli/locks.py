@@ -28,14 +28,15 @@ from online_migrate.postgres.connection import ensure_supported
     default="text",
     show_default=True,
 )
-@click.option("--stage", "only", help="Only this stage.")
+@click.option("--stage", "only", metavar="STAGE", help="Only this stage.")
 def locks_command(plan: Path, dsn: str, format_: str, only: str | None) -> None:
-    """Print every lock that PLAN takes: step, relation, lock, for how long, and what waits behind it.
+    """Print every lock that PLAN takes: on what, for how long, and what waits behind it.
 
-    It is the declaration that `run` compares with pg_locks before it commits.  Works without a database, too.
+    `run` compares these declarations with pg_locks before it commits.  Works without a database too.
 
     \b
-    online-migrate locks plans/multi_tenant.yaml --stage constraints
+    Example:
+      online-migrate locks plans/multi_tenant.yaml --stage constraints
     """
     read = read_plan(plan)
     if has_database(dsn):
@@ -53,7 +54,7 @@ def locks_command(plan: Path, dsn: str, format_: str, only: str | None) -> None:
 
 
 def markdown_lines(lines: list[LockLine]) -> Iterator[str]:
-    """The table of the documentation."""
+    """The locks as a Markdown table, for the docs."""
     yield "| stage | step | statement | lock | on | how long | what waits behind it |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     for line in lines:
@@ -68,32 +69,33 @@ def _text_lines(explanation: Explanation, lines: list[LockLine]) -> Iterator[str
     yield f"locks of plan {explanation.plan.name}"
     yield from _rules_lines(explanation.plan.locks)
     if not explanation.has_database:
-        yield "without a database: further tables of a set, and the names of uniques that go, are not known"
+        yield "no database given (--dsn): more tables of a set, and the names of dropped uniques, are unknown"
     for stage, of_stage in groupby(lines, key=lambda line: line.stage):
         yield ""
         yield f"stage {stage}"
         for step, of_step in groupby(of_stage, key=lambda line: line.step):
             members = list(of_step)
             count = len(members[0].tables)
-            yield f"  {step}" + (f", {count} tables one after the other" if count > 1 else "")
+            yield f"  {step}" + (f", {count} tables, one at a time" if count > 1 else "")
             yield from (part for line in members for part in _line(line))
 
 
 def _line(line: LockLine) -> Iterator[str]:
     on = ", ".join("each table" if r == TABLE else r for r in line.relations)
-    yield f"    {line.mode.sql} on {on}: {line.how_long}; behind it waits: {line.waits_behind}"
+    yield f"    {line.mode.sql} on {on}: {line.how_long}; waits behind it: {line.waits_behind}"
     yield f"      {line.statement}  {line.manual}"
 
 
 def _rules_lines(rules: LockRules) -> Iterator[str]:
     yield (
-        f"asked for with a lock_timeout from 50 ms to 0.8 × deadlock_timeout, at most {rules.attempts} times; held for at most"
-        f" {rules.hold_cap:g} s, transaction and commit included"
+        f"each lock: at most {rules.attempts} attempts, lock_timeout from 50 ms to 0.8 × deadlock_timeout; held for at"
+        f" most {rules.hold_cap:g} s, commit included"
     )
     yield (
-        f"given up after {rules.exposure:g} s on one table, or {rules.exposure_run:g} s in the run, in which the application"
-        f" could have stood behind us; waited for outside the queue: {rules.lock_wait:g} s"
+        f"exposure budget: application statements wait behind lock requests for at most {rules.exposure:g} s per table"
+        f" and {rules.exposure_run:g} s per run, then the run stops"
     )
+    yield f"outside the lock queue, the run waits up to {rules.lock_wait:g} s for blocking transactions to end"
 
 
 def _json(line: LockLine) -> dict[str, Any]:

@@ -20,16 +20,17 @@ from online_migrate.observe.page.report import read_report
     "--output",
     metavar="FILE",
     type=click.Path(path_type=Path, allow_dash=True),
-    help="Where it goes; - is standard output.  [default: PLAN's name, -report.html]",
+    help="The file to write; - is standard output.  [default: <plan name>-report.html]",
 )
 def report_command(plan: Path, dsn: str, output: Path | None) -> None:
-    """Write the run of PLAN as one HTML file that needs nothing else: to be sent, kept and read offline.
+    """Write the run of PLAN as one HTML file that can be sent, kept and read offline.
 
-    From the journal alone, during a run or after it: stages and holds over time, throughput, locks, growth, approvals,
-    findings, what was verified.
+    Reads the journal only, during a run or after it: stages and holds over time, throughput, locks, growth,
+    approvals, findings, verification.
 
     \b
-    online-migrate report plans/multi_tenant.yaml -o night.html
+    Example:
+      online-migrate report plans/multi_tenant.yaml -o night.html
     """
     read = read_plan(plan)
     with connector_of(read, dsn).open("report", may_be_standby=True) as connection:
@@ -37,7 +38,7 @@ def report_command(plan: Path, dsn: str, output: Path | None) -> None:
         if document is None:
             raise UsageError(
                 f"there is no run of plan {read.name} in database {connection.info.dbname}",
-                remedy=f"begin one: online-migrate run {read.path}",
+                remedy=f"start one: online-migrate run {read.path}",
             )
     text = one_file(document)
     path = output or Path(f"{read.name}-report.html")
@@ -48,6 +49,6 @@ def report_command(plan: Path, dsn: str, output: Path | None) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(
-            f"the report cannot be written to {path}: {error.strerror}", remedy="name another file: -o FILE"
+            f"cannot write the report to {path}: {error.strerror}", remedy="name another file: -o FILE"
         ) from error
     click.echo(f"report: {path}")

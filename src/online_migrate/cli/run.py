@@ -23,15 +23,13 @@ from online_migrate.cli.common import (
     say,
 )
 from online_migrate.cli.screen import Screen
+from online_migrate.cli.secret_file import default_directory, write_secret_file
 from online_migrate.clock import Signal
 from online_migrate.engine.runner import Ended, Options, Runner
 from online_migrate.engine.secrets import Secrets
-from online_migrate.errors import Interrupted, UsageError
-from online_migrate.events import CheckFound, Event, SecretShown, Sink, Sinks
-from online_migrate.findings import (
-    Finding,
-    Severity,
-)
+from online_migrate.errors import Interrupted
+from online_migrate.events import CheckFound, SecretShown, Sink, Sinks
+from online_migrate.findings import Finding, Severity
 from online_migrate.observe.history import HistorySink
 from online_migrate.observe.page.serve import StatusPage
 from online_migrate.observe.prometheus.exposition import metrics_route
@@ -48,36 +46,55 @@ from online_migrate.postgres.connection import Connector
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wiring:
-    """How a run is watched."""
+class ProcessOptions:
+    """Options of the runner's process: they change what is shown and where, not what is run."""
 
     log_format: Format = "console"
     log_level: str = "info"
     metrics_address: tuple[str, int] | None = None
     on_statement: Callable[[], None] | None = None
-    """called before each statement; the demo's fault injection counts them"""
+    """called before each statement; the demo's fault injection counts statements"""
     sinks: Sequence[Sink] = ()
+    secrets_dir: Path | None = None
+    """where generated secrets are written; None: see :func:`~online_migrate.cli.secret_file.default_directory`"""
 
 
 @click.command("run")
 @plan_argument
 @dsn_option
 @click.option("--through", metavar="STAGE", help="Stop after this stage.")
+@click.option("--approve", metavar="STAGE", multiple=True, help="Approve this stage's gate; may be repeated.")
 @click.option(
-    "--approve", metavar="STAGE", multiple=True, help="Open this stage's gate; may be given several times."
+    "--accept-changed-plan", is_flag=True, help="Resume although the plan changed since the run started."
 )
 @click.option(
-    "--accept-changed-plan", is_flag=True, help="Go on with a plan that is not the one the run began with."
+    "--secrets-dir",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where a generated secret is written when there is no terminal to show it on: a file of mode 0600."
+    "  [default: $XDG_STATE_HOME/online-migrate, else ~/.local/state/online-migrate]",
 )
 @click.option(
     "--metrics-port",
     type=click.IntRange(0, 65535),
-    help="Serve the status page and /metrics here; 0 takes a free port.",
+    help="Serve the status page and /metrics on this port; 0 takes a free one.",
 )
-@click.option("--metrics-host", default="127.0.0.1", show_default=True, help="Address for --metrics-port.")
-@click.option("--log-format", type=click.Choice(["console", "json"]), default="console", show_default=True)
 @click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+    "--metrics-host", default="127.0.0.1", show_default=True, help="Address to listen on with --metrics-port."
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["console", "json"]),
+    default="console",
+    show_default=True,
+    help="console: for people; json: one object a line, for log collectors.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="The least severe events that are logged.",
 )
 def run_command(
     plan: Path,
@@ -85,36 +102,54 @@ def run_command(
     through: str | None,
     approve: tuple[str, ...],
     accept_changed_plan: bool,
+    secrets_dir: Path | None,
     metrics_port: int | None,
     metrics_host: str,
     log_format: Format,
     log_level: str,
 ) -> None:
-    """Carry PLAN out.  The same command goes on after any stop, crash or lost connection.
+    """Apply PLAN.  The same command resumes it after a stop, a crash or a lost connection.
 
-    Ctrl-C once: finish the batch, keep the state, exit 130.  Twice: cancel the statement that runs.
+    Ctrl-C once: finish the batch or statement, keep the state, exit 130.  Twice: cancel the running statement.
+    Three times: end the process at once; finished work is kept.
 
     \b
-    online-migrate run plans/multi_tenant.yaml --through backfill --metrics-port 9187
+    Example:
+      online-migrate run plans/multi_tenant.yaml --through backfill --metrics-port 9187
     """
     address = None if metrics_port is None else (metrics_host, metrics_port)
-    wiring = Wiring(log_format=log_format, log_level=log_level, metrics_address=address)
+    process = ProcessOptions(
+        log_format=log_format, log_level=log_level, metrics_address=address, secrets_dir=secrets_dir
+    )
     options = Options(through=through, approve=approve, accept_changed_plan=accept_changed_plan)
-    ended = run_plan(read_plan(plan), dsn, options, wiring)
+    ended = run_plan(read_plan(plan), dsn, options, process)
     say(f"{ended.what}\nnext: {ended.next}")
 
 
-def run_plan(plan: Plan, dsn: str, options: Options, wiring: Wiring) -> Ended:
-    """Wire a run and carry it out; raises what the runner raises."""
-    connector = Connector(dsn=dsn, schema=plan.schema, on_statement=wiring.on_statement)
+def run_plan(plan: Plan, dsn: str, options: Options, process: ProcessOptions) -> Ended:
+    """Connect a runner with its log, journal, metrics and screen, and run the plan; raises what the runner raises."""
+    connector = Connector(dsn=dsn, schema=plan.schema, on_statement=process.on_statement)
     signal = Signal()
     with ExitStack() as stack:
         locks = LockSummary()
-        screen = Screen(is_live=wiring.log_format == "console" and wiring.log_level == "info")
+        screen = Screen(is_live=process.log_format == "console" and process.log_level == "info")
         stack.callback(lambda: screen.say_all(locks.lines()))
         sinks = _listeners(
-            plan, connector_of(plan, dsn), replace(wiring, sinks=(*wiring.sinks, locks)), screen, stack
+            plan, connector_of(plan, dsn), replace(process, sinks=(*process.sinks, locks)), screen, stack
         )
+
+        def show_secret(name: str, value: str) -> str:
+            shown = _show_secret(
+                name,
+                value,
+                stem=f"{plan.name}.{name}",
+                where=connector.where,
+                directory=process.secrets_dir,
+                screen=screen,
+            )
+            sinks.emit(SecretShown(secret=name, where=shown))
+            return shown
+
         runner = Runner(
             plan=plan,
             connector=connector,
@@ -122,7 +157,7 @@ def run_plan(plan: Plan, dsn: str, options: Options, wiring: Wiring) -> Ended:
             signal=signal,
             sink=sinks,
             secrets=Secrets(plan.secrets, os.environ),
-            show_secret=lambda name, value: _show_secret(plan, connector.where, name, value, screen, sinks),
+            show_secret=show_secret,
             options=options,
             on_findings=lambda findings: _say_findings(findings, sinks),
         )
@@ -130,13 +165,15 @@ def run_plan(plan: Plan, dsn: str, options: Options, wiring: Wiring) -> Ended:
         return runner.run()
 
 
-def _listeners(plan: Plan, connector: Connector, wiring: Wiring, screen: Screen, stack: ExitStack) -> Sinks:
-    """Log, journal's history, metrics and, on a terminal, the live table; all that reads and writes does so on one session."""
-    sinks: list[Sink] = [*wiring.sinks]
+def _listeners(
+    plan: Plan, connector: Connector, process: ProcessOptions, screen: Screen, stack: ExitStack
+) -> Sinks:
+    """Log, journal's history, metrics and, on a terminal, the live table; they share one database session."""
+    sinks: list[Sink] = [*process.sinks]
     session = Session(connector)
     watch = SnapshotWatch(session, plan.name, every_s=IDLE_S)
-    if wiring.metrics_address is not None:  # first, so that its wait for a last scrape is the last of all
-        sinks.append(_serve_metrics(plan, wiring.metrics_address, watch, stack))
+    if process.metrics_address is not None:  # first, so that its wait for a last scrape comes last
+        sinks.append(_serve_metrics(plan, process.metrics_address, watch, stack))
     stack.callback(session.close)
     history = HistorySink(session)
     stack.callback(history.close)
@@ -152,9 +189,9 @@ def _listeners(plan: Plan, connector: Connector, wiring: Wiring, screen: Screen,
         sinks.append(
             LogSink(
                 plan=plan.name,
-                fmt=wiring.log_format,
+                fmt=process.log_format,
                 stream=sys.stderr,
-                level=wiring.log_level,
+                level=process.log_level,
                 colour=sys.stderr.isatty(),
             )
         )
@@ -183,16 +220,16 @@ def _serve_metrics(
 
 
 def _await_last_scrape(metrics: MetricsSink) -> None:
-    """An alert on how the run ended needs one scrape of the end; Ctrl-C goes at once."""
+    """Wait until Prometheus has scraped how the run ended, for its alerts; Ctrl-C ends the wait."""
     within_s = metrics.registry.last_scrape_within_s()
     if within_s is not None:
-        say(f"metrics: up for the next scrape, at most {within_s:.0f} s more", err=True)
+        say(f"metrics: waiting for the next scrape, at most {within_s:.0f} s", err=True)
         with suppress(KeyboardInterrupt):
             metrics.registry.await_last_scrape()
 
 
 def _say_findings(findings: list[Finding], sink: Sink) -> None:
-    """Warnings and questions; what stops the run is its error.  All of them are kept for the report."""
+    """Print warnings and questions; findings that stop the run are its error.  The report keeps all."""
     for finding in findings:
         where = place_text("", finding.step, finding.table)
         sink.emit(
@@ -205,7 +242,7 @@ def _say_findings(findings: list[Finding], sink: Sink) -> None:
 def _stoppable(signal: Signal, screen: Screen) -> Iterator[None]:
     """First signal: stop after the batch.  Second: cancel the statement; psycopg does so on KeyboardInterrupt.
 
-    Third: end at once, as a power cut would, which the journal survives: for a server that does not even answer a cancel.
+    Third: end the process, for a server that does not answer a cancel; the journal survives it like a power failure.
     """
     received: list[str] = []
 
@@ -213,19 +250,19 @@ def _stoppable(signal: Signal, screen: Screen) -> Iterator[None]:
         name = os_signal.Signals(number).name
         received.append(name)
         if len(received) == 1:
-            screen.notice(f"{name}: stopping after the current batch or statement; once more cancels it")
+            screen.notice(f"{name}: stopping after the current batch or statement; send it again to cancel")
             signal.stop(name)
         elif len(received) == 2:
-            screen.notice(f"{name}: cancelling; once more ends this process at once")
+            screen.notice(f"{name}: cancelling; send it again to end this process at once")
             signal.abort(name)
             raise KeyboardInterrupt
         else:
             os._exit(Interrupted.exit_code)
 
-    heard = [os_signal.SIGINT, os_signal.SIGTERM]
-    if os_signal.getsignal(os_signal.SIGHUP) is not os_signal.SIG_IGN:  # nohup: it is to go on
-        heard.append(os_signal.SIGHUP)
-    before = {number: os_signal.signal(number, on_signal) for number in heard}
+    handled = [os_signal.SIGINT, os_signal.SIGTERM]
+    if os_signal.getsignal(os_signal.SIGHUP) is not os_signal.SIG_IGN:  # under nohup the run continues
+        handled.append(os_signal.SIGHUP)
+    before = {number: os_signal.signal(number, on_signal) for number in handled}
     try:
         yield
     finally:
@@ -233,38 +270,13 @@ def _stoppable(signal: Signal, screen: Screen) -> Iterator[None]:
             os_signal.signal(number, handler)
 
 
-def _show_secret(plan: Plan, where: str, name: str, value: str, screen: Screen, sink: Sinks) -> str:
-    """On the terminal; without one into a file that only we may read, before its row commits."""
+def _show_secret(
+    name: str, value: str, *, stem: str, where: str, directory: Path | None, screen: Screen
+) -> str:
+    """Show a generated secret on the terminal, else write it to a file, before its row commits; where it went."""
     if sys.stdout.isatty() and sys.stderr.isatty():
-        screen.keep(f"\n{name} (shown only now; its SHA-256 alone is kept): {value}\n")
-        shown = "the terminal"
-    else:
-        shown = str(_write_secret(_free_path(Path(f"{plan.name}.{name}.secret")), f"{value}\n"))
-        screen.keep(
-            f"{name} for {where}: written once to {shown} (mode 0600); only its SHA-256 is kept in the database"
-        )
-    event: Event = SecretShown(secret=name, where=shown)
-    sink.emit(event)
-    return shown
-
-
-def _write_secret(path: Path, text: str) -> Path:
-    """A new file of mode 0600, safe on the disk."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError as error:
-        raise UsageError(
-            f"a secret cannot be written to {path}: {error.strerror}",
-            remedy="run in a folder where you may write, or on a terminal",
-        ) from error
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    return path.resolve()
-
-
-def _free_path(path: Path) -> Path:
-    """A name that is not taken: an older token may be in use."""
-    candidates = (path, *(path.with_suffix(f".{n}.secret") for n in range(1, 1000)))
-    return next(p for p in candidates if not p.exists())
+        screen.keep(f"\n{name} (shown once; the database keeps only its SHA-256): {value}\n")
+        return "the terminal"
+    path = write_secret_file(directory or default_directory(os.environ), stem, value)
+    screen.keep(f"{name} for {where}: written to {path} (mode 0600); the database keeps only its SHA-256")
+    return str(path)

@@ -15,6 +15,9 @@ def schema_command() -> None:
     """Print the JSON Schema of plan files, for editors.
 
     \b
-    First line of a plan:  # yaml-language-server: $schema=docs/plan.schema.json
+    Example:
+      online-migrate schema > plan.schema.json
+    First line of the plan:
+      # yaml-language-server: $schema=plan.schema.json
     """
     click.echo(json.dumps(json_schema(OPERATIONS), indent=2, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""What a person sees of a run: the live table with lines above it on a terminal, plain lines elsewhere."""
+"""What an operator sees of a run: on a terminal a live table with lines above it, elsewhere plain lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from online_migrate.observe.terminal.live_view import LiveView
 
 
 class Screen:
-    """The one place that prints while a run is under way, so that the table never wipes a line away."""
+    """The only place that prints during a run, so that the table never overwrites a line."""
 
     def __init__(self, *, is_live: bool) -> None:
         self.console = Console(stderr=True)
@@ -21,20 +21,20 @@ class Screen:
         self._last: list[str] = []
 
     def say(self, text: str) -> None:
-        """Above the table, for good."""
+        """Print a line above the table; it stays."""
         if self.view is None:
             click.echo(text, err=True)
         else:
             self.console.print(text, soft_wrap=True, markup=False, highlight=False)
 
     def keep(self, text: str) -> None:
-        """Said now, and once more when the table is gone: what must not be missed."""
+        """Print what must not be missed: now, and again below the last table."""
         self.say(text)
         if self.view is not None:
             self._last.append(text)
 
     def notice(self, text: str) -> None:
-        """From within a signal handler: in the table's header until the end; without one, past Python's buffers."""
+        """Print from a signal handler: in the table's header until the end; without a table, unbuffered to stderr."""
         if self.view is not None:
             self.view.notice = text
             return
@@ -42,13 +42,13 @@ class Screen:
             os.write(2, f"{text}\n".encode())
 
     def close(self) -> None:
-        """Leave the last picture standing, and below it what must not be missed."""
+        """Keep the last table on the screen, and print below it what must not be missed."""
         if self.view is not None:
             self.view.close()
         last, self._last = self._last, []
         self.say_all(last)
 
     def say_all(self, lines: Iterable[str]) -> None:
-        """Each on a line of its own."""
+        """Print each on its own line."""
         for line in lines:
             click.echo(line, err=True)

@@ -28,16 +28,24 @@ WATCH_EVERY_S = 1.0
     "--json",
     "as_json",
     is_flag=True,
-    help="For machines: plan, state, whether a runner is at work, why not, stages, steps.  state is the journal's: of a runner that was"
-    " killed it says running, and is_live, to be read beside it, false.",
+    help="For programs: plan, state, stages, steps.  `state` is the journal's: after a runner was killed it is still"
+    " `running`, and `is_live` is false.",
 )
 @click.option(
     "--watch",
     is_flag=True,
-    help="Draw it anew every second until the plan is done; its beginning is waited for, and a stop in between is shown and waited through.",
+    help="Refresh every second until the plan completes; waits for the run to start, and while it is stopped.",
 )
 def status_command(plan: Path, dsn: str, as_json: bool, watch: bool) -> None:
-    """Say how far PLAN has come, and why it waits.  From the journal: works from any host, with or without a runner."""
+    """Show the progress of PLAN, and what it waits for.
+
+    Reads the journal in the database: works from any host, with or without a running runner.
+
+    \b
+    Example:
+      online-migrate status plans/multi_tenant.yaml --watch
+      online-migrate status plans/multi_tenant.yaml --json
+    """
     read = read_plan(plan)
     with connector_of(read, dsn).open("status", may_be_standby=True) as connection:
         if as_json:
@@ -53,7 +61,7 @@ def _snapshot(plan: Plan, connection: Connection) -> Snapshot:
     if snapshot is None:
         raise UsageError(
             _no_run(plan, connection),
-            remedy=f"begin one: online-migrate run {plan.path}",
+            remedy=f"start one: online-migrate run {plan.path}",
         )
     return snapshot
 
@@ -69,16 +77,16 @@ def _no_run(plan: Plan, connection: Connection) -> str:
 
 
 def _watch(plan: Plan, connection: Connection) -> None:
-    console, signal, is_said = Console(), Signal(), False
+    console, signal, is_reported = Console(), Signal(), False
     view = LiveView(console)
     try:
         while True:
             snapshot = _read(plan, connection)
             if snapshot is not None:
                 view.update(snapshot)
-            elif not is_said:
-                is_said = True
-                line = f"{_no_run(plan, connection)}; waiting for it to begin"
+            elif not is_reported:
+                is_reported = True
+                line = f"{_no_run(plan, connection)}; waiting for it to start"
                 console.print(line, soft_wrap=True, markup=False, highlight=False)
             if (snapshot is not None and snapshot.state == "done") or CLOCK.wait(WATCH_EVERY_S, signal):
                 return

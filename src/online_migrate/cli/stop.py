@@ -20,14 +20,22 @@ WAIT_S = 30.0
 @plan_argument
 @dsn_option
 def stop_command(plan: Path, dsn: str) -> None:
-    """Ask the runner of PLAN, wherever it is, to stop after its current batch or statement; its state is kept."""
+    """Ask the runner of PLAN to stop after its current batch or statement, from any host.
+
+    Finished work is kept; the same `run` command resumes.
+
+    \b
+    Example:
+      online-migrate stop plans/multi_tenant.yaml
+    """
     read = read_plan(plan)
     with connector_of(read, dsn).open("stop") as connection:
         holder = read_holder(connection) if ensure_readable(connection) else None
         if holder is None or holder.plan != read.name or not read_sessions(connection):
             raise UsageError(
-                f"no runner of plan {read.name} is at work in database {connection.info.dbname} on {connection.info.host}",
-                remedy=f"see how far it is: online-migrate status {plan}",
+                f"no runner of plan {read.name} is running in database {connection.info.dbname}"
+                f" on {connection.info.host}",
+                remedy=f"show its progress: online-migrate status {plan}",
             )
         request_stop(connection, plan=read.name, by_whom=whoami())
         click.echo(f"asked {holder.who} to stop after its current batch or statement")
@@ -36,7 +44,7 @@ def stop_command(plan: Path, dsn: str) -> None:
             CLOCK.wait(0.2, Signal())
         if read_sessions(connection):
             click.echo(
-                f"it is still at its statement after {WAIT_S:.0f} s and will stop when that is over: online-migrate status {plan}"
+                f"its statement still runs after {WAIT_S:.0f} s; it stops when that ends: online-migrate status {plan}"
             )
         else:
-            click.echo(f"stopped; go on with: online-migrate run {plan}")
+            click.echo(f"stopped\nnext: online-migrate run {plan}")

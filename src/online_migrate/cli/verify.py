@@ -15,21 +15,26 @@ from online_migrate.errors import VerificationFailed
 @plan_argument
 @dsn_option
 def verify_command(plan: Path, dsn: str) -> None:
-    """Read the database again and compare it with what PLAN's finished steps promise.
+    """Compare the database with what the finished steps of PLAN promise.
 
-    Scans rows.  To compare definitions it makes tables in a schema of its own and rolls that back, which needs CREATE and
-    TEMP on the database; nothing stays.
+    Scans rows.  To compare definitions, it creates tables in its own schema and rolls back; that needs CREATE and
+    TEMP on the database.
+
+    \b
+    Example:
+      online-migrate verify plans/multi_tenant.yaml
     """
     read = read_plan(plan)
     with connector_of(read, dsn).open("verify", may_be_standby=True) as connection:
         result = verify(read, connection)
     echo_findings(result.findings)
     click.echo(
-        f"{result.verified} finished steps looked at: {result.verified - result.broken} as promised, {result.broken} not;"
-        f" {result.open} steps not done yet"
+        f"{result.verified} finished steps checked: {result.verified - result.broken} match, {result.broken} differ;"
+        f" {result.open} steps are not done yet"
     )
     if result.findings:
         raise VerificationFailed(
-            "the database is not what the plan's finished steps promise",
-            remedy="mend it by hand, as each finding says (explain has the steps' SQL): run does not do a finished step again",
+            "the database differs from what finished steps of the plan promise",
+            remedy="fix it manually, as each finding says (`explain --format sql` prints the SQL of the steps);"
+            " `run` does not repeat a finished step",
         )

@@ -1,4 +1,4 @@
-"""What must hold when the plan has run on the shop; each check reads the world, not our memory."""
+"""Checks of what must hold after the plan has run on the shop; each reads the database, not the demo's memory."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ COMPOSITE_UNIQUES: Final = ("idx_users_telegram_bot", "idx_promocodes_bot_code",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """A promise and whether it was kept; ``detail`` says what was found."""
+    """A promise and whether it holds; ``detail`` says what was found."""
 
     name: str
     ok: bool
@@ -63,12 +63,12 @@ class Check:
 
 
 Found = tuple[Sequence[object], str]
-"""What breaks a promise, and what to say when there is none of it"""
+"""what breaks a promise, and the detail to show when nothing does"""
 
 
 def check_owner(connection: Connection, tables: Collection[str]) -> Check:
-    """Before a second tenant is there: every row of every table of the set is the master bot's."""
-    strangers, rows = [], 0
+    """Before a second tenant is created: every row of every table of the set is the master bot's."""
+    foreign_rows, rows = [], 0
     for table in tables:
         query = sql.SQL(
             "SELECT count(*), count(*) FILTER (WHERE bot_id IS DISTINCT FROM (SELECT id FROM bots WHERE is_master))"
@@ -76,9 +76,9 @@ def check_owner(connection: Connection, tables: Collection[str]) -> Check:
         ).format(sql.Identifier(table))
         for total, others in connection.execute(query):
             rows += total
-            strangers += [f"{others} rows of {table}"] if others else []
+            foreign_rows += [f"{others} rows of {table}"] if others else []
     name = "every row is the master bot's"
-    return _look(connection, name, lambda: (strangers, f"{rows} rows in {len(tables)} tables"))
+    return _look(connection, name, lambda: (foreign_rows, f"{rows} rows in {len(tables)} tables"))
 
 
 def final_checks(
@@ -90,11 +90,11 @@ def final_checks(
     secrets: Collection[str],
     handed_over: Collection[str],
 ) -> tuple[Check, ...]:
-    """Every check after the run, with the second tenant there and the traffic over.
+    """Every check after the run, when the second tenant exists and the traffic has stopped.
 
     ``tables`` are the plan's set as the journal froze it; ``tenant`` is the second tenant's bots.id; ``failures`` are
-    the application's; ``secrets`` are values that must stand nowhere in the journal, nor may those that were
-    ``handed_over``: the tokens that the runner made.
+    the application's.  The journal must contain neither ``secrets`` nor the tokens that the runner generated and has
+    ``handed_over``.
     """
     missing = sorted(set(BRIEF_TABLES + FURTHER_TABLES).symmetric_difference(tables))
     hidden = [*secrets, *handed_over]
@@ -108,19 +108,19 @@ def final_checks(
     promises: dict[str, Callable[[], Found]] = {
         "the table set is right": lambda: (missing, f"{len(tables)} tables"),
         "bot_id is NOT NULL": every(_NOT_NULL),
-        "bot_id refers to bots ON DELETE CASCADE, validated": every(_REFERS),
-        "idx_<table>_bot_id is there and valid": every(_INDEXED),
-        "bot_id has no default any more": every(_NO_DEFAULT),
+        "bot_id references bots ON DELETE CASCADE, validated": every(_REFERS),
+        "idx_<table>_bot_id exists and is valid": every(_INDEXED),
+        "bot_id has no default": every(_NO_DEFAULT),
         "no unique on telegram_id, code or name alone is left": lambda: _find_old_uniques(connection),
         "the composite uniques are valid": named(_VALID_UNIQUES, COMPOSITE_UNIQUES),
-        "the seven new tables are there": named(_TABLES, NEW_TABLES),
+        "the seven new tables exist": named(_TABLES, NEW_TABLES),
         "the brief's 16 indexes are valid": named(_VALID_INDEXES, NEW_INDEXES),
         "no index is invalid": lambda: (_column(connection, _INVALID), "none in the database"),
         "no constraint is left to validate": lambda: (_column(connection, _UNVALIDATED), "none in the database"),
         "one master bot, its api_token masked, the token handed over": lambda: _look_at_token(connection, handed_over),
-        "no secret stands in the journal": lambda: _search_journal(connection, hidden),
+        "the journal contains no secret": lambda: _search_journal(connection, hidden),
         "two tenants share telegram_id, code and name": lambda: _look_at_sharing(connection, tenant),
-        "tenant 2 has a row in every table, along every foreign key": lambda: (find_gaps(connection, tenant), "no gap"),
+        "tenant 2 has a row in every table and along every foreign key": lambda: (find_gaps(connection, tenant), "no gap"),
         "DELETE FROM bots removes the tenant from every table": lambda: _try_deletion(connection, tenant, tables),
         "no transaction of the application failed": lambda: (failures, "0 failures"),
     }  # fmt: skip
@@ -128,7 +128,7 @@ def final_checks(
 
 
 def _look(connection: Connection, name: str, promise: Callable[[], Found]) -> Check:
-    """Kept when nothing was found that breaks it; a look that the server refuses is a promise not kept."""
+    """Holds if nothing was found that breaks it; a query that the server refuses breaks it too."""
     try:
         with connection.transaction():
             found, otherwise = promise()
@@ -182,7 +182,7 @@ def _find_old_uniques(connection: Connection) -> Found:
         for table, column in SHARED.items()
         for index in _column(connection, _OLD_UNIQUE, [table, column])
     ]
-    return left, "gone"
+    return left, "none left"
 
 
 def _look_at_token(connection: Connection, handed_over: Collection[str]) -> Found:
@@ -192,8 +192,8 @@ def _look_at_token(connection: Connection, handed_over: Collection[str]) -> Foun
     wrong = [f"{len(rows)} master bots"] if len(rows) != 1 else []
     for token, digest in rows:
         wrong += ["api_token is not masked"] if token != f"sha256:{digest[:12]}" else []
-        wrong += ["api_token_hash is of no token that was handed over"] if digest not in digests else []
-    return wrong, "so it is"
+        wrong += ["api_token_hash matches no token that was handed over"] if digest not in digests else []
+    return wrong, "as promised"
 
 
 def _search_journal(connection: Connection, secrets: Collection[str]) -> Found:
@@ -224,14 +224,14 @@ def _look_at_sharing(connection: Connection, tenant: int) -> Found:
 
 
 def _try_deletion(connection: Connection, tenant: int, tables: Collection[str]) -> Found:
-    """Delete the tenant, look, and roll back: it is there again afterwards."""
+    """Delete the tenant, count its rows, and roll back."""
     (master,) = _column(connection, "SELECT id FROM bots WHERE is_master")
-    looked_at = sorted({*tables, *read_owned_tables(connection)})
+    checked = sorted({*tables, *read_owned_tables(connection)})
     with connection.transaction(force_rollback=True):
-        before = count_rows(connection, master, looked_at)
-        rows = sum(count_rows(connection, tenant, looked_at).values())
+        before = count_rows(connection, master, checked)
+        rows = sum(count_rows(connection, tenant, checked).values())
         delete_tenant(connection, tenant)
-        left = [f"{n} rows of {t}" for t, n in count_rows(connection, tenant, looked_at).items() if n]
-        if count_rows(connection, master, looked_at) != before:
-            left.append("rows of the master bot went too")
-    return left if rows else ["there was nothing to delete"], f"{rows} rows went, none of the master's"
+        left = [f"{n} rows of {t}" for t, n in count_rows(connection, tenant, checked).items() if n]
+        if count_rows(connection, master, checked) != before:
+            left.append("rows of the master bot were deleted too")
+    return left if rows else ["nothing to delete"], f"{rows} rows deleted, none of the master's"

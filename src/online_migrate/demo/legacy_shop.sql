@@ -10,12 +10,12 @@
 --   NULLS IN A UNIQUE           users.referral_code, mulenpay_payments.mulen_payment_id, wata_payments.order_id
 --   json, NOT jsonb             it has no equality operator
 --   NO DEFAULTS                 but the sequences: the application supplies every value
---   WIDE ROWS                   support_audit_logs, some 900 bytes each
+--   WIDE ROWS                   support_audit_logs, about 900 bytes each
 --   ONE ROW, NO ROW             welcome_texts, main_menu_buttons
 --
--- Seven tables reach users by foreign keys although nobody lists them: user_promo_groups, subscription_servers,
+-- Seven tables reach users by foreign keys although no list names them: user_promo_groups, subscription_servers,
 -- ticket_messages, ticket_attachments (three joins away), poll_answers, referral_withdrawals, yookassa_refunds.
--- server_squad_promo_groups hangs on promo_groups, which reaches nobody.
+-- server_squad_promo_groups references promo_groups, which does not reach users.
 --
 -- The file has two parts; the rows are written between them (legacy_shop_rows.sql).
 
@@ -601,7 +601,7 @@ CREATE TABLE welcome_texts (
 CREATE TABLE ticket_messages (
     id SERIAL PRIMARY KEY,
     ticket_id INTEGER NOT NULL,
-    user_id INTEGER NOT NULL,  -- who wrote it; nobody made it a foreign key
+    user_id INTEGER NOT NULL,  -- who wrote it; not declared as a foreign key
     message_text TEXT NOT NULL,
     is_from_admin BOOLEAN NOT NULL,
     has_media BOOLEAN NOT NULL,

@@ -1,4 +1,4 @@
-"""The plan carried out as an operator would: by the command line, in a process of its own, killed where asked."""
+"""Applies the plan as an operator would: by the command line, in a process of its own, killed if asked."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from online_migrate.errors import GateClosed, OnlineMigrateError
 from online_migrate.journal.store import read_closed_gate
 
 KILL_VARIABLE: Final = "ONLINE_MIGRATE_KILL"
-"""``STAGE:STATEMENTS``, read by ``online_migrate.cli.victim`` only"""
+"""``STAGE:STATEMENTS``, read by ``online_migrate.cli.killed_run`` only"""
 
 _METRICS: Final = re.compile(rb"^metrics: (http\S+)\s*$", re.MULTILINE)
 _TICK_S: Final = 0.5
-_END_S: Final = 20.0  # to end after SIGTERM: a batch, and the state kept
+_END_S: Final = 20.0  # for the current batch to end after SIGTERM
 _LOG_LINES: Final = 15
-_STATEMENTS_A_STEP: Final = 8  # every step has more, on average over its stage: 14 to 40 were counted
+_STATEMENTS_A_STEP: Final = 8  # a lower bound: stages have 14 to 40 statements a step on average
 
 
 class DemoFailed(OnlineMigrateError):
-    """The plan did not run to its end on the demo's own shop."""
+    """The plan did not complete on the demo's own shop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kill:
-    """The runner is killed before its next statement, when it has sent so many in this stage."""
+    """Kill the runner before its next statement, after it has sent ``statements`` in this stage."""
 
     stage: str
     statements: int
@@ -52,10 +52,10 @@ class Kill:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operator:
-    """Somebody at a terminal, with a plan and a database.
+    """Runs commands for a plan on a database, as an operator at a terminal does.
 
-    ``secrets`` are environment variables for the runner, whose working directory is ``folder``; ``on_tick`` is called
-    twice a second while it runs, ``on_metrics`` with the address of its metrics when it has said where they are.
+    ``secrets`` are environment variables for the runner, whose working directory is ``folder``; generated secrets are
+    written below it.  ``on_tick`` is called twice a second while it runs, ``on_metrics`` with the address of its metrics.
     """
 
     dsn: str
@@ -64,16 +64,16 @@ class Operator:
     secrets: Mapping[str, str]
     on_tick: Callable[[], None] = lambda: None
     on_metrics: Callable[[str], None] | None = None
-    """None: the runner serves none"""
+    """None: the runner serves no metrics"""
 
     @property
     def log(self) -> Path:
-        """What the commands print."""
+        """The file with what the commands print."""
         return self.folder / "run.log"
 
     def run(self, kill: Kill | None = None) -> int:
         """``online-migrate run``; the exit code, which is -9 when it was killed."""
-        module = "online_migrate.cli" if kill is None else "online_migrate.cli.victim"
+        module = "online_migrate.cli" if kill is None else "online_migrate.cli.killed_run"
         options = () if self.on_metrics is None else ("--metrics-port", "0")
         return self._call(module, "run", str(self.plan), *options, kill=kill)
 
@@ -84,15 +84,20 @@ class Operator:
             raise self.failed(f"approve {stage}", code)
 
     def failed(self, command: str, code: int) -> DemoFailed:
-        """What to raise, with the last words of the command."""
-        words = "\n".join(self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
+        """The error to raise, with the last lines that the command printed."""
+        lines = "\n".join(self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
         return DemoFailed(
-            f"online-migrate {command} ended with {code}; its last words:\n{words}",
+            f"online-migrate {command} exited with {code}; its last lines:\n{lines}",
             remedy="this is a bug: report it",
         )
 
     def _call(self, module: str, *arguments: str, kill: Kill | None = None) -> int:
-        environment = {**os.environ, **self.secrets, "ONLINE_MIGRATE_DSN": self.dsn}
+        environment = {
+            **os.environ,
+            **self.secrets,
+            "ONLINE_MIGRATE_DSN": self.dsn,
+            "XDG_STATE_HOME": str(self.folder),
+        }
         if kill is not None:
             environment[KILL_VARIABLE] = str(kill)
         with self.log.open("ab") as log:
@@ -104,7 +109,7 @@ class Operator:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C in the terminal reaches us; we end it in turn
+                start_new_session=True,  # Ctrl-C in the terminal reaches this process, which then stops the runner
             )
         try:
             return self._await(process, begin)
@@ -112,34 +117,34 @@ class Operator:
             _end(process)
 
     def _await(self, process: subprocess.Popen[bytes], begin: int) -> int:
-        clock, nobody = SystemClock(), Signal()
-        next_tick, is_told = clock.monotonic(), self.on_metrics is None
+        clock, never = SystemClock(), Signal()
+        next_tick, is_reported = clock.monotonic(), self.on_metrics is None
         while (code := process.poll()) is None:
             if clock.monotonic() >= next_tick:
-                is_told = is_told or self._tell_metrics(begin)
+                is_reported = is_reported or self._report_metrics(begin)
                 self.on_tick()
                 next_tick = clock.monotonic() + _TICK_S
-            clock.wait(0.05, nobody)
+            clock.wait(0.05, never)
         self.on_tick()
         return code
 
-    def _tell_metrics(self, begin: int) -> bool:
-        """Whether the runner whose log begins there has said where its metrics are."""
+    def _report_metrics(self, begin: int) -> bool:
+        """Report where the runner serves its metrics; False while its part of the log, from ``begin`` on, does not say."""
         with self.log.open("rb") as log:
             log.seek(begin)
-            said = _METRICS.search(log.read())
-        if said is not None and self.on_metrics is not None:
-            self.on_metrics(said[1].decode())
-        return said is not None
+            found = _METRICS.search(log.read())
+        if found is not None and self.on_metrics is not None:
+            self.on_metrics(found[1].decode())
+        return found is not None
 
 
 def carry_out(
     operator: Operator, *, at_gate: Callable[[str], None], kills: Iterable[Kill] = ()
 ) -> tuple[Kill, ...]:
-    """Run the plan to its end, approving every gate after ``at_gate(stage)``; killed and run again for each of ``kills``.
+    """Run the plan to its end; approve each gate after ``at_gate(stage)``; run again after each of ``kills``.
 
-    Returns the kills.  Raises :class:`DemoFailed` where a command ends otherwise than it should, and where a kill did
-    not take place because its stage had ended before.
+    Returns the kills.  Raises :class:`DemoFailed` if a command exits with an unexpected code, or if a stage ended
+    before its kill.
     """
     ahead, done, approved = iter(kills), list[Kill](), set[str]()
     kill = next(ahead, None)
@@ -162,7 +167,7 @@ def carry_out(
 
 
 def draw_kills(steps: Mapping[str, int], dice: Random) -> tuple[Kill, ...]:
-    """One kill in each stage, somewhere in the statements that a stage of so many steps surely has."""
+    """One kill in each stage, after a random number of statements that a stage of so many steps certainly reaches."""
     return tuple(
         Kill(stage=stage, statements=dice.randint(1, _STATEMENTS_A_STEP * count))
         for stage, count in steps.items()
@@ -170,13 +175,13 @@ def draw_kills(steps: Mapping[str, int], dice: Random) -> tuple[Kill, ...]:
 
 
 def read_gate(dsn: str) -> str:
-    """The stage at whose gate the run waits, empty where there is none."""
+    """The stage at whose gate the run waits; empty if there is none."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         return read_closed_gate(connection)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a runner that still runs, gently first."""
+    """Stop a runner that still runs: SIGTERM first, then SIGKILL."""
     if process.poll() is not None:
         return
     process.send_signal(signal.SIGTERM)

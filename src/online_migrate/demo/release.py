@@ -1,6 +1,6 @@
-"""What the shop's application says to its database: the old release, which knows no bots, and the new one.
+"""The SQL of the shop's application: its old release, which knows no bots, and its new one.
 
-Columns are named, as an ORM writes them.  A transaction is of one kind, does what a customer would cause, and expects
+Columns are named, as an ORM writes them.  A transaction is of one kind, does what one action of a customer causes, and expects
 what the application expects: a telegram_id, a code or a name that is looked up has exactly one row.
 """
 
@@ -37,7 +37,7 @@ class Bot:
     codes: list[str]
     groups: list[str]
     newcomers: Iterator[int]
-    """telegram ids that nobody has yet; one for all bots and releases"""
+    """telegram ids that no customer has yet; one for all bots and releases"""
     guests: list[int] = field(default_factory=list)
     """customers of another bot who will register here next, under the same telegram id"""
 
@@ -61,7 +61,7 @@ class Bot:
         )
 
     def next_customer(self) -> int:
-        """The telegram id of somebody who is not a customer yet."""
+        """A telegram id of a person who is not a customer yet."""
         try:
             return self.guests.pop()
         except IndexError:
@@ -108,14 +108,14 @@ class Customer:
         return cursor.fetchall() if cursor.description else []
 
     def one(self, query: LiteralString, **values: object) -> Row:
-        """The row that must be there once.  Raises :class:`UnexpectedRows`."""
+        """The one row that must exist.  Raises :class:`UnexpectedRows`."""
         rows = self.execute(query, **values)
         if len(rows) != 1:
             raise UnexpectedRows(f"{len(rows)} rows where the application expects one: {query}")
         return rows[0]
 
-    def somebody(self) -> int:
-        """The users.id of a customer, looked up by telegram id."""
+    def random_customer(self) -> int:
+        """The users.id of a random customer, looked up by telegram id."""
         telegram_id = self.dice.choice(self.bot.customers)
         row = self.one(
             "SELECT id, telegram_id, username, status, balance_kopeks, promo_group_id FROM users"
@@ -127,7 +127,7 @@ class Customer:
 
 def look_up(app: Customer) -> None:
     """Who is it, and until when may he use the service?"""
-    user_id = app.somebody()
+    user_id = app.random_customer()
     app.execute(
         "SELECT id, status, end_date, traffic_used_gb FROM subscriptions WHERE user_id = %(user_id)s /*bot*/",
         user_id=user_id,
@@ -136,7 +136,7 @@ def look_up(app: Customer) -> None:
 
 def top_up(app: Customer) -> None:
     """A payment arrives: payment, transaction, balance."""
-    user_id, now, amount = app.somebody(), app.now(), app.dice.randrange(10_000, 90_000, 100)
+    user_id, now, amount = app.random_customer(), app.now(), app.dice.randrange(10_000, 90_000, 100)
     payment_id = app.insert(
         "yookassa_payments", user_id=user_id, yookassa_payment_id=f"{app.dice.getrandbits(96):024x}",
         amount_kopeks=amount, currency="RUB", description="Top-up", status="pending", is_paid=False,
@@ -160,7 +160,7 @@ def top_up(app: Customer) -> None:
 
 def renew(app: Customer) -> None:
     """A subscription is paid for from the balance."""
-    user_id, now, price = app.somebody(), app.now(), 9_900
+    user_id, now, price = app.random_customer(), app.now(), 9_900
     app.one("SELECT balance_kopeks FROM users WHERE id = %(user_id)s /*bot*/ FOR UPDATE", user_id=user_id)
     transaction_id = app.insert(
         "transactions", user_id=user_id, type="subscription_payment", amount_kopeks=price,
@@ -183,7 +183,7 @@ def renew(app: Customer) -> None:
 
 
 def register(app: Customer) -> None:
-    """A new customer with a trial; at a second bot somebody whom the first one knows under the same telegram id."""
+    """A new customer with a trial; at a second bot a customer of the first one, with the same telegram id."""
     now, telegram_id = app.now(), app.bot.next_customer()
     group = app.one(
         "SELECT id FROM promo_groups WHERE name = %(name)s /*bot*/", name=app.dice.choice(app.bot.groups)
@@ -208,7 +208,7 @@ def redeem(app: Customer) -> None:
         "SELECT id, current_uses, max_uses FROM promocodes WHERE code = %(code)s /*bot*/ FOR UPDATE",
         code=app.dice.choice(app.bot.codes),
     )
-    used = {"promocode_id": code[0], "user_id": app.somebody()}
+    used = {"promocode_id": code[0], "user_id": app.random_customer()}
     if app.execute(
         "SELECT id FROM promocode_uses WHERE promocode_id = %(promocode_id)s AND user_id = %(user_id)s /*bot*/",
         **used,
@@ -223,7 +223,7 @@ def redeem(app: Customer) -> None:
 
 def ask(app: Customer) -> None:
     """A ticket with a first message, and the state of an older one."""
-    user_id, now = app.somebody(), app.now()
+    user_id, now = app.random_customer(), app.now()
     app.execute(
         "UPDATE tickets SET status = 'closed', closed_at = %(now)s WHERE user_id = %(user_id)s /*bot*/"
         " AND status = 'answered'",
@@ -240,8 +240,8 @@ def ask(app: Customer) -> None:
 
 
 def notify(app: Customer) -> None:
-    """A reminder is sent, and an older one forgotten."""
-    user_id, now = app.somebody(), app.now()
+    """A reminder is sent, and an older one deleted."""
+    user_id, now = app.random_customer(), app.now()
     for (subscription_id,) in app.execute(
         "SELECT id FROM subscriptions WHERE user_id = %(user_id)s /*bot*/", user_id=user_id
     ):
@@ -257,10 +257,10 @@ def notify(app: Customer) -> None:
 
 
 def announce(app: Customer) -> None:
-    """The staff writes a message for the main menu and takes it back."""
+    """The staff writes a message for the main menu and withdraws it."""
     now = app.now()
     message_id = app.insert(
-        "user_messages", message_text="A new server is there", is_active=True, sort_order=1, created_at=now,
+        "user_messages", message_text="A new server is online", is_active=True, sort_order=1, created_at=now,
         updated_at=now,
     )  # fmt: skip
     app.execute(

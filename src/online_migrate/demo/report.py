@@ -1,4 +1,4 @@
-"""What the demo has to show for itself: numbers that were measured, for the screen and as JSON."""
+"""The report of the demo: measured numbers, for the screen and as JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from online_migrate.demo.traffic import Summary
 from online_migrate.journal.records import HistoryRecord
 
 LOCK_EVENTS: Final = ("lock_held", "lock_attempt_failed")
-"""what :class:`Locks` is made of"""
+"""the events that :class:`Locks` is computed from"""
 
 _FAILURES_KEPT: Final = 20
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
@@ -27,12 +27,12 @@ class Locks:
     """Strong locks, as the runner's lock windows measured them."""
 
     longest_hold_ms: float = 0.0
-    longest_wait_behind_us_ms: float = 0.0
-    """what a statement of the application can have waited in the queue behind us, and for the hold"""
+    longest_application_wait_ms: float = 0.0
+    """the longest that an application statement can have waited behind a lock request, hold included"""
     windows: int = 0
     """windows that committed"""
-    given_way: int = 0
-    """tries that were rolled back because the lock was not had in time"""
+    failed_attempts: int = 0
+    """attempts that were rolled back because the lock was not acquired in time"""
 
     @classmethod
     def of(cls, history: tuple[HistoryRecord, ...]) -> Locks:
@@ -41,9 +41,9 @@ class Locks:
         waits = [_seconds(h, "waited_s") + _seconds(h, "held_s") for h in history if h.event in LOCK_EVENTS]
         return cls(
             longest_hold_ms=max(holds, default=0.0) * 1000,
-            longest_wait_behind_us_ms=max(waits, default=0.0) * 1000,
+            longest_application_wait_ms=max(waits, default=0.0) * 1000,
             windows=len(holds),
-            given_way=len(waits) - len(holds),
+            failed_attempts=len(waits) - len(holds),
         )
 
 
@@ -78,7 +78,7 @@ class Report:
     seconds: float
     """from the plan's first statement to its last, gates and kills included"""
     stages: Mapping[str, int]
-    """what was done: steps of each stage"""
+    """finished steps of each stage"""
     transactions: Mapping[str, Summary]
     """by period: before, during, after"""
     failures: tuple[str, ...]
@@ -93,7 +93,7 @@ class Report:
 
     @property
     def failed_transactions(self) -> int:
-        """Of the application, in all periods."""
+        """Transactions of the application that failed, in all periods."""
         return len(self.failures)
 
     @property
@@ -102,7 +102,7 @@ class Report:
         return not self.failures and all(check.ok for check in self.checks)
 
     def to_json(self) -> str:
-        """The report as JSON, for machines."""
+        """The report as JSON, for programs."""
         record: dict[str, Any] = {
             "plan": self.plan,
             "ok": self.ok,
@@ -143,9 +143,11 @@ class Report:
             *self._database(),
             *(f"Killed              in {k.stage}, after {k.statements} statements" for k in self.interrupted),
             "",
-            *(f"{'✓' if c.ok else '✗ NOT SO:'} {c.name}: {c.detail}" for c in self.checks),
+            *(f"{'✓' if c.ok else '✗ FAILED:'} {c.name}: {c.detail}" for c in self.checks),
             "",
-            "No transaction failed, and every check holds." if self.ok else "NOT as promised: see above.",
+            "No transaction failed and every check holds."
+            if self.ok
+            else "The demo FAILED: see the lines above.",
         ]
 
     def _application(self) -> list[str]:
@@ -158,17 +160,17 @@ class Report:
             "Application         transactions  failures    p50 ms    p99 ms   longest",
             *rows,
             *(f"  FAILED {failure}" for failure in self.failures[:_FAILURES_KEPT]),
-            f"  prepared SELECT * refused, and prepared anew: {self.plan_invalidations} (plan invalidations)",
+            f"  prepared SELECT * refused and prepared again: {self.plan_invalidations} (plan invalidations)",
             "",
         ]
 
     def _database(self) -> list[str]:
         locks, before, after = self.locks, self.before, self.after
         return [
-            f"Strong locks        {locks.windows} windows, {locks.given_way} times given way",
+            f"Strong locks        {locks.windows} lock windows, {locks.failed_attempts} attempts timed out",
             f"  longest held      {locks.longest_hold_ms:.1f} ms",
-            f"  wait behind us    {locks.longest_wait_behind_us_ms:.1f} ms at most",
-            f"WAL                 {format_bytes(self.wal_bytes)}, the application's included",
+            f"  application waits {locks.longest_application_wait_ms:.1f} ms at most",
+            f"WAL                 {format_bytes(self.wal_bytes)}, including the application's",
             f"Tables              {format_bytes(before.tables)} before, {format_bytes(after.tables)} after",
             f"Indexes             {format_bytes(before.indexes)} before, {format_bytes(after.indexes)} after",
         ]

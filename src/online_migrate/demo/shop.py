@@ -1,4 +1,4 @@
-"""The legacy shop: a single-tenant database with the traps of real ones, for the demo and for tests."""
+"""The legacy shop: a single-tenant database with the difficulties of real ones, for the demo and for tests."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ FURTHER_TABLES: Final[tuple[str, ...]] = (
     "yookassa_refunds",
 )
 
-#: Tables that neither are named nor reach users: they stay as they are. The first one hangs on promo_groups.
+#: Tables that are not named and do not reach users: they stay unchanged. The first references promo_groups.
 OUTSIDE_TABLES: Final[tuple[str, ...]] = (
     "server_squad_promo_groups",
     "server_squads",
@@ -71,20 +71,20 @@ OUTSIDE_TABLES: Final[tuple[str, ...]] = (
 #: Every table of the shop.
 SHOP_TABLES: Final[tuple[str, ...]] = BRIEF_TABLES + FURTHER_TABLES + OUTSIDE_TABLES
 
-#: Below this some payment provider would have no payment; every promise about the rows holds from here on.
+#: With fewer, some payment provider would have no payment; every promise about the rows holds from this number on.
 FEWEST_USERS: Final = 20
 
 _PART_TWO: Final = b"-- Part 2:"
 
 
 def create_shop(dsn: str, *, users: int, seed: int = 1) -> None:
-    """Create the legacy shop in schema public of an empty database and fill it, some 20 rows for each user.
+    """Create the legacy shop in schema public of an empty database and fill it, about 20 rows for each user.
 
     The same users and seed give the same rows, byte for byte, on every supported version of PostgreSQL. Schema and
-    rows come in one transaction, so a failure leaves the database as it was; statistics are gathered at the end.
+    rows are created in one transaction, so a failure leaves the database unchanged; ANALYZE runs at the end.
 
-    Raises ValueError for fewer than 20 users, or a negative seed, and psycopg.errors.DuplicateTable where a shop
-    stands already.
+    Raises ValueError for fewer than 20 users, or a negative seed, and psycopg.errors.DuplicateTable if a shop
+    already exists.
     """
     if users < FEWEST_USERS:
         raise ValueError(
@@ -104,12 +104,12 @@ def create_shop(dsn: str, *, users: int, seed: int = 1) -> None:
 
 
 def _prepare_session(connection: psycopg.Connection, *, users: int, seed: int) -> None:
-    """Give the SQL files their parameters, for this transaction only, and what they rely on."""
+    """Set the parameters of the SQL files and the settings that they need, for this transaction only."""
     settings = {
         "shop.users": str(users),
         "shop.seed": str(seed),
         "search_path": "public",
-        "jit": "off",  # it would compile queries that run once, over tables without statistics
+        "jit": "off",  # would compile queries that run once, over tables without statistics
         "maintenance_work_mem": "128MB",
     }
     for name, value in settings.items():

@@ -1,4 +1,4 @@
-"""The main job, shown: a filled single-tenant shop becomes multi-tenant on a real server while its application works."""
+"""The demo: a filled single-tenant shop becomes multi-tenant on a real server while its application runs."""
 
 from __future__ import annotations
 
@@ -33,32 +33,32 @@ from online_migrate.postgres.server import start_server
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 PERIODS: Final = ("before", "during", "after")
-"""of the traffic: alone, beside the plan, and with a second tenant"""
+"""of the traffic: alone, during the migration, and with a second tenant"""
 
 _PLAN: Final = Path("plans", "multi_tenant.yaml")
 _DATABASE: Final = "shop"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
-    """What the demo should be like; the defaults are those of ``online-migrate demo``."""
+class DemoOptions:
+    """Options of the demo; the defaults are those of ``online-migrate demo``."""
 
     users: int = 20_000
     interrupt: bool = False
-    """kill the runner once in every stage, and run it again"""
+    """kill the runner once in every stage, and resume it"""
     seed: int = 1
-    """draws the shop, what the traffic does, and where the runner is killed"""
+    """seed of the shop, of what the traffic does, and of where the runner is killed"""
     plan: Path | None = None
     before_s: float = 10.0
-    """how long the application works alone first"""
+    """how long the application runs alone first"""
     after_s: float = 5.0
-    """how long two tenants work beside each other in the end"""
+    """how long the application runs with two tenants at the end"""
 
 
 def find_plan(given: Path | None) -> Path:
-    """The plan that is given, else the one that comes with the program: below here, in its wheel, in its checkout.
+    """``given``, else the program's own plan: in the current directory, in its wheel, or in its checkout.
 
-    Raises :class:`~online_migrate.errors.UsageError` where there is none.
+    Raises :class:`~online_migrate.errors.UsageError` if there is no such file.
     """
     here = Path(__file__).parent
     candidates = [given] if given else [_PLAN, here / _PLAN, here.parents[2] / _PLAN]
@@ -66,13 +66,13 @@ def find_plan(given: Path | None) -> Path:
         if path.is_file():
             return path.absolute()
     raise UsageError(
-        f"there is no plan at {', '.join(map(str, candidates))}",
-        remedy="name one: online-migrate demo --plan PATH",
+        f"no plan at {', '.join(map(str, candidates))}",
+        remedy="name a plan: online-migrate demo --plan PATH",
     )
 
 
 def run_demo(
-    wishes: Wishes,
+    options: DemoOptions,
     *,
     out: Path | None = None,
     on_tick: Callable[[str, str], None] = lambda _dsn, _plan: None,
@@ -81,26 +81,26 @@ def run_demo(
     on_report: Callable[[Report], None] = lambda _report: None,
     inspect: Callable[[str], None] = lambda _dsn: None,
 ) -> Report:
-    """Show the main job on a throwaway server; the report, also written to ``out`` as JSON.
+    """Run the demo on a throwaway server; returns the report, and writes it to ``out`` as JSON.
 
-    ``on_tick(dsn, plan)`` is called twice a second while the runner works, ``say`` before each part, ``on_metrics(url)``
-    for each runner that serves its metrics, ``on_report`` and ``inspect(dsn)`` at the end, before the
-    server is gone.  Raises :class:`~online_migrate.demo.operate.DemoFailed` where the plan does not come
-    to its end; a transaction that failed and a check that does not hold are in the report.
+    ``on_tick(dsn, plan)`` is called twice a second while a runner runs, ``say`` before each part, ``on_metrics(url)``
+    for each runner that serves metrics, ``on_report`` and ``inspect(dsn)`` at the end, before the server is stopped.
+    Raises :class:`~online_migrate.demo.operate.DemoFailed` if the plan does not complete; failed transactions and
+    failed checks are in the report.
     """
-    plan = load_file(find_plan(wishes.plan), OPERATIONS)
+    plan = load_file(find_plan(options.plan), OPERATIONS)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="online-migrate-demo-")))
-        say("Starting a PostgreSQL server of our own")
+        say("Starting a throwaway PostgreSQL server")
         server = stack.enter_context(start_server())
         with psycopg.connect(server.dsn, autocommit=True) as connection:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(_DATABASE)))
         dsn = server.dsn_for(_DATABASE)
         say(f'PostgreSQL {server.version}: psql "{dsn}"')
-        say(f"Filling the shop for {wishes.users:,} users")
-        create_shop(dsn, users=wishes.users, seed=wishes.seed)
+        say(f"Filling the shop for {options.users:,} users")
+        create_shop(dsn, users=options.users, seed=options.seed)
         demo = _Demo(
-            wishes=wishes,
+            options=options,
             plan=plan,
             dsn=dsn,
             version=server.version,
@@ -120,31 +120,31 @@ def run_demo(
 class _Demo:
     """From the filled shop to the report."""
 
-    wishes: Wishes
+    options: DemoOptions
     plan: Plan
     dsn: str
     version: str
     folder: Path
-    """the runner's working directory: what it prints, and the token that it hands over"""
+    """the runner's working directory: its log, and the generated token"""
     say: Callable[[str], None]
     on_metrics: Callable[[str], None] | None
     token: str = field(default_factory=lambda: f"{secrets.randbelow(10**10)}:{secrets.token_urlsafe(26)}")
-    """the master bot's at Telegram; made up"""
+    """the master bot's Telegram token; invented"""
 
     def run(self, on_tick: Callable[[], None]) -> Report:
         clock = SystemClock()
         kills = self._draw_kills()
         with (
             psycopg.connect(self.dsn, autocommit=True) as connection,
-            Traffic(self.dsn, seed=self.wishes.seed) as traffic,
+            Traffic(self.dsn, seed=self.options.seed) as traffic,
         ):
-            self.say(f"The application works alone for {self.wishes.before_s:.0f} s")
+            self.say(f"The application runs alone for {self.options.before_s:.0f} s")
             self._let_work(
-                traffic, "warm-up", self.wishes.before_s / 5
-            )  # caches and plans; it is in no summary
-            self._let_work(traffic, "before", self.wishes.before_s)
+                traffic, "warm-up", self.options.before_s / 5
+            )  # fills caches and plans; in no summary
+            self._let_work(traffic, "before", self.options.before_s)
             traffic.record.mark("during")
-            self.say(f"Running {self.plan.path.name}, the application at work")
+            self.say(f"Running {self.plan.path.name} while the application runs")
             rows, before = _count_rows(connection), Sizes.read(connection, SHOP_TABLES)
             wal, start = _read_wal(connection), clock.monotonic()
             carry_out(
@@ -158,7 +158,7 @@ class _Demo:
             return Report(
                 plan=self.plan.name,
                 server_version=self.version,
-                users=self.wishes.users,
+                users=self.options.users,
                 rows=rows,
                 seconds=seconds,
                 stages=self._read_stages(connection),
@@ -170,18 +170,16 @@ class _Demo:
                 before=before,
                 after=after,
                 checks=checks,
-                seed=self.wishes.seed,
+                seed=self.options.seed,
                 interrupted=kills,
             )
 
     def _draw_kills(self) -> tuple[Kill, ...]:
-        if not self.wishes.interrupt:
+        if not self.options.interrupt:
             return ()
         steps = Counter(s.stage for s in expand(self.plan, listed_tables(self.plan), OPERATIONS))
-        kills = draw_kills(steps, Random(self.wishes.seed))
-        self.say(
-            f"Seed {self.wishes.seed}: the runner is killed after {', '.join(map(str, kills))} statements"
-        )
+        kills = draw_kills(steps, Random(self.options.seed))
+        self.say(f"Seed {self.options.seed}: kills (stage:statements): {', '.join(map(str, kills))}")
         return kills
 
     def _operator(self, on_tick: Callable[[], None]) -> Operator:
@@ -200,21 +198,21 @@ class _Demo:
         SystemClock().wait(seconds, Signal())
 
     def _pass_gate(self, connection: Connection, traffic: Traffic, stage: str) -> None:
-        self.say(f"At the gate of {stage}: the application's new release takes over, then it is approved")
+        self.say(f"At the gate of {stage}: switching the application to its new release, then approving")
         traffic.switch_to_new_release(_read_master(connection))
 
     def _work_and_check(self, connection: Connection, traffic: Traffic) -> tuple[Check, ...]:
-        """A second tenant joins and works; then the application stops, and everything is looked at."""
+        """Add a second tenant, let both work, stop the application, then check everything."""
         tables = self._read_tables(connection)
         owner = check_owner(connection, tables)
         tenant = create_tenant(connection)
         self.say(
-            f"A second tenant with the same customers works beside the first for {self.wishes.after_s:.0f} s"
+            f"A second tenant with the same customers works beside the first for {self.options.after_s:.0f} s"
         )
         traffic.start_tenant(tenant)
-        self._let_work(traffic, "after", self.wishes.after_s)
+        self._let_work(traffic, "after", self.options.after_s)
         traffic.stop()
-        self.say("The application has stopped; looking at what is there")
+        self.say("The application has stopped; checking the database")
         checks = final_checks(
             connection,
             tables=tables,
@@ -238,22 +236,17 @@ class _Demo:
 
     def _run_id(self, connection: Connection) -> int:
         run = Journal(connection).read_run(self.plan.name)
-        assert run is not None  # the plan has run
+        assert run is not None  # the plan was run
         return run.run_id
 
 
 def read_tokens(folder: Path) -> tuple[str, ...]:
-    """What the runner handed over without a terminal: the files that only their owner may read."""
-    files = [
-        p
-        for p in sorted(folder.rglob("*"))
-        if p.is_file() and p.suffix != ".log" and p.stat().st_mode & 0o777 == 0o600
-    ]
-    return tuple(path.read_text(encoding="utf-8").strip() for path in files)
+    """The secrets that a runner without a terminal wrote below ``folder``."""
+    return tuple(path.read_text(encoding="utf-8").strip() for path in sorted(folder.rglob("*.secret")))
 
 
 def _read_wal(connection: Connection) -> int:
-    """Bytes of WAL since the server was made."""
+    """Bytes of WAL since the server was created."""
     return int(_one(connection, "SELECT pg_current_wal_insert_lsn() - '0/0'"))
 
 
@@ -262,7 +255,7 @@ def _read_master(connection: Connection) -> int:
 
 
 def _count_rows(connection: Connection) -> int:
-    """Of all tables, as ANALYZE estimated when the shop had been filled."""
+    """Rows of all tables, as ANALYZE estimated them after the shop was filled."""
     return int(
         _one(
             connection,

@@ -1,7 +1,7 @@
 """A second tenant: a row in every table that belongs to a bot, along every foreign key, read from the catalog.
 
-Each row is a copy of one that the first tenant owns, so that the same telegram_id, code and name stand beside it; where
-there is none to copy (an empty table), it is made up from the columns' types.
+Each row is a copy of a row of the first tenant, so that both have the same telegram_id, code and name; where
+there is none to copy (an empty table), its values follow from the columns' types.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from psycopg import sql
 
 from online_migrate.demo.owned_tables import Connection, OwnedColumn, OwnedTable, Reference, read_owned_tables
 
-#: What tenants have alike: these columns are copied as they are, so a unique that still stands on one of them refuses.
+#: What tenants share: these columns are copied unchanged, so a remaining unique on one of them refuses the row.
 SHARED: Final[Mapping[str, str]] = {"users": "telegram_id", "promocodes": "code", "promo_groups": "name"}
 
 _MADE_UP: Final[Mapping[str, LiteralString]] = {
@@ -29,7 +29,7 @@ _MADE_UP: Final[Mapping[str, LiteralString]] = {
 
 
 def create_tenant(connection: Connection, *, bot: int = 2) -> int:
-    """Make tenant number ``bot`` with a row in every table that belongs to a bot; returns its bots.id.
+    """Create tenant number ``bot`` with a row in every table that belongs to a bot; returns its bots.id.
 
     One transaction.  Every foreign key of every row is set: to the tenant's own row where it leads to a tenant's
     table, else as the first tenant has it.  Raises psycopg.errors.UniqueViolation while tenants cannot share a
@@ -49,7 +49,7 @@ def create_tenant(connection: Connection, *, bot: int = 2) -> int:
 
 
 def delete_tenant(connection: Connection, bot_id: int) -> None:
-    """Delete the tenant's row of bots, and by its foreign keys all that is the tenant's."""
+    """Delete the tenant's row of bots, and by ON DELETE CASCADE all its rows."""
     connection.execute("DELETE FROM bots WHERE id = %s", [bot_id])
 
 
@@ -172,7 +172,7 @@ class _Copier:
         }
 
     def _changed(self, table: OwnedTable, column: OwnedColumn, value: sql.Composable) -> sql.Composable:
-        """A value that nobody has, where a unique is for all tenants together."""
+        """A new value for a column whose unique spans all tenants."""
         if column.category == "N":
             highest = sql.SQL("(SELECT coalesce(max({}), 0) + 1 FROM {})")
             return highest.format(sql.Identifier(column.name), sql.Identifier(table.name))

@@ -1,7 +1,7 @@
-"""The shop's application at work: several connections, every latency and every error kept, nothing tried again.
+"""The shop's application: several connections that record every latency and every error, and retry nothing.
 
-One extra client keeps a prepared ``SELECT *``: PostgreSQL refuses it once after a column was added (0A000), whoever
-adds it and however.  Those are counted as plan invalidations, not as failures.
+One extra client keeps a prepared ``SELECT *``: PostgreSQL refuses it once after any ADD COLUMN (0A000).  Those refusals
+are counted as plan invalidations, not as failures.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Record:
 
 
 class _Client(threading.Thread, ABC):
-    """One connection that is the application's own: no settings of ours, and psycopg prepares by itself."""
+    """One connection of the application: none of the runner's settings, and psycopg prepares statements by default."""
 
     def __init__(
         self, dsn: str, record: Record, signal: Signal, *, name: str, every_s: float, dice: Random
@@ -136,7 +136,7 @@ class _Client(threading.Thread, ABC):
         )
 
     def pause(self) -> bool:
-        """Wait as long as a customer does; True when stopped."""
+        """Wait as long as a customer does between two actions; True when stopped."""
         return self._clock.wait(self._every_s * self._dice.uniform(0.5, 1.5), self._signal)
 
 
@@ -218,7 +218,7 @@ class Traffic:
 
     @property
     def plan_invalidations(self) -> int:
-        """How often the prepared ``SELECT *`` was refused and prepared anew."""
+        """How often the prepared ``SELECT *`` was refused and had to be prepared again."""
         return self._star.invalidations
 
     def start(self) -> None:
@@ -252,8 +252,8 @@ class Traffic:
         """A second bot works beside the first; customers of the first register there with their telegram ids."""
         (first,) = self._workers[0].bots
         tenant = self._read_bot(bot_id)
-        there = set(tenant.customers)
-        tenant.guests.extend(telegram_id for telegram_id in first.customers if telegram_id not in there)
+        known = set(tenant.customers)
+        tenant.guests.extend(telegram_id for telegram_id in first.customers if telegram_id not in known)
         self._give([first, tenant])
         self._await_switch()
 

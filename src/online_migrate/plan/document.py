@@ -1,6 +1,6 @@
-"""The plan file as people write it; pydantic checks it against these models, and the JSON Schema is made from them.
+"""The plan file as it is written; pydantic checks it against these models, and the JSON Schema is made from them.
 
-Steps stay unread here: which keys one takes is its operation's to say.
+Steps are not read here: each operation says which keys its steps take.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from online_migrate.plan.model import (
 
 
 class StageEntry(Strict):
-    """A part of the plan.  After each one the run can rest."""
+    """A part of the plan.  The run can stop after each one for as long as needed."""
 
     stage: Name
     """its name, once in a plan"""
     phase: Literal["expand", "backfill", "contract"] | None = None
     """what it belongs to; by default the latest among its operations"""
     gate: Gate | None = None
-    """what must be true before it begins"""
+    """what must be true before it starts"""
     pace: Pace = Field(default_factory=Pace)
-    """how fast its backfills go; may be changed while they run"""
+    """how fast its backfills go; may be changed between two runs"""
     hold_when: HoldWhen = Field(default_factory=HoldWhen)
     """health readings that hold its backfills"""
     steps: list[Any] = Field(min_length=1)
@@ -50,9 +50,9 @@ class PlanFile(Strict):
     schema_: TableName = Field(default="public", alias="schema")
     """where all its tables are"""
     secrets: dict[Name, SecretSource] = Field(default_factory=dict)
-    """values that may not stand in a plan, by name: ``<secret.NAME>``"""
+    """values that a plan must not contain, by name: ``<secret.NAME>``"""
     table_sets: dict[Name, TableSet] = Field(default_factory=dict)
-    """tables that steps are named over, by name"""
+    """named lists of tables that steps apply to"""
     locks: LockRules = Field(default_factory=LockRules)
     """bounds of every lock window"""
     stages: list[StageEntry] = Field(min_length=1)

@@ -12,7 +12,7 @@ def expand(
 ) -> tuple[Step, ...]:
     """Every step in the order of the run: step-major, all tables of a set, then the next step.
 
-    ``tables`` gives the tables of each set; see :func:`listed_tables` for those that are known without a database.
+    ``tables`` gives the tables of each set; see :func:`listed_tables` for those known without a database.
     """
     steps: list[Step] = []
     for stage in plan.stages:
@@ -26,5 +26,5 @@ def expand(
 
 
 def listed_tables(plan: Plan) -> dict[str, tuple[str, ...]]:
-    """The tables of each set that stand in the plan itself."""
+    """The tables of each set that the plan itself names."""
     return {name: tuple(s.tables) for name, s in plan.table_sets.items()}

@@ -63,7 +63,7 @@ def _in_markdown(schema: Any) -> Any:
 
 
 def _params(operation: OperationType, reference: JsonSchemaValue) -> dict[str, Any]:
-    """What stands behind an operation's name: its parameters, or the one text that may stand for them."""
+    """The value of an operation's key: its parameters, or the one text that may replace them."""
     if operation.shorthand is None:
         return {"description": operation.summary, **reference}
     return {"description": operation.summary, "anyOf": [{"type": "string"}, reference]}

@@ -1,4 +1,4 @@
-"""From the text of a plan to its model; every mistake is told at once, with its line, its step and what was meant.
+"""From the text of a plan to its model; all mistakes are reported together, with line, step and a suggestion.
 
 A plan is data: its YAML runs nothing, and no file is read but those that its steps name.
 """
@@ -19,7 +19,7 @@ from online_migrate.plan.references import check_references
 from online_migrate.plan.yaml_file import Document, Loc, read_document
 
 LARGEST_BYTES: Final = 10_000_000
-"""of a plan's text: three hundred tables are some ten thousand"""
+"""of a plan's text: a plan over three hundred tables has about ten thousand"""
 
 GIVE: Final = "give the path of a plan"
 _ORDER: Final = tuple(Phase)
@@ -31,14 +31,14 @@ def load_file(path: Path, operations: Mapping[str, OperationType]) -> Plan:
 
 
 def load(text: str, operations: Mapping[str, OperationType], *, path: Path) -> Plan:
-    """The plan that a text holds; ``path`` is its name in messages, and files that it names are looked for beside it.
+    """The plan in a text; ``path`` is its name in messages, and files that it names are looked for beside it.
 
     Raises :class:`PlanError`, for several mistakes :class:`PlanErrors`.
     """
     document = read_document(text, str(path))
     mistakes = Mistakes(document)
     if document.data is None:
-        remedy = "begin with the keys plan and stages; plans/multi_tenant.yaml is an example"
+        remedy = "start with the keys plan and stages; plans/multi_tenant.yaml is an example"
         raise PlanError("the plan is empty", where=document.where(()), remedy=remedy)
     file = mistakes.read(PlanFile, document.data, ())
     steps = dict(_StepReader(document, operations, mistakes, path.parent).read_all())
@@ -68,12 +68,12 @@ def _read_text(path: Path) -> str:
             content = file.read(LARGEST_BYTES + 1)
     except FileNotFoundError as error:
         near = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
-        message = f"there is no such file{did_you_mean(path.name, near)}"
+        message = f"no such file{did_you_mean(path.name, near)}"
         raise PlanError(message, where=str(path), remedy=GIVE) from error
     except OSError as error:
         raise PlanError(f"cannot be read: {error.strerror}", where=str(path), remedy=GIVE) from error
     if len(content) > LARGEST_BYTES:
-        raise PlanError(f"more than {LARGEST_BYTES:,} bytes: that is no plan", where=str(path), remedy=GIVE)
+        raise PlanError(f"larger than {LARGEST_BYTES:,} bytes: not a plan", where=str(path), remedy=GIVE)
     try:
         return content.decode()
     except UnicodeDecodeError as error:
@@ -99,7 +99,7 @@ def _stage(
 
 
 def _check_names(data: Any, mistakes: Mistakes) -> None:
-    """Stages are told from each other by their names."""
+    """Note stages of the same name: names identify them."""
     first: dict[str, int] = {}
     for i, stage in enumerate(_list_at(data, "stages")):
         name = stage.get("stage") if isinstance(stage, dict) else None
@@ -123,7 +123,7 @@ class _StepReader:
         self._sets = list(named) if isinstance(named, dict) else []
 
     def read_all(self) -> Iterator[tuple[Loc, StepSpec]]:
-        """Each step that is right, by its place."""
+        """Each valid step, by its place."""
         for i, stage in enumerate(_list_at(self._data, "stages")):
             titles: dict[str, int] = {}
             for j, step in enumerate(_list_at(stage, "steps")):
@@ -132,9 +132,9 @@ class _StepReader:
                 if spec is None:
                     continue
                 if (first := titles.setdefault(spec.title, j)) != j:
-                    text = f"step {first + 1} of this stage is '{spec.title}' too; the journal tells steps by that:"
-                    text += (
-                        " name both tables in one step (tables: […]), or put one of them into another stage"
+                    text = (
+                        f"step {first + 1} of this stage is '{spec.title}' too; the journal identifies steps by"
+                        " this title: name both tables in one step (tables: […]), or move one to another stage"
                     )
                     self._mistakes.add(loc, text)
                 yield loc, spec
@@ -181,21 +181,19 @@ class _StepReader:
     def _why_several(self, step: dict[str, object]) -> str:
         first, *others = step
         if step[first] is None and first in self._operations and not set(others) & set(self._operations):
-            return (
-                f"indent {', '.join(others)} further: as written, they stand beside {first} and not within it"
-            )
-        return f"a step is one operation, found {', '.join(step)}; begin each with a dash of its own"
+            return f"indent {', '.join(others)} further: they belong to {first}, but are written beside it"
+        return f"a step is one operation, found {', '.join(step)}; start each with its own dash"
 
     def _has_tables(self, operation: OperationType, params: BaseModel, at: Loc) -> bool:
-        """Whether the step's tables are those of a set that is there, or a list that names each once."""
+        """Whether the step names an existing table set, or a list that names each table once."""
         named = getattr(params, "tables", None) if operation.targets(params) is None else None
         at = (*at, "tables")
         if isinstance(named, str) and named not in self._sets:
             meant = did_you_mean(named, self._sets) or f"; for the table of that name write `table: {named}`"
-            self._mistakes.add(at, f"there is no table set '{named}'{meant}")
+            self._mistakes.add(at, f"no table set '{named}' in the plan{meant}")
             return False
         if isinstance(named, list) and not named:
-            self._mistakes.add(at, "names no table: the step would do nothing")
+            self._mistakes.add(at, "names no table, so the step would do nothing")
         elif isinstance(named, list) and (twice := [t for i, t in enumerate(named) if t in named[:i]]):
             self._mistakes.add(at, f"names {', '.join(twice)} twice")
         return True

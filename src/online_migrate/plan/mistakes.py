@@ -1,4 +1,4 @@
-"""What is wrong with a plan, as its author should read it: where, in which step, what was found, what was meant."""
+"""The mistakes of a plan, for its author: where, in which step, what was found, what was probably meant."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from online_migrate.errors import PlanError, PlanErrors
 from online_migrate.plan.yaml_file import Document, Loc, printable
 
-REMEDY: Final = "correct the plan; `online-migrate explain` then shows what it would do, without a database"
+REMEDY: Final = "correct the plan, then read what it would do: online-migrate explain PLAN"
 
 _EXPECTED: Final[Mapping[str, str]] = {
     "string_type": "text",
@@ -36,11 +36,11 @@ _LIMITS: Final[Mapping[str, tuple[str, str]]] = {
     "less_than_equal": ("le", "at most"),
 }
 _UNSHOWN: Final = ("secrets",)
-"""whoever writes a token here by mistake shall not find it in a log as well"""
+"""a token that is written here by mistake must not appear in a log as well"""
 
 
 class Mistakes:
-    """All mistakes of one plan, told at once and in the order of its lines."""
+    """All mistakes of one plan, reported together, in the order of its lines."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
@@ -48,23 +48,23 @@ class Mistakes:
         self._unread = {e.where for e in document.mistakes}
 
     def add(self, loc: Loc, text: str, *, of_key: bool = False, remedy: str = REMEDY) -> None:
-        """A mistake at this place; the step and the key that it belongs to are put before it."""
+        """Note a mistake at this place; its step and its key are put before the text."""
         where = self._document.where(loc, of_key=of_key)
         if where in self._unread:
-            return  # what stands there could not be read, and that was said
+            return  # that value could not be read, which is already reported
         subject = name_of(self._document.data, loc[:-1] if of_key else loc)
         message = printable(f"{subject}: {text}" if subject else text)
         self._errors.append(PlanError(message, where=where, remedy=remedy))
 
     def add_error(self, error: PlanError, loc: Loc) -> None:
-        """A mistake in a file that the step at this place names: it knows its own line."""
+        """Note a mistake in a file that the step at this place names; it has its own line."""
         step = f"named by {name_of(self._document.data, loc)}, {self._document.where(loc)}"
         for each in error.errors if isinstance(error, PlanErrors) else [error]:
             message = each.message.removeprefix(f"{each.where}: ")
             self._errors.append(PlanError(f"{message} ({step})", where=each.where, remedy=each.remedy))
 
     def raise_if_any(self) -> None:
-        """All of them as :class:`PlanErrors`, a single one as itself."""
+        """Raise them as :class:`PlanErrors`, or a single one as itself."""
         errors = sorted(self._errors, key=_by_place)
         if len(errors) == 1:
             raise errors[0]
@@ -72,8 +72,8 @@ class Mistakes:
             raise PlanErrors(errors)
 
     def read(self, model: type[BaseModel], data: object, at: Loc) -> BaseModel | None:
-        """``data`` as the model, or None and its mistakes noted; ``at`` is where it stands in the document."""
-        try:  # as JSON: strict there, too, but a list may be a tuple, and a text an enum
+        """``data`` as the model, or None and its mistakes noted; ``at`` is its place in the document."""
+        try:  # as JSON: also strict, but a list may become a tuple, and a text an enum
             return model.model_validate_json(json.dumps(data))
         except ValidationError as error:
             found = _by_loc(error, data)
@@ -97,9 +97,9 @@ class Mistakes:
 
 
 def explain(errors: Sequence[ErrorDetails], *, is_shown: bool = True) -> str:
-    """What pydantic has to say of one value, in our words; of several branches of a union all that was expected."""
+    """What pydantic says of one value, in plain words; for a union, everything that was expected."""
     kind, value, context = errors[0]["type"], errors[0]["input"], errors[0].get("ctx", {})
-    found = show(value) if is_shown else "something else (not repeated here: it may be secret)"
+    found = show(value) if is_shown else "another kind of value (not shown: it may be secret)"
     expected = list(dict.fromkeys(_EXPECTED[e["type"]] for e in errors if e["type"] in _EXPECTED))
     if expected:
         hint = "; put it in quotes" if "text" in expected and isinstance(value, int | float) else ""
@@ -117,7 +117,7 @@ def explain(errors: Sequence[ErrorDetails], *, is_shown: bool = True) -> str:
 
 
 def did_you_mean(found: str, valid: Iterable[str]) -> str:
-    """``; did you mean 'owned'?``, or what there is to choose from."""
+    """``; did you mean 'owned'?``, or the valid choices."""
     known = list(valid)
     if close := get_close_matches(found[:64], known, n=1):
         return f"; did you mean '{close[0]}'?"

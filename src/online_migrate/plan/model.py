@@ -17,7 +17,7 @@ from online_migrate.plan.units import MOST_WORKERS, Duration, Duty, Share, Size,
 
 
 class Strict(BaseModel):
-    """Unknown keys are errors, nothing is converted in silence, and a value never changes."""
+    """Unknown keys are errors, nothing is converted silently, and values are immutable."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, populate_by_name=True, use_attribute_docstrings=True
@@ -35,20 +35,20 @@ def _word(pattern: str, expected: str) -> tuple[AfterValidator, WithJsonSchema]:
 
 def _check_relation(name: str) -> str:
     if "." in name:
-        raise ValueError("name the table alone; its schema is the plan's key schema")
+        raise ValueError("name the table without its schema, which is the plan's key `schema`")
     if not name.strip() or len(name.encode()) > 63:
-        raise ValueError("a name in PostgreSQL has 1 to 63 bytes")
+        raise ValueError("a PostgreSQL name has 1 to 63 bytes")
     return name
 
 
-Name = Annotated[str, *_word("[a-z][a-z0-9_]*", "a small letter, then small letters, digits and _")]
+Name = Annotated[str, *_word("[a-z][a-z0-9_]*", "a lower-case letter, then lower-case letters, digits and _")]
 """What a plan calls a stage, a set, a secret, or itself."""
 TableName = Annotated[str, AfterValidator(_check_relation), Field(json_schema_extra={"minLength": 1})]
 """A table of the plan's schema, as PostgreSQL spells it, without quotes."""
 
 
 class Phase(Enum):
-    """What a stage belongs to.  Through expand and backfill the release that runs today goes on working."""
+    """What a stage belongs to.  During expand and backfill the current release of the application keeps working."""
 
     EXPAND = "expand"
     BACKFILL = "backfill"
@@ -63,16 +63,16 @@ class Requires(Strict):
 
 
 class SecretSource(Strict):
-    """Where a secret comes from: an environment variable, a file, or made anew and shown once."""
+    """Where a secret comes from: an environment variable, a file, or generated and shown once."""
 
     env: Annotated[str, *_word("[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")] | None = None
     """the environment variable that holds it"""
     file: str | None = Field(default=None, min_length=1)
     """the file that holds it"""
     generate: Literal["urlsafe"] | None = None
-    """made anew when its row is written, and shown once"""
+    """generated when its row is written, and shown once"""
     length: int = Field(default=32, ge=16, le=1024, alias="bytes")
-    """how many random bytes are made"""
+    """how many random bytes are generated"""
 
     @model_validator(mode="after")
     def _has_one_source(self) -> SecretSource:
@@ -80,44 +80,44 @@ class SecretSource(Strict):
             msg = "give exactly one of env, file, generate"
             raise ValueError(msg)
         if self.generate is None and "length" in self.model_fields_set:
-            msg = "bytes says how many are made, so it belongs to generate"
+            msg = "bytes is the length of a generated secret: use it with generate only"
             raise ValueError(msg)
         return self
 
 
 class Also(Strict):
-    """Further tables of a set, known with the database only."""
+    """More tables of a set, which only the database knows."""
 
     referencing: TableName
     """every table from which foreign keys lead to this one, at any distance"""
 
 
 class TableSet(Strict):
-    """Tables that a step is named over."""
+    """A named list of tables that steps apply to."""
 
     tables: list[TableName] = Field(min_length=1)
     """in the order in which each step visits them"""
     also: Also | None = None
-    """further tables, found in the database; the first run fixes them"""
+    """more tables, found in the database; the first run fixes the list"""
     exclude: list[TableName] = []
-    """tables that ``also`` would find and that stay out"""
+    """tables that ``also`` would find, but that do not belong to the set"""
 
     @model_validator(mode="after")
     def _names_each_table_once(self) -> TableSet:
         if twice := sorted({t for t in self.tables if self.tables.count(t) > 1}):
             raise ValueError(f"tables names {', '.join(twice)} twice")
         if both := sorted(set(self.tables) & set(self.exclude)):
-            raise ValueError(f"{', '.join(both)}: both in tables and in exclude")
+            raise ValueError(f"tables and exclude both name {', '.join(both)}")
         if self.exclude and self.also is None:
-            raise ValueError("exclude leaves out what also finds; here is no also")
+            raise ValueError("exclude removes tables that `also` finds, but the set has no `also`")
         return self
 
 
 class Gate(Strict):
-    """What must be true before a stage begins."""
+    """What must be true before a stage starts."""
 
     approval: str = Field(min_length=1)
-    """what a person confirms by ``online-migrate approve``"""
+    """what an operator confirms with ``online-migrate approve``"""
 
 
 class Pace(Strict):
@@ -126,15 +126,15 @@ class Pace(Strict):
     batch_target: Duration = 0.05
     """how long a batch should take"""
     duty: Duty = 0.5
-    """share of the time in which we work, all workers together; the rest is pause.  Above 100% with several workers only"""
+    """share of the time in which batches run, summed over workers; the rest is pause.  Above 100% needs several workers"""
     workers: int = Field(default=1, ge=1, le=MOST_WORKERS)
-    """tables that are filled side by side, the largest first; each has a connection of its own, beside four that they share"""
+    """tables that are filled at the same time, the largest first; each has its own connection, beside four shared ones"""
     max_rows: int = Field(default=50_000, ge=1, le=10_000_000)
-    """no batch has more rows, as far as the pages before it have shown how full they are"""
+    """upper bound of a batch's rows, estimated from the pages before it"""
     min_rows: int = Field(default=50, ge=1, le=10_000_000)
-    """no batch has fewer, but for the last"""
+    """lower bound of a batch's rows; the last batch may have fewer"""
     max_wal: Size = 16 * 1024**2
-    """no batch writes more WAL, as far as rows alike have shown; below min_rows it does not go"""
+    """upper bound of a batch's WAL, estimated from similar rows; min_rows has priority"""
 
     @model_validator(mode="after")
     def _has_room(self) -> Pace:
@@ -149,53 +149,54 @@ class Pace(Strict):
 
 
 LONGEST_QUERY_S = 3.0
-"""about the way back to a page at the default pace, and far below the 15 s after which a reading counts as no answer"""
+"""about the revisit interval of a page at the default pace, and far below the 15 s after which a reading is too old"""
 
 
 class HoldQuery(Strict):
-    """A query of one truth, which holds while it is true, or of one number, which holds from ``limit`` on."""
+    """A query that holds a backfill: while its boolean is true, or while its number is at or above ``limit``."""
 
     name: Name
     sql: str = Field(min_length=1)
     """read-only; one row of one column"""
     limit: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """the number that holds; left out where the query gives a truth"""
+    """the number that holds; without it the query must return a boolean"""
     timeout: Duration = 1.0
-    """the query is ended after this, 3s at most: its snapshot keeps dead rows too"""
+    """the query is cancelled after this, at most 3s: its own snapshot keeps dead rows, too"""
 
     @model_validator(mode="after")
     def _is_short(self) -> HoldQuery:
         if self.timeout > LONGEST_QUERY_S:
             raise ValueError(
-                f"{self.name}: timeout {write_seconds(self.timeout)} is more than {write_seconds(LONGEST_QUERY_S)}: nothing is written while it is"
-                " asked, and what it sees keeps dead rows; ask a table that is kept up to date by others"
+                f"{self.name}: timeout {write_seconds(self.timeout)} is more than {write_seconds(LONGEST_QUERY_S)}: no batch"
+                " runs during the query, and its snapshot keeps dead rows; query a small table that another job"
+                " keeps up to date"
             )
         return self
 
 
 class HoldWhen(Strict):
-    """Health readings that hold a backfill; one that is not named does not hold."""
+    """Health readings that hold a backfill; a reading without a value here does not hold."""
 
     standby_lag: Size | None = None
-    """WAL that the slowest streaming standby has yet to replay"""
+    """WAL that the slowest streaming standby has not replayed yet"""
     wal_since_checkpoint: Share | None = None
-    """of max_wal_size"""
+    """WAL since the last checkpoint, as a share of max_wal_size"""
     oldest_snapshot: Duration | None = None
     """age of the oldest snapshot, which keeps dead rows from being pruned"""
     standby_delay: Duration | None = None
-    """how long the slowest streaming standby has been without WAL that it has yet to replay"""
+    """how long the slowest streaming standby is behind"""
     wal_held: Size | None = None
-    """WAL that a replication slot, or an archiver that fails, holds back"""
+    """WAL that a replication slot or a failing archiver retains"""
     lock_waiters: int | None = Field(default=None, ge=1)
-    """sessions of the application that wait on locks for longer than 100 ms"""
+    """application sessions that have waited for a lock for more than 100 ms"""
     commit_latency: Duration | None = None
-    """how long a commit takes to be safe on disk, and on synchronous standbys"""
+    """how long a commit takes, its flush to disk and to synchronous standbys included"""
     multixact_age: Share | None = None
-    """of autovacuum_multixact_freeze_max_age"""
+    """age of the oldest multixact, as a share of autovacuum_multixact_freeze_max_age"""
     multixact_members: Share | None = None
-    """of the space for multixacts' members; needs the right to call pg_ls_dir"""
+    """used share of the space for multixact members; needs EXECUTE on pg_ls_dir"""
     queries: list[HoldQuery] = []
-    """questions of your own"""
+    """your own queries"""
 
     @model_validator(mode="after")
     def _names_each_query_once(self) -> HoldWhen:
@@ -206,25 +207,25 @@ class HoldWhen(Strict):
 
 
 class EndBlockers(Strict):
-    """Which sessions in the way of a lock may be ended.  Spared in any case: vacuums against wraparound, replication,
-    superusers, prepared transactions, and whoever holds a strong lock itself.
+    """Which sessions that block a lock may be cancelled or terminated.  Never: vacuums to prevent wraparound,
+    replication, superusers, prepared transactions, and sessions that hold a strong lock themselves.
     """
 
     older_than: Duration
-    """a transaction in the way for longer than this is cancelled"""
+    """a blocking transaction that is older than this is cancelled"""
     matching: str = Field(min_length=1)
-    """a regular expression that must be found in 'user application: statement'"""
+    """a regular expression that must match part of 'user application: statement'"""
     terminate_after: Duration | None = None
-    """and after this much longer its session is terminated; left out, it never is"""
+    """after this much longer its session is terminated; without it, never"""
     spare_writers: bool = True
-    """leave transactions alone that have written, and would lose it"""
+    """spare transactions that have written something, which would be rolled back"""
 
     @model_validator(mode="after")
     def _has_a_pattern(self) -> EndBlockers:
         try:
             re.compile(self.matching)
         except re.error as error:
-            raise ValueError(f"matching is no regular expression: {error}") from error
+            raise ValueError(f"matching is not a valid regular expression: {error}") from error
         return self
 
 
@@ -232,28 +233,30 @@ class LockRules(Strict):
     """Bounds of every lock window."""
 
     lock_wait: Duration = 1800.0
-    """waiting outside the queue for blockers to go"""
+    """how long to wait, outside the lock queue, for blocking transactions to end"""
     blocker_age: Duration = 0.2
-    """a transaction in the way for longer than this is waited for outside the queue"""
+    """a blocking transaction that is older than this is waited for outside the lock queue"""
     attempts: int = Field(default=60, ge=1, le=10_000)
-    """times that a lock is asked for before the run gives way"""
+    """attempts to acquire a lock before the run stops"""
     hold_cap: Duration = 1.0
-    """no strong lock is held for longer"""
+    """the longest that a strong lock is held"""
     exposure: Duration = 30.0
-    """the time, summed over a run's tries on one table, in which the application could have stood behind us"""
+    """exposure budget of one table: the time, summed over a run's attempts, in which application statements
+    can have waited behind our lock requests"""
     exposure_run: Duration = 120.0
-    """the same, over all tables of a run"""
+    """exposure budget of all tables of a run together"""
     end_blockers: EndBlockers | None = None
-    """sessions in the way that may be cancelled; left out, none is"""
+    """blocking sessions that may be cancelled; without it, none"""
     standbys: list[str] = []
-    """standbys that are looked at before ACCESS EXCLUSIVE, as far as they differ from the database: host=replica-1"""
+    """standbys whose long queries are checked before ACCESS EXCLUSIVE; connection strings, completed from --dsn:
+    host=replica-1"""
     long_statement: Duration = 86_400.0
-    """a concurrent build or a VALIDATE is cancelled and cleaned up after this"""
+    """a concurrent index build or a VALIDATE that takes longer is cancelled and cleaned up"""
 
     @model_validator(mode="after")
     def _holds_no_password(self) -> LockRules:
         if any("password" in standby for standby in self.standbys):
-            raise ValueError("standbys names no passwords: they belong into PGPASSWORD or ~/.pgpass")
+            raise ValueError("standbys must not contain passwords: use PGPASSWORD or ~/.pgpass")
         return self
 
 
@@ -263,7 +266,7 @@ class StepSpec:
 
     operation: str
     title: str
-    """names it within its stage: ``create_index idx_<table>_bot_id``"""
+    """its name within its stage: ``create_index idx_<table>_bot_id``"""
     params: BaseModel
     where: str
     """file:line:column"""
@@ -281,7 +284,7 @@ class Stage:
 
 
 ORDER: Final = "order of the steps"
-"""the part of a plan that says which step follows which"""
+"""the part of a plan that holds the order of its steps"""
 
 
 def set_part(name: str) -> str:
@@ -304,10 +307,10 @@ class Plan:
         return next((s for s in self.stages if s.name == name), None)
 
     def parts(self) -> dict[str, str]:
-        """Digests of what may not change while a run is open, by a name that tells people what it is.
+        """Digests of what must not change while a run is open, by a name for people.
 
-        Pace, throttlers, gates and lock rules are not among them: they may be changed in the middle of a night.  Nor is
-        what has its default: a newer program, which knows more keys, goes on with an older one's run.
+        Pace, throttlers, gates and lock rules are not among them: they may change during a run.  Nor are values that
+        equal the default: so a newer program, which knows more keys, can resume an older one's run.
         """
         parts = {"requires": self.requires.postgres, "schema": self.schema}
         parts |= {set_part(n): s.model_dump_json(exclude_defaults=True) for n, s in self.table_sets.items()}
@@ -328,17 +331,17 @@ class Plan:
 
 def changes_between(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, ...]:
     """What differs between two plans' :meth:`Plan.parts`, for people."""
-    gone = [f"{n}: is gone" for n in before if n not in now]
-    new = [f"{n}: is new" for n in now if n not in before]
-    other = [f"{n}: differs" for n in now if n in before and before[n] != now[n]]
-    # which step follows which follows from what is gone and new
-    if any(change.startswith("stage ") for change in gone + new):
+    removed = [f"{n}: was removed" for n in before if n not in now]
+    added = [f"{n}: was added" for n in now if n not in before]
+    other = [f"{n}: was changed" for n in now if n in before and before[n] != now[n]]
+    # steps that were removed or added change the order as well
+    if any(change.startswith("stage ") for change in removed + added):
         other = [change for change in other if not change.startswith(f"{ORDER}:")]
-    return tuple(gone + new + other)
+    return tuple(removed + added + other)
 
 
 class OperationType(Protocol):
-    """What the loader has to know of a kind of step; ``operations`` provides it."""
+    """What the loader needs to know of an operation; ``operations`` provides it."""
 
     @property
     def name(self) -> str: ...
@@ -352,7 +355,7 @@ class OperationType(Protocol):
 
     @property
     def shorthand(self) -> str | None:
-        """The parameter that a bare text stands for: ``create_tables: multi_tenant.sql``."""
+        """The parameter that a plain text sets: ``create_tables: multi_tenant.sql``."""
 
     @property
     def Params(self) -> type[BaseModel]: ...  # noqa: N802  # a class
@@ -363,7 +366,7 @@ class OperationType(Protocol):
     def load(self, params: BaseModel, folder: Path) -> BaseModel:
         """Read the files that the parameters name, relative to the plan's folder; raises ValueError with the reason.
 
-        What was read becomes part of the result, of a subclass of Params for one: so the fingerprint sees it.
+        What was read becomes part of the result, for example of a subclass of Params, so that the fingerprint covers it.
         """
 
     def targets(self, params: BaseModel) -> tuple[str | None, ...] | None:
@@ -372,7 +375,7 @@ class OperationType(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One operation on one table: what the journal keeps a row of."""
+    """One operation on one table; the journal has a row for each."""
 
     stage: str
     spec: StepSpec

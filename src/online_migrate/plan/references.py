@@ -10,7 +10,7 @@ from online_migrate.plan.mistakes import Mistakes, did_you_mean
 from online_migrate.plan.yaml_file import Loc
 
 SECRET_FORMS: Final = ("masked", "sha256")
-"""``<secret.NAME.masked>`` is what may be shown of it, ``<secret.NAME.sha256>`` its digest"""
+"""``<secret.NAME.masked>`` is the part that may be shown, ``<secret.NAME.sha256>`` its digest"""
 
 _WHOLE: Final = re.compile(r"<[^<>]*>")
 _WORD: Final = re.compile(r"[\w.<>]*")
@@ -23,7 +23,7 @@ def reference_in(value: object) -> str | None:
 
 
 def check_references(data: Any, mistakes: Mistakes) -> None:
-    """Note each reference that stands for nothing, or for a row that is ensured only later."""
+    """Note each reference to nothing, or to a row that only a later step ensures."""
     declared = data.get("secrets") if isinstance(data, dict) else None
     secrets = [str(name) for name in declared] if isinstance(declared, dict) else []
     steps = list(_steps(data))
@@ -35,12 +35,13 @@ def check_references(data: Any, mistakes: Mistakes) -> None:
                 mistakes.add(at, problem)
         name = _id_of(step)
         if name in {"secret", "table"}:
-            mistakes.add(loc, f"the id '{name}' is taken: <{name}> means something else already")
+            mistakes.add(loc, f"the id '{name}' is reserved: <{name}> has a meaning of its own")
         elif name is not None and not _NAME.fullmatch(name):
-            mistakes.add(loc, f"the id '{name}' cannot be referred to; use small letters, digits and _")
+            mistakes.add(loc, f"the id '{name}' cannot be referenced; use lower-case letters, digits and _")
         elif name in known:
             mistakes.add(
-                loc, f"a step above has the id '{name}' too: nobody could say which row <{name}.id> is"
+                loc,
+                f"a step above has the id '{name}' too, so <{name}.id> would be ambiguous; rename one of them",
             )
         elif name is not None:
             known.append(name)
@@ -49,8 +50,8 @@ def check_references(data: Any, mistakes: Mistakes) -> None:
 def _problem_of_text(text: str, known: list[str], ids: list[str], secrets: list[str]) -> str | None:
     """Only ``<table>`` may be a part of a text; every other reference is the whole of one.
 
-    A name (``idx_<tabel>_bot_id``) is no place for other brackets; in prose (``<b>Welcome</b>``) they are the author's,
-    but for what is plainly meant as a reference.
+    In a name (``idx_<tabel>_bot_id``) other brackets are mistakes; in prose (``<b>Welcome</b>``) they are allowed, except
+    for what is clearly meant as a reference.
     """
     if _WHOLE.fullmatch(text):
         return _problem(text[1:-1], known, ids, secrets)
@@ -60,9 +61,7 @@ def _problem_of_text(text: str, known: list[str], ids: list[str], secrets: list[
     if not others:
         return None
     meant = did_you_mean(others[0], ["table"]) if "." not in others[0] else ""
-    return (
-        f"<{others[0]}> within a text: only <table> can be a part of one, other references stand alone{meant}"
-    )
+    return f"<{others[0]}> inside a text: only <table> may be part of a text; write other references alone{meant}"
 
 
 def _problem(reference: str, known: list[str], ids: list[str], secrets: list[str]) -> str | None:
@@ -77,18 +76,16 @@ def _problem(reference: str, known: list[str], ids: list[str], secrets: list[str
             return None
         return f"<{reference}> names no column; <{head}.id> is the column id of that row"
     if head in ids:
-        return (
-            f"<{reference}> is used above the step that makes the row '{head}'; move this step below that one"
-        )
+        return f"<{reference}> is used above the step that ensures the row '{head}'; move this step below that one"
     tail = ".".join(rest) or "id"
     valid = [f"<{name}.{tail}>" for name in known] + ["<table>", *(f"<secret.{s}>" for s in secrets)]
-    return f"<{reference}> stands for nothing{did_you_mean(f'<{reference}>', valid)}"
+    return f"<{reference}> is not defined{did_you_mean(f'<{reference}>', valid)}"
 
 
 def _problem_of_secret(reference: str, rest: list[str], secrets: list[str]) -> str | None:
     if not rest or rest[0] not in secrets:
         meant = did_you_mean(rest[0] if rest else "", secrets)
-        return f"<{reference}> names no secret that the plan declares under the key secrets{meant}"
+        return f"<{reference}> names no secret of the plan's key `secrets`{meant}"
     form = ".".join(rest[1:])
     if not form or form in SECRET_FORMS:
         return None

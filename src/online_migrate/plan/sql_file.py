@@ -1,4 +1,4 @@
-"""SQL files that a plan names: their statements with lines, what each makes, and queries with their expected answers.
+"""SQL files that a plan names: their statements with lines, what each creates, and queries with expected answers.
 
 A thin adapter: PostgreSQL's own parser (libpg_query, through postgast) says where a statement ends and what it is.
 """
@@ -20,17 +20,17 @@ from online_migrate.errors import PlanError
 from online_migrate.plan.yaml_file import printable
 
 NO_ROWS: Final = "(0 rows)"
-"""the expected answer of a query that finds nothing"""
+"""the expected answer of a query that returns no rows"""
 HOW: Final = (
-    f"write each row right above its query as `-- expect: value | value`, for no rows `-- expect: {NO_ROWS}`"
+    f"write each expected row directly above its query: `-- expect: value | value`, or `-- expect: {NO_ROWS}`"
 )
 
 _SERIAL: Final = {"smallserial", "serial", "bigserial", "serial2", "serial4", "serial8"}
-"""no types, so the parser leaves these names as they are written"""
+"""not types, so the parser does not rewrite these names"""
 
 
 class SqlKind(Enum):
-    """What a statement makes, as far as a plan has to know."""
+    """What a statement creates, as far as a plan needs to know."""
 
     CREATE_TABLE = "create table"
     CREATE_INDEX = "create index"
@@ -49,16 +49,16 @@ class SqlStatement:
     kind: SqlKind
     schema: str | None = None
     table: str | None = None
-    """that is created, or that the index is on"""
+    """the created table, or the table of the index"""
     index: str | None = None
     """the index's name, if the text gives one"""
     is_concurrent: bool = False
     references: tuple[str, ...] = ()
-    """the tables that foreign keys of a new table point at, each once, itself not; ``schema.table`` where written so"""
+    """the tables that a new table references, each once, without itself; ``schema.table`` if written so"""
     columns: tuple[str, ...] = ()
     """of a new table"""
     serial_columns: tuple[str, ...] = ()
-    """columns of a new table that get a sequence of their own"""
+    """columns of a new table that have their own sequence"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,40 +79,40 @@ def read_sql(folder: Path, name: str) -> tuple[str, Path]:
     except OSError as error:
         near = sorted(p.name for p in path.parent.glob("*.sql")) if path.parent.is_dir() else []
         close = get_close_matches(path.name, near, n=1)
-        meant = f"; did you mean '{close[0]}'?" if close else "; it is looked for beside the plan"
+        meant = f"; did you mean '{close[0]}'?" if close else "; the path is relative to the plan's folder"
         raise ValueError(f"the file {name} cannot be read: {error.strerror}{meant}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"the file {name} is not UTF-8 text; save it as UTF-8") from error
 
 
 def split_sql(text: str, *, path: Path) -> tuple[SqlStatement, ...]:
-    """The statements of a text; raises :class:`PlanError` with the line where PostgreSQL could not read it."""
+    """The statements of a text; raises :class:`PlanError` with the line that PostgreSQL's parser refused."""
     return tuple(_classify(raw, statement, line) for raw, statement, line, _ in _parse(text, path))
 
 
 def load_checks(text: str, *, path: Path) -> tuple[Check, ...]:
     """Queries with their answers.  The comment right above a query is its title and its answer::
 
-        -- Every new table is there
+        -- Every new table exists
         -- expect: bots | 7
         -- expect: bot_plans | NULL
         SELECT …;
 
     One ``expect`` a row, in order; ``|`` between columns; values as psql prints them (``t``, ``f``), NULL for a null,
     ``(0 rows)`` for an answer without rows.  Raises :class:`PlanError` for a query without an answer, for a statement
-    that is no query, and for a text without queries.
+    that is not a query, and for a text without queries.
     """
     checks = [_check(raw, sql, line, before, path) for raw, sql, line, before in _parse(text, path)]
     if not checks:
-        raise PlanError("the file holds no query", where=str(path), remedy=HOW)
+        raise PlanError("the file contains no query", where=str(path), remedy=HOW)
     return tuple(checks)
 
 
 def _check(node: ast.Node, sql: str, line: int, before: str, path: Path) -> Check:
     where = f"{path}:{line}"
     if _classify(node, sql, line).kind is not SqlKind.QUERY:
-        remedy = "a file of checks only reads: what changes the database is a step of its own"
-        raise PlanError("this is no query", where=where, remedy=remedy)
+        remedy = "a file of checks only reads: make a change of the database its own step"
+        raise PlanError("this is not a query", where=where, remedy=remedy)
     words, answers = _comment_above(before)
     if not answers:
         raise PlanError("this query has no expected answer", where=where, remedy=HOW)
@@ -123,16 +123,16 @@ def _check(node: ast.Node, sql: str, line: int, before: str, path: Path) -> Chec
 
 
 def _parse(text: str, path: Path) -> Iterator[tuple[ast.Node, str, int, str]]:
-    """Each statement: its tree, its text, its line, and what stands between it and the one before."""
+    """Each statement: its tree, its text, its line, and the text between it and the one before."""
     if "\0" in text:
         where = f"{path}:{text.count(chr(10), 0, text.index(chr(0))) + 1}"
-        raise PlanError("a zero byte stands in the SQL", where=where, remedy="save it as UTF-8 text")
+        raise PlanError("the SQL contains a zero byte", where=where, remedy="save it as UTF-8 text")
     try:
         parsed = postgast.parse(text)
     except postgast.PgQueryError as error:
         before = text[: max(error.cursorpos - 1, 0)]
         where = f"{path}:{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
-        message = printable(f"PostgreSQL cannot read this: {error.message}")
+        message = printable(f"PostgreSQL cannot parse this: {error.message}")
         raise PlanError(message, where=where, remedy="correct the SQL file") from error
     content = text.encode()  # libpg_query counts bytes
     end = 0

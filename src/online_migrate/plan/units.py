@@ -15,7 +15,7 @@ _BYTES: Final = {
 _NUMBER: Final = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,15})?)\s*([A-Za-z%]*)\s*")
 
 MOST_WORKERS: Final = 8
-"""side by side: each has a session of its own, and the server a backend that works"""
+"""at the same time: each needs its own session and a busy backend of the server"""
 LONGEST: Final = 24 * 86_400.0
 """seconds; PostgreSQL's timeouts are milliseconds in an int4, 24.8 days"""
 
@@ -112,4 +112,4 @@ Duty = Annotated[
     PlainSerializer(write_share, return_type=str, when_used="json"),
     _schema("%", "50%"),
 ]
-"""Sessions of ours that are at work, on the average: 1.5 is one always and a second half of the time."""
+"""How many of the runner's sessions are busy on average: 1.5 is one always and a second one half of the time."""

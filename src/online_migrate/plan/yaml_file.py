@@ -1,7 +1,7 @@
 """From YAML text to plain data in which every key and value knows its line and column.
 
 The text is only *composed* by ruamel.yaml (in ``rt`` mode, YAML 1.2), never constructed: no tag makes an object,
-nothing else is read, and mistakes such as a key that stands twice are all found at once.
+nothing else is read, and all mistakes, such as a duplicate key, are found in one pass.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from ruamel.yaml.reader import ReaderError
 from online_migrate.errors import PlanError
 
 Loc = tuple[str | int, ...]
-"""The way to a value: ``("stages", 0, "steps", 2)``."""
+"""The path to a value: ``("stages", 0, "steps", 2)``."""
 
 LARGEST: Final = 100_000
-"""values in a plan, those behind aliases counted each time: an alias of aliases may not fill the memory"""
+"""values in a plan, those of an alias counted each time: aliases of aliases must not fill the memory"""
 
 REMEDY: Final = "a plan is one YAML document, indented by spaces; its JSON Schema tells editors the keys"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """What a YAML text holds, as dict, list, str, int, float, bool and None, and where each of it stands."""
+    """What a YAML text holds, as dict, list, str, int, float, bool and None, and the place of each."""
 
     name: str
     data: object
     keys: Mapping[Loc, tuple[int, int]]
     values: Mapping[Loc, tuple[int, int]]
     mistakes: tuple[PlanError, ...]
-    """what is no valid data, a duplicate key for one; ``data`` holds the rest"""
+    """what is not valid data, such as a duplicate key; ``data`` holds the rest"""
 
     def where(self, loc: Loc, *, of_key: bool = False) -> str:
-        """``file:line:column`` of a value, or of its key; of the nearest that it stands in, where it is not there."""
+        """``file:line:column`` of a value, or of its key; if it does not exist, of the nearest value around it."""
         found = self.keys.get(loc) if of_key else None
         while found is None and loc:
             found = self.values.get(loc)
@@ -49,7 +49,7 @@ class Document:
 
 
 def printable(text: str) -> str:
-    """A text from a plan as a message may hold it: on one line, without what a terminal would act on."""
+    """A text from a plan, safe in a message: on one line, without control characters."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -67,7 +67,7 @@ def read_document(text: str, name: str) -> Document:
         raise PlanError(printable(message), where=where, remedy=REMEDY) from error
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        message = f"this is not valid YAML: the character U+{_code(error.character):04X} may not stand in it"
+        message = f"this is not valid YAML: it must not contain the character U+{_code(error.character):04X}"
         raise PlanError(message, where=f"{name}:{line}", remedy=REMEDY) from error
     except PlanError:
         raise
@@ -92,11 +92,9 @@ class _Reader:
 
     def read(self, node: Node, loc: Loc) -> object:
         if id(node) in self._within:
-            raise PlanError(
-                "an alias (*) stands within its own anchor (&)", where=self._at(node), remedy=REMEDY
-            )
+            raise PlanError("an alias (*) is inside its own anchor (&)", where=self._at(node), remedy=REMEDY)
         if len(self.values) >= LARGEST:
-            message = f"more than {LARGEST:,} values, aliases counted each time: that is no plan"
+            message = f"more than {LARGEST:,} values, aliases counted each time: too many for a plan"
             raise PlanError(message, where=self._at(node), remedy=REMEDY)
         self.values[loc] = _place(node)
         if isinstance(node, ScalarNode):
@@ -118,14 +116,14 @@ class _Reader:
         for key_node, value_node in node.value:
             key = key_node.value
             if not isinstance(key_node, ScalarNode) or not _is_text(key):
-                self._note("a key is one word", key_node)
+                self._note("a key must be a plain word", key_node)
             elif key in data:
                 line = self.keys[*loc, key][0]
-                self._note(f"the key '{key}' stands here twice; first on line {line}", key_node)
+                self._note(f"duplicate key '{key}'; first on line {line}", key_node)
             else:
                 self.keys[*loc, key] = _place(key_node)
                 data[key] = self.read(value_node, (*loc, key))
-                if data[key] is None:  # an empty value 'stands' at the beginning of the next line
+                if data[key] is None:  # YAML places an empty value at the start of the next line
                     self.values[*loc, key] = _place(key_node)
         return data
 
@@ -135,12 +133,14 @@ class _Reader:
         if read is None:
             self._note_tag(node)
         elif not _is_text(text):
-            self._note("a character that PostgreSQL cannot keep in a text (\\0 or half of a pair)", node)
+            self._note(
+                "a character that PostgreSQL cannot store in a text (\\0 or half of a surrogate pair)", node
+            )
         else:
             try:
                 return read(text)
             except ValueError:
-                self._note(f"'{text[:40]}' is not a number that a plan can hold; for a text use quotes", node)
+                self._note(f"'{text[:40]}' is not a valid number; put a text in quotes", node)
         return ""
 
     def _note_tag(self, node: Node) -> None:

@@ -121,7 +121,7 @@ def test_alerts_say_what_each_moment_needs(night: Night) -> None:
 
 def test_no_secret_and_no_literal_is_seen(night: Night) -> None:
     """Not in the logs at their most talkative, not in the journal, not in a label: neither ours nor a customer's."""
-    (written,) = night.folder.glob("*.secret")
+    (written,) = night.folder.rglob("*.secret")
     with psycopg.connect(night.dsn) as connection:
         history = str(connection.execute("SELECT event, fields::text FROM online_migrate.history").fetchall())
     labels = get(f"{night.prometheus.url}/api/v1/series?match[]={{job='online-migrate'}}".replace("'", "%22"))

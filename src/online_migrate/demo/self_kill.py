@@ -1,6 +1,6 @@
-"""What kills a runner for ``online-migrate demo --interrupt``: it counts statements from the beginning of a stage on.
+"""Kills a runner for ``online-migrate demo --interrupt``, after a number of statements in a stage.
 
-SIGKILL from within, before a statement is sent: nothing is cleaned up, as after a power cut of the runner's host.
+The process sends itself SIGKILL before a statement: nothing is cleaned up, as after a power failure of its host.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from online_migrate.demo.operate import KILL_VARIABLE, Kill
 from online_migrate.events import Event, StageStarted
 
 
-class Executioner:
-    """A sink that hears a stage begin, and a hook that is called before every statement."""
+class SelfKill:
+    """A sink that sees a stage start, and a hook that is called before every statement."""
 
     @classmethod
-    def from_environment(cls) -> Executioner:
-        """What :class:`~online_migrate.demo.operate.Operator` asked for; raises KeyError where it did not."""
+    def from_environment(cls) -> SelfKill:
+        """The kill that :class:`~online_migrate.demo.operate.Operator` asked for; raises KeyError if it did not."""
         return cls(Kill.parse(os.environ[KILL_VARIABLE]))
 
     def __init__(self, kill: Kill) -> None:
@@ -25,7 +25,7 @@ class Executioner:
         self._left: int | None = None
 
     def emit(self, event: Event) -> None:
-        """Begin to count where the stage begins."""
+        """Start to count when the stage starts."""
         if isinstance(event, StageStarted) and event.stage == self._kill.stage:
             self._left = self._kill.statements
 
