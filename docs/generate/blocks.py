@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from docs.generate import ROOT, commands, errors, excerpts, metrics, operations, packages, plan_keys
+from docs.generate import ROOT, commands, errors, excerpts, findings, metrics, operations, packages, plan_keys
 
 _BLOCK: Final = re.compile(r"(<!-- make docs: (?P<words>[^\n]*) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 
 MAKERS: Final[Mapping[str, Callable[..., str]]] = {
     "commands": commands.all_commands,
     "exit-codes": errors.exit_codes,
+    "findings": findings.all_codes,
     "lock-table": operations.lock_table,
     "metrics": metrics.all_metrics,
     "operations": operations.index,

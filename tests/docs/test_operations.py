@@ -26,13 +26,17 @@ def test_the_example_shows_the_operation_of_its_page(name: str) -> None:
     assert all(step.statements for step in steps)
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize(
+    "path",
+    [*(PAGES / f"{name}.md" for name in OPERATIONS), ROOT / "docs" / "start.md"],
+    ids=lambda path: path.stem,
+)
 def test_the_example_runs_on_a_real_server(
-    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: Path
 ) -> None:
     """A reader who copies the example and example.sql gets a run that ends well, and a verify that finds nothing."""
     monkeypatch.chdir(tmp_path)
-    page = page_of(name)
+    page = path.read_text(encoding="utf-8")
     for file_name, text in files_of(page).items():
         (tmp_path / file_name).write_text(text)
     (tmp_path / "plan.yaml").write_text(example_of(page))
