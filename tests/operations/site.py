@@ -13,6 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 from online_migrate.clock import Signal, SystemClock
 from online_migrate.demo.dump import rows_digest, schema_dump
+from online_migrate.engine.check.contradictions import find_contradictions, findings_of
 from online_migrate.engine.secrets import Secrets
 from online_migrate.engine.sessions import Sessions
 from online_migrate.engine.survey import resolve_sets
@@ -30,7 +31,7 @@ from online_migrate.operations.contract.base import (
     Place,
     State,
 )
-from online_migrate.operations.registry import OPERATIONS
+from online_migrate.operations.registry import OPERATIONS, effects_of
 from online_migrate.operations.shared.preflight import preflight
 from online_migrate.plan.expand import expand
 from online_migrate.plan.load import load
@@ -104,7 +105,7 @@ class Site:
             references=self.journal.read_references(self.run_id),
             journal=self.journal,
             run_id=self.run_id,
-            all_steps=self.steps,
+            effects=effects_of(self.plan, self.steps),
         )
 
     def context(self, step: Step | None = None, place: Place | None = None) -> Context:
@@ -140,6 +141,11 @@ class Site:
     def stops(self, step: Step | None = None) -> list[Finding]:
         """The findings that keep a run from beginning."""
         return [f for f in self.preflight(step) if f.severity is Severity.STOP]
+
+    def contradictions(self) -> list[Finding]:
+        """What `check` says of the plan's steps together."""
+        effects = effects_of(self.plan, self.steps)
+        return findings_of(find_contradictions(effects, Catalog(self.sessions.work, self.plan.schema)))
 
     def execute(self, step: Step | None = None) -> int:
         step = step or self.step()

@@ -93,9 +93,9 @@ def test_a_unique_above_the_backfill_of_its_column_is_refused(site_of: OpenSite,
     )
     site = site_of(text)
     site.sql("ALTER TABLE users ADD COLUMN bot_id integer")
-    found = site.stops(site.step("create_index"))
+    found = site.contradictions()
     assert [f.code for f in found] == (["unique_above_backfill"] if unique else [])
-    assert all("move stage uniques below filling" in f.remedy for f in found)
+    assert all("move this step below backfill bot_id" in f.remedy for f in found)
 
 
 def test_a_name_that_postgresql_would_cut_is_refused(site_of: OpenSite) -> None:

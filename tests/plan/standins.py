@@ -114,9 +114,11 @@ class Standin:
             raise ValueError("where is empty: it would be every row")
         return params
 
-    def targets(self, params: BaseModel) -> tuple[str | None, ...] | None:
+    def targets(self, params: BaseModel) -> tuple[str | None, ...] | str:
         if isinstance(params, TableParams):
-            return None if params.table is None else (params.table,)
+            named = params.tables if params.table is None else [params.table]
+            assert named is not None
+            return named if isinstance(named, str) else tuple(named)
         return (getattr(params, "table", None),)
 
 

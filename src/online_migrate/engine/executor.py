@@ -19,7 +19,8 @@ from online_migrate.journal.lease import Lease
 from online_migrate.journal.states import StepState
 from online_migrate.journal.store import Journal
 from online_migrate.operations.contract.base import Context, Operation, Place
-from online_migrate.operations.registry import OPERATIONS
+from online_migrate.operations.contract.effects import PlanEffects
+from online_migrate.operations.registry import OPERATIONS, effects_of
 from online_migrate.plan.model import Plan, Stage, Step
 from online_migrate.postgres.catalog import Catalog
 from online_migrate.postgres.ladder import Exposure
@@ -48,6 +49,8 @@ class StepExecutor:
     """of all backfills of this run"""
     _begun: dict[tuple[str, str, str], float] = field(init=False, default_factory=dict)
     """when the steps of this group began"""
+    _effects: PlanEffects = field(init=False, default_factory=PlanEffects)
+    """of the steps that were asked for last"""
 
     def forget(self) -> None:
         """Another group of steps, or the same one after a loss: all of it is told anew."""
@@ -116,8 +119,14 @@ class StepExecutor:
             references=self.journal.read_references(self.run_id),
             journal=self.journal,
             run_id=self.run_id,
-            all_steps=steps,
+            effects=self._effects_of(steps),
         )
+
+    def _effects_of(self, steps: tuple[Step, ...]) -> PlanEffects:
+        """Made once for all steps: there may be thousands."""
+        if self._effects.steps != steps:
+            self._effects = effects_of(self.plan, steps)
+        return self._effects
 
     def _context(self, stage: Stage, place: Place, worker: WorkerContext) -> Context:
         return Context(
@@ -148,7 +157,7 @@ class StepExecutor:
         return Journal(self.sessions.journal, self.lease.fence)
 
     def _ensure_table(self, step: Step, place: Place) -> None:
-        if step.table is None or step.spec.operation == "create_tables":
+        if step.table is None or place.creates_table:
             return
         if place.known.table(step.table) is None:
             remedy = "restore it, or take it out of the plan and run with --accept-changed-plan"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from online_migrate.engine.check.contradictions import ensure_no_contradiction
 from online_migrate.engine.groups import Group, groups_of
 from online_migrate.engine.lock_retry import naming_blockers
 from online_migrate.engine.survey import Survey
 from online_migrate.operations.contract.base import Kind, Place, Statement
-from online_migrate.operations.registry import OPERATIONS
+from online_migrate.operations.registry import OPERATIONS, effects_of
 from online_migrate.plan.expand import expand, listed_tables
 from online_migrate.plan.model import Plan, Step
 from online_migrate.postgres.locks import LockNeed
@@ -58,10 +59,15 @@ def explain(plan: Plan, seen: Survey | None) -> Explanation:
 
 def _explain(plan: Plan, seen: Survey | None) -> Explanation:
     steps = expand(plan, listed_tables(plan), OPERATIONS) if seen is None else seen.steps
+    effects = effects_of(plan, steps) if seen is None else seen.effects
+    if seen is None:
+        ensure_no_contradiction(effects)
+    else:
+        ensure_no_contradiction(effects, seen.catalog, done=seen.done)
 
     def place_of(step: Step) -> Place:
         return (
-            Place(plan=plan, step=step, catalog=None, all_steps=steps) if seen is None else seen.place(step)
+            Place(plan=plan, step=step, catalog=None, effects=effects) if seen is None else seen.place(step)
         )
 
     return Explanation(

@@ -36,6 +36,7 @@ from online_migrate.journal.requests import approve
 from online_migrate.journal.schema import ensure_readable, ensure_schema
 from online_migrate.journal.states import RunState, StageState, StepState
 from online_migrate.journal.store import Journal
+from online_migrate.operations.contract.effects import MakesRow
 from online_migrate.plan.model import Plan, changes_between
 from online_migrate.postgres.connection import Connection, Connector
 from online_migrate.postgres.server_errors import translate_error
@@ -189,7 +190,7 @@ class Runner:
 
     def _missing_secrets(self, seen: Survey) -> tuple[str, ...]:
         """Secrets matter only until the rows that hold them are there."""
-        is_needed = any(s.spec.operation == "ensure_row" and s.key not in seen.done for s in seen.steps)
+        is_needed = any(isinstance(c.effect, MakesRow) for c in seen.open_changes)
         return self.secrets.missing() if is_needed else ()
 
     def _ensure_same_plan(self, run: RunRecord | None) -> None:

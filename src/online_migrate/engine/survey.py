@@ -11,8 +11,9 @@ from online_migrate.journal.schema import ensure_readable
 from online_migrate.journal.states import RunState, StepState
 from online_migrate.journal.store import Journal
 from online_migrate.operations.contract.base import Place
-from online_migrate.operations.registry import OPERATIONS
-from online_migrate.plan.expand import expand
+from online_migrate.operations.contract.effects import Change, CreatesTable, PlanEffects
+from online_migrate.operations.registry import OPERATIONS, effects_of
+from online_migrate.plan.expand import expand, listed_tables
 from online_migrate.plan.model import Plan, Step, set_part
 from online_migrate.postgres.catalog import Catalog, ConstraintInfo
 from online_migrate.postgres.connection import Connection
@@ -27,12 +28,22 @@ class Survey:
     sets: Mapping[str, tuple[str, ...]]
     found: Mapping[str, tuple[str, ...]]
     """of each set, the tables that stand in the plan by `also` only"""
-    steps: tuple[Step, ...]
+    effects: PlanEffects
+    """the steps, and what each changes"""
     journal: Journal | None
     run: RunRecord | None
     references: Mapping[str, str]
     done: frozenset[tuple[str, str, str]]
     """steps that the journal has as done"""
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        return self.effects.steps
+
+    @property
+    def open_changes(self) -> tuple[Change, ...]:
+        """What the steps that are not done are to change, in order."""
+        return tuple(c for c in self.effects.changes if c.step.key not in self.done)
 
     @property
     def run_id(self) -> int | None:
@@ -55,7 +66,7 @@ class Survey:
             references=self.references,
             journal=self.journal,
             run_id=self.run_id,
-            all_steps=self.steps,
+            effects=self.effects,
         )
 
 
@@ -79,7 +90,7 @@ def survey(plan: Plan, connection: Connection) -> Survey:
         catalog=catalog,
         sets=sets,
         found=found,
-        steps=expand(plan, sets, OPERATIONS),
+        effects=effects_of(plan, expand(plan, sets, OPERATIONS)),
         journal=journal,
         run=run,
         references=references,
@@ -101,13 +112,8 @@ def resolve_sets(plan: Plan, foreign_keys: Iterable[ConstraintInfo]) -> dict[str
     """Each set with what its `also` finds.  Not by way of tables that the plan makes: once these are there, every table
     of the set refers to them, and what hangs on such a table would seem to reach the root.
     """
-    made = {
-        t
-        for stage in plan.stages
-        for s in stage.steps
-        if s.operation == "create_tables"
-        for t in OPERATIONS[s.operation].targets(s.params) or ()
-    }
+    listed = effects_of(plan, expand(plan, listed_tables(plan), OPERATIONS))
+    made = {c.effect.table for c in listed.changes if isinstance(c.effect, CreatesTable)}
     keys = tuple(k for k in foreign_keys if k.table not in made and k.ref_table not in made)
     sets = {}
     for name, table_set in plan.table_sets.items():

@@ -22,6 +22,7 @@ from online_migrate.operations.contract.base import (
     TableParams,
 )
 from online_migrate.operations.contract.descendants import Descendants
+from online_migrate.operations.contract.effects import AddsColumn, Effect, FillsColumn, SetsDefault, Source
 from online_migrate.operations.shared.steps import need, run_window
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.catalog import ColumnInfo
@@ -76,6 +77,15 @@ class AddColumn(Operation[AddColumnParams]):
 
     def title(self, params: AddColumnParams) -> str:
         return f"add_column {params.column}"
+
+    def effects(self, place: Place, params: AddColumnParams) -> tuple[Effect, ...]:
+        table, column, default = place.table, params.column, params.new_rows
+        found: list[Effect] = [AddsColumn(table=table, column=column, type=params.type)]
+        if default is not None:
+            found.append(SetsDefault(table=table, column=column, default=default))
+        if default is not None and params.instant:
+            found.append(FillsColumn(table=table, column=column, source=Source.INSTANT, value=default))
+        return tuple(found)
 
     def statements(self, place: Place, params: AddColumnParams) -> tuple[Statement, ...]:
         column, changes = sql.Identifier(params.column), []

@@ -30,11 +30,8 @@ from online_migrate.operations.contract.base import (
     TableParams,
 )
 from online_migrate.operations.contract.descendants import Descendants
-from online_migrate.operations.shared.plan_context import (
-    is_behind_a_gate,
-    makes_uniques_above,
-    read_plan_context,
-)
+from online_migrate.operations.contract.effects import AddsForeignKey, Effect, ReadsColumns
+from online_migrate.operations.schema_before import plan_context, schema_before
 from online_migrate.operations.shared.steps import need, run_long, run_window
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.catalog import ConstraintInfo, TableInfo
@@ -92,6 +89,19 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
 
     def title(self, params: AddForeignKeyParams) -> str:
         return f"add_foreign_key {params.column}"
+
+    def effects(self, place: Place, params: AddForeignKeyParams) -> tuple[Effect, ...]:
+        return (
+            ReadsColumns(table=params.parent, columns=(params.parent_column,)),
+            AddsForeignKey(
+                table=place.table,
+                name=self._name(place, params),
+                column=params.column,
+                ref_table=params.parent,
+                ref_column=params.parent_column,
+                on_delete=params.on_delete,
+            ),
+        )
 
     def statements(self, place: Place, params: AddForeignKeyParams) -> tuple[Statement, ...]:
         there = None if place.catalog is None else self._planned(place, params)
@@ -165,14 +175,14 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
         """Let the server make it between empty copies; not where a step above may still build the unique that
         it needs.
         """
-        connection, around = place.known.connection, read_plan_context(place)
-        if params.column not in child.columns and (child.name, params.column) not in around.added:
+        connection, planned = place.known.connection, plan_context(place)
+        if params.column not in child.columns and (child.name, params.column) not in planned.added:
             return
         try:
             with connection.transaction(force_rollback=True), ExitStack() as stack:
                 for table in dict.fromkeys((child.name, parent.name)):
                     info = child if table == child.name else parent
-                    added = planned_columns(info, around)
+                    added = planned_columns(info, planned)
                     stack.enter_context(
                         temporary_copy(connection, info, added, with_indexes=table == parent.name)
                     )
@@ -191,7 +201,7 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
                 fact = f"the server refuses a foreign key of {key}: {error_text(error)}: {types}"
                 yield _finding(Severity.STOP, "foreign_key_refused", fact, "correct `column` or `references`")
             elif error.sqlstate in ("42830", "55000"):
-                is_sure = not makes_uniques_above(place, params.parent)
+                is_sure = not self._is_unique_planned(place, params)
                 fact = f"the server refuses a foreign key of {key}: {error_text(error)}"
                 remedy = (
                     f"make {params.references} unique first, by an index without WHERE that is not deferrable"
@@ -203,11 +213,17 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
                 fact = f"whether the server takes a foreign key of {key} was not seen: {error_text(error)}"
                 yield _finding(Severity.WARN, "foreign_key_unknown", fact, "compare types and uniques")
 
+    def _is_unique_planned(self, place: Place, params: AddForeignKeyParams) -> bool:
+        """An earlier step builds the unique that the foreign key needs."""
+        parent = schema_before(place).table(params.parent)
+        indexes = () if parent is None else parent.planned_indexes(params.parent_column)
+        return any(i.is_unique and len(i.columns) == 1 and not i.has_predicate for i in indexes)
+
     def _orphans(self, place: Place, params: AddForeignKeyParams, child: TableInfo) -> Iterator[Finding]:
         """Rows whose value no parent has.  The plan may still make that parent, and behind a gate somebody
         else may.
         """
-        if params.column not in child.columns or params.parent in read_plan_context(place).made:
+        if params.column not in child.columns or params.parent in plan_context(place).made:
             return
         column, parent = sql.Identifier(params.column), sql.Identifier(place.schema, params.parent)
         query = sql.SQL(
@@ -225,14 +241,13 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
         if found:
             rows = describe_rows(place.known.connection, child, found)
             fact = f"{place.table} has rows whose {params.column} has no {params.references}: {rows}"
-            severity = Severity.WARN if is_behind_a_gate(place) else Severity.STOP
+            severity = Severity.WARN if place.is_behind_a_gate else Severity.STOP
             yield _finding(severity, "orphans", fact, "mend these rows, or add their parents")
 
     def _unknown_parent(self, place: Place, params: AddForeignKeyParams) -> list[Finding]:
-        """The parent is there, or a step makes it."""
-        made = {s.table for s in place.all_steps if s.spec.operation == "create_tables"}
-        parent = place.known.table(params.parent)
-        if params.parent in made or (parent is not None and params.parent_column in parent.columns):
+        """Neither the catalog has the parent's column, nor does an earlier step make it."""
+        parent = schema_before(place).table(params.parent)
+        if parent is not None and not parent.lacks(params.parent_column):
             return []
         fact = f"{place.table}.{params.column} should refer to {params.references}, which is not there"
         return [

@@ -15,7 +15,7 @@ from online_migrate.backfill.forecast import Forecast, forecast
 from online_migrate.backfill.hazards.filled_column import FilledColumn
 from online_migrate.backfill.hazards.given_values import read_value_hazards
 from online_migrate.backfill.hazards.table import read_table_hazards
-from online_migrate.backfill.hazards.triggers import read_writing_triggers
+from online_migrate.backfill.hazards.triggers import read_writing_triggers, skipped_key_hazard
 from online_migrate.backfill.rows import unfilled_statement
 from online_migrate.backfill.strategy import SMALL_PAGES, decide_strategy, index_with
 from online_migrate.backfill.sweep import LATE_LIMIT
@@ -35,15 +35,10 @@ from online_migrate.operations.contract.base import (
     Statement,
     TableParams,
 )
-from online_migrate.operations.shared.plan_context import (
-    family,
-    indexes_above,
-    keys_above,
-    leaves_left_out,
-    read_plan_context,
-)
+from online_migrate.operations.contract.effects import Effect, FillsColumn, ReadsColumns, Source
+from online_migrate.operations.schema_before import plan_context, schema_before
 from online_migrate.operations.shared.steps import bench_of
-from online_migrate.plan.model import Phase, Step
+from online_migrate.plan.model import Phase
 from online_migrate.plan.units import Duration
 from online_migrate.postgres.catalog import TableInfo
 
@@ -119,7 +114,7 @@ class Backfill(Operation[BackfillParams]):
         if isinstance(params.value, ExpressionParams) and not _is_of_the_row(place, params.value.sql):
             return "its value may be read from another table: it has a subquery, or calls a function that may have one"
         if isinstance(params.value, FromParentParams):
-            read = {name for j in params.value.joins for name in family(place, j.table)}
+            read = {name for j in params.value.joins for name in place.family_of(j.table)}
             if shared := sorted(read.intersection(tables)):
                 return f"its value is read from {shared[0]}, which is also filled"
         if place.catalog is not None:
@@ -137,6 +132,27 @@ class Backfill(Operation[BackfillParams]):
         """The pass.  Its batches are short; sweep and proof hold a snapshot while they read, and no page is pruned then."""
         self._work(context, params).walk()
 
+    def effects(self, place: Place, params: BackfillParams) -> tuple[Effect, ...]:
+        source, reads, before = Source.CONSTANT, list[ReadsColumns](), place.table
+        if isinstance(params.value, FromParentParams):
+            source = Source.PARENT
+            for join in params.value.joins:
+                taken = () if join.column is None else (join.column,)
+                reads.append(ReadsColumns(table=before, columns=(join.on,)))
+                reads.append(ReadsColumns(table=join.table, columns=(join.key, *taken)))
+                before = join.table
+        elif isinstance(params.value, ExpressionParams):
+            source = Source.EXPRESSION
+        fill = FillsColumn(
+            table=place.table,
+            column=params.column,
+            source=source,
+            value=params.value,
+            skip_triggers=params.triggers == "skip",
+            soak_s=params.quiet or 0.0,
+        )
+        return (*reads, fill)
+
     def statements(self, place: Place, params: BackfillParams) -> tuple[Statement, ...]:
         walk = Walk(pages_total=8192, chunk_pages=8192, stripes=16)
         reason = "16 stripes, or fewer if fewer rows fit on a page of the table"
@@ -144,7 +160,7 @@ class Backfill(Operation[BackfillParams]):
         if table is not None and table.kind == "r":
             strategy = decide_strategy(place.known.connection, table, params.column)
             walk, reason = strategy.walk, strategy.reason
-        above = indexes_above(place, params.column).get(place.table)
+        above = _planned_index(place, place.table, params.column)
         if above is not None and (table is None or index_with(table, params.column) is None):
             walk = replace(walk, stripes=1)
             reason = (
@@ -172,14 +188,14 @@ class Backfill(Operation[BackfillParams]):
         if table is None or self._is_done(place):
             return findings
         skip = params.triggers == "skip"
-        value, plan = _value(place, params), read_plan_context(place)
+        value, plan = _value(place, params), plan_context(place)
         findings += read_table_hazards(
             place.known.connection, table, params.column, value, skip_triggers=skip
         )
         column = FilledColumn(catalog=place.known, table=table, name=params.column, plan=plan)
         findings += read_value_hazards(column, value)
-        findings += keys_above(place, params.column) if skip else []
-        index, above = index_with(table, params.column), indexes_above(place, params.column).get(place.table)
+        findings += _skipped_keys(place, params.column) if skip else []
+        index, above = index_with(table, params.column), _planned_index(place, place.table, params.column)
         if index is not None or above is not None:
             named = f"index {index}" if index else f"index {above}, which the plan builds above,"
             fact = (
@@ -219,8 +235,8 @@ class Backfill(Operation[BackfillParams]):
         return [Finding(severity=Severity.WARN, code="checkpoint_share", fact=fact, remedy=remedy)]
 
     def _left_out(self, place: Place, params: BackfillParams) -> list[Finding]:
-        """Leaves that the plan does not fill although it fills others; one may have been attached since it was written."""
-        root, names = leaves_left_out(place, params.column)
+        """Leaves that the plan does not fill although it fills others; one may have been attached since."""
+        root, names = _leaves_left_out(place, params.column)
         if not names:
             return []
         fact = f"partitions of {root} in which the plan does not backfill {params.column}: {', '.join(names)}"
@@ -234,8 +250,12 @@ class Backfill(Operation[BackfillParams]):
             return []
         stage = place.plan.stage(place.step.stage)
         duty = 1.0 if stage is None else min(stage.pace.duty, len(tables))
-        above = indexes_above(place, params.column)
-        indexed = {t.name for t in tables if t.name in above or index_with(t, params.column) is not None}
+        indexed = {
+            t.name
+            for t in tables
+            if index_with(t, params.column) is not None
+            or _planned_index(place, t.name, params.column) is not None
+        }
         first, *others = (_forecast_of(t, duty, is_sequential=t.name in indexed) for t in tables)
         total = sum(others, first)
         title = place.step.spec.title
@@ -249,7 +269,7 @@ class Backfill(Operation[BackfillParams]):
         ]
         is_constant = _value(place, params).is_constant
         is_new = all(params.column not in t.columns for t in tables)
-        if is_constant and is_new and _adding(place, params.column) and total.rows:
+        if is_constant and is_new and _is_added(place, params.column) and total.rows:
             fact = (
                 f"{title}: its value is constant and the column does not exist yet:"
                 " ADD COLUMN with a default would write no row at all"
@@ -326,8 +346,7 @@ def _value(place: Place, params: BackfillParams) -> Value:
 
 def _tables_left(place: Place) -> list[TableInfo]:
     """The existing tables of the same step of the plan, in its order."""
-    names = [s.table for s in place.all_steps if s.spec is place.step.spec and s.table is not None]
-    return [t for t in map(place.known.table, names) if t is not None and t.kind == "r"]
+    return [t for t in map(place.known.table, place.tables_of_step) if t is not None and t.kind == "r"]
 
 
 def _soak_text(params: BackfillParams) -> str:
@@ -358,14 +377,42 @@ def _forecast_of(table: TableInfo, duty: float, *, is_sequential: bool) -> Forec
     return forecast(rows=table.rows_estimate, pages=table.pages, duty=duty, is_sequential=is_sequential)
 
 
-def _adding(place: Place, column: str) -> list[Step]:
-    """Steps that add the column to a table of this one, and leave its old rows NULL."""
-    tables = {s.table for s in place.all_steps if s.spec is place.step.spec}
+def _is_added(place: Place, column: str) -> bool:
+    """An earlier step adds the column to a table of this one, and leaves NULL in its old rows."""
+    columns = (schema_before(place).column(table, column) for table in place.tables_of_step)
+    return any(c is not None and c.added_by is not None and c.filled_by is None for c in columns)
+
+
+def _planned_index(place: Place, table: str, column: str) -> str | None:
+    """An index on the column that an earlier step builds; the first by name."""
+    then = schema_before(place).table(table)
+    return None if then is None else min((i.name for i in then.planned_indexes(column)), default=None)
+
+
+def _skipped_keys(place: Place, column: str) -> list[Finding]:
+    """A foreign key that an earlier step adds exists by then; those of the catalog are a hazard of their own."""
+    then = schema_before(place).table(place.table)
+    keys = [] if then is None else [k for k in then.keys if k.added_by is not None and column in k.columns]
+    if not keys:
+        return []
     return [
-        s
-        for s in place.all_steps
-        if s.spec.operation == "add_column"
-        and tables.intersection(family(place, str(s.table)))
-        and getattr(s.spec.params, "column", None) == column
-        and not getattr(s.spec.params, "instant", False)
+        skipped_key_hazard(f"the foreign key {keys[0].name} of {place.table}, which an earlier step adds")
     ]
+
+
+def _leaves_left_out(place: Place, column: str) -> tuple[str, list[str]]:
+    """Of a leaf partition: its root, and that root's other leaves in which the plan backfills the column nowhere."""
+    filled = [
+        c.effect.table
+        for c in place.effects.changes
+        if isinstance(c.effect, FillsColumn) and c.effect.is_backfill and c.effect.column == column
+    ]
+    rows = place.known.connection.execute(
+        """SELECT r.relname, l.relname FROM pg_partition_root(%(table)s::regclass) root (oid)
+             JOIN pg_class r ON r.oid = root.oid CROSS JOIN pg_partition_tree(root.oid) t
+             JOIN pg_class l ON l.oid = t.relid JOIN pg_namespace n ON n.oid = l.relnamespace
+            WHERE t.isleaf AND l.relkind = 'r' AND NOT (n.nspname = %(schema)s AND l.relname = ANY (%(filled)s))
+            ORDER BY l.relname""",
+        {"table": place.sql_table.as_string(None), "schema": place.schema, "filled": filled},
+    ).fetchall()
+    return (rows[0][0] if rows else ""), [name for _, name in rows]

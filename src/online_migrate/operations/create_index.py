@@ -26,6 +26,7 @@ from online_migrate.operations.contract.base import (
     TableParams,
 )
 from online_migrate.operations.contract.descendants import Descendants
+from online_migrate.operations.contract.effects import CreatesIndex, Effect
 from online_migrate.operations.shared.steps import need, run_long
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.catalog import IndexInfo
@@ -79,6 +80,10 @@ class CreateIndex(Operation[CreateIndexParams]):
     def title(self, params: CreateIndexParams) -> str:
         return f"create_index {params.name}"
 
+    def effects(self, place: Place, params: CreateIndexParams) -> tuple[Effect, ...]:
+        name, columns = place.fill(params.name), tuple(params.columns)
+        return (CreatesIndex(table=place.table, name=name, columns=columns, is_unique=params.unique),)
+
     def statements(self, place: Place, params: CreateIndexParams) -> tuple[Statement, ...]:
         create = sql.SQL("CREATE {}INDEX CONCURRENTLY {} ON {} ({})").format(
             sql.SQL("UNIQUE " if params.unique else ""),
@@ -116,24 +121,8 @@ class CreateIndex(Operation[CreateIndexParams]):
                 )
             )
         if params.unique:
-            findings += self._above_backfill(place, params) + self._duplicates(place, params)
+            findings += self._duplicates(place, params)
         return findings
-
-    def _above_backfill(self, place: Place, params: CreateIndexParams) -> list[Finding]:
-        """A unique index on the column that a later backfill fills makes every update of it a key update."""
-        keys = [s.key for s in place.all_steps]
-        for step in place.all_steps[keys.index(place.step.key) + 1 :]:
-            column = getattr(step.spec.params, "column", None)
-            if step.spec.operation == "backfill" and step.table == place.table and column in params.columns:
-                fact = (
-                    f"unique index {place.fill(params.name)} holds {column}, which stage {step.stage} backfills later:"
-                    " every update would be a key update, which child inserts and the batches wait for"
-                )
-                remedy = f"move stage {place.step.stage} below {step.stage}"
-                return [
-                    Finding(severity=Severity.STOP, code="unique_above_backfill", fact=fact, remedy=remedy)
-                ]
-        return []
 
     def _duplicates(self, place: Place, params: CreateIndexParams) -> list[Finding]:
         """Rows that would keep the unique from being built; looked for only where no unique keeps them out

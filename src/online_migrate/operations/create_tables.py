@@ -22,6 +22,7 @@ from online_migrate.operations.contract.base import (
     State,
     Statement,
 )
+from online_migrate.operations.contract.effects import CreatesIndex, CreatesTable, Effect
 from online_migrate.operations.shared.steps import need, run_window
 from online_migrate.plan.model import Phase, Strict
 from online_migrate.plan.sql_file import SqlKind, SqlStatement, read_sql, split_sql
@@ -131,6 +132,30 @@ class CreateTables(Operation[CreateTablesParams]):
 
     def targets(self, params: CreateTablesParams) -> tuple[str | None, ...]:
         return self._loaded(params).tables
+
+    def effects(self, place: Place, params: CreateTablesParams) -> tuple[Effect, ...]:
+        found: list[Effect] = []
+        for statement in self._loaded(params).of(place.table):
+            if statement.kind is SqlKind.CREATE_TABLE:
+                found.append(
+                    CreatesTable(
+                        table=place.table,
+                        columns=statement.columns,
+                        has_all_columns=statement.has_all_columns,
+                        references=statement.references,
+                    )
+                )
+            else:
+                found.append(
+                    CreatesIndex(
+                        table=place.table,
+                        name=statement.index or "",
+                        columns=statement.index_columns,
+                        is_unique=statement.is_unique,
+                        has_predicate=statement.has_predicate,
+                    )
+                )
+        return tuple(found)
 
     def statements(self, place: Place, params: CreateTablesParams) -> tuple[Statement, ...]:
         loaded = self._loaded(params)

@@ -20,6 +20,7 @@ from online_migrate.operations.contract.base import (
     TableParams,
 )
 from online_migrate.operations.contract.descendants import Descendants
+from online_migrate.operations.contract.effects import DropsDefault, Effect
 from online_migrate.operations.shared.steps import need, run_window
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.locks import LockMode
@@ -53,6 +54,9 @@ class DropDefault(Operation[DropDefaultParams]):
 
     def title(self, params: DropDefaultParams) -> str:
         return f"drop_default {params.column}"
+
+    def effects(self, place: Place, params: DropDefaultParams) -> tuple[Effect, ...]:
+        return (DropsDefault(table=place.table, column=params.column),)
 
     def statements(self, place: Place, params: DropDefaultParams) -> tuple[Statement, ...]:
         alter = sql.SQL("ALTER TABLE {} ALTER COLUMN {} DROP DEFAULT").format(

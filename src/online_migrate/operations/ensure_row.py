@@ -25,6 +25,7 @@ from online_migrate.operations.contract.base import (
     State,
     Statement,
 )
+from online_migrate.operations.contract.effects import Effect, MakesRow
 from online_migrate.plan.model import Phase, Strict
 from online_migrate.postgres.connection import name_beside_parameters
 from online_migrate.postgres.server_errors import translating_fence
@@ -88,6 +89,10 @@ class EnsureRow(Operation[EnsureRowParams]):
             msg = f"where: {secret} is a secret; find the row by what may be read, and give the secret under values"
             raise ValueError(msg)
         return params
+
+    def effects(self, place: Place, params: EnsureRowParams) -> tuple[Effect, ...]:
+        columns = tuple(dict.fromkeys((*params.where, *params.values)))
+        return (MakesRow(table=place.table, row=params.id, columns=columns),)
 
     def statements(self, place: Place, params: EnsureRowParams) -> tuple[Statement, ...]:
         values = {**params.where, **params.values}

@@ -13,7 +13,7 @@ from online_migrate.backfill.hazards.rights import read_right_hazards
 from online_migrate.backfill.hazards.row_reads import error_text, find_rows
 from online_migrate.backfill.hazards.triggers import is_given_on_insert
 from online_migrate.backfill.rows import describe_rows
-from online_migrate.backfill.value_params import ValueParams, value_of
+from online_migrate.backfill.value_params import value_of
 from online_migrate.backfill.worker import Backfill as Work
 from online_migrate.errors import VerificationFailed
 from online_migrate.figures import short_seconds_text
@@ -31,8 +31,9 @@ from online_migrate.operations.contract.base import (
     TableParams,
 )
 from online_migrate.operations.contract.descendants import Descendants
+from online_migrate.operations.contract.effects import Effect, FillsColumn, MakesNotNull
+from online_migrate.operations.schema_before import plan_context, schema_before
 from online_migrate.operations.shared.owed_check import OwedCheck
-from online_migrate.operations.shared.plan_context import default_above, is_behind_a_gate, read_plan_context
 from online_migrate.operations.shared.steps import bench_of, need, run_long, run_window
 from online_migrate.plan.model import Phase, Step
 from online_migrate.postgres.catalog import Catalog, ConstraintInfo
@@ -83,6 +84,9 @@ class SetNotNull(Operation[SetNotNullParams]):
     def title(self, params: SetNotNullParams) -> str:
         return f"set_not_null {params.column}"
 
+    def effects(self, place: Place, params: SetNotNullParams) -> tuple[Effect, ...]:
+        return (MakesNotNull(table=place.table, column=params.column),)
+
     def statements(self, place: Place, params: SetNotNullParams) -> tuple[Statement, ...]:
         table, column, check = (
             place.sql_table,
@@ -121,8 +125,11 @@ class SetNotNull(Operation[SetNotNullParams]):
         table, stage = place.known.table(place.table), place.plan.stage(place.step.stage)
         if table is None or (stage is not None and stage.gate) or self.state(place, params) is State.DONE:
             return
-        now = is_given_on_insert(place.known.connection, table, params.column)
-        if not default_above(place, params.column, now=now):
+        planned = schema_before(place).column(place.table, params.column)
+        is_given = None if planned is None else planned.default_by_plan
+        if is_given is None:
+            is_given = is_given_on_insert(place.known.connection, table, params.column)
+        if not is_given:
             yield Finding(
                 severity=Severity.WARN,
                 code="inserts_refused",
@@ -135,14 +142,14 @@ class SetNotNull(Operation[SetNotNullParams]):
         """Rows without a value that no step above fills; behind a gate somebody may fill them before it is
         approved.
         """
-        table, around = place.known.table(place.table), read_plan_context(place)
+        table, planned = place.known.table(place.table), plan_context(place)
         connection, key = place.known.connection, (place.table, params.column)
-        if table is None or self.state(place, params) is State.DONE or key in around.filled_before:
+        if table is None or self.state(place, params) is State.DONE or key in planned.filled_before:
             return
         if read_right_hazards(connection, table, ("SELECT",)):
             return
         is_there = params.column in table.columns
-        if not is_there and key not in around.added:
+        if not is_there and key not in planned.added:
             return
         empty = sql.SQL("{} IS NULL" if is_there else "true").format(sql.Identifier(params.column))
         query = sql.SQL("SELECT ctid::text FROM ONLY {} WHERE {} LIMIT 3").format(place.sql_table, empty)
@@ -159,7 +166,7 @@ class SetNotNull(Operation[SetNotNullParams]):
         if found:
             rows = describe_rows(connection, table, found)
             yield Finding(
-                severity=Severity.WARN if is_behind_a_gate(place) else Severity.STOP,
+                severity=Severity.WARN if place.is_behind_a_gate else Severity.STOP,
                 code="nulls",
                 fact=f"{place.table} has rows without {params.column}, and no step above gives them one: {rows}",
                 remedy=f"backfill {params.column} in a step above this one",
@@ -225,38 +232,37 @@ class SetNotNull(Operation[SetNotNullParams]):
         A proof that finds none speaks for one moment, and the check would fail those who still write NULL now
         and then.
         """
-        step, quiet_s = self._backfill_above(context.place, params), self._quiet_s(context.place, params)
+        fill, quiet_s = self._fill_before(context.place, params), self._quiet_s(context.place, params)
         found = [] if quiet_s else self._nulls(context, params)
         if not (found or quiet_s):
             return
-        if step is None:
+        if fill is None:
             raise VerificationFailed(
                 f"{context.place.table} has rows without {params.column}, e.g. at ctid {found[0][0]}, and the plan backfills them nowhere",
                 remedy="give these rows a value, then run the same command again",
             )
-        place, filled = context.place, step.spec.params
-        given: ValueParams = filled.value  # type: ignore[attr-defined]  # BackfillParams, which is another operation's
-        value = value_of(given, schema=place.schema, constant=place.constant)
+        place, (step, filled) = context.place, fill
+        value = value_of(filled.value, schema=place.schema, constant=place.constant)
         Work(
             bench_of(context, step),
             table=place.table,
             column=params.column,
             value=value,
-            skip_triggers=getattr(filled, "triggers", "fire") == "skip",
+            skip_triggers=filled.skip_triggers,
             quiet_s=quiet_s,
         ).run()
 
     def _quiet_s(self, place: Place, params: SetNotNullParams) -> float:
         """How long no row without a value may have been seen, as the backfill above says."""
-        step = self._backfill_above(place, params)
-        return 0.0 if step is None else getattr(step.spec.params, "quiet", None) or 0.0
+        fill = self._fill_before(place, params)
+        return 0.0 if fill is None else fill[1].soak_s
 
     def _keep_seen(self, context: Context, params: SetNotNullParams) -> None:
         """A row without a value was seen: `quiet` counts from now on, also where somebody gives it one before
         the next proof.
         """
-        step = self._backfill_above(context.place, params)
-        cursor = None if step is None else context.journal.read_cursor(context.run_id, step.key)
+        fill = self._fill_before(context.place, params)
+        cursor = None if fill is None else context.journal.read_cursor(context.run_id, fill[0].key)
         if cursor is not None:
             context.journal.write_cursor(context.run_id, cursor)
 
@@ -265,19 +271,9 @@ class SetNotNull(Operation[SetNotNullParams]):
         with tell_meanwhile(promise, clock=context.clock, emit=context.emit):
             return context.work.execute(self._proof(context.place, params)).fetchall()
 
-    def _backfill_above(self, place: Place, params: SetNotNullParams) -> Step | None:
-        """The last step of the plan above this one that fills the column: its value, its triggers, its
-        stage's pace.
-        """
-        at = place.all_steps.index(place.step) if place.step in place.all_steps else len(place.all_steps)
-        fills = (
-            s
-            for s in place.all_steps[:at]
-            if s.spec.operation == "backfill"
-            and s.table == place.table
-            and getattr(s.spec.params, "column", None) == params.column
-        )
-        return next(iter([*fills][::-1]), None)
+    def _fill_before(self, place: Place, params: SetNotNullParams) -> tuple[Step, FillsColumn] | None:
+        """The last backfill of the column before this step: its value, its triggers, its stage's pace."""
+        return place.effects.fill_before(place.step, place.table, params.column)
 
     def verify(self, place: Place, params: SetNotNullParams) -> list[Finding]:
         if self.state(place, params) is State.DONE:

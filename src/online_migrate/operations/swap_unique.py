@@ -24,6 +24,8 @@ from online_migrate.operations.contract.base import (
     Statement,
 )
 from online_migrate.operations.contract.descendants import Descendants
+from online_migrate.operations.contract.effects import Effect, EndsUnique
+from online_migrate.operations.schema_before import schema_before
 from online_migrate.operations.shared.steps import need, run_window
 from online_migrate.plan.model import Phase, Strict
 from online_migrate.postgres.catalog import ConstraintInfo, IndexInfo, TableInfo
@@ -99,6 +101,9 @@ class SwapUnique(Operation[SwapUniqueParams]):
     def targets(self, params: SwapUniqueParams) -> tuple[str | None, ...]:
         return (params.table,)
 
+    def effects(self, place: Place, params: SwapUniqueParams) -> tuple[Effect, ...]:
+        return (EndsUnique(table=place.table, columns=tuple(params.from_), successor=params.to),)
+
     def statements(self, place: Place, params: SwapUniqueParams) -> tuple[Statement, ...]:
         table = None if place.catalog is None else place.known.table(place.table)
         if table is None:
@@ -163,7 +168,7 @@ class SwapUnique(Operation[SwapUniqueParams]):
                     remedy="a primary key is not swapped: change the plan",
                 )
             )
-        return findings + self._dependents(place, params, table, old) + self._unbuilt(place, params, table)
+        return findings + self._dependents(place, params, table, old) + self._unbuilt(place, params)
 
     def _dependents(
         self, place: Place, params: SwapUniqueParams, table: TableInfo, old: tuple[IndexInfo, ...]
@@ -173,14 +178,14 @@ class SwapUnique(Operation[SwapUniqueParams]):
         """
         if not old:
             return []
-        new = self._new_columns(place, params, table)
+        new = self._new_columns(place, params)
         dependents = read_dependents(
             place.known.connection,
             table,
             params.from_,
             [i.oid for i in old],
             [c for c in new if c not in params.from_],
-            self._planned(place),
+            self._first_columns_planned(place),
         )
         what = f"the unique of {place.table} on ({', '.join(params.from_)})"
         return [
@@ -194,33 +199,21 @@ class SwapUnique(Operation[SwapUniqueParams]):
             for dependent in dependents
         ]
 
-    def _planned(self, place: Place) -> list[str]:
-        """The columns with which indexes begin that steps above this one build on the table."""
-        above = place.all_steps[: [s.key for s in place.all_steps].index(place.step.key)]
-        return [
-            s.spec.params.columns[0]  # type: ignore[attr-defined]  # create_index's
-            for s in above
-            if s.table == place.table and s.spec.operation == "create_index"
-        ]
+    def _first_columns_planned(self, place: Place) -> list[str]:
+        """The first columns of the indexes that earlier steps build on the table."""
+        table = schema_before(place).table(place.table)
+        indexes = () if table is None else table.indexes.values()
+        return [str(i.columns[0]) for i in indexes if i.built_by is not None]
 
-    def _new_columns(self, place: Place, params: SwapUniqueParams, table: TableInfo) -> list[str]:
-        """Of the new unique: as it is there, or as an earlier step of the plan builds it; empty where nobody
-        does.
-        """
-        index = table.index(params.to)
-        if index is not None:
-            return [str(c) for c in index.columns]
-        for step in place.all_steps:
-            built = step.spec.params
-            if step.table == place.table and getattr(built, "name", None) is not None:
-                name = str(built.name).replace("<table>", place.table)  # type: ignore[attr-defined]  # looked for above
-                if name == params.to and getattr(built, "unique", False):
-                    return list(getattr(built, "columns", []))
-        return []
+    def _new_columns(self, place: Place, params: SwapUniqueParams) -> list[str]:
+        """Of the new unique, as it exists or as an earlier step builds it; empty where neither is so."""
+        table = schema_before(place).table(place.table)
+        index = None if table is None else table.indexes.get(params.to)
+        return [] if index is None or not index.is_unique else [str(c) for c in index.columns]
 
-    def _unbuilt(self, place: Place, params: SwapUniqueParams, table: TableInfo) -> list[Finding]:
+    def _unbuilt(self, place: Place, params: SwapUniqueParams) -> list[Finding]:
         """A swap whose new unique nobody builds would stop in the middle of the night."""
-        new = self._new_columns(place, params, table)
+        new = self._new_columns(place, params)
         if set(params.from_) < set(new):
             return []
         fact = (

@@ -21,6 +21,7 @@ from online_migrate.operations.contract.base import (
     Statement,
     TableParams,
 )
+from online_migrate.operations.contract.effects import Effect, ReadsColumns
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.catalog import Catalog, ConstraintInfo
 from online_migrate.postgres.long_statement import tell_meanwhile
@@ -57,6 +58,9 @@ class VerifyOwner(Operation[VerifyOwnerParams]):
     def title(self, params: VerifyOwnerParams) -> str:
         return f"verify_owner {params.column}"
 
+    def effects(self, place: Place, params: VerifyOwnerParams) -> tuple[Effect, ...]:
+        return (ReadsColumns(table=place.table, columns=(params.column,)),)
+
     def statements(self, place: Place, params: VerifyOwnerParams) -> tuple[Statement, ...]:
         column = sql.Identifier(params.column)
         nulls = sql.SQL("SELECT ctid::text FROM {} WHERE {} IS NULL LIMIT 3").format(place.sql_table, column)
@@ -83,7 +87,7 @@ class VerifyOwner(Operation[VerifyOwnerParams]):
     def _keys(self, place: Place, params: VerifyOwnerParams) -> tuple[ConstraintInfo, ...]:
         """The table's foreign keys to tables of the same set."""
         table = None if place.catalog is None else place.known.table(place.table)
-        members = {s.table for s in place.all_steps if s.spec is place.step.spec}
+        members = set(place.tables_of_step)
         if table is None:
             return ()
         return tuple(

@@ -18,10 +18,8 @@ def expand(
     for stage in plan.stages:
         for spec in stage.steps:
             targets = operations[spec.operation].targets(spec.params)
-            if targets is None:
-                named = spec.params.tables  # type: ignore[attr-defined]  # targets() is None where there is one
-                targets = tuple(tables[named]) if isinstance(named, str) else tuple(named)
-            steps.extend(Step(stage=stage.name, spec=spec, table=table) for table in targets)
+            named = tables[targets] if isinstance(targets, str) else targets
+            steps.extend(Step(stage=stage.name, spec=spec, table=table) for table in named)
     return tuple(steps)
 
 

@@ -186,15 +186,17 @@ class _StepReader:
 
     def _has_tables(self, operation: OperationType, params: BaseModel, at: Loc) -> bool:
         """Whether the step names an existing table set, or a list that names each table once."""
-        named = getattr(params, "tables", None) if operation.targets(params) is None else None
+        named = operation.targets(params)
         at = (*at, "tables")
         if isinstance(named, str) and named not in self._sets:
             meant = did_you_mean(named, self._sets) or f"; for the table of that name write `table: {named}`"
             self._mistakes.add(at, f"no table set '{named}' in the plan{meant}")
             return False
-        if isinstance(named, list) and not named:
+        if not named:
             self._mistakes.add(at, "names no table, so the step would do nothing")
-        elif isinstance(named, list) and (twice := [t for i, t in enumerate(named) if t in named[:i]]):
+        elif not isinstance(named, str) and (
+            twice := [str(t) for i, t in enumerate(named) if t in named[:i]]
+        ):
             self._mistakes.add(at, f"names {', '.join(twice)} twice")
         return True
 

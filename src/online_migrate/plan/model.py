@@ -369,8 +369,8 @@ class OperationType(Protocol):
         What was read becomes part of the result, for example of a subclass of Params, so that the fingerprint covers it.
         """
 
-    def targets(self, params: BaseModel) -> tuple[str | None, ...] | None:
-        """The tables of the step where it names no set; None where ``tables`` names one."""
+    def targets(self, params: BaseModel) -> tuple[str | None, ...] | str:
+        """The tables of the step, or the name of the table set that it is over; (None,) for a step over no table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

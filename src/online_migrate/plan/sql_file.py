@@ -57,6 +57,12 @@ class SqlStatement:
     """the tables that a new table references, each once, without itself; ``schema.table`` if written so"""
     columns: tuple[str, ...] = ()
     """of a new table"""
+    has_all_columns: bool = True
+    """False where a new table takes columns from another one: LIKE, INHERITS, PARTITION OF, OF"""
+    index_columns: tuple[str | None, ...] = ()
+    """key columns of an index, in order; None for an expression"""
+    is_unique: bool = False
+    has_predicate: bool = False
     serial_columns: tuple[str, ...] = ()
     """columns of a new table that have their own sequence"""
 
@@ -159,6 +165,7 @@ def _classify(node: ast.Node, text: str, line: int) -> SqlStatement:
             table=relation.relname,
             references=_references(node.create_stmt),
             columns=tuple(c.colname for c in find_nodes(node.create_stmt, ast.ColumnDef)),
+            has_all_columns=not _takes_columns(node.create_stmt),
             serial_columns=_serial_columns(node.create_stmt),
         )
     if which == "index_stmt":
@@ -171,6 +178,9 @@ def _classify(node: ast.Node, text: str, line: int) -> SqlStatement:
             table=index.relation.relname,
             index=index.idxname or None,
             is_concurrent=index.concurrent,
+            index_columns=tuple(p.index_elem.name or None for p in index.index_params),
+            is_unique=index.unique,
+            has_predicate=index.HasField("where_clause"),
         )
     kind = SqlKind.QUERY if which in {"select_stmt", "variable_show_stmt"} else SqlKind.OTHER
     return SqlStatement(text=text, line=line, kind=kind)
@@ -184,6 +194,12 @@ def _references(statement: ast.CreateStmt) -> tuple[str, ...]:
         if constraint.contype == ast.CONSTR_FOREIGN
     ]
     return tuple(dict.fromkeys(t for t in targets if t != own))
+
+
+def _takes_columns(statement: ast.CreateStmt) -> bool:
+    """Some of its columns are another table's."""
+    is_like = any(e.WhichOneof("node") == "table_like_clause" for e in statement.table_elts)
+    return is_like or bool(statement.inh_relations) or statement.HasField("of_typename")
 
 
 def _serial_columns(statement: ast.CreateStmt) -> tuple[str, ...]:

@@ -86,6 +86,8 @@ class TableInfo:
     index_bytes: int
     descendants: tuple[tuple[str, str], ...] = ()
     """(schema, name) of its partitions, or of the tables that inherit from it, on every level"""
+    ancestors: tuple[tuple[str, str], ...] = ()
+    """(schema, name) of the tables that it is a partition of, or inherits from, on every level"""
     columns: dict[str, ColumnInfo] = field(default_factory=dict)
     indexes: tuple[IndexInfo, ...] = ()
     constraints: tuple[ConstraintInfo, ...] = ()
@@ -120,7 +122,13 @@ SELECT c.oid::int8, n.nspname, c.relname, c.relkind::text, pg_get_userbyid(c.rel
            SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = c.oid
            UNION SELECT i.inhrelid FROM pg_inherits i JOIN heir ON i.inhparent = heir.oid)
          SELECT array_agg(ARRAY[hn.nspname::text, h.relname::text] ORDER BY h.oid)
-           FROM heir JOIN pg_class h ON h.oid = heir.oid JOIN pg_namespace hn ON hn.oid = h.relnamespace) END
+           FROM heir JOIN pg_class h ON h.oid = heir.oid JOIN pg_namespace hn ON hn.oid = h.relnamespace) END,
+       CASE WHEN EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid) THEN (
+         WITH RECURSIVE ancestor (oid) AS (
+           SELECT i.inhparent FROM pg_inherits i WHERE i.inhrelid = c.oid
+           UNION SELECT i.inhparent FROM pg_inherits i JOIN ancestor ON i.inhrelid = ancestor.oid)
+         SELECT array_agg(ARRAY[an.nspname::text, a.relname::text] ORDER BY a.oid)
+           FROM ancestor JOIN pg_class a ON a.oid = ancestor.oid JOIN pg_namespace an ON an.oid = a.relnamespace) END
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p', 'f', 'v', 'm') AND (%(names)s::text[] IS NULL OR c.relname = ANY (%(names)s))
  ORDER BY c.relname"""
@@ -237,6 +245,7 @@ def _read(connection: Connection, schema: str, names: list[str] | None) -> dict[
             bytes=t[8],
             index_bytes=t[9],
             descendants=tuple((s, n) for s, n in t[10] or ()),
+            ancestors=tuple((s, n) for s, n in t[11] or ()),
             columns=columns.get(t[0], {}),
             indexes=tuple(indexes.get(t[0], ())),
             constraints=tuple(constraints.get(t[0], ())),

@@ -9,6 +9,7 @@ from dataclasses import replace
 from online_migrate.discovery.reach import tables_hanging_on
 from online_migrate.discovery.star import read_isolation_settings, read_star_functions, read_star_statements
 from online_migrate.engine.check.connections import check_connections
+from online_migrate.engine.check.contradictions import find_contradictions, findings_of
 from online_migrate.engine.check.references import check_references
 from online_migrate.engine.check.rights import check_rights
 from online_migrate.engine.check.settings import check_settings
@@ -19,10 +20,9 @@ from online_migrate.findings import (
     Finding,
     Severity,
 )
-from online_migrate.operations.add_column import AddColumnParams
+from online_migrate.operations.contract.effects import AddsColumn, CreatesTable, EndsUnique
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.operations.shared.preflight import preflight
-from online_migrate.operations.swap_unique import SwapUniqueParams
 from online_migrate.postgres.catalog import TableInfo
 from online_migrate.postgres.connection import version_text
 
@@ -45,14 +45,17 @@ def _check(seen: Survey, missing_secrets: Iterable[str]) -> list[Finding]:
         *find_standbys(seen.plan, seen.catalog.connection),
         *_secrets(missing_secrets),
     ]
-    missing = [*_missing_tables(seen), *_missing_columns(seen)]
+    missing = [*_missing_tables(seen)]
+    contradictions = find_contradictions(seen.effects, seen.catalog, done=seen.done)
     findings += check_references(seen)
     findings += missing
+    findings += findings_of(contradictions)
     findings += _tables(seen)
     findings += _code(seen)
-    blocked = {f.table for f in missing}
+    no_tables = {f.table for f in missing}
+    stopped = {c.step.key for c in contradictions if c.severity is _S.STOP}
     for step in seen.steps:
-        if step.key not in seen.done and step.table not in blocked:
+        if step.key not in seen.done and step.key not in stopped and step.table not in no_tables:
             operation = OPERATIONS[step.spec.operation]
             found = preflight(operation, seen.place(step), step.spec.params)
             findings += [
@@ -95,7 +98,7 @@ def _secrets(missing: Iterable[str]) -> Iterator[Finding]:
 
 
 def _made(seen: Survey) -> set[str]:
-    return {s.table for s in seen.steps if s.spec.operation == "create_tables" and s.table is not None}
+    return {c.effect.table for c in seen.effects.changes if isinstance(c.effect, CreatesTable)}
 
 
 def _missing_tables(seen: Survey) -> Iterator[Finding]:
@@ -116,36 +119,6 @@ def _missing_tables(seen: Survey) -> Iterator[Finding]:
             remedy=remedy,
             table=name,
         )
-
-
-def _missing_columns(seen: Survey) -> Iterator[Finding]:
-    """Columns that a step names and that neither are there nor are added by an earlier step."""
-    added: dict[str, set[str]] = {}
-    for step in seen.steps:
-        table = seen.catalog.table(step.table) if step.table else None
-        params = step.spec.params
-        column = getattr(params, "column", None)
-        if table is None or step.table is None:
-            continue
-        if step.spec.operation == "add_column":
-            for _, name in (
-                (table.schema, table.name),
-                *table.descendants,
-            ):  # partitions get it along with their root
-                added.setdefault(name, set()).add(str(column))
-            continue
-        named = [
-            *([column] if column else []),
-            *getattr(params, "columns", []),
-            *getattr(params, "from_", []),
-        ]
-        for name in named:
-            if name not in table.columns and name not in added.get(step.table, set()):
-                fact = f"{table.name} has no column {name}"
-                remedy = f"correct {step.spec.where}{_did_you_mean(name, list(table.columns))}"
-                yield Finding(
-                    severity=_S.STOP, code="unknown_column", fact=fact, remedy=remedy, table=table.name
-                )
 
 
 def _did_you_mean(name: str, names: list[str]) -> str:
@@ -196,12 +169,9 @@ def _tables(seen: Survey) -> Iterator[Finding]:
 
 def _global_uniques(seen: Survey, tables: Iterable[str]) -> Iterator[Finding]:
     """Uniques that no swap_unique replaces: are they meant to be global?"""
-    swapped = {
-        (s.table, frozenset(s.spec.params.from_))
-        for s in seen.steps
-        if isinstance(s.spec.params, SwapUniqueParams)
-    }
-    owners = {s.spec.params.column for s in seen.steps if isinstance(s.spec.params, AddColumnParams)}
+    changed = [c.effect for c in seen.effects.changes]
+    swapped = {(e.table, frozenset(e.columns)) for e in changed if isinstance(e, EndsUnique)}
+    owners = {e.column for e in changed if isinstance(e, AddsColumn)}
     lines: dict[str, None] = {}
     for name in tables if swapped else ():
         table = seen.catalog.table(name)
@@ -230,13 +200,7 @@ def _open_uniques(table: TableInfo, owners: set[str], members: set[str]) -> Iter
 
 def _code(seen: Survey) -> Iterator[Finding]:
     """Code that a new column breaks."""
-    adding = sorted(
-        {
-            s.table
-            for s in seen.steps
-            if s.spec.operation == "add_column" and s.table and s.key not in seen.done
-        }
-    )
+    adding = sorted({c.effect.table for c in seen.open_changes if isinstance(c.effect, AddsColumn)})
     if not adding:
         return
     connection = seen.catalog.connection

@@ -11,8 +11,7 @@ from online_migrate.findings import (
     Finding,
     Severity,
 )
-from online_migrate.operations.create_tables import LoadedCreateTablesParams
-from online_migrate.operations.ensure_row import EnsureRowParams
+from online_migrate.operations.contract.effects import CreatesTable, MakesRow
 from online_migrate.plan.model import Step
 
 _REFERENCE = re.compile(r"<([a-z][a-z0-9_]*)\.([a-z_][a-z0-9_]*)>")
@@ -20,11 +19,8 @@ _REFERENCE = re.compile(r"<([a-z][a-z0-9_]*)\.([a-z_][a-z0-9_]*)>")
 
 def check_references(seen: Survey) -> Iterator[Finding]:
     """A finding for each reference such as ``<master.ids>`` that no row can answer."""
-    rows = {
-        s.spec.params.id: s.spec.params.table
-        for s in seen.steps
-        if isinstance(s.spec.params, EnsureRowParams)
-    }
+    made = (c.effect for c in seen.effects.changes)
+    rows = {e.row: e.table for e in made if isinstance(e, MakesRow)}
     told: set[str] = set()
     for step in seen.steps:
         for name, column in _REFERENCE.findall(step.spec.params.model_dump_json()):
@@ -50,9 +46,5 @@ def _columns(seen: Survey, table: str) -> tuple[str, ...]:
     there = seen.catalog.table(table)
     if there is not None:
         return next((c.columns for c in there.constraints if c.kind == "p"), ())
-    made = (
-        s.spec.params
-        for s in seen.steps
-        if isinstance(s.spec.params, LoadedCreateTablesParams) and s.table == table
-    )
-    return next((c for params in made for s in params.of(table) if (c := s.columns)), ())
+    made = (c.effect for c in seen.effects.on(table))
+    return next((e.columns for e in made if isinstance(e, CreatesTable)), ())

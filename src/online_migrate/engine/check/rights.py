@@ -9,6 +9,7 @@ from online_migrate.findings import (
     Finding,
     Severity,
 )
+from online_migrate.operations.contract.effects import AddsColumn, CreatesTable
 
 _RIGHTS = """
 SELECT quote_ident(current_user), quote_ident(current_database()), pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'),
@@ -21,7 +22,7 @@ def check_rights(seen: Survey) -> Iterator[Finding]:
     row = seen.catalog.connection.execute(_RIGHTS, [seen.plan.schema]).fetchone()
     assert row is not None  # a SELECT without FROM has one row
     user, database, sees, may_signal, may_create, may_make_temporary, may_make_tables = row
-    kinds = {s.spec.operation for s in seen.steps if s.key not in seen.done}
+    kinds = {type(c.effect) for c in seen.open_changes}
     schema = seen.plan.schema
     on_database = f"ON DATABASE {database} TO {user}"
     if not sees:
@@ -33,10 +34,10 @@ def check_rights(seen: Survey) -> Iterator[Finding]:
     if seen.journal is None and not may_create:
         fact = f"{user} may not create the journal's schema online_migrate in {database}"
         yield _stop("journal_right", fact, f"GRANT CREATE {on_database}")
-    if seen.journal is not None and not may_create and "create_tables" in kinds:
+    if seen.journal is not None and not may_create and CreatesTable in kinds:
         fact = f"{user} may not create a schema in {database}, in which tables that are there are compared with the plan's and rolled back"
         yield _stop("scratch_right", fact, f"GRANT CREATE {on_database}")
-    if not may_make_temporary and "add_column" in kinds:
+    if not may_make_temporary and AddsColumn in kinds:
         fact = f"{user} may not create temporary tables in {database}, in which a column's type and default are tried and rolled back"
         yield _stop("temporary_right", fact, f"GRANT TEMPORARY {on_database}")
     if not may_make_tables:

@@ -20,6 +20,7 @@ from online_migrate.findings import Finding
 from online_migrate.journal.fence import Fence
 from online_migrate.journal.store import Journal
 from online_migrate.operations.contract.descendants import Descendants
+from online_migrate.operations.contract.effects import CreatesTable, Effect, PlanEffects
 from online_migrate.operations.contract.state import State
 from online_migrate.plan.model import HoldWhen, LockRules, Pace, Phase, Plan, Step, Strict
 from online_migrate.plan.references import reference_in
@@ -72,7 +73,8 @@ class Place:
     references: Mapping[str, str] = field(default_factory=dict)
     journal: Journal | None = None
     run_id: int | None = None
-    all_steps: tuple[Step, ...] = ()
+    effects: PlanEffects = field(default_factory=PlanEffects)
+    """all steps of the plan, and what each changes; see operations/schema_before.py"""
 
     @property
     def schema(self) -> str:
@@ -93,11 +95,32 @@ class Place:
         table = None if self.catalog is None else self.catalog.table(self.table)
         return ((self.schema, self.table), *(() if table is None else table.descendants))
 
+    def family_of(self, table: str) -> tuple[str, ...]:
+        """The table, its partitions, and the tables that inherit from it, by name."""
+        info = None if self.catalog is None else self.catalog.table(table)
+        return (table, *(() if info is None else (name for _, name in info.descendants)))
+
     @property
     def known(self) -> Catalog:
         """The catalog, for those parts of the contract that have one."""
         assert self.catalog is not None  # the engine always gives one
         return self.catalog
+
+    @property
+    def tables_of_step(self) -> tuple[str, ...]:
+        """The tables of the same line of the plan, in its order."""
+        return tuple(s.table for s in self.effects.steps if s.spec is self.step.spec and s.table is not None)
+
+    @property
+    def creates_table(self) -> bool:
+        """The step creates its table."""
+        return any(isinstance(e, CreatesTable) for e in self.effects.of(self.step))
+
+    @property
+    def is_behind_a_gate(self) -> bool:
+        """A person approves this stage, or one before it: what `check` finds now may change until then."""
+        names = [stage.name for stage in self.plan.stages]
+        return any(stage.gate for stage in self.plan.stages[: names.index(self.step.stage) + 1])
 
     def fill(self, text: str) -> str:
         """Put the table's name in for ``<table>``."""
@@ -226,11 +249,18 @@ class Operation(ABC, Generic[P]):
         Most operations have none.
         """
 
-    def targets(self, params: P) -> tuple[str | None, ...] | None:
-        """The tables of the step; None where ``tables`` names them."""
-        if isinstance(params, TableParams):
-            return None if params.table is None else (params.table,)
-        return (None,)
+    def targets(self, params: P) -> tuple[str | None, ...] | str:
+        """The tables of the step, or the name of the table set that it is over; (None,) for a step over no table."""
+        if not isinstance(params, TableParams):
+            return (None,)
+        if params.table is not None:
+            return (params.table,)
+        assert params.tables is not None  # its validator has seen to it
+        return params.tables if isinstance(params.tables, str) else tuple(params.tables)
+
+    def effects(self, place: Place, params: P) -> tuple[Effect, ...]:  # noqa: ARG002
+        """What the step changes in the schema, by plan and parameters alone: ``place`` has no catalog here."""
+        return ()
 
     @abstractmethod
     def statements(self, place: Place, params: P) -> tuple[Statement, ...]:
