@@ -178,7 +178,7 @@ def _parent_filled_later(plot: Plot, change: Change) -> Iterator[Contradiction]:
         ]
         if fills and all(c.number > change.number for c in fills):
             yield Contradiction(
-                code="parents_first",
+                code="parent_filled_later",
                 step=change.step,
                 other=fills[0].step,
                 table=change.effect.table,
