@@ -2,7 +2,7 @@
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint words format docs clean bench-backfill bench-growth bench-impact bench-locks matrix
+.PHONY: help demo test lint words format docs clean bench-backfill bench-growth bench-impact bench-locks matrix faults
 
 # A name on PATH may be a shim that fails, or a Python without venv: the first that runs is taken.
 python = $(shell for p in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
@@ -30,6 +30,9 @@ MATRIX = tests/operations tests/locks tests/journal
 matrix: .venv/.test .venv/.matrix ## what takes locks and makes objects, on PostgreSQL 14 to 18 (servers from npm; needs Node.js)
 	@for v in 14 15 16 17 18; do \
 		PG_BIN="$(CURDIR)/.venv/matrix/node_modules/postgresql-$$v/native/bin" .venv/bin/python -m pytest --quiet $(MATRIX) $(ARGS) || exit 1; done
+
+faults: .venv/.test ## faults at every statement boundary of the plan, writes docs/reliability.md (hours; ARGS="--sample 40 --seed 1 --kinds kill")
+	@nice -n 10 .venv/bin/python -m tests.faults $(ARGS)
 
 lint: .venv/.test ## ruff, mypy and the packages' order
 	@.venv/bin/ruff check --quiet

@@ -29,9 +29,8 @@ from tests.servers import (
 # Under nohup our runners would inherit that they are to ignore it.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-MAY_LACK: Final = {
-    "engine"
-}  # no container engine can run in CI; the choice of a server is tested without one
+MAY_LACK: Final = {"engine", "small_disk"}
+"""No container engine can run in CI, where the choice of a server is tested without one; and not every CI may mount."""
 
 choice_key = pytest.StashKey[Choice]()
 missing_key = pytest.StashKey[dict[str, str]]()

@@ -9,6 +9,8 @@ import functools
 import gc
 import os
 import shutil
+import subprocess
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -107,7 +109,22 @@ def find_missing_servers() -> dict[str, str]:
         missing["chromium"] = "chromium on PATH (Debian: chromium)"
     if not (shutil.which("prometheus") and shutil.which("promtool")):
         missing["prometheus"] = "prometheus and promtool on PATH (Debian: prometheus)"
+    if not can_mount():
+        missing["small_disk"] = "root that may mount a tmpfs"
     return missing
+
+
+@functools.cache
+def can_mount() -> bool:
+    """Whether a disk of a fixed size can be made: only root may mount one, and not in every container."""
+    if os.geteuid() != 0:
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
+        if subprocess.run(mount, capture_output=True, check=False).returncode:
+            return False
+        subprocess.run(["umount", folder], check=True)
+        return True
 
 
 @contextmanager
