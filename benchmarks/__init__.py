@@ -1,1 +1,1 @@
-"""What the backfill is measured by: see README.md beside this file."""
+"""Benchmarks of the backfill, the locks and the exporter; see README.md in this folder."""

@@ -1,4 +1,4 @@
-"""What all benchmarks share: a throwaway server, filled tables, what is measured, and where the results are written."""
+"""What all benchmarks share: a throwaway server, filled tables, measurements, and the results' place."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ SETTINGS = {
     "shared_preload_libraries": "",
     "synchronous_commit": "on",
 }
-"""checkpoints come when we ask for them, before each round, so that every way meets the same full-page images"""
+"""checkpoints come when we ask for them, before each round, so that every way writes the same full-page
+images
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,17 +74,20 @@ def fill(connection: Connection, shape: Shape, rows: int, *, table: str = "t") -
     """Make the table."""
     name = sql.Identifier(table)
     connection.execute(
-        "CREATE TABLE IF NOT EXISTS bots (id integer PRIMARY KEY); INSERT INTO bots VALUES (1) ON CONFLICT DO NOTHING"
+        "CREATE TABLE IF NOT EXISTS bots (id integer PRIMARY KEY);"
+        " INSERT INTO bots VALUES (1) ON CONFLICT DO NOTHING"
     )
     connection.execute(
         sql.SQL(
-            "CREATE TABLE {} (id {}, user_id bigint NOT NULL, amount bigint NOT NULL, state text NOT NULL, at timestamptz NOT NULL,"
+            "CREATE TABLE {} (id {}, user_id bigint NOT NULL, amount bigint NOT NULL,"
+            " state text NOT NULL, at timestamptz NOT NULL,"
             " filler text, bot_id integer); ALTER TABLE {} ALTER filler SET STORAGE PLAIN"
         ).format(name, sql.SQL(shape.key), name)
     )
     connection.execute(
         sql.SQL(
-            "INSERT INTO {} (user_id, amount, state, at, filler) SELECT (random() * 100000)::int, n, 'paid', now() - n * interval '1 s',"
+            "INSERT INTO {} (user_id, amount, state, at, filler)"
+            " SELECT (random() * 100000)::int, n, 'paid', now() - n * interval '1 s',"
             " repeat('x', {}) FROM generate_series(1, {}) n"
         ).format(name, sql.Literal(shape.filler), sql.Literal(rows))
     )
@@ -111,7 +116,7 @@ def read_sizes(connection: Connection, table: str = "t") -> Sizes:
 
 
 def read_hot_share(dsn: str, table: str = "t") -> float | None:
-    """Of all updates of the table, those that touched no index; the sessions that made them must be closed."""
+    """The share of heap-only updates of the table; the sessions that made them must be closed."""
     with Connector(dsn=dsn).open("benchmark") as connection:
         row = connection.execute(
             "SELECT n_tup_hot_upd::float8 / nullif(n_tup_upd, 0) FROM pg_stat_user_tables WHERE relname = %s",
@@ -123,7 +128,8 @@ def read_hot_share(dsn: str, table: str = "t") -> float | None:
 def read_server_cpu_s(made: Server) -> float:
     """CPU seconds of all the server's processes so far, ended ones included; 0 where there is no /proc.
 
-    Wavers less than seconds on a machine that others use.  Source: proc(5), fields utime to cstime of /proc/pid/stat.
+    Wavers less than seconds on a machine that others use.  Source: proc(5), fields utime to cstime of
+    /proc/pid/stat.
     """
     postmaster = int((made.data / "postmaster.pid").read_text().split()[0])
     ticks = 0
@@ -140,10 +146,10 @@ def read_server_cpu_s(made: Server) -> float:
 
 
 class PeakMemory:
-    """The most memory that this process has had since this was made, in bytes.
+    """The peak memory of this process since this object was created, in bytes.
 
-    Source: proc(5), /proc/pid/clear_refs (5 resets the peak) and VmHWM of /proc/pid/status.  Where they are not, the
-    process's peak since its start, as :func:`resource.getrusage` has it.
+    Source: proc(5), /proc/pid/clear_refs (5 resets the peak) and VmHWM of /proc/pid/status.  Where they are
+    not, the process's peak since its start, as :func:`resource.getrusage` has it.
     """
 
     def __init__(self) -> None:
@@ -163,7 +169,7 @@ class PeakMemory:
 
 @contextmanager
 def server(settings: dict[str, str] | None = None) -> Iterator[Server]:
-    """A throwaway server with fsync on, as on disk as the folder for temporary files is."""
+    """A throwaway server with fsync on, in the folder for temporary files."""
     with start_server(settings=SETTINGS | (settings or {})) as made:
         yield made
 
@@ -194,23 +200,24 @@ def median(values: Sequence[float]) -> float:
 
 
 def spread(values: Sequence[float]) -> float:
-    """Half of the way from the least to the most, by the median: ± this."""
+    """Half of the difference between greatest and least, divided by the median: ± this."""
     middle = statistics.median(values)
     return (max(values) - min(values)) / 2 / middle if middle else 0.0
 
 
 def machine(made: Server) -> str:
-    """What it was measured on, and when."""
+    """The machine and the date of the measurement."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     load = os.getloadavg()[0]
     return (
-        f"{datetime.now(UTC):%Y-%m-%d}, PostgreSQL {made.version}, {os.cpu_count()} cores, {memory:.0f} GiB of memory,"
+        f"{datetime.now(UTC):%Y-%m-%d}, PostgreSQL {made.version}, {os.cpu_count()} cores,"
+        f" {memory:.0f} GiB of memory,"
         f" {platform.system()} {platform.machine()}, load average {load:.1f} at the end"
     )
 
 
 def write_section(name: str, text: str) -> None:
-    """Put a section of docs/benchmarks.md anew, between its marks."""
+    """Rewrite a section of docs/benchmarks.md, between its marks."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     before = DOCUMENT.read_text()
     section = f"{begin}\n{text.strip()}\n{end}"

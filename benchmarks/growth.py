@@ -1,4 +1,4 @@
-"""Does it stay as it is when the table is ten times larger, when queries hold snapshots, and when two tables are filled at once?"""
+"""How a backfill scales: ten times the rows, queries that hold snapshots, and two tables at once."""
 
 from __future__ import annotations
 
@@ -56,18 +56,19 @@ stages:
       - backfill: {{tables: both, column: bot_id, value: 1}}
 """
 TARGETS = (
-    "time per row ≤ 1.1 ×; heap-only ≥ 75 % beside a 0.5 s query and with two workers; resume < 1 s; memory flat; hold within 2 s of a"
+    "time per row ≤ 1.1 ×; heap-only ≥ 75 % beside a 0.5 s query and with two workers;"
+    " resume < 1 s; memory flat; hold within 2 s of a"
     " standby's pause"
 )
 ROOMY = {"shared_buffers": "4GB", "max_wal_size": "20GB"}
-"""settings by which the large table meets what the small one does: its pages and indexes stay in memory, and no checkpoint comes, after
-which each page would have its full-page image once more"""
+"""settings that give the large table the conditions of the small one: its pages and indexes stay in memory,
+and no checkpoint makes each page write another full-page image"""
 AUTOANALYZES = 3
-"""that the longer runs are to meet"""
+"""that the longer runs must include"""
 BATCHES_BEFORE = 5
-"""after which a backfill is under way"""
+"""after which a backfill is running"""
 STANDBY_LAG = 1024**2
-"""bytes; a limit that is passed at once, so that our own slowness is what is measured"""
+"""bytes; a limit that is exceeded at once, so that only our own reaction time is measured"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,13 +84,13 @@ class Result:
     table_ratio: float
     chunk_pages: int
     autoanalyzes: int
-    """of the tables that were filled, while they were"""
+    """of the filled tables, during the run"""
     peak_memory_bytes: int
 
 
 @contextmanager
 def queries(dsn: str, seconds: float | None) -> Iterator[None]:
-    """A query of so many seconds over and over beside us; None: one snapshot held all the time."""
+    """A query of so many seconds, repeated beside us; None: one snapshot that is held all the time."""
     over = threading.Event()
 
     def ask() -> None:
@@ -112,12 +113,12 @@ def queries(dsn: str, seconds: float | None) -> Iterator[None]:
 
 @contextmanager
 def nothing(_: str) -> Iterator[None]:
-    """Nobody beside us."""
+    """No session beside us."""
     yield
 
 
 class Ears:
-    """What a run tells, by table."""
+    """The events of a run, by table."""
 
     def __init__(self) -> None:
         self.heard: dict[str, Heard] = {}
@@ -127,7 +128,7 @@ class Ears:
 
 
 def run_alone(dsn: str) -> tuple[float, Heard]:
-    """The backfill of ``t`` by itself; seconds, and what it told."""
+    """The backfill of ``t`` alone; seconds, and its events."""
     heard, began = Heard(), time.perf_counter()
     with workbench(dsn, "t", emit=heard.emit) as context:
         Backfill(context, table="t", column="bot_id", value=Constant.of(1)).run()
@@ -135,7 +136,7 @@ def run_alone(dsn: str) -> tuple[float, Heard]:
 
 
 def run_plan(dsn: str, workers: int) -> tuple[float, Heard]:
-    """A plan over ``t`` and ``u`` by the runner itself, check included; seconds, and what it told of ``t``."""
+    """A plan over ``t`` and ``u`` by the runner, check included; seconds, and the events of ``t``."""
     ears, began = Ears(), time.perf_counter()
     Runner(
         plan=load(PLAN.format(workers=workers), OPERATIONS, path=Path("growth.yaml")),
@@ -150,7 +151,7 @@ def run_plan(dsn: str, workers: int) -> tuple[float, Heard]:
 
 
 def run_one_update(dsn: str) -> tuple[float, Heard]:
-    """The peer; it tells nothing."""
+    """The peer; it has no events."""
     began = time.perf_counter()
     one_update(dsn)
     return time.perf_counter() - began, Heard()
@@ -176,7 +177,8 @@ def measure(  # what a row of the table says
         with Connector(dsn=dsn).open("sizes") as connection:
             after = read_sizes(connection).table
             row = connection.execute(
-                "SELECT min(autoanalyze_count) FROM pg_stat_user_tables WHERE schemaname = 'public' AND relname = ANY (%s)",
+                "SELECT min(autoanalyze_count) FROM pg_stat_user_tables"
+                " WHERE schemaname = 'public' AND relname = ANY (%s)",
                 [list(tables)],
             ).fetchone()
         shares = [s for t in tables if (s := read_hot_share(dsn, t)) is not None]
@@ -197,12 +199,12 @@ def measure(  # what a row of the table says
 
 
 def measure_thrice(made: Server, template: str, what: str, rows: int) -> Result:
-    """The run in the middle: what others are measured against must not be a lucky one."""
+    """The run in the middle: others are measured against it, so it must not be a lucky one."""
     return sorted((measure(made, template, what, rows) for _ in range(3)), key=lambda r: r.seconds)[1]
 
 
 def measure_roomy(rows: int, large: int, settings: dict[str, str]) -> tuple[Result, Result]:
-    """The small table and the large one on a server that holds either in memory."""
+    """The small and the large table on a server that keeps either in memory."""
     with server(settings | ROOMY) as made:
         fill_template(made, "small", rows, ["t"])
         small = measure_thrice(made, "small", "nothing; roomy", rows)
@@ -211,7 +213,9 @@ def measure_roomy(rows: int, large: int, settings: dict[str, str]) -> tuple[Resu
 
 
 def measure_hold(rows: int = 200_000) -> tuple[float, float]:
-    """Beside a standby that stops replaying: seconds from the pause to our hold, and from the replay of the rest to going on."""
+    """Beside a standby that stops replaying: seconds from the pause to our hold, and from the end of its lag
+    to our next batch.
+    """
     heard, signal = Heard(), Signal()
 
     def work(dsn: str) -> None:
@@ -248,7 +252,9 @@ def measure_hold(rows: int = 200_000) -> tuple[float, float]:
 
 
 def measure_resume(made: Server, template: str) -> float:
-    """Seconds from the start of a second run to its first batch's commit, after the first run was stopped half way."""
+    """Seconds from the start of a second run to its first batch's commit, after the first run was stopped
+    half way.
+    """
     with copied(made, template) as dsn:
         with Connector(dsn=dsn).open("begin") as connection:
             begun = begin_journal(connection, ["t"])
@@ -289,13 +295,17 @@ def fill_template(made: Server, name: str, rows: int, tables: list[str]) -> None
 
 
 def table_of(results: list[Result]) -> str:
-    """For people."""
+    """The table in Markdown."""
     lines = [
-        "| beside us | rows | seconds | µs per row | batches | heap-only | table × | chunk | autoanalyzes | peak memory |",
+        (
+            "| beside us | rows | seconds | µs per row | batches | heap-only | table × | chunk | autoanalyzes"
+            " | peak memory |"
+        ),
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {r.what} | {r.rows:,} | {r.seconds:.1f} | {r.us_per_row:.2f} | {r.batches:,} | {r.hot_share or 0:.0%} | {r.table_ratio:.2f} |"
+        f"| {r.what} | {r.rows:,} | {r.seconds:.1f} | {r.us_per_row:.2f} | {r.batches:,}"
+        f" | {r.hot_share or 0:.0%} | {r.table_ratio:.2f} |"
         f" {r.chunk_pages:,} | {r.autoanalyzes} | {r.peak_memory_bytes / 2**20:.0f} MiB |"
         for r in results
     ]
@@ -303,7 +313,7 @@ def table_of(results: list[Result]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """See the module."""
+    """Run the benchmark; see the module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--times", type=int, default=10, help="how much larger the second table is")
@@ -343,9 +353,12 @@ def main(arguments: list[str] | None = None) -> None:
     roomy_text = ", ".join(f"{name} = {value}" for name, value in ROOMY.items())
     ratios_text = ", ".join(f"{what} {ratio:.2f} ×" for what, ratio in ratios.items())
     summary = (
-        f"Roomy is a server with {roomy_text}. Time per row at {large:,} rows, of that at {rows:,}: {ratios_text}."
-        f" Resume to the first commit took {resume_s:.2f} s. The default pace held {hold_s:.2f} s after a standby's replay was paused"
-        f" (limit {STANDBY_LAG // 1024**2} MiB), and went on by itself {back_s:.2f} s after the standby was back below it."
+        f"*Roomy* is a server with {roomy_text}. Time per row at {large:,} rows, divided by that at {rows:,}:"
+        f" {ratios_text}. A resume took {resume_s:.2f} s to its first commit. The default pace"
+        f" held {hold_s:.2f} s"
+        f" after a standby's replay was paused (limit {STANDBY_LAG // 1024**2} MiB), and"
+        f" continued {back_s:.2f} s"
+        " after the standby's lag was below the limit."
         + (f" Fewer than {AUTOANALYZES} autoanalyzes were met by: {', '.join(few)}." if few else "")
     )
     if given.json:
@@ -356,7 +369,8 @@ def main(arguments: list[str] | None = None) -> None:
     if given.docs:
         write_section(
             "growth",
-            f"{where}; one run each, the first and the last but one the middle of three; targets: {TARGETS}.\n\n{table_of(results)}\n\n{summary}",
+            f"{where}; one run each, for the first and the last but one the middle of three;"
+            f" targets: {TARGETS}.\n\n{table_of(results)}\n\n{summary}",
         )
 
 

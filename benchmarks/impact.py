@@ -1,11 +1,12 @@
-"""What an application feels: its latencies beside a backfill at the default pace, beside one UPDATE, and alone.
+"""The latencies of an application beside a backfill at the default pace, beside one UPDATE, and alone.
 
-The application runs in a process of its own: 4 connections, 300 transactions a second, each reads a row and updates it.
+The application runs in a process of its own: 4 connections, 300 transactions a second, each reads a row and
+updates it.
 
-A latency counts from when a transaction was due, so that one that stands makes those behind it late.
+A latency counts from when a transaction was due, so that one that is blocked also delays the next ones.
 
-*Apart* gives the application and its sessions one core, and us and the rest of the server another: what it feels then is the
-database, and not the scheduler that lets two processes share a core.
+*Apart* gives the application and its sessions one core, and us and the rest of the server another: its
+latency then is the database, and not the scheduler that lets two processes share a core.
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ TARGET = "p99 beside the default pace ≤ 1.25 × without us (median of the pair
 NOTHING, OURS, UPDATE = "nothing", "ours", "one UPDATE"
 NOTHING_APART, OURS_APART = "nothing; on a core of its own", "ours; each on a core of its own"
 WARM_UP_S = 3.0
-"""the first transactions of each window, not counted: sessions open, plans are made, caches fill"""
+"""the first transactions of each window, not counted: sessions are opened, caches filled"""
 CLIENTS = 4
 RATE = 75.0
-"""transactions a second and client"""
+"""transactions per second and client"""
 COLUMNS = 40
-"""empty columns to fill one after the other, so that a backfill lasts as long as it is looked at"""
+"""empty columns to fill one after the other, so that the backfill lasts for the whole measurement"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +66,7 @@ class Felt:
 
 
 def client(dsn: str, rows: int, seed: int, core: int | None, over: Stopper, said: Any) -> None:
-    """One connection of the application; says, of each transaction, when it was due and what it took, and how many failed."""
+    """One connection; reports when each transaction was due, its duration, and failures."""
     rng, took, failures = random.Random(seed), [], 0
     with psycopg.connect(dsn, autocommit=True, application_name="application") as connection:
         if core is not None:
@@ -86,7 +87,7 @@ def client(dsn: str, rows: int, seed: int, core: int | None, over: Stopper, said
 
 
 def application(dsn: str, rows: int, core: int | None, over: Stopper, said: Any) -> None:
-    """All its connections."""
+    """All connections of the application."""
     if core is not None:
         os.sched_setaffinity(0, {core})
     threads = [threading.Thread(target=client, args=(dsn, rows, n, core, over, said)) for n in range(CLIENTS)]
@@ -98,7 +99,7 @@ def application(dsn: str, rows: int, core: int | None, over: Stopper, said: Any)
 
 @contextmanager
 def only_on(core: int | None, made: Server) -> Iterator[None]:
-    """This process and all of the server's, those that begin meanwhile too, on one core; None: as they are."""
+    """Put this process and all of the server's, also later ones, on one core; None: change nothing."""
     if core is None:
         yield
         return
@@ -113,7 +114,7 @@ def only_on(core: int | None, made: Server) -> Iterator[None]:
 
 
 def put(pids: list[int], cores: set[int]) -> None:
-    """Those of the processes that are still there."""
+    """Those of the processes that still exist."""
     for pid in pids:
         with suppress(ProcessLookupError):
             os.sched_setaffinity(pid, cores)
@@ -125,7 +126,7 @@ def children_of(parent: int) -> list[int]:
 
 
 def nobody(_: str, signal: Signal) -> int:
-    """We are not there."""
+    """No backfill; the application is alone."""
     signal.event.wait()
     return 0
 
@@ -169,7 +170,7 @@ BESIDE: dict[str, Callable[[str, Signal], int]] = {
 
 
 def watch(made: Server, beside: str, rows: int, seconds: float) -> Felt:
-    """One window on a fresh copy; what we raise is raised."""
+    """One window on a fresh copy; raises the errors of the backfill."""
     context = multiprocessing.get_context("spawn")
     first, second = sorted(os.sched_getaffinity(0))[:2] if "core of its own" in beside else (None, None)
     with copied(made, "impact") as dsn, only_on(second, made), ThreadPoolExecutor(1) as pool:
@@ -204,22 +205,23 @@ def p99_ratio(found: dict[str, list[Felt]], name: str) -> float:
 
 
 def table_of(found: dict[str, list[Felt]]) -> str:
-    """For people: medians."""
+    """The table of medians in Markdown."""
     lines = [
         "| beside the application | transactions | failed | p50 | p99 | longest | our rows/s | p99 × alone |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, felt in found.items():
         lines.append(
-            f"| {name} | {sum(f.transactions for f in felt):,} | {sum(f.failures for f in felt)} | {median([f.p50_ms for f in felt]):.1f} ms |"
-            f" {median([f.p99_ms for f in felt]):.1f} ms | {max(f.longest_ms for f in felt):,.0f} ms | {median([f.rows_per_s for f in felt]):,.0f} |"
+            f"| {name} | {sum(f.transactions for f in felt):,} | {sum(f.failures for f in felt)}"
+            f" | {median([f.p50_ms for f in felt]):.1f} ms | {median([f.p99_ms for f in felt]):.1f} ms"
+            f" | {max(f.longest_ms for f in felt):,.0f} ms | {median([f.rows_per_s for f in felt]):,.0f} |"
             f" {p99_ratio(found, name):.2f} |"
         )
     return "\n".join(lines)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """See the module."""
+    """Run the benchmark; see the module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=60.0)
@@ -255,7 +257,10 @@ def main(arguments: list[str] | None = None) -> None:
     else:
         print(f"{where}\n\n{table_of(found)}")
     if given.docs:
-        rounds = f"{given.pairs} alternating rounds of {given.seconds:.0f} s each, {given.apart} of them apart, too, one UPDATE once"
+        rounds = (
+            f"{given.pairs} alternating rounds of {given.seconds:.0f} s each, {given.apart} of them"
+            " also apart, one UPDATE once"
+        )
         text = f"{where}; {rounds}; target: {TARGET}."
         write_section("impact", f"{text}\n\n{table_of(found)}")
 

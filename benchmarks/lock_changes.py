@@ -1,4 +1,4 @@
-"""Each change twice: as online-migrate makes it, by its command line, and as one types it into psql."""
+"""Each change twice: by the online-migrate command, and by plain statements in psql."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import psycopg
 from benchmarks.lock_traffic import Blocker, Hammer
 
 CALM_S = 1.0
-"""before each change by hand the application alone is measured for so long: what the machine itself makes it wait"""
+"""the application alone is measured for so long before each plain change: the machine's own latency"""
 AFTER_S = 0.3
-"""whoever stood behind the change has its answer by then, and is counted"""
+"""statements that waited behind the change have their answer by then, and are counted"""
 
 PLAN = """
 plan: bench
@@ -26,8 +26,10 @@ stages:
   - {stage: add_column, steps: [add_column: {table: t, column: bot_id, type: integer, new_rows: 1}]}
   - {stage: backfill, steps: [backfill: {table: t, column: bot_id, value: 1}]}
   - {stage: index, steps: [create_index: {table: t, name: idx_t_bot_id, columns: [bot_id]}]}
-  - {stage: unique, steps: [create_index: {table: t, name: idx_t_bot_code, columns: [bot_id, code], unique: true}]}
-  - {stage: foreign_key, steps: [add_foreign_key: {table: t, column: bot_id, references: bots.id, on_delete: cascade}]}
+  - stage: unique
+    steps: [create_index: {table: t, name: idx_t_bot_code, columns: [bot_id, code], unique: true}]
+  - stage: foreign_key
+    steps: [add_foreign_key: {table: t, column: bot_id, references: bots.id, on_delete: cascade}]
   - {stage: not_null, steps: [set_not_null: {table: t, column: bot_id}]}
   - {stage: drop_default, steps: [drop_default: {table: t, column: bot_id}]}
   - {stage: swap, steps: [swap_unique: {table: t, from: [code], to: idx_t_bot_code}]}
@@ -48,23 +50,26 @@ NAIVE = {
 }
 FILL = """
 CREATE TABLE bots (id integer PRIMARY KEY); INSERT INTO bots VALUES (1);
-CREATE TABLE t (id bigserial PRIMARY KEY, code text NOT NULL, amount bigint NOT NULL, state text NOT NULL, filler text) WITH (fillfactor = 90);
-INSERT INTO t (code, amount, state, filler) SELECT 'c' || n, n, 'paid', repeat('x', 60) FROM generate_series(1, {rows}) n;
+CREATE TABLE t (id bigserial PRIMARY KEY, code text NOT NULL, amount bigint NOT NULL, state text NOT NULL,
+    filler text) WITH (fillfactor = 90);
+INSERT INTO t (code, amount, state, filler)
+    SELECT 'c' || n, n, 'paid', repeat('x', 60) FROM generate_series(1, {rows}) n;
 CREATE UNIQUE INDEX t_code ON t (code); VACUUM ANALYZE t"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Felt:
-    """What the application felt of one change."""
+    """What the application noticed of one change."""
 
     change: str
     seconds: float
     longest_ms: float
     in_queue_ms: float
-    """of it: the longest time in a lock's queue"""
+    """of that latency: the longest time in a lock's queue"""
     calm_ms: float
-    """its longest wait right before, without the change: what the machine itself does.  For ours it is taken while
-    ``online-migrate explain`` runs, which is as much work for the processors as run's beginning, and takes no lock."""
+    """its longest latency right before, without the change: the machine's own.  For ours it is measured
+    while ``online-migrate explain`` runs, which is as much work for the processors as run's beginning, and
+    takes no lock."""
     errors: int
     windows: int = 0
     held_ms: float = 0.0
@@ -81,7 +86,7 @@ def fill(dsn: str, rows: int) -> None:
 
 
 def felt_of_naive(dsn: str, rows: int) -> list[Felt]:
-    """Typed into psql, one after the other, beside the blocker."""
+    """Plain statements, one after the other, beside the blocker."""
     found = []
     with Hammer(dsn, rows) as hammer, psycopg.connect(dsn, autocommit=True) as connection:
         for change, statements in NAIVE.items():
@@ -119,7 +124,7 @@ def felt_of_ours(dsn: str, rows: int, folder: Path, *, stages: tuple[str, ...] =
 
 
 def call(dsn: str, plan: Path, command: str, *arguments: str) -> None:
-    """``online-migrate COMMAND PLAN``; raises with its last words."""
+    """``online-migrate COMMAND PLAN``; raises with its last output."""
     words = [sys.executable, "-m", "online_migrate.cli", command, str(plan), *arguments]
     environment = {**os.environ, "ONLINE_MIGRATE_DSN": dsn}
     result = subprocess.run(
@@ -132,11 +137,12 @@ def call(dsn: str, plan: Path, command: str, *arguments: str) -> None:
 
 
 def read_windows(dsn: str, stage: str | None = None) -> list[tuple[float, float]]:
-    """(waited, held) of each window or try, in seconds, from the journal."""
+    """(waited, held) of each window or attempt, in seconds, from the journal."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         rows = connection.execute(
-            "SELECT coalesce((fields ->> 'waited_s')::float8, 0), (fields ->> 'held_s')::float8 FROM online_migrate.history"
-            " WHERE event IN ('lock_held', 'lock_attempt_failed') AND (%(stage)s::text IS NULL OR stage = %(stage)s)",
+            "SELECT coalesce((fields ->> 'waited_s')::float8, 0), (fields ->> 'held_s')::float8"
+            " FROM online_migrate.history WHERE event IN ('lock_held', 'lock_attempt_failed')"
+            " AND (%(stage)s::text IS NULL OR stage = %(stage)s)",
             {"stage": stage},
         ).fetchall()
     return [(waited, -1.0 if held is None else held) for waited, held in rows]

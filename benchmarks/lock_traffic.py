@@ -1,4 +1,4 @@
-"""What goes on beside a change in the locks' benchmark: a reader and a writer that hammer, a blocker that comes and goes."""
+"""The load beside a change in the locks' benchmark: a reader and a writer without pause, and a blocker."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import psycopg
 READ = b"SELECT amount FROM t WHERE id = %s"
 WRITE = b"UPDATE t SET amount = amount + 1 WHERE id = %s"
 FIRST_ROW = 2
-"""the blocker has row 1"""
+"""the blocker locks row 1"""
 WAITING = b"""
-SELECT max(extract(epoch FROM clock_timestamp() - l.waitstart))::float8 FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+SELECT max(extract(epoch FROM clock_timestamp() - l.waitstart))::float8
+  FROM pg_locks l JOIN pg_stat_activity a USING (pid)
  WHERE NOT l.granted AND a.application_name = 'shop'"""
 SAMPLE_S = 0.004
 BLOCKED_S = 1.5
@@ -24,13 +25,16 @@ FREE_S = 0.6
 
 @dataclass(slots=True)
 class Hammer:
-    """One reader and one writer, each statement a transaction; the longest wait and every error since :meth:`mark`."""
+    """One reader and one writer, each statement a transaction; the longest wait and every error since
+    :meth:`mark`.
+    """
 
     dsn: str
     rows: int
     longest_s: float = 0.0
     in_queue_s: float = 0.0
-    """the longest time that a statement stood in a lock's queue, sampled every 4 ms: without what disk and processors add"""
+    """the longest time that a statement waited in a lock's queue, sampled every 4 ms: without the time of
+    disk and processors"""
     statements: int = 0
     errors: list[str] = field(default_factory=list)
     _over: threading.Event = field(default_factory=threading.Event)
@@ -51,11 +55,11 @@ class Hammer:
             thread.join()
 
     def mark(self) -> None:
-        """Forget the longest wait: what comes counts."""
+        """Reset the longest wait."""
         self.longest_s, self.in_queue_s, self.statements = 0.0, 0.0, 0
 
     def rest(self, seconds: float) -> None:
-        """Let it go on for so long."""
+        """Continue for this many seconds."""
         self._over.wait(seconds)
 
     def _look(self) -> None:

@@ -1,4 +1,5 @@
-"""How long the application stands behind us: each change beside a blocker, beside a slow autovacuum, and the whole plan.
+"""How long the application waits behind our lock requests: each change beside a blocker, beside a slow
+autovacuum, and the whole plan.
 
 python -m benchmarks.locks [--json] [--rows N] [--users N] [--write]
 """
@@ -49,13 +50,14 @@ SLOW_VACUUM = {
     "autovacuum_vacuum_threshold": "1000",
 }
 HELD_P99_MS = 50.0
-"""the promise: strong locks are held for at most this, at p99, over the whole multi-tenant plan"""
+"""the promise: the 99th percentile of the time that strong locks are held, in the whole multi-tenant plan"""
 
 
 SAMPLED_MS = 10.0
 """how far a sampled wait and the windows' own clocks may differ"""
 BATCH_MS = 250.0
-"""five times what a batch aims at, where the pacer cuts it down: for so long its rows are locked; a backfill has no windows"""
+"""five times a batch's target, above which the pacer cuts it: its rows are locked for so long; a backfill
+has no lock windows"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +105,7 @@ def measure_changes(server: Server, rows: int, folder: Path) -> tuple[list[Felt]
 
 
 def measure_autovacuum(rows: int, folder: Path) -> list[Beside]:
-    """Three ways to ADD COLUMN while an autovacuum that takes its time is at work on the table."""
+    """Three ways to ADD COLUMN while a slow autovacuum works on the table."""
     found: list[Beside] = []
     with start_server(settings=SLOW_VACUUM) as server:
         for way in ("online-migrate", "ALTER TABLE, no timeout", "ALTER TABLE, lock_timeout 500 ms, 8 times"):
@@ -129,7 +131,7 @@ def measure_autovacuum(rows: int, folder: Path) -> list[Beside]:
 
 
 def await_autovacuum(dsn: str) -> None:
-    """Make dead rows until an autovacuum is at work on the table."""
+    """Create dead rows until an autovacuum works on the table."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("UPDATE t SET amount = amount + 1")
         query = "SELECT count(*) FROM pg_stat_progress_vacuum WHERE relid = 't'::regclass"
@@ -138,7 +140,7 @@ def await_autovacuum(dsn: str) -> None:
 
 
 def add_column(dsn: str, way: str, folder: Path) -> bool:
-    """True where the column is there afterwards."""
+    """Whether the column exists afterwards."""
     if way == "online-migrate":
         plan = folder / "vacuum.yaml"
         plan.write_text(
@@ -165,7 +167,7 @@ def add_column(dsn: str, way: str, folder: Path) -> bool:
 
 
 def measure_whole(server: Server, users: int, folder: Path) -> Whole:
-    """The plan from its beginning to its end, gates approved, while the shop's application works."""
+    """The whole plan, with gates approved, while the shop's application runs."""
     dsn = new_database(server, "shop")
     create_shop(dsn, users=users)
     secrets = {"MASTER_BOT_TOKEN": "made-up"}
@@ -202,34 +204,43 @@ def read_master(dsn: str) -> int:
 
 
 def markdown(figures: dict[str, Any]) -> str:
-    """The tables of the document."""
+    """The text of the document."""
     ours, naive = figures["ours"], {n.change: n for n in figures["naive"]}
     whole: Whole = figures["whole"]
     lines = [
         f"Measured {figures['machine']}.",
         "",
-        f"**Each change on a table of {figures['rows']:,} rows**, one reader and one writer without pause, beside a transaction that",
-        "has read and written the table and sits idle for 1.5 s, comes and goes. In ms: the longest time that a statement of the",
-        "application stood in a lock's *queue* (pg_locks, sampled every 4 ms); the longest time in the queue and hold together of one",
-        "lock *window* of ours; its longest *latency*, disk and processors included; and the same when *calm*, right before, while",
-        "`explain` runs, which takes no lock. A backfill has no windows; its batches lock rows for some 50 ms.",
+        f"**Each change on a table of {figures['rows']:,} rows**, with one reader and one",
+        "writer without pause,",
+        "beside transactions that read and write the table and are then idle for 1.5 s. In",
+        "ms: the longest time",
+        "that a statement of the application waited in a lock's *queue* (pg_locks, sampled every 4 ms); the",
+        "longest time in the queue and hold of one of our lock *windows*; the application's",
+        "longest *latency*,",
+        "disk and processors included; and that latency when *calm*, right before, while",
+        "`explain` runs, which",
+        "takes no lock. A backfill has no windows; its batches lock rows for some 50 ms.",
         "",
-        "| change | ours: queue | window | held | latency | calm | errors | seconds | by hand: queue | latency | errors | seconds |",
+        (
+            "| change | ours: queue | window | held | latency | calm | errors | seconds | plain: queue | latency"
+            " | errors | seconds |"
+        ),
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for felt in ours:
         other = naive[felt.change]
         lines.append(
-            f"| {felt.change} | **{felt.in_queue_ms}** | {felt.bound_ms} | {felt.held_ms} | {felt.longest_ms} | {felt.calm_ms}"
-            f" | {felt.errors} | {felt.seconds} | **{other.in_queue_ms:,}** | {other.longest_ms:,} | {other.errors} | {other.seconds} |"
+            f"| {felt.change} | **{felt.in_queue_ms}** | {felt.bound_ms} | {felt.held_ms} | {felt.longest_ms}"
+            f" | {felt.calm_ms} | {felt.errors} | {felt.seconds}"
+            f" | **{other.in_queue_ms:,}** | {other.longest_ms:,} | {other.errors} | {other.seconds} |"
         )
-    lines += ["", "By hand is what one types into psql:", ""]
+    lines += ["", "*Plain* are these statements in psql:", ""]
     lines += [f"    {statement.strip()}" for statement in NAIVE.values()]
     lines += [
         "",
         "**ADD COLUMN beside a slow autovacuum** of the same table:",
         "",
-        "| way | had | seconds | longest time of the application in the queue, ms | latency, ms |",
+        "| way | acquired | seconds | longest time of the application in the queue, ms | latency, ms |",
         "| --- | --- | --- | --- | --- |",
     ]
     lines += [
@@ -238,19 +249,23 @@ def markdown(figures: dict[str, Any]) -> str:
     ]
     lines += [
         "",
-        f"**The whole multi-tenant plan** on the shop of {whole.users:,} users under its application's traffic, {whole.seconds} s:",
-        f"{whole.windows} lock windows, held {whole.held_p50_ms} ms in the middle, **{whole.held_p99_ms} ms at p99**,",
-        f"{whole.held_max_ms} ms at most, waited for in the queue {whole.waited_max_ms} ms at most. The application:",
-        f"{whole.transactions:,} transactions, {whole.failures} failed, p99 {whole.app_p99_ms} ms, longest {whole.app_max_ms} ms.",
+        f"**The whole multi-tenant plan** on the shop of {whole.users:,} users under its",
+        "application's traffic,",
+        f"{whole.seconds} s: {whole.windows} lock windows, held {whole.held_p50_ms} ms in the median,",
+        f"**{whole.held_p99_ms} ms at p99**, {whole.held_max_ms} ms at most, and",
+        f"{whole.waited_max_ms} ms at most in",
+        f"the queue. The application: {whole.transactions:,} transactions, {whole.failures} failed,",
+        f"p99 {whole.app_p99_ms} ms, longest {whole.app_max_ms} ms.",
     ]
     return "\n".join(lines)
 
 
 def machine(version: str) -> str:
-    """What it was measured on, and when."""
+    """The machine and the date of the measurement."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
-        f"{datetime.now(UTC):%Y-%m-%d}, PostgreSQL {version}, {os.cpu_count()} cores, {memory:.0f} GiB of memory,"
+        f"{datetime.now(UTC):%Y-%m-%d}, PostgreSQL {version}, {os.cpu_count()} cores,"
+        f" {memory:.0f} GiB of memory,"
         f" load average {os.getloadavg()[0]:.1f} at the end, {platform.system()}"
     )
 
@@ -275,11 +290,11 @@ def measure(rows: int, users: int) -> dict[str, Any]:
 
 
 def broken_promises(figures: dict[str, Any]) -> Sequence[str]:
-    """What the figures should have been and were not."""
+    """The promises that the figures break."""
     whole: Whole = figures["whole"]
     broken = [f"{f.change}: {f.errors} statements failed" for f in figures["ours"] if f.errors]
     broken += [
-        f"{f.change}: stood in a queue for {f.in_queue_ms} ms, its windows explain {f.bound_ms} ms"
+        f"{f.change}: waited in a queue for {f.in_queue_ms} ms, its windows explain {f.bound_ms} ms"
         for f in figures["ours"]
         if f.in_queue_ms > f.bound_ms + SAMPLED_MS + BATCH_MS * (f.change == "backfill")
     ]
@@ -289,7 +304,7 @@ def broken_promises(figures: dict[str, Any]) -> Sequence[str]:
 
 
 def main() -> None:
-    """The command; exit code 1 where a promise is broken."""
+    """The command; exit code 1 if a promise is broken."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="figures as JSON")
     parser.add_argument("--rows", type=int, default=300_000)

@@ -27,7 +27,7 @@ class Pair:
     standby: Server
 
     def pause(self) -> None:
-        """The standby replays nothing more, until :meth:`resume`."""
+        """Pause replay until :meth:`resume`."""
         run(self.standby.dsn, "SELECT pg_wal_replay_pause()")
         await_true(lambda: ask(self.standby.dsn, "SELECT pg_get_wal_replay_pause_state()") == "paused")
 
@@ -35,7 +35,7 @@ class Pair:
         run(self.standby.dsn, "SELECT pg_wal_replay_resume()")
 
     def cut(self) -> None:
-        """The standby is gone, as by a crash."""
+        """End the standby as by a crash."""
         self.standby._end_process("immediate")
         await_true(lambda: ask(self.primary.dsn, "SELECT count(*) FROM pg_stat_replication") == 0)
 
@@ -44,7 +44,7 @@ class Pair:
         self.await_caught_up()
 
     def await_caught_up(self) -> None:
-        """Until the standby has replayed all that the primary has written."""
+        """Wait until the standby has replayed all WAL of the primary."""
         query = (
             "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND replay_lsn >= %s::pg_lsn"
         )
@@ -53,13 +53,13 @@ class Pair:
 
 
 def run(dsn: str, query: str) -> None:
-    """One statement in a session of its own."""
+    """Execute one statement in a session of its own."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(query.encode())
 
 
 def ask(dsn: str, query: str, params: list[object] | None = None) -> object:
-    """The first value of its answer."""
+    """The first value of its result."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         row = connection.execute(query.encode(), params).fetchone()
     assert row is not None
@@ -67,7 +67,7 @@ def ask(dsn: str, query: str, params: list[object] | None = None) -> object:
 
 
 def await_true(condition: Callable[[], bool], *, seconds: float = CATCH_UP_S) -> None:
-    """Look again and again; fails where it does not come true."""
+    """Poll until it is true; fails if it never is."""
     deadline = monotonic() + seconds
     while not condition():
         assert monotonic() < deadline, f"it did not come true within {seconds:.0f} s"
@@ -89,13 +89,15 @@ def start_pair(start: Callable[[], Server]) -> Iterator[Pair]:
 
 
 def copy_data(primary: Server, standby: Server) -> None:
-    """A base backup by hand (manual, 26.3.3 "Making a Base Backup Using the Low Level API")."""
+    """A base backup with the low-level functions (manual, 26.3.3 "Making a Base Backup Using the Low Level
+    API").
+    """
     with psycopg.connect(primary.dsn, autocommit=True) as connection:
         old = connection.info.server_version < 150000
         begin = "pg_start_backup('test', true, false)" if old else "pg_backup_start('test', true)"
         connection.execute(f"SELECT {begin}".encode())
         shutil.rmtree(standby.data)
-        subprocess.run(["cp", "-Rp", str(primary.data), str(standby.data)], check=True)  # noqa: S607  # as the shell finds it
+        subprocess.run(["cp", "-Rp", str(primary.data), str(standby.data)], check=True)  # noqa: S607
         end = "pg_stop_backup(false, false)" if old else "pg_backup_stop(false)"
         row = connection.execute(f"SELECT labelfile FROM {end}".encode()).fetchone()
     assert row is not None
@@ -105,6 +107,6 @@ def copy_data(primary: Server, standby: Server) -> None:
 
 
 def write_as_server(path: Path, text: str) -> None:
-    """A file that belongs to whom the data folder belongs."""
+    """Write a file with the data folder's owner."""
     path.write_text(text)
     shutil.chown(path, path.parent.stat().st_uid, path.parent.stat().st_gid)

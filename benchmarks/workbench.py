@@ -1,4 +1,4 @@
-"""A backfill of one table without a plan: the journal, a fence and the connections that a runner would bring."""
+"""A backfill of one table without a plan: the journal, a fence, and a runner's connections."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def key_of(table: str) -> Key:
 
 
 def begin_journal(connection: Connection, tables: list[str]) -> tuple[int, Fence]:
-    """Make the journal, a run with a backfill step for each table, and a fence that is ours."""
+    """Create the journal, a run with a backfill step for each table, and our fence."""
     ensure_schema(connection)
     holder = str(uuid4())
     row = connection.execute(
@@ -50,13 +50,15 @@ def begin_journal(connection: Connection, tables: list[str]) -> tuple[int, Fence
     ).fetchone()
     assert row is not None  # schema.sql puts its one row there
     run = connection.execute(
-        "INSERT INTO online_migrate.run (plan, fingerprint, parts, state) VALUES (%s, '', '{}', 'running') RETURNING run_id",
+        "INSERT INTO online_migrate.run (plan, fingerprint, parts, state)"
+        " VALUES (%s, '', '{}', 'running') RETURNING run_id",
         [f"plan {holder}"],
     ).fetchone()
     assert run is not None  # RETURNING of one row
     for position, table in enumerate(tables):
         connection.execute(
-            "INSERT INTO online_migrate.step (run_id, position, stage, step, table_name) VALUES (%s, %s, %s, %s, %s)",
+            "INSERT INTO online_migrate.step (run_id, position, stage, step, table_name)"
+            " VALUES (%s, %s, %s, %s, %s)",
             [run[0], position, *key_of(table)],
         )
     return int(run[0]), Fence(epoch=int(row[0]), holder=holder)
@@ -75,7 +77,7 @@ def workbench(  # noqa: PLR0913  # each is a seam that a test replaces
     clock: Clock | None = None,
     signal: Signal | None = None,
 ) -> Iterator[BackfillContext]:
-    """Open the sessions of a runner; ``begun`` continues a run that :func:`begin_journal` has made."""
+    """Open the sessions of a runner; ``begun`` continues a run of :func:`begin_journal`."""
     connector = Connector(dsn=dsn)
     journal, work, watch = (connector.open(purpose) for purpose in ("journal", "work", "watch"))
     try:

@@ -32,7 +32,7 @@ def test_the_pass_begins_again_with_a_note_and_the_journal_has_the_new_value(dat
         assert Backfill(context, table="t", column="c", value=Constant.of(2)).run() == 3_000
     (note,) = heard.of("note")
     assert "c = 2, before c = 1" in note.message
-    assert f"the {done:,} rows that were given a value keep what they have" in note.message
+    assert f"the {done:,} rows that were filled keep their value" in note.message
     assert heard.of("backfill_started")[0].pages_done == 0
     assert ask(database, "SELECT count(*) FROM t WHERE c = 1") == done
     assert ask(database, "SELECT count(*) FROM t WHERE c = 2") == 3_000 - done

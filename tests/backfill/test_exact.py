@@ -235,15 +235,15 @@ def test_nulls_that_keep_coming_end_the_run_with_their_rows_and_their_writer(
 
     with (
         workbench(database, "t", emit=emit) as context,
-        pytest.raises(VerificationFailed, match="keep coming") as caught,
+        pytest.raises(VerificationFailed, match="keep being written") as caught,
     ):
         Backfill(context, table="t", column="c", value=Constant.of(1)).run()
     assert len(heard.of("late_rows")) == 30
-    assert "e.g. id = " in caught.value.message
+    assert "for example id = " in caught.value.message
     assert "explicitly (the default covers those that leave it out)" in caught.value.remedy
     if has_statements:
         assert "INSERT INTO t (user_id, c)" in caught.value.message
-        assert "UPDATE" not in caught.value.message, "our own mend is nobody's mistake"
+        assert "UPDATE" not in caught.value.message, "our own sweep is not the cause"
 
 
 def test_rows_without_a_default_keep_coming_for_some_time_before_they_are_said_to(
@@ -263,7 +263,7 @@ def test_rows_without_a_default_keep_coming_for_some_time_before_they_are_said_t
 
     with (
         workbench(database, "t", emit=emit) as context,
-        pytest.raises(VerificationFailed, match="keep coming, after 5 sweeps") as caught,
+        pytest.raises(VerificationFailed, match="keep being written; after 5 sweeps") as caught,
     ):
         Backfill(context, table="t", column="c", value=Constant.of(1)).run()
     apart = [later - earlier for earlier, later in pairwise(at)]
@@ -291,7 +291,7 @@ def test_what_breaks_the_quiet_is_told_while_it_is_waited_for(
     Not which rows: a reason is the label of a metric.  It ends where rows come: what is swept then is work, and no wait.
     """
     monkeypatch.setattr("online_migrate.waiting.REPORT_EVERY_S", 0.2)
-    monkeypatch.setattr("online_migrate.backfill.sweep.WRITERS_LOOK_S", 0.0)
+    monkeypatch.setattr("online_migrate.backfill.sweep.WRITERS_READ_S", 0.0)
     make_table(database, 200)
     has_statements = create_statements(database)
     heard = Heard()
@@ -304,7 +304,7 @@ def test_what_breaks_the_quiet_is_told_while_it_is_waited_for(
     timer.join()
     writer.join()
     told = [e.reason for name in ("wait_started", "wait_continues") for e in heard.of(name)]
-    assert any("at the last proof that was not clean 1 came" in reason for reason in told)
+    assert any("the last proof that found any found 1 rows" in reason for reason in told)
     assert not any("id = " in reason for reason in told)
     assert has_statements == any("INSERT INTO t (user_id, c)" in reason for reason in told)
     names = [e.name for e in heard.events if e.name in ("late_rows", "wait_started", "wait_ended")]

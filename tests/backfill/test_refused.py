@@ -50,7 +50,7 @@ def test_the_run_stops_at_the_row_and_goes_on_after_it_is_mended(
         begun = begin_journal(connection, ["t"])
     with workbench(database, "t", pace=SMALL, begun=begun) as context:
         with pytest.raises(
-            VerificationFailed, match=f"the row {name} cannot be given c: row 77 is sacred"
+            VerificationFailed, match=f"c of the row with {name} cannot be filled: row 77 is sacred"
         ) as caught:
             Backfill(context, table="t", column="c", value=Constant.of(1)).run()
         assert "xxx" not in str(caught.value), "DETAIL may hold a row's values"
@@ -69,7 +69,9 @@ def test_whatever_sqlstate_a_trigger_raises_its_row_is_found(database: str, sqls
     make_table(database, 300, more=raising)
     with (
         workbench(database, "t", pace=SMALL) as context,
-        pytest.raises(VerificationFailed, match="the row id = 77 cannot be given c: row 77 is sacred"),
+        pytest.raises(
+            VerificationFailed, match="c of the row with id = 77 cannot be filled: row 77 is sacred"
+        ),
     ):
         Backfill(context, table="t", column="c", value=Constant.of(1)).run()
 
@@ -133,7 +135,9 @@ def test_rows_that_are_refused_together_are_told_with_their_page(database: str) 
     )
     with (
         workbench(database, "t", pace=SMALL) as context,
-        pytest.raises(VerificationFailed, match="rows of page 0 cannot be given c together: one at a time"),
+        pytest.raises(
+            VerificationFailed, match="c of rows of page 0 cannot be filled together: one at a time"
+        ),
     ):
         Backfill(context, table="t", column="c", value=Constant.of(1)).run()
 
@@ -145,7 +149,9 @@ def test_a_late_row_that_is_refused_is_named_too(database: str) -> None:
         holder.execute("SELECT FROM t WHERE id = 77 FOR UPDATE")
         timer = threading.Timer(0.8, holder.rollback)
         timer.start()
-        with pytest.raises(VerificationFailed, match="the row id = 77 cannot be given c: row 77 is sacred"):
+        with pytest.raises(
+            VerificationFailed, match="c of the row with id = 77 cannot be filled: row 77 is sacred"
+        ):
             run_plan(database, "backfill: {table: t, column: c, value: 1}")
         timer.join()
     assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 1

@@ -131,7 +131,7 @@ def test_a_row_that_was_ours_and_stays_empty_is_blamed(database: str) -> None:
     make_table(database, 50, more="UPDATE t SET c = 1 WHERE id > 2; UPDATE t SET user_id = NULL WHERE id = 2")
     with psycopg.connect(database) as holder, workbench(database, "t") as context:
         holder.execute("SELECT FROM t WHERE id = 1 FOR UPDATE")
-        with pytest.raises(VerificationFailed, match=r"1 rows cannot be given c, e\.g\. id = 2:"):
+        with pytest.raises(VerificationFailed, match=r"c of 1 rows cannot be filled, for example id = 2:"):
             Backfill(context, table="t", column="c", value=Expression(text="user_id::int")).run()
 
 
@@ -185,7 +185,8 @@ def test_many_rows_that_cannot_be_given_a_value_are_blamed_at_once(database: str
     with (
         workbench(database, "t", emit=heard.emit) as context,
         pytest.raises(
-            VerificationFailed, match=r"50 rows or more cannot be given c, e\.g\. id = 2;.*its value is NULL"
+            VerificationFailed,
+            match=r"c of 50 rows or more cannot be filled, for example id = 2;.*their value is NULL",
         ),
     ):
         Backfill(context, table="t", column="c", value=Expression(text="user_id::int")).run()
@@ -200,7 +201,7 @@ def test_a_late_row_among_many_that_the_server_refuses_is_named(database: str) -
     with workbench(database, "t") as context:
         work = Backfill(context, table="t", column="c", value=Expression(text="user_id::int"))
         context.journal.write_cursor(context.run_id, work._begin("sweep", _NO_WALK, None))
-        with pytest.raises(VerificationFailed, match=r"the row id = 3 cannot be given c: .*check"):
+        with pytest.raises(VerificationFailed, match=r"c of the row with id = 3 cannot be filled: .*check"):
             work.run()
 
 

@@ -28,7 +28,7 @@ FAST = Pace.model_construct(duty=1.0, max_rows=200)
 def short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of 40 pages, so that a small table has many, and a look at every batch."""
     monkeypatch.setattr(strategy, "CHUNK_PAGES", 40)
-    monkeypatch.setattr(health, "SNAPSHOT_LOOK_S", 0.0)
+    monkeypatch.setattr(health, "SNAPSHOT_CHECK_S", 0.0)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def noting_lengths(context: BackfillContext, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_longer_chunk_makes_updates_heap_only_again(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside a query that is always there again, chunks of 10 pages find no room; those that have grown do."""
     monkeypatch.setattr(strategy, "CHUNK_PAGES", 10)
-    monkeypatch.setattr(health, "SNAPSHOT_LOOK_S", 0.0)
+    monkeypatch.setattr(health, "SNAPSHOT_CHECK_S", 0.0)
     pace = Pace.model_construct(duty=0.5, min_rows=10, max_rows=10)
     shares = []
     for name, ages in (("grown", strategy.SNAPSHOT_AGES), ("short", 0.0)):

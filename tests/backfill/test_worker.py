@@ -416,7 +416,7 @@ def test_a_row_that_cannot_be_changed_is_found_and_named(database: str) -> None:
     do(database, "ALTER TABLE t ADD CONSTRAINT v_is_positive CHECK (v >= 0) NOT VALID")
     with session(database) as connection:
         begun = begin_journal(connection, ["t"])
-    with pytest.raises(VerificationFailed, match=r"id = 1234 cannot be given c: .*v_is_positive"):
+    with pytest.raises(VerificationFailed, match=r"id = 1234 cannot be filled: .*v_is_positive"):
         run(database, begun=begun)
     assert int(str(ask(database, "SELECT count(*) FROM t WHERE c = 1"))) > 0
     do(database, "UPDATE t SET v = 1, c = NULL WHERE id = 1234")
@@ -432,7 +432,7 @@ def test_a_trigger_that_refuses_a_row_is_named_with_the_row(database: str) -> No
                   IF old.id = 77 THEN RAISE 'row 77 is sacred'; END IF; RETURN new; END $$;
                 CREATE TRIGGER no BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION no()""",
     )
-    with pytest.raises(VerificationFailed, match="id = 77 cannot be given c: row 77 is sacred"):
+    with pytest.raises(VerificationFailed, match="id = 77 cannot be filled: row 77 is sacred"):
         run(database)
 
 

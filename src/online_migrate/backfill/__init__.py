@@ -1,1 +1,1 @@
-"""Moving many rows gently: which rows come next (chunks), how many and when (pacer), what holds us (throttlers)."""
+"""Fill many rows gently: which rows come next (chunks), how many (pacer), when to hold (throttlers)."""

@@ -1,7 +1,8 @@
-"""One batch: a transaction that asserts the fence, changes the rows, and moves the cursor.  All or nothing of it.
+"""One batch: a transaction that checks the fence, changes the rows, and moves the cursor; all of it or none.
 
-It waits for a row lock of the application for 50 ms at most, then takes the rows that are free and leaves the others to
-the sweep.  A lock on the whole table is waited for outside: the transaction is rolled back and begun again.
+It waits at most 50 ms for a row lock of the application, then changes the rows that are not locked and leaves
+the others to the sweep.  It does not wait in the queue for a table lock: it rolls back, pauses, and tries
+again.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from online_migrate.backfill.context import BackfillContext, By, Target
 from online_migrate.backfill.lock_waits import LockWaits
 from online_migrate.backfill.rows import RowSet, late_rows_statement
 from online_migrate.errors import LeaseLost, LockNotAcquired
+from online_migrate.journal.cursors import CursorMove
 from online_migrate.journal.records import CursorRecord
 from online_migrate.postgres.blockers import describe_blockers, read_blockers
 from online_migrate.postgres.connection import Connection
@@ -29,44 +31,49 @@ from online_migrate.waiting import Waiting
 ROW_LOCK_TIMEOUT = "50ms"
 """a batch never waits longer for an application's row lock"""
 TABLE_LOCK_PAUSE_S = 0.25
-"""between two tries while somebody holds a lock on the whole table: five times the time that we stand in its queue"""
+"""between two attempts while another session locks the whole table: five times as long as an attempt waits in
+the queue"""
 IDLE_TIMEOUT = "1s"
-"""between a batch's two messages the rows that it has changed are locked and the server waits for us, usually for less than a
-millisecond: a runner that is stopped, or whose network is gone, must not keep them.  Its session ends, and is opened anew"""
+"""between a batch's two messages its rows are locked while the server waits for us, usually for less than a
+millisecond: a runner that is stopped, or has lost its network, must not keep these locks.  Its session ends,
+and is opened again"""
 TRANSACTION_TIMEOUT = "5min"
-"""from 17 on, whatever else goes wrong: a hundred times the longest batch of a usual plan, and so that slow triggers may be slow"""
+"""from 17 on, the last bound: a hundred times the longest batch of a usual plan, so that triggers may be slow
+"""
 WAITING_TARGETS = 20
-"""times the target of a batch that it may take while it waits for row locks: each is waited for 50 ms at most, but many may be,
-one after another, while all that is changed already is held.  Past it, the rows that are free, which has no such bound"""
+"""times the target of a batch: the limit of an attempt that waits for row locks.  It waits at most 50 ms for
+each, but may wait for many, one after another, while it locks the rows that it has changed.  The next attempt
+skips locked rows, and has no such limit"""
 WAITING_LEAST_S = 1.0
-"""however short batches are to be: a busy disk alone may take some tenths of a second"""
+"""lower bound of that limit, however short batches are: a busy disk alone may take some tenths of a second"""
 CURSOR_LOCK_S = 5.0
-"""so long a locked cursor is tried again: an autovacuum that cuts the journal's table locks it for some milliseconds"""
+"""how long a locked cursor is tried again: an autovacuum that truncates the journal's table locks it for
+milliseconds"""
 
 
 class CursorLocked(Exception):
-    """Somebody holds the cursor's row, or its table, or cancelled our statement; the batch was rolled back."""
+    """Another session locks the cursor, or cancelled our statement; the batch was rolled back."""
 
 
-class TableRewritten(Exception):  # a turn of the pass, not an error that anyone meets
-    """The relfilenode changed: rows have moved to other TIDs."""
+class TableRewritten(Exception):  # restarts the pass; never reaches the user
+    """The relfilenode has changed: rows have other TIDs now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What a batch has changed, not committed yet."""
+    """What a batch has changed."""
 
     rows: int
     wal_bytes: int | None
-    """where it was measured"""
+    """None if it was not measured"""
     lock_wait_s: float
     skipped_locked: bool
     cursor_s: float = 0.0
-    """what moving the cursor and the commit took"""
+    """duration of the cursor's move and the commit"""
 
 
 class Writer:
-    """Runs the batches of one table on the bench's work connection."""
+    """Runs the batches of one table on the context's work connection."""
 
     def __init__(self, context: BackfillContext, target: Target) -> None:
         self._context = context
@@ -76,8 +83,7 @@ class Writer:
         self.lock_waits = LockWaits(context)
         node = sql.SQL("SELECT pg_relation_filenode({}::oid)").format(sql.Literal(target.table.oid))
         self._node = node.as_bytes(context.work)
-        advance = sql.SQL("SELECT online_migrate.advance({}, {}, {}, {}").format(context.run_id, *context.key)
-        self._advance = advance.as_bytes(context.work)
+        self._cursor_move = CursorMove.of(context.work, context.run_id, context.key)
 
     @property
     def connection(self) -> Connection:
@@ -85,10 +91,11 @@ class Writer:
 
     @cached_property
     def _search_path(self) -> str:
-        """The plan's schema, then what role and database have by themselves, so that triggers find what they find otherwise.
+        """The plan's schema, then the path of our role and database, so that triggers find the objects that
+        they usually find.
 
-        The schema stays first: our own statements mean what check has read.  Another role's own setting we cannot know; that
-        triggers fire at all is a finding of check.
+        The schema is first: our own statements then mean what `check` has read.  The setting of the
+        application's role is not known; `check` has a finding for triggers that fire.
         """
         row = self._context.work.execute(
             "SELECT reset_val FROM pg_settings WHERE name = 'search_path'"
@@ -105,7 +112,9 @@ class Writer:
         by: By = By.TID,
         measure_wal: bool = False,
     ) -> Change:
-        """One transaction: the rows that are free, and the cursor; committed.  See :meth:`change` for what it raises."""
+        """Change the rows that are not locked, move the cursor, and commit.  See :meth:`change` for what it
+        raises.
+        """
         clock = self._context.clock
         began = clock.monotonic()
         locked_since: float | None = None
@@ -129,18 +138,20 @@ class Writer:
         context, name = self._context, self.target.table.full_name
         if locked_s > CURSOR_LOCK_S:
             raise LeaseLost(
-                f"the cursor of {name} is locked: a session of a dead runner is still at work",
-                remedy="wait some seconds, then run the same command again",
+                f"the cursor of {name} has been locked for {locked_s:.0f} s:"
+                " a session of a dead runner is still active",
+                remedy="wait a few seconds, then run the same command again",
             ) from error
-        waiting.report(f"the cursor of {name} is locked, or somebody cancels our statements")
+        waiting.report(f"the cursor of {name} is locked, or another session cancels our statements")
         context.clock.wait(TABLE_LOCK_PAUSE_S, context.signal)
         context.ensure_going()
 
     def change(self, rows: sql.Composable, *, by: By = By.TID, measure_wal: bool = False) -> Change:
-        """Begin the transaction and change the rows that are free; the caller moves the cursor and commits.
+        """Begin the transaction and change the rows that are not locked; the caller moves the cursor and
+        commits.
 
-        Raises :class:`TableRewritten`, :class:`LeaseLost`, :class:`LockNotAcquired` after ``lock_wait`` behind a table's lock,
-        and whatever else the server says; nothing is open then.
+        Raises :class:`TableRewritten`, :class:`LeaseLost`, :class:`LockNotAcquired` if the table stays locked
+        for ``lock_wait``, and any other error of the server; no transaction is open then.
         """
         clock = self._context.clock
         began = clock.monotonic()
@@ -164,12 +175,13 @@ class Writer:
                 self._wait_outside(began + self._context.locks.lock_wait, waiting)
 
     def commit(self, cursor: CursorRecord, then: Position, rows: int) -> None:
-        """Move the cursor by compare-and-set, in the batch's transaction, and commit both; else :class:`CursorLocked`."""
+        """Move the cursor by compare-and-set in the batch's transaction, and commit; raises
+        :class:`CursorLocked`.
+        """
         work = self._context.work
-        was = (cursor.chunk, cursor.stripe, cursor.slice)
-        numbers = (*was, then.chunk, then.stripe, then.slice, rows)
+        after = (then.chunk, then.stripe, then.slice)
         try:
-            work.execute(b"%b, %b); COMMIT" % (self._advance, b", ".join(b"%d" % n for n in numbers)))
+            work.execute(self._cursor_move.statement(cursor, after, rows))
         except psycopg.Error as error:
             if trouble_of(error) is Trouble.LOST or work.closed:
                 raise
@@ -179,7 +191,9 @@ class Writer:
             raise
 
     def probe(self, rows: sql.Composable) -> psycopg.Error | None:
-        """Change these rows and take it back: what the server has against it, or None, as behind somebody's lock."""
+        """Change these rows and roll back: the server's error, or None; None also if another session locks
+        them.
+        """
         try:
             self._write(rows, skip_locked=True)
             self._context.work.execute("SET CONSTRAINTS ALL IMMEDIATE")
@@ -190,10 +204,12 @@ class Writer:
         return None
 
     def try_free(self, late: RowSet) -> tuple[RowSet, RowSet]:
-        """Lock those of the rows that are free, change them, and take it all back: (free, still without a value).
+        """Lock the rows that are not locked, change them, and roll back: (locked by us, of these still
+        without a value).
 
-        Nothing can come between lock and change: a locked row that has no value then cannot be given one.  Of a composite key the
-        condition names more rows than the locked ones (:attr:`RowSet.condition`), which others may write meanwhile: those do not count.
+        No session can write between lock and change: a row that we locked and that then has no value cannot
+        be given one.  For a composite key the condition names more rows than the locked ones
+        (:attr:`RowSet.condition`), which other sessions may write meanwhile: those do not count.
         """
         work = self._context.work
         try:
@@ -209,7 +225,7 @@ class Writer:
                 still = set(work.execute(late_rows_statement(self.target, among=free)).fetchall())
                 refused = replace(free, names=tuple(n for n in free.names if n in still))
         except psycopg.Error as error:
-            self._roll_back_or_raise(error)  # behind a parent's lock: no row's fault
+            self._roll_back_or_raise(error)  # a parent's row is locked: the rows are not refused
             return replace(late, names=()), replace(late, names=())
         work.rollback()
         return free, refused
@@ -217,7 +233,7 @@ class Writer:
     def _write(
         self, rows: sql.Composable, *, skip_locked: bool, by: By = By.TID, measure_wal: bool = False
     ) -> tuple[int, int | None]:
-        """Rows changed and, where asked for, bytes of WAL; the transaction is open afterwards."""
+        """Rows changed and, if measured, bytes of WAL; the transaction is open afterwards."""
         begin = self._begin(by, None if skip_locked else self._waiting_s())
         if by is By.SCAN:
             begin, rows = b"SELECT", self._lock_one(begin, skip_locked=skip_locked)
@@ -244,7 +260,7 @@ class Writer:
         return count, wal
 
     def _lock_one(self, begin: bytes, *, skip_locked: bool) -> sql.Composable:
-        """Read up to the first row without a value, and lock it: where it is then, it stays."""
+        """Scan up to the first row without a value, and lock it: it keeps its TID from then on."""
         look = late_rows_statement(self.target, limit=1)
         lock = sql.SQL("{} FOR NO KEY UPDATE{}").format(look, sql.SQL(" SKIP LOCKED" * skip_locked))
         cursor = self._context.work.execute(b"; ".join([begin, lock.as_bytes(self._context.work)]))
@@ -254,9 +270,10 @@ class Writer:
         return one.condition if one else sql.SQL("false")
 
     def _waiting_s(self) -> float:
-        """How long a try that may wait for rows may take: by the target, and by what a try that could not wait has taken.
+        """The limit of an attempt that waits for rows: by the target, and by the last attempt that did not
+        wait.
 
-        Slow triggers make any batch slow; it is not to be made twice each time.
+        Slow triggers make each batch slow; it must not be executed twice each time.
         """
         waiting_s = max(WAITING_TARGETS * self._context.pace.batch_target, WAITING_LEAST_S)
         while waiting_s < 2 * self._free_s:
@@ -264,7 +281,9 @@ class Writer:
         return waiting_s
 
     def _begin(self, by: By, waiting_s: float | None) -> bytes:
-        """:meth:`_settings` as text, made once: it is the same for every batch, and the larger part of what we compute."""
+        """:meth:`_settings` as text, composed once: it is the same for every batch, and most of our own CPU
+        time.
+        """
         if (by, waiting_s) not in self._begins:
             self._begins[by, waiting_s] = self._settings(by=by, waiting_s=waiting_s).as_bytes(
                 self._context.work
@@ -272,20 +291,22 @@ class Writer:
         return self._begins[by, waiting_s]
 
     def _settings(self, *, by: By = By.TID, waiting_s: float | None = None) -> sql.Composed:
-        """Begin.  A commit that a crash loses takes the cursor with it, so it need not wait for the disk."""
+        """BEGIN and settings.  A crash that loses the commit loses the cursor's move too, so it need not wait
+        for the disk.
+        """
         by_place, by_index = ("off", "on") if by is By.KEY else ("on", "off")
         values: dict[str, str] = {
             "lock_timeout": ROW_LOCK_TIMEOUT,
             "synchronous_commit": "off",
             "enable_seqscan": "off",
-            # an index scan would walk dead entries, and find no TID range
+            # an index scan would read dead entries, and no TID range
             "enable_tidscan": by_place,
             "enable_indexscan": by_index,
             "enable_bitmapscan": by_index,
             "enable_indexonlyscan": by_index,
             "idle_in_transaction_session_timeout": IDLE_TIMEOUT,
         }
-        if by is not By.SCAN:  # which takes as long as the table is large
+        if by is not By.SCAN:  # its duration depends on the size of the table
             values |= self._bounds(waiting_s)
         if self.target.skip_triggers:
             values["session_replication_role"] = "replica"
@@ -299,14 +320,16 @@ class Writer:
         return sql.SQL("; ").join([sql.SQL("BEGIN"), settings, path, self._context.fence.sql])
 
     def _bounds(self, waiting_s: float | None) -> dict[str, str]:
-        """How long a statement that may wait for rows, and any batch, may take."""
+        """Timeouts of a statement that may wait for rows, and of any batch."""
         bounds = {} if waiting_s is None else {"statement_timeout": f"{waiting_s * 1000:.0f}ms"}
         if self._context.work.info.server_version >= 170000:
             bounds["transaction_timeout"] = TRANSACTION_TIMEOUT
         return bounds
 
     def _roll_back_or_raise(self, error: psycopg.Error, but: psycopg.Error | None = None) -> None:
-        """A lock that was not had in time leads on; ``but`` is an error that the caller wants; the rest is raised."""
+        """Return if a lock timed out, or if the error is ``but``, which the caller expects; raise any other
+        error.
+        """
         trouble = trouble_of(error)
         if not self._context.work.closed:
             self._context.work.rollback()
@@ -318,34 +341,35 @@ class Writer:
             raise error
 
     def _wait_outside(self, deadline: float, waiting: Waiting) -> None:
-        """Somebody locks the whole table: stay out of the queue for a while."""
+        """Another session locks the whole table: pause outside its queue."""
         context = self._context
         blockers = read_blockers(
             context.watch,
             [(self.target.table.oid, LockMode.ROW_EXCLUSIVE)],
             mine=[context.work.info.backend_pid],
         )
-        who = (
+        blocked_by = (
             describe_blockers(blockers, context.locks.lock_wait)
             if blockers
-            else "a row that it refers to, or by somebody who was gone when we looked"
+            else "by a session that locks a referenced row, or that has ended since"
         )
         waiting.report(
-            f"{self.target.table.full_name} is locked: {who}",
+            f"{self.target.table.full_name} is locked: {blocked_by}",
             cause=blockers[0].pid if blockers else None,
         )
         if context.clock.monotonic() > deadline:
             raise LockNotAcquired(
-                f"{self.target.table.full_name} stays locked for {context.locks.lock_wait:.0f} s",
+                f"could not acquire ROW EXCLUSIVE on {self.target.table.full_name} within"
+                f" {context.locks.lock_wait:.0f} s (lock_wait); the batches before this one are committed",
                 blockers=tuple(map(str, blockers)),
-                remedy="let them end, then run the same command again",
+                remedy="wait for the blocking sessions to end, or end them; then run the same command again",
             )
         context.clock.wait(TABLE_LOCK_PAUSE_S, context.signal)
         context.ensure_going()
 
 
 def _measured(row: tuple[Any, ...] | None) -> tuple[int, int]:
-    """Rows and WAL bytes of EXPLAIN (ANALYZE, WAL, FORMAT JSON); from 18 on rows are printed with decimals."""
+    """Rows and WAL bytes from EXPLAIN (ANALYZE, WAL, FORMAT JSON); from 18 on rows have decimals."""
     assert row is not None  # EXPLAIN in JSON has one row
     plan = row[0][0]["Plan"]
     return round(float(plan["Actual Rows"])), int(plan.get("WAL Bytes", 0))

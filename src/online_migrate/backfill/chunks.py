@@ -1,8 +1,9 @@
-"""Where a backfill is and what comes next: chunk, stripe, slice.  Pure.
+"""The position of a backfill and its next batch: chunk, stripe, slice.  Pure.
 
-A chunk is a range of pages that is walked ``stripes`` times; each walk takes every k-th row; a batch is one stripe of one
-slice.  See docs/backfill.md for why: a page is visited again only after the whole chunk was walked, by then its dead rows
-can be pruned, and the next stripe's new rows fit into the page (heap-only tuples).
+A chunk is a range of pages that is walked ``stripes`` times; each walk changes every k-th row; a batch is one
+stripe of one slice.  The reason is in docs/backfill.md: a page is visited again only after the whole chunk
+was walked.  By then its dead rows can be pruned, and the new rows of the next stripe fit into the page
+(heap-only tuples).
 """
 
 from __future__ import annotations
@@ -24,14 +25,18 @@ class Walk:
     stripes: int
 
     def chunk_end(self, chunk: int) -> int:
-        """The first page after the chunk.  The last chunk takes a small rest along, so that no way back is short."""
+        """The first page after the chunk.  The last chunk includes a small rest, so that no revisit interval
+        is short.
+        """
         end = chunk + self.chunk_pages
         return self.pages_total if self.pages_total - end < self.chunk_pages // 2 else end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """The next batch: stripe ``stripe`` of the slice that begins at page ``slice`` of the chunk that begins at ``chunk``."""
+    """The next batch: stripe ``stripe`` of the slice at page ``slice`` of the chunk that begins at page
+    ``chunk``.
+    """
 
     chunk: int = 0
     stripe: int = 0
@@ -40,7 +45,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
-    """The pages of one batch, and where to go on after it."""
+    """The pages of one batch, and the position after it."""
 
     first_page: int
     end_page: int
@@ -54,9 +59,10 @@ class Slice:
 
     @property
     def condition(self) -> sql.Composed:
-        """Which rows: a TID range, and every k-th line pointer; the last stripe takes what is left.
+        """The rows: a TID range, and every k-th line pointer; the last stripe takes all that are left.
 
-        tidsend() gives the block in four bytes and the line pointer in two; its low byte is enough to spread rows.
+        tidsend() returns the block in four bytes and the line pointer in two; its low byte suffices to spread
+        rows.
         """
         first, end = f"({self.first_page},0)", f"({self.end_page},0)"
         if self.stripe == self.stripes - 1:
@@ -69,7 +75,7 @@ class Slice:
 def next_slice(walk: Walk, position: Position, pages: int) -> Slice | None:
     """The next batch of at most ``pages`` pages, or None at the end of the pass.
 
-    The last two of a stripe are of one size: no batch pays its fixed costs for a few pages at the end.
+    The last two of a stripe have the same size: no batch has its fixed cost for only a few pages.
     """
     if position.chunk >= walk.pages_total:
         return None
@@ -90,7 +96,7 @@ def next_slice(walk: Walk, position: Position, pages: int) -> Slice | None:
 
 
 def share_done(walk: Walk, position: Position) -> float:
-    """0…1: pages passed ÷ pages at the start; a page of k stripes is passed when it was visited k times."""
+    """0…1: pages done ÷ pages at the start; a page of k stripes is done when it was visited k times."""
     if walk.pages_total == 0 or position.chunk >= walk.pages_total:
         return 1.0
     length = walk.chunk_end(position.chunk) - position.chunk
@@ -99,10 +105,10 @@ def share_done(walk: Walk, position: Position) -> float:
 
 
 def walk_of(cursor: CursorRecord) -> Walk:
-    """The shape of the pass that a cursor is in."""
+    """The shape of a cursor's pass."""
     return Walk(pages_total=cursor.pages_total, chunk_pages=cursor.chunk_pages, stripes=cursor.stripes)
 
 
 def position_of(cursor: CursorRecord) -> Position:
-    """Where a cursor stands."""
+    """The position of a cursor."""
     return Position(chunk=cursor.chunk, stripe=cursor.stripe, slice=cursor.slice)

@@ -1,4 +1,4 @@
-"""What a backfill works with, and which column of which table gets what."""
+"""What a backfill works with, and which column of which table it fills."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from online_migrate.postgres.connection import Connection
 Key = tuple[str, str, str]
 
 MARK = "/* online-migrate */"
-"""in each UPDATE of ours: what pg_stat_statements shows of it is told from the application's"""
+"""in each of our UPDATEs: it distinguishes them from the application's in pg_stat_statements"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,35 +43,35 @@ class BackfillContext:
     signal: Signal
     is_stop_asked: Callable[[], bool]
     throttles: Throttles = field(default_factory=Throttles)
-    """of the run, where there is one"""
+    """those of the run, if there is one"""
     share: Callable[[], float] = lambda: 1.0
-    """our part of the pace now: workers side by side have it together"""
+    """our share of the pace now: workers side by side share it"""
 
     @property
     def duty(self) -> float:
-        """Our share of the time, 0…1, beside the workers that are at work now."""
+        """Our share of the time, 0…1, beside the workers that are active now."""
         return min(self.pace.duty * self.share(), 1.0)
 
     @property
     def is_stopping(self) -> bool:
-        """Is a stop asked for?"""
+        """Whether a stop is requested."""
         return self.signal.is_stopping or self.is_stop_asked()
 
     def ensure_going(self) -> None:
-        """Raise :class:`Interrupted` where a stop is asked for."""
+        """Raise :class:`Interrupted` if a stop is requested."""
         if self.is_stopping:
             raise Interrupted(f"stopped after a batch: {self.signal.reason}")
 
 
 class By(Enum):
-    """How a statement names its rows."""
+    """How a statement identifies its rows."""
 
     TID = "TID"
-    """their places: the fastest, but a row that the application updates meanwhile has another place"""
+    """their TIDs: the fastest, but a row that the application updates meanwhile gets another TID"""
     KEY = "primary key"
-    """where the table has one: a row keeps it, wherever it goes"""
+    """if the table has one: a row keeps it when it is updated"""
     SCAN = "scan"
-    """not at all: the table is read up to the first row that has no value, and only that one is locked and changed"""
+    """by a scan up to the first row without a value; only that row is locked and changed"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,13 +103,16 @@ class Target:
         return next((c.columns for c in self.table.constraints if c.kind == "p"), ())
 
     def update(self, rows: sql.Composable, *, skip_locked: bool = False, by: By = By.TID) -> sql.Composed:
-        """The statement of a batch.  FOR NO KEY UPDATE: FOR UPDATE would skip and block rows that a child's insert locks."""
+        """The statement of a batch.  FOR NO KEY UPDATE: FOR UPDATE would skip and block rows that a child's
+        insert locks.
+        """
         if skip_locked and by is By.KEY:
-            # by ctid the outer statement, whose snapshot is older than the lock, would miss a row that has just moved
+            # by ctid the outer statement, whose snapshot is older than the lock, would miss a row that has
+            # just moved
             key = sql.SQL("ROW({})").format(sql.SQL(", ").join(map(sql.Identifier, self.key)))
             rows = sql.SQL(
-                "{rows} AND {key} = ANY (ARRAY(SELECT {key} FROM ONLY {table} WHERE {rows} AND {column} IS NULL"
-                " FOR NO KEY UPDATE SKIP LOCKED))"
+                "{rows} AND {key} = ANY (ARRAY(SELECT {key} FROM ONLY {table}"
+                " WHERE {rows} AND {column} IS NULL FOR NO KEY UPDATE SKIP LOCKED))"
             ).format(table=self.sql_table, rows=rows, column=self.sql_column, key=key)
         elif skip_locked:
             rows = sql.SQL(
@@ -122,7 +125,8 @@ class Target:
 def update_statement(
     table: sql.Composable, column: sql.Composable, value: Value, rows: sql.Composable, *, row: str
 ) -> sql.Composed:
-    """What a batch executes, and what explain prints; ``row`` is the table's name, by which ``value`` names its columns.
+    """What a batch executes, and what explain prints; ``row`` is the table's name, by which ``value`` names
+    its columns.
 
     Rows whose value is NULL are left as they are.
     """

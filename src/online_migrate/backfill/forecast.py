@@ -1,4 +1,6 @@
-"""What a backfill will cost, as ranges: from the catalog before it starts, from its own measured rate later.  Pure."""
+"""What a backfill will cost, as ranges: from the catalog before it starts, from its own measured rate later.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -61,14 +63,17 @@ class Forecast:
     def __str__(self) -> str:
         low, high = self.growth_bytes.low, self.growth_bytes.high
         return (
-            f"{self.rows:,} rows: {short_seconds_text(self.seconds.low)} to {short_seconds_text(self.seconds.high)},"
+            f"{self.rows:,} rows: {short_seconds_text(self.seconds.low)}"
+            f" to {short_seconds_text(self.seconds.high)},"
             f" {bytes_text(self.wal_bytes.low)} to {bytes_text(self.wal_bytes.high)} of WAL,"
             f" the table grows by {bytes_text(low)} to {bytes_text(high)}"
         )
 
 
 def forecast(*, rows: int, pages: int, duty: float, is_sequential: bool) -> Forecast:
-    """From the catalog, whose estimate ``rows`` is.  The upper end of WAL includes a full-page image of each page."""
+    """From the catalog, whose estimate ``rows`` is.  The upper end of WAL includes a full-page image of each
+    page.
+    """
     fast = SEQUENTIAL_ROWS_PER_S if is_sequential else ROWS_PER_S
     wal = SEQUENTIAL_WAL_PER_ROW if is_sequential else WAL_PER_ROW
     growth = SEQUENTIAL_GROWTH if is_sequential else GROWTH
@@ -133,8 +138,9 @@ class Mark:
 class Costs:
     """How much WAL a pass writes, and how much its table grows, measured round by round.
 
-    A round is the unit that repeats: a chunk, whose first stripe finds no room in its pages while all others do; where
-    an index contains the column, the part between two vacuums.  One half of a round does not predict the other.
+    A round is the unit that repeats: a chunk, whose first stripe finds no room in its pages while all others
+    do; where an index contains the column, the part between two vacuums.  One half of a round does not
+    predict the other.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,6 @@
-"""Progress events of a backfill: the start of a pass and the reason for its strategy, each batch, and forecasts."""
+"""Progress events of a backfill: the start of a pass and the reason for its strategy, each batch, and
+forecasts.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ class ProgressReporter:
     def say_batch(
         self, done: CursorRecord, part: Slice, change: Change, seconds: float, pause_s: float
     ) -> None:
-        """A batch has committed after ``seconds``, waits for locks included; from time to time also a forecast."""
+        """A batch has committed after ``seconds``, waits for locks included; from time to time also a
+        forecast.
+        """
         share, now = share_done(walk_of(done), position_of(done)), self._context.clock.monotonic()
         self._rates.note(now, share)
         is_sweep = done.pass_name == "sweep"
@@ -88,7 +92,9 @@ class ProgressReporter:
         self._costs.end_round(Mark(at_s=now, share=share, table_bytes=self._read_table_bytes()))
 
     def _forecast(self, done: CursorRecord, share: float, now: float) -> None:
-        """Time by the rate of the last 30 s, WAL and growth by earlier rounds; repeated once WAL and growth are known."""
+        """Time by the rate of the last 30 s, WAL and growth by earlier rounds; repeated once WAL and growth
+        are known.
+        """
         wal, growth = self._costs.wal_left(share), self._costs.growth_left(share)
         has_costs = wal is not None and growth is not None
         left = self._rates.eta_range

@@ -1,4 +1,6 @@
-"""A batch that fails is split until the row is found that the server will not change; it is named, and the run stops there."""
+"""Find the row for which a batch fails: the batch is split until the row is found, and the run stops with its
+key.
+"""
 
 from __future__ import annotations
 
@@ -12,27 +14,29 @@ from online_migrate.errors import OnlineMigrateError, VerificationFailed
 from online_migrate.postgres.sqlstate import Trouble, trouble_of
 
 _NOT_ABOUT_ROWS = ("40", "53", "57", "58", "XX", "OM")
-"""classes: transaction rollback, resources, operator, system, internal (manual, appendix A); the journal's own"""
+"""classes of SQLSTATE: transaction rollback, resources, operator, system, internal (manual, appendix A); the
+journal's"""
 
 
 def is_about_rows(error: psycopg.Error) -> bool:
-    """Can a row be the cause, so that the others go through?  A trigger may raise any SQLSTATE, one of its own too."""
+    """Whether a single row may be the cause.  A trigger may raise any SQLSTATE, also one of its own."""
     is_of_server = error.sqlstate is not None and trouble_of(error) is Trouble.PROGRAM
     return is_of_server and not str(error.sqlstate).startswith(_NOT_ABOUT_ROWS)
 
 
 def find_refused_row(writer: Writer, part: Slice, error: psycopg.Error) -> OnlineMigrateError:
-    """The row of a page that is refused: see :func:`find_refused_among`."""
+    """The refused row of a page; see :func:`find_refused_among`."""
     return find_refused_among(writer, part.condition, f"rows of page {part.first_page}", error)
 
 
 def find_refused_among(
     writer: Writer, rows: sql.Composable, described: str, error: psycopg.Error
 ) -> OnlineMigrateError:
-    """Try the rows one by one, each taken back; the answer names the first that is refused, by its key.
+    """Try the rows one by one, each rolled back; the error returned names the first that is refused, by its
+    key.
 
-    DETAIL of the server's message may hold the row's values and is left out.  Raises ``error`` as it is where the
-    statement fails without any row, too.
+    It omits the DETAIL of the server's message, which may contain the row's values.  Raises ``error``
+    unchanged if the statement also fails without any row.
     """
     target = writer.target
     if writer.probe(sql.SQL("false")) is not None:
@@ -47,12 +51,12 @@ def find_refused_among(
         if refusal is not None:
             row = describe_rows(writer.connection, target.table, [ctid])
             return VerificationFailed(
-                f"{target.table.full_name}: the row {row} cannot be given {target.column}:"
+                f"{target.table.full_name}: {target.column} of the row with {row} cannot be filled:"
                 f" {refusal.diag.message_primary or refusal}",
-                remedy="mend this row, then run the same command again: it goes on at this row",
+                remedy="fix this row, then run the same command again: it continues at this row",
             )
     return VerificationFailed(
-        f"{target.table.full_name}: {described} cannot be given {target.column} together:"
+        f"{target.table.full_name}: {target.column} of {described} cannot be filled together:"
         f" {error.diag.message_primary or error}",
-        remedy="mend them, then run the same command again: it goes on where it stands",
+        remedy="fix these rows, then run the same command again: it continues at this batch",
     )

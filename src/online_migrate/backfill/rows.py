@@ -1,4 +1,4 @@
-"""Single rows: which are without a value, which are free, who holds them, and what an operator calls them."""
+"""Single rows: those without a value, the sessions that lock them, and their text for an operator."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from online_migrate.postgres.locks import LockMode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowSet:
-    """A few rows by their primary key, which they keep when the application updates them; without one by TID."""
+    """A few rows by their primary key, which an update of the application keeps; without a primary key by
+    TID.
+    """
 
     target: Target
     names: tuple[tuple[str, ...], ...]
-    """of each row the values of its key, as text"""
+    """the key values of each row, as text"""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -31,9 +33,11 @@ class RowSet:
 
     @property
     def condition(self) -> sql.Composable:
-        """Each column by itself, so that an index serves it and a row that has just moved is looked at again by it.
+        """One condition per column, so that an index serves it and the server rechecks a row that has just
+        moved.
 
-        Of a composite key this names more rows than these; all that are without a value are few, and any may be mended.
+        For a composite key this names more rows than the set; those without a value are few, and any may be
+        filled.
         """
         if self.by is By.TID:
             return sql.SQL("ctid = ANY ({}::tid[])").format(sql.Literal([name[0] for name in self.names]))
@@ -45,7 +49,7 @@ class RowSet:
         return sql.SQL(" AND ").join(parts)
 
     def __str__(self) -> str:
-        """The first three, as an operator finds them again: ``id = 4711; id = 4712``."""
+        """The first three, in the form of a WHERE clause: ``id = 4711; id = 4712``."""
         columns = self.target.key or ("ctid",)
         return "; ".join(
             ", ".join(f"{c} = {v}" for c, v in zip(columns, name, strict=True)) for name in self.names[:3]
@@ -60,9 +64,9 @@ def unfilled_statement(
     among: RowSet | None = None,
     limit: int | None = None,
 ) -> sql.Composed:
-    """Rows without a value, by their primary key, without one by ctid: the proof, as run executes and explain prints it.
+    """Rows without a value, by primary key or ctid: the proof, as `run` executes and `explain` prints it.
 
-    One statement, one snapshot; rows that others have locked are found too.
+    One statement in one snapshot; it also finds rows that other sessions have locked.
     """
     names = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(c)) for c in key or ("ctid",))
     query = sql.SQL("SELECT {} FROM ONLY {} WHERE {} IS NULL").format(names, table, column)
@@ -81,15 +85,17 @@ def late_rows_statement(
 def read_late_rows(
     connection: Connection, target: Target, limit: int, *, among: RowSet | None = None
 ) -> RowSet:
-    """Rows without a value, in one snapshot; rows that others have locked count."""
+    """Rows without a value, in one snapshot; rows that other sessions have locked count."""
     query = late_rows_statement(target, among, limit=limit)
     return RowSet(target=target, names=tuple(connection.execute(query).fetchall()))
 
 
 def read_holders(watch: Connection, work: Connection, late: RowSet) -> tuple[Blocker, ...]:
-    """Who holds these rows, by the transaction that stands in their xmax; else whoever may hold rows of the table.
+    """The sessions that lock these rows, by their xmax; if it does not tell, those that may lock rows of the
+    table.
 
-    Source: PostgreSQL manual, 5.5 "System Columns"; a row that several share shows a multixact, which is in no view.
+    Source: PostgreSQL manual, 5.5 "System Columns".  The xmax of a row that several lock is a multixact, and
+    no view shows its members.
     """
     table = late.target.table
     rows = sql.SQL("{} t WHERE {} AND {} IS NULL AND t.xmax").format(
@@ -103,7 +109,8 @@ def read_holders(watch: Connection, work: Connection, late: RowSet) -> tuple[Blo
     ).fetchall()
     pids = watch.execute(
         sql.SQL(
-            "SELECT DISTINCT l.pid FROM pg_locks l WHERE l.locktype = 'transactionid' AND l.granted AND l.pid IS NOT NULL"
+            "SELECT DISTINCT l.pid FROM pg_locks l"
+            " WHERE l.locktype = 'transactionid' AND l.granted AND l.pid IS NOT NULL"
             " AND EXISTS (SELECT FROM {} = l.transactionid)"
         ).format(rows)
     ).fetchall()
@@ -133,7 +140,7 @@ def _prepared(table: TableInfo, gid: str, age_s: float) -> Blocker:
 
 
 def describe_rows(connection: Connection, table: TableInfo, among: Sequence[str]) -> str:
-    """``id = 4711; id = 4712``: rows by their primary key, as an operator finds them again; without one by ctid."""
+    """Rows by their primary key, or by ctid, in the form of a WHERE clause: ``id = 4711; id = 4712``."""
     key = next((c.columns for c in table.constraints if c.kind == "p"), ())
     if not key:
         return "; ".join(f"ctid = {ctid}" for ctid in among)

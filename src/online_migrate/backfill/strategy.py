@@ -13,16 +13,18 @@ from online_migrate.postgres.catalog import TableInfo
 from online_migrate.postgres.connection import Connection
 
 MOST_STRIPES = 16
-"""at 55 rows a page, 16 stripes took 7.2 s, and 32 took 10.4 s for a table 3 MB smaller (measured, postgres-facts)"""
+"""at 55 rows a page, 16 stripes took 7.2 s, and 32 took 10.4 s for a table 3 MB smaller (measured,
+postgres-facts)"""
 SMALL_PAGES = 8
 """64 KiB: it does not matter if such a table doubles, so it is walked once instead of 16 times"""
 CHUNK_PAGES = 8192
-"""64 MiB: the revisit interval of a page is longer than an application's queries (heap-only updates: 10 % with 256
-pages, 81 % with 8,192)"""
+"""64 MiB: the revisit interval of a page is longer than an application's queries (heap-only updates: 10 %
+with 256 pages, 81 % with 8,192)"""
 CHUNK_SHARE_OF_BUFFERS = 0.25
 """of shared_buffers, so that a chunk's pages are still in memory at their next visit"""
 SNAPSHOT_AGES = 2.0
-"""times the age of the oldest snapshot seen: after this revisit interval the dead rows of a page can be pruned"""
+"""times the age of the oldest snapshot seen: after this revisit interval the dead rows of a page can be
+pruned"""
 SAMPLED_PLACES = 4
 SAMPLED_PAGES = 8
 

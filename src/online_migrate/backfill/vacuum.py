@@ -1,13 +1,15 @@
-"""Where an index holds the column: VACUUM after every tenth of the table, so that the room of dead rows is used again.
+"""VACUUM after every tenth of a table where an index contains the column, so that the space of dead rows is
+reused.
 
-The rounds do not look at the indexes, which would be read from end to end each time.  A dead row leaves its line pointer, and its
-index entries are autovacuum's, as after one UPDATE: ANALYZE counts dead line pointers as dead rows.  Only where rows are so slim
-that a page has not line pointers for twice as many are the indexes cleaned each time, too.
+The rounds skip the indexes, which would be read completely each time.  A dead row leaves its line pointer,
+and autovacuum removes its index entries, as after one UPDATE: ANALYZE counts dead line pointers as dead
+rows.  Only if rows are so short that a page does not have line pointers for twice as many, the rounds also
+clean the indexes.
 
-A round is a service, not a duty: where it would wait for a lock it is skipped, and where a throttler turns red or a stop is asked
-for it is cancelled.  The next one does its work.
-Sources: manual, VACUUM, INDEX_CLEANUP; vacuumlazy.c and heapam_handler.c of 14 to 18: a page's free space is recorded at once
-where no index is vacuumed, and heapam_scan_analyze_next_tuple() counts dead line pointers.
+A round is optional: it is skipped if it would wait for a lock, and cancelled if a throttler turns red or a
+stop is requested.  The next round does its work. Sources: manual, VACUUM, INDEX_CLEANUP; vacuumlazy.c and
+heapam_handler.c of 14 to 18: a page's free space is recorded at once if no index is vacuumed, and
+heapam_scan_analyze_next_tuple() counts dead line pointers.
 """
 
 from __future__ import annotations
@@ -24,16 +26,16 @@ from online_migrate.postgres.connection import Sql
 from online_migrate.postgres.long_statement import run_long_statement
 
 VACUUM_EVERY = 0.1
-"""of the table: no more than this is dead before its room is freed"""
+"""of the table: at most this share is dead before its space is freed"""
 VACUUM_FROM_PAGES = 1000
 VACUUM_DELAY_MS = 2.0
-"""autovacuum_vacuum_cost_delay's default"""
+"""the default of autovacuum_vacuum_cost_delay"""
 MOST_LINE_POINTERS = 291
-"""of a page of 8 kB, dead ones included (MaxHeapTuplesPerPage, htup_details.h)"""
+"""on a page of 8 kB, dead ones included (MaxHeapTuplesPerPage, htup_details.h)"""
 
 
 class VacuumRounds:
-    """Of one pass over a table; ``after`` is where the pass begins, and ``is_red`` looks at the throttlers."""
+    """The rounds of one pass, which starts at ``after``; ``is_red`` says whether a throttler is red."""
 
     def __init__(
         self,
@@ -50,7 +52,7 @@ class VacuumRounds:
         self._next = _share(after) + VACUUM_EVERY
 
     def run_when_due(self, cursor: CursorRecord) -> None:
-        """A plain VACUUM with a cost delay, where a tenth more of the table has been walked, and there is some to walk yet."""
+        """Run a plain VACUUM with a cost delay after each further tenth of the table, but not at its end."""
         share = _share(cursor)
         is_over = share > 1 - VACUUM_EVERY / 2
         if share < self._next or is_over or cursor.pages_total < VACUUM_FROM_PAGES:
@@ -85,15 +87,17 @@ class VacuumRounds:
 
 
 def vacuum_statement(table: sql.Composable, rows_per_page: float) -> Sql:
-    """What a round runs.  TRUNCATE would lock the table, and cut pages that the next round fills again."""
-    is_slim = 2 * rows_per_page > MOST_LINE_POINTERS
+    """The statement of a round.  TRUNCATE would lock the table, and truncate pages that the next round fills
+    again.
+    """
+    is_short = 2 * rows_per_page > MOST_LINE_POINTERS
     return sql.SQL("VACUUM (SKIP_LOCKED, TRUNCATE OFF, INDEX_CLEANUP {}) {}").format(
-        sql.SQL("ON" if is_slim else "OFF"), table
+        sql.SQL("ON" if is_short else "OFF"), table
     )
 
 
 def vacuum_delay_ms(duty: float) -> float:
-    """Autovacuum's own 2 ms at the default pace of a half, none where we do not rest either."""
+    """Autovacuum's own 2 ms at the default duty of 50 %; none at full duty."""
     return VACUUM_DELAY_MS * min((1 - duty) / 0.5, 1.9)
 
 

@@ -1,7 +1,8 @@
-"""What a backfill gives a row: a constant, the value of a parent along foreign keys, or an expression over the row.
+"""What a backfill gives a row: a constant, the value of a parent along foreign keys, or an expression over
+the row.
 
-A value is one of these records from the plan to the statement.  Only a constant is never NULL: a batch leaves a row
-for which another value is NULL as it is.
+A value is one of these records from the plan to the statement.  Only a constant is never NULL: a batch leaves
+a row for which another value is NULL as it is.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Constant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """A constant that is not known yet, such as `<master.id>` before its row exists: printed, never executed."""
+    """A constant that is not known yet, as `<master.id>` before its row exists: printed, never executed."""
 
     name: str
     is_constant: ClassVar[bool] = True

@@ -1,7 +1,8 @@
-"""Chunk → fence, write, cursor in one transaction → feedback → wait; then sweep and prove.
+"""The pass over a table: one batch after another with its cursor, the pace between them; then sweep and
+proof.
 
-Nothing is lost and nothing done twice, because the cursor moves in the transaction of its batch, by compare-and-set.
-One transaction is batch.py's, the sweep and the proof are settle.py's, holding is health.py's.
+Nothing is lost and nothing is done twice, because the cursor moves in the transaction of its batch, by
+compare-and-set. batch.py has that transaction, sweep.py the sweep and the proof, health.py the holds.
 """
 
 from __future__ import annotations
@@ -34,20 +35,23 @@ from online_migrate.journal.records import CursorRecord
 from online_migrate.postgres.catalog import Catalog, TableInfo
 
 MEASURE_WAL_EVERY = 17
-"""batches, and where the pacer wants to know; such a one runs under EXPLAIN (ANALYZE, WAL), which alone tells our WAL
-from others', and takes up to a twelfth longer.  A prime: in step with 16 stripes it would always be the same one"""
+"""batches, and when the pacer asks for it; such a batch runs under EXPLAIN (ANALYZE, WAL), which alone
+separates our WAL from others', and takes up to a twelfth longer.  A prime: with 16 it would always measure
+the same stripe"""
 CURSOR_SHARE = 0.05
-"""of a batch's time that moving the cursor may take; past it, behind an old snapshot, we commit less often"""
+"""of a batch's time that the cursor's move may take; above it, with an old snapshot open, batches are longer
+and fewer"""
 CURSOR_LEAST_S = 0.0025
-"""which it may take however short batches are to be: a busy machine alone makes a commit take a millisecond"""
+"""lower bound of that time, however short batches are: on a busy machine a commit alone takes a millisecond
+"""
 FULLEST_KEPT = 0.9
-"""of the fullest pages that were met, from batch to batch: emptier ones that follow may again be taken more at once"""
+"""share of the fullest pages' row count that is kept from batch to batch: emptier pages may follow"""
 LONGEST_RELAXED = 4.0
 """times the target time of a batch, however slow the cursor is"""
 
 
 class Backfill:
-    """Gives ``column`` of one table its value in every row that has none.
+    """Fills ``column`` of one table in every row in which it is NULL.
 
     ``quiet_s`` is the soak time: how long no row without a value may be seen at the end.
     """
@@ -64,7 +68,7 @@ class Backfill:
     ) -> None:
         self._context = context
         self._quiet_s = quiet_s
-        self._aim_at(
+        self._set_target(
             Target(table=self._read_table(table), column=column, value=value, skip_triggers=skip_triggers)
         )
         pace = context.pace
@@ -87,25 +91,26 @@ class Backfill:
         return self._writer.target
 
     def walk(self) -> None:
-        """The pass alone; :meth:`run` then sweeps and proves.  Raises what it raises."""
+        """The pass alone, without sweep and proof; see :meth:`run` for what it raises."""
         while True:
             try:
                 self._walk_unless_done()
             except TableRewritten:
-                self._aim_anew()
+                self._reread_target()
             else:
                 return
 
     def run(self) -> int:
         """Walk, sweep, prove; returns the rows that were given a value, earlier runs included.
 
-        Raises :class:`Interrupted` after the current batch when a stop is asked for; the same call then goes on.
+        Raises :class:`Interrupted` after the current batch if a stop is requested; the same call then
+        continues.
         """
         while True:
             try:
-                return self._sweeper.settle(self._walk_unless_done())
+                return self._sweeper.sweep_and_prove(self._walk_unless_done())
             except TableRewritten:
-                self._aim_anew()
+                self._reread_target()
 
     def prove(self, limit: int = LATE_LIMIT) -> RowSet:
         """See :meth:`Sweep.prove`."""
@@ -123,10 +128,10 @@ class Backfill:
 
     def _walk_main(self, cursor: CursorRecord | None) -> CursorRecord:
         strategy = decide_strategy(self._context.work, self.target.table, self.target.column)
-        why = "" if cursor is None else self._why_anew(cursor)
-        if cursor is None or why:
-            if why:
-                self._context.emit(Note, message=f"{self.target.table.full_name} {why}")
+        reason = "" if cursor is None else self._reason_to_restart(cursor)
+        if cursor is None or reason:
+            if reason:
+                self._context.emit(Note, message=f"{self.target.table.full_name} {reason}")
             cursor = self._begin(strategy.pass_name, strategy.walk, cursor)
         self._reporter.say_started(cursor, strategy)
         with self._writer.lock_waits:
@@ -136,15 +141,16 @@ class Backfill:
     def _is_changed(self, cursor: CursorRecord) -> bool:
         return (cursor.column, cursor.value) != (self.target.column, self.target.value_text)
 
-    def _why_anew(self, cursor: CursorRecord) -> str:
-        """What makes the cursor worthless; empty where the pass goes on from it."""
+    def _reason_to_restart(self, cursor: CursorRecord) -> str:
+        """Why the pass cannot continue at the cursor; empty if it can."""
         if self._is_changed(cursor):
             return (
-                f"is given other values by the changed plan: {self.target.column} = {self.target.value_text}, before {cursor.column} ="
-                f" {cursor.value}; its pass begins again, and the {cursor.rows_done:,} rows that were given a value keep what they have"
+                f"gets another value from the changed plan: {self.target.column} = {self.target.value_text},"
+                f" before {cursor.column} = {cursor.value}; its pass restarts,"
+                f" and the {cursor.rows_done:,} rows that were filled keep their value"
             )
         if cursor.relfilenode != self.target.table.relfilenode:
-            return "was rewritten (VACUUM FULL, CLUSTER): its pass begins again"
+            return "was rewritten (VACUUM FULL, CLUSTER): its pass restarts"
         return ""
 
     def _walk(self, cursor: CursorRecord, rows_per_page: float) -> CursorRecord:
@@ -179,13 +185,15 @@ class Backfill:
                 narrow = None if narrow is None else min(narrow * 2, pages)
 
     def _decide_pages(self, walk: Walk, rows_per_page: float) -> int:
-        """Of the next batch; where pages have shown to be fuller than those that were counted, the ceiling goes by them."""
+        """The pages of the next batch; if pages were fuller than those that were sampled, the ceiling follows
+        them.
+        """
         wanted = self._pacer.rows * walk.stripes / rows_per_page
         most = self._context.pace.max_rows * walk.stripes / max(self._rows_per_page_seen, 1.0)
         return max(int(min(wanted, most)), 1)
 
     def _begin_chunk(self, cursor: CursorRecord) -> CursorRecord:
-        """At the first batch of a chunk: is it long enough for the snapshots that were seen while the last one was walked?"""
+        """At the first batch of a chunk, size it for the oldest snapshot that was seen in the last chunk."""
         if cursor.pass_name != "interleaved":
             return cursor
         self._health.watch_snapshots()
@@ -196,9 +204,9 @@ class Backfill:
             return cursor
         most = most_chunk_pages(self._context.work)
         pages = decide_chunk_pages(page_s=self._page_s, oldest_s=oldest.age_s, most=most)
-        way_back_s = pages * self._page_s
-        if oldest.age_s > way_back_s:
-            self._health.say_too_old(self.target.table.full_name, oldest, way_back_s)
+        revisit_s = pages * self._page_s
+        if oldest.age_s > revisit_s:
+            self._health.say_too_old(self.target.table.full_name, oldest, revisit_s)
         if pages == cursor.chunk_pages:
             return cursor
         cursor = replace(cursor, chunk_pages=pages)
@@ -237,7 +245,9 @@ class Backfill:
         return done
 
     def _relax(self, cursor_s: float) -> None:
-        """Behind an old snapshot the cursor's row decays (postgres-facts): then fewer, longer batches."""
+        """While an old snapshot is open, moving the cursor gets slower (postgres-facts): then fewer, longer
+        batches.
+        """
         self._cursor_s = 0.9 * self._cursor_s + 0.1 * cursor_s
         pace = self._context.pace
         may_s = max(pace.batch_target * CURSOR_SHARE, CURSOR_LEAST_S)
@@ -257,12 +267,10 @@ class Backfill:
         with self._writer.lock_waits:
             return self._walk(self._begin("sweep", walk, cursor), strategy.rows_per_page)
 
-    # small things
+    def _reread_target(self) -> None:
+        self._set_target(replace(self.target, table=self._read_table(self.target.table.name)))
 
-    def _aim_anew(self) -> None:
-        self._aim_at(replace(self.target, table=self._read_table(self.target.table.name)))
-
-    def _aim_at(self, target: Target) -> None:
+    def _set_target(self, target: Target) -> None:
         self._writer = Writer(self._context, target)
         self._sweeper = Sweep(
             context=self._context, writer=self._writer, sweep=self._sweep, quiet_s=self._quiet_s
@@ -295,8 +303,8 @@ class Backfill:
         table = Catalog(self._context.work, self._context.schema).table(name)
         if table is None:
             raise OnlineMigrateError(
-                f"table {self._context.schema}.{name} is gone",
-                remedy="restore it, or take it out of the plan and run with --accept-changed-plan",
+                f"table {self._context.schema}.{name} was dropped or renamed",
+                remedy="restore it, or remove it from the plan and run with --accept-changed-plan",
             )
         return table
 

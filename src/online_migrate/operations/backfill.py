@@ -1,4 +1,4 @@
-"""backfill: fill a column of every old row in interleaved, throttled batches, and prove that no row is left."""
+"""backfill: fill a column of all old rows in interleaved, throttled batches, and prove that none is left."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class Backfill(Operation[BackfillParams]):
     def why_alone(self, place: Place, params: BackfillParams, tables: Collection[str]) -> str:
         """The plan's order counts where rows of one table may depend on another table's backfill."""
         if isinstance(params.value, ExpressionParams) and not _is_of_the_row(place, params.value.sql):
-            return "its value may be read from another table: it has a subquery, or calls a function that may have one"
+            return "its value may be read from another table: it has a subquery, or calls a function that may"
         if isinstance(params.value, FromParentParams):
             read = {name for j in params.value.joins for name in place.family_of(j.table)}
             if shared := sorted(read.intersection(tables)):
@@ -129,7 +129,9 @@ class Backfill(Operation[BackfillParams]):
         return params.quiet is not None
 
     def execute_pass(self, context: Context, params: BackfillParams) -> None:
-        """The pass.  Its batches are short; sweep and proof hold a snapshot while they read, and no page is pruned then."""
+        """The pass.  Its batches are short; sweep and proof hold a snapshot while they read, and no page is
+        pruned then.
+        """
         self._work(context, params).walk()
 
     def effects(self, place: Place, params: BackfillParams) -> tuple[Effect, ...]:
@@ -244,7 +246,9 @@ class Backfill(Operation[BackfillParams]):
         return [Finding(severity=Severity.WARN, code="partitions_left_out", fact=fact, remedy=remedy)]
 
     def _forecast(self, place: Place, params: BackfillParams) -> list[Finding]:
-        """The forecast of all tables of the step, once, at its first table; and what an instant column would save."""
+        """The forecast of all tables of the step, once, at its first table; and what an instant column would
+        save.
+        """
         tables = _tables_left(place)
         if not tables or tables[0].name != place.table:
             return []
@@ -324,7 +328,9 @@ class Backfill(Operation[BackfillParams]):
 
 
 def _is_of_the_row(place: Place, value: str) -> bool:
-    """Whether the expression reads no table.  Of functions, only PostgreSQL's own immutable ones are known not to."""
+    """Whether the expression reads no table.  Of functions, only PostgreSQL's own immutable ones are known
+    not to.
+    """
     if _SUBQUERY.search(value):
         return False
     called = {name.lower() for name in _CALL.findall(value)} - _NO_CALLS
@@ -334,7 +340,8 @@ def _is_of_the_row(place: Place, value: str) -> bool:
         return False
     rows = place.catalog.connection.execute(
         """SELECT p.proname FROM pg_proc p WHERE p.proname = ANY (%s)
-            GROUP BY p.proname HAVING bool_and(p.pronamespace = 'pg_catalog'::regnamespace AND p.provolatile = 'i')""",
+            GROUP BY p.proname
+           HAVING bool_and(p.pronamespace = 'pg_catalog'::regnamespace AND p.provolatile = 'i')""",
         [sorted(called)],
     ).fetchall()
     return called == {name for (name,) in rows}

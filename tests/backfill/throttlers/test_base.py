@@ -114,7 +114,7 @@ def test_it_holds_before_the_first_answer(connection: Connection, clock: StillCl
     assert throttle.held_by() is not None
     reading = throttle.read(connection)[0]
     assert reading.is_red
-    assert reading.reason == "gauge has not answered for 0 ms: division by zero"
+    assert reading.reason == "throttler gauge has not answered for 0 ms (division by zero)"
 
 
 def test_one_that_falls_silent_is_red_after_a_while(connection: Connection, clock: StillClock) -> None:
@@ -130,7 +130,7 @@ def test_one_that_falls_silent_is_red_after_a_while(connection: Connection, cloc
     silent = throttle.read(connection)[0]
     assert silent.is_red
     assert silent.utilisation >= 1
-    assert silent.reason == "gauge has not answered for 17 s: division by zero"
+    assert silent.reason == "throttler gauge has not answered for 17 s (division by zero)"
     gauge.utilisation = 0.2
     clock.now += 1
     assert not throttle.read(connection)[0].is_red
@@ -156,7 +156,7 @@ def test_readings_grow_old_while_nobody_asks(connection: Connection, clock: Stil
     clock.now += 60
     red = throttle.held_by()
     assert red is not None
-    assert red.reason == "gauge has not answered for 60 s: it was not asked again"
+    assert red.reason == "throttler gauge has not answered for 60 s (it was not read again)"
 
 
 def test_each_is_asked_at_most_once_a_second(connection: Connection, clock: StillClock) -> None:

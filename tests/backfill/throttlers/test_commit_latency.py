@@ -24,7 +24,7 @@ def test_a_commit_that_waits_holds_us(pair: Pair, synchronous: Connection) -> No
     reading = throttle.read(synchronous)[0]
     assert monotonic() - began < 5
     assert reading.is_red
-    assert re.fullmatch(r"a commit of ours took \S+ m?s \(limit 200 ms\)", reading.reason)
+    assert re.fullmatch(r"our probe commit took \S+ m?s \(limit 200 ms\)", reading.reason)
     pair.resume()
     await_true(lambda: not throttle.read(synchronous)[0].is_red)
     assert synchronous.execute("SHOW synchronous_commit").fetchone() == ("on",)

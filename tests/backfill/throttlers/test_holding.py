@@ -56,7 +56,7 @@ class Ears(Heard):
 
 @pytest.fixture(autouse=True)
 def _sooner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "HOLD_LOOK_S", 0.01)
+    monkeypatch.setattr(health, "THROTTLE_CHECK_S", 0.01)
     monkeypatch.setattr(waiting, "REPORT_EVERY_S", 0.2)
 
 
@@ -138,7 +138,7 @@ def test_commit_latency(pair: Pair, synchronous: Connection) -> None:
     """Our batches commit asynchronously and would not feel a standby that stands still: the application does."""
     do(pair.primary.dsn, "DROP TABLE IF EXISTS t")
     held = {"commit_latency": "200ms"}
-    assert "a commit of ours took" in assert_held(
+    assert "our probe commit took" in assert_held(
         pair.primary.dsn, held, "commit_latency", pair.pause, pair.resume
     )
     do(pair.primary.dsn, "DROP TABLE t")
@@ -168,5 +168,5 @@ def test_one_that_goes_blind_holds(database: str, clerk: str) -> None:
         lambda: do(database, f"GRANT pg_read_all_stats TO {user}"),
         pace=PACE.model_copy(update={"duty": 0.1}),
     )
-    assert reason.startswith("oldest_snapshot has not answered for ")
+    assert reason.startswith("throttler oldest_snapshot has not answered for ")
     assert "it lacks pg_read_all_stats" in reason

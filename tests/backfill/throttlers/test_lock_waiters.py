@@ -45,7 +45,7 @@ def waiting(session: psycopg.Connection) -> Iterator[None]:
 def test_a_queue_holds_us_until_it_is_gone(database: str, connection: Connection) -> None:
     """A session that waits is red at a limit of one, with who waits behind whom; when it has its lock all is green."""
     throttle = Throttle([LockWaiters(limit=1)], SystemClock(), every_s=0)
-    assert throttle.read(connection)[0].reason == "no session waits on a lock"
+    assert throttle.read(connection)[0].reason == "no session waits for a lock"
     with (
         psycopg.connect(database, application_name="till", autocommit=True) as waiter,
         locked_row(database) as holder,
@@ -53,10 +53,10 @@ def test_a_queue_holds_us_until_it_is_gone(database: str, connection: Connection
     ):
         await_true(lambda: throttle.read(connection)[0].is_red)
         reason = throttle.read(connection)[0].reason
-        assert reason.startswith("1 session waits on locks (limit 1), the longest for ")
+        assert reason.startswith("1 session waits for locks (limit 1), the longest for ")
         assert reason.endswith(
-            f" ms: process {waiter.info.backend_pid}, user postgres, application till,"
-            f" behind process {holder.info.backend_pid}"
+            f" ms: pid {waiter.info.backend_pid}, user postgres, application till,"
+            f" blocked by pid {holder.info.backend_pid}"
         )
         holder.rollback()
     assert not throttle.read(connection)[0].is_red

@@ -48,7 +48,7 @@ def test_old_multixacts_hold_us_until_they_are_frozen(database: str, connection:
     name = connection.info.dbname
     assert reading.reason.startswith(f"the oldest multixact of database {name} is ")
     assert reading.reason.endswith(
-        " ids old (limit 400, 1e-06 of autovacuum_multixact_freeze_max_age): let VACUUM (FREEZE) come through"
+        " ids old (limit 400, 1e-06 of autovacuum_multixact_freeze_max_age); make sure that VACUUM (FREEZE) completes"
     )
 
     def is_green_after_vacuum() -> bool:

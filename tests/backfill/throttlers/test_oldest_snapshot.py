@@ -33,7 +33,7 @@ def holding(dsn: str, *statements: str) -> Iterator[psycopg.Connection]:
 def read_words(connection: Connection) -> list[str]:
     """All who hold a snapshot for longer than the limit, in words."""
     holders = OldestSnapshot(limit_s=LIMIT_S).read_holders(connection)
-    return [h.who for h in holders if h.age_s >= LIMIT_S]
+    return [h.description for h in holders if h.age_s >= LIMIT_S]
 
 
 def test_an_old_snapshot_holds_us_until_it_is_gone(database: str, connection: Connection) -> None:
@@ -46,7 +46,7 @@ def test_an_old_snapshot_holds_us_until_it_is_gone(database: str, connection: Co
         name = connection.info.dbname
         assert reading.reason.startswith("the oldest snapshot is 3")
         assert reading.reason.endswith(
-            f" ms old (limit 200 ms): process {report.info.backend_pid}, user postgres, application shop,"
+            f" ms old (limit 200 ms): pid {report.info.backend_pid}, user postgres, application shop,"
             f" database {name}, idle in transaction for 1 s"
         )
     assert not throttle.read(connection)[0].is_red

@@ -39,13 +39,28 @@ def test_a_truth_holds_us_while_it_is_true(connection: Connection) -> None:
 @pytest.mark.parametrize(
     ("text", "remedy"),
     [
-        ("SELECT NULL::int", "mend query_queue: the query gave None, no number and no truth"),
-        ("SELECT 'NaN'::float8", "mend query_queue: the query gave nan, no number and no truth"),
-        ("SELECT 'NaN'::numeric", "mend query_queue: the query gave Decimal('NaN'), no number and no truth"),
-        ("SELECT 'many'", "mend query_queue: the query gave 'many', no number and no truth"),
-        ("SELECT 1 WHERE false", "mend query_queue: the query must give one row of one column"),
-        ("SELECT generate_series(1, 2)", "mend query_queue: the query must give one row of one column"),
-        ("SELECT 1, 2", "mend query_queue: the query must give one row of one column"),
+        (
+            "SELECT NULL::int",
+            "correct query_queue: the query returned None, which is neither a number nor a boolean",
+        ),
+        (
+            "SELECT 'NaN'::float8",
+            "correct query_queue: the query returned nan, which is neither a number nor a boolean",
+        ),
+        (
+            "SELECT 'NaN'::numeric",
+            "correct query_queue: the query returned Decimal('NaN'), which is neither a number nor a boolean",
+        ),
+        (
+            "SELECT 'many'",
+            "correct query_queue: the query returned 'many', which is neither a number nor a boolean",
+        ),
+        ("SELECT 1 WHERE false", "correct query_queue: the query must return one row with one column"),
+        (
+            "SELECT generate_series(1, 2)",
+            "correct query_queue: the query must return one row with one column",
+        ),
+        ("SELECT 1, 2", "correct query_queue: the query must return one row with one column"),
         (
             "SELECT pg_sleep(5)",
             "make query_queue faster: it takes longer than its timeout of 100 ms",
@@ -53,7 +68,7 @@ def test_a_truth_holds_us_while_it_is_true(connection: Connection) -> None:
     ],
 )
 def test_no_answer_is_red_and_found_at_check(connection: Connection, text: str, remedy: str) -> None:
-    """NULL, NaN, no row or no end never read as health; check says what to mend before anything runs."""
+    """NULL, NaN, no row or no end never read as health; check says what to correct before anything runs."""
     query = make_query(text, limit=5, timeout_s=0.1)
     assert query.blind(connection) == remedy
     assert Throttle([query], SystemClock()).read(connection)[0].is_red
@@ -62,7 +77,7 @@ def test_no_answer_is_red_and_found_at_check(connection: Connection, text: str, 
 def test_a_number_needs_a_limit(connection: Connection) -> None:
     """A number alone says nothing: check asks for the limit."""
     assert make_query("SELECT 7").blind(connection) == (
-        "mend query_queue: the query gave the number 7, and the plan gives no limit for it"
+        "correct query_queue: the query returned the number 7, and the plan sets no `limit` for it"
     )
     assert make_query("SELECT 7.5", limit=10).blind(connection) is None
 
@@ -73,7 +88,7 @@ def test_it_cannot_write(connection: Connection) -> None:
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         query.read(connection)
     assert query.blind(connection) == (
-        "mend query_queue: cannot execute CREATE TABLE AS in a read-only transaction"
+        "correct query_queue: cannot execute CREATE TABLE AS in a read-only transaction"
     )
 
 

@@ -27,7 +27,7 @@ def test_a_standby_that_stands_still_holds_us_and_lets_us_go(pair: Pair, on_prim
     write_wal(on_primary, 3 * LIMIT_BYTES)
     reading = throttle.read(on_primary)[0]
     assert reading.is_red
-    assert re.fullmatch(r"standby walreceiver is 3\S* MiB behind \(limit 1 MiB\)", reading.reason)
+    assert re.fullmatch(r"standby walreceiver lags 3\S* MiB behind \(limit 1 MiB\)", reading.reason)
     pair.resume()
     await_true(lambda: not throttle.read(on_primary)[0].is_red)
 
@@ -54,13 +54,13 @@ def test_a_standby_that_is_gone_is_red_until_it_is_back(pair: Pair, on_primary: 
     assert gone.utilisation >= 1
     assert (
         gone.reason
-        == "standby walreceiver was streaming and is gone: bring it back; if it is gone for good, stop and run again"
+        == "standby walreceiver was streaming and has disconnected; reconnect it, or stop and run again if it was removed permanently"
     )
     begun_anew = StandbyLag(limit_bytes=LIMIT_BYTES)
     assert begun_anew.read(on_primary).reason == "no streaming standby is connected"
     pair.bring_back()
     assert throttler.read(on_primary).utilisation < 1
-    assert begun_anew.read(on_primary).reason.startswith("standby walreceiver is ")
+    assert begun_anew.read(on_primary).reason.startswith("standby walreceiver lags ")
 
 
 def test_who_streams_but_replays_nothing_is_no_standby(pair: Pair, on_primary: Connection) -> None:

@@ -22,7 +22,7 @@ def test_a_slot_that_nobody_reads_holds_us(connection: Connection) -> None:
         write_wal(connection, 3 * 1024**2)
         reading = throttle.read(connection)[0]
         assert reading.is_red
-        assert reading.reason.startswith("replication slot forgotten (physical, inactive) holds back ")
+        assert reading.reason.startswith("replication slot forgotten (physical, inactive) retains ")
         assert reading.reason.endswith(" MiB of WAL (limit 1 MiB)")
     finally:
         connection.execute("SELECT pg_drop_replication_slot('forgotten')")
@@ -42,7 +42,7 @@ def test_an_archiver_that_fails_holds_us(on_primary: Connection) -> None:
     reading = throttle.read(on_primary)[0]
     assert reading.is_red
     assert reading.reason.startswith("the archiver, which fails at 00000001")
-    assert reading.reason.endswith(" ago, holds back 48 MiB of WAL (limit 32 MiB)")
+    assert reading.reason.endswith(" ago, retains 48 MiB of WAL (limit 32 MiB)")
     set_archive_command(on_primary, "true")
     end_segment(on_primary)
     await_true(lambda: not throttle.read(on_primary)[0].is_red)
@@ -56,7 +56,7 @@ def test_an_archiver_that_never_archived_is_red_when_it_fails(on_primary: Connec
     assert throttler.read(on_primary).utilisation < 1
     end_segment(on_primary)
     await_true(lambda: throttler.read(on_primary).utilisation >= 1)
-    assert throttler.read(on_primary).reason.endswith(" ago, has archived nothing yet")
+    assert throttler.read(on_primary).reason.endswith(" ago, has not archived any WAL file yet")
     set_archive_command(on_primary, "true")
     end_segment(on_primary)
     await_true(lambda: throttler.read(on_primary).utilisation < 1)

@@ -42,9 +42,9 @@ def test_a_share_below_what_starts_a_checkpoint_says_so(connection: Connection) 
     write_wal(connection, 11 * 1024**2)
     reason = WalSinceCheckpoint(limit_share=0.01).read(connection).reason
     assert reason.endswith(
-        "the next one begins by itself at 539 MiB or 5 min after the last: give a larger share, or run CHECKPOINT"
+        "the next starts at 539 MiB of WAL, or 5 min after the last: set a larger share, or run CHECKPOINT"
     )
-    assert "begins by itself" not in WalSinceCheckpoint(limit_share=0.8).read(connection).reason
+    assert "the next starts" not in WalSinceCheckpoint(limit_share=0.8).read(connection).reason
     connection.execute("CHECKPOINT")
 
 
@@ -84,4 +84,6 @@ stages:
     assert len(low) == is_low
     for finding in low:
         assert finding.severity is Severity.WARN
-        assert finding.fact.startswith("wal_since_checkpoint: 50% holds until checkpoint_timeout (5 min)")
+        assert finding.fact.startswith(
+            "wal_since_checkpoint: 50% holds the run until checkpoint_timeout (5 min)"
+        )

@@ -170,7 +170,7 @@ def test_the_report_of_a_real_night_is_read_in_a_browser_without_any_server(
             away = look.page.locator("#report svg rect.away").all_text_contents()
             assert away == ["no runner at work: gate", "no runner at work: killed"]
             assert {row[0] for row in rows_of(look, "holds")[:2]} == {"standby_lag", "blocker"}
-            assert "is gone: bring it back" in look.text("section:has(> #chapter-holds)")
+            assert "was streaming and has disconnected" in look.text("section:has(> #chapter-holds)")
             assert int(look.text("#chapter-locks + p").split()[0]) > 100
             written = {row[0]: int(row[1].replace(",", "")) for row in rows_of(look, "throughput")}
             assert written == rows_by_table(night.dsn)

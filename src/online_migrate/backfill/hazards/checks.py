@@ -1,4 +1,6 @@
-"""NOT VALID checks that old rows violate: the server refuses to update such a row, whatever the UPDATE sets (23514)."""
+"""NOT VALID checks that old rows violate: the server refuses to update such a row, whatever the UPDATE sets
+(23514).
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,8 @@ def _unverified(table: TableInfo, check: ConstraintInfo, reason: str) -> Finding
     return Finding(
         severity=Severity.WARN,
         code="check_unverified",
-        fact=f"{table.name}: could not verify that old rows satisfy the NOT VALID check {check.name}: {reason}",
+        fact=f"{table.name}: could not verify that old rows satisfy the NOT VALID check {check.name}:"
+        f" {reason}",
         remedy="a row that violates it would stop the backfill: look for such rows before the run",
     )
 

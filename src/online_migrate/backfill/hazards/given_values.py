@@ -1,4 +1,6 @@
-"""Whether every row can be given its value, and the column can take it: asked at check, not met at row 12,000,000."""
+"""Whether every row can be given its value, and the column can take it: asked at check, not met at row
+12,000,000.
+"""
 
 from __future__ import annotations
 
@@ -72,21 +74,25 @@ def _missing_parent_rows(column: FilledColumn, value: Constant) -> Iterator[Find
             sql.SQL(column.type),
         )
         text = value.literal.as_string(None)
-        reason = f"{key.ref_table} has no row with {key.ref_columns[0]} = {text}, which foreign key {key.name} requires"
+        reason = (
+            f"{key.ref_table} has no row with {key.ref_columns[0]} = {text},"
+            f" which foreign key {key.name} requires"
+        )
         yield from read_underivable_rows(column, parent, reason)
 
 
 def _is_enforced_and_readable(connection: Connection, key: ConstraintInfo) -> bool:
     row = connection.execute(
         """SELECT has_table_privilege(confrelid, 'SELECT') AND NOT row_security_active(confrelid)
-                  AND coalesce((to_jsonb(c) ->> 'conenforced')::bool, true) FROM pg_constraint c WHERE oid = %s""",
+                  AND coalesce((to_jsonb(c) ->> 'conenforced')::bool, true)
+             FROM pg_constraint c WHERE oid = %s""",
         [key.oid],
     ).fetchone()
     return row is not None and bool(row[0])
 
 
 def _expression_hazards(column: FilledColumn, value: Expression) -> Iterator[Finding]:
-    """Have the server parse it; its result for each row is read only where all columns that it names exist."""
+    """Have the server parse it; its results are read only if all columns that it names exist."""
     if read_right_hazards(column.connection, column.table):
         return
     names_planned = any(name in value.text for name in column.planned)
@@ -109,7 +115,7 @@ def _expression_hazards(column: FilledColumn, value: Expression) -> Iterator[Fin
 
 
 def _refused_values(column: FilledColumn, value: Value) -> Iterator[Finding]:
-    """Have the server parse the batch's own UPDATE, which it does not execute: does the value fit the column?"""
+    """Have the server parse, not execute, the batch's own UPDATE: does the value fit the column?"""
     table, planned = column.table, column.planned
     if table.kind != "r" or read_right_hazards(column.connection, table):
         return
@@ -133,7 +139,10 @@ def _refused_values(column: FilledColumn, value: Value) -> Iterator[Finding]:
         if trouble is Trouble.PROGRAM and (is_about_value or not needs_copy):
             yield _invalid_value(column, given, error_text(error))
         elif trouble in (Trouble.PROGRAM, Trouble.LOCK):
-            fact = f"{table.name}: could not verify that {column.name} takes {given.as_string(None)}: {error_text(error)}"
+            fact = (
+                f"{table.name}: could not verify that {column.name} takes {given.as_string(None)}:"
+                f" {error_text(error)}"
+            )
             remedy = (
                 "run `check` again"
                 if trouble is Trouble.LOCK
@@ -145,10 +154,11 @@ def _refused_values(column: FilledColumn, value: Value) -> Iterator[Finding]:
 
 
 def _too_large_values(column: FilledColumn, derived: sql.Composable) -> Iterator[Finding]:
-    """A row whose value has the column's type and exceeds its length or range, as far as some seconds of reading find it.
+    """A row whose value has the column's type and exceeds its length or range, as far as some seconds of
+    reading find it.
 
-    A cast would truncate a text that is too long; an assignment in PL/pgSQL refuses it, as an UPDATE does, and writes
-    nothing.
+    A cast would truncate a text that is too long; an assignment in PL/pgSQL refuses it, as an UPDATE does,
+    and writes nothing.
     """
     table, type_ = column.table, column.type
     if "(" not in type_ and type_ != "smallint":
@@ -167,7 +177,10 @@ def _too_large_values(column: FilledColumn, derived: sql.Composable) -> Iterator
         remedy = "fix the row, or change the expression so that its value fits"
         yield Finding(severity=Severity.STOP, code="value_error", fact=fact, remedy=remedy)
     except psycopg.errors.QueryCanceled as error:
-        fact = f"{table.name}: could not verify that every row's value fits {column.name} {type_}: {error_text(error)}"
+        fact = (
+            f"{table.name}: could not verify that every row's value fits {column.name} {type_}:"
+            f" {error_text(error)}"
+        )
         yield _unverified(fact, "look for rows whose value is too large before the run")
     except psycopg.Error as error:
         if trouble_of(error) is not Trouble.PROGRAM and error.sqlstate != "25006":
@@ -175,7 +188,9 @@ def _too_large_values(column: FilledColumn, derived: sql.Composable) -> Iterator
 
 
 def _explain(connection: Connection, statement: sql.Composable) -> None:
-    """With ``binary`` psycopg uses the extended protocol: one statement only, whatever an expression contains."""
+    """With ``binary`` psycopg uses the extended protocol: one statement only, whatever an expression
+    contains.
+    """
     connection.execute(sql.SQL("EXPLAIN {}").format(statement), binary=True)
 
 

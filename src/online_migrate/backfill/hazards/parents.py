@@ -1,4 +1,6 @@
-"""Values that are taken from a parent: the joins that lead to it, the order of backfills, and rows without one."""
+"""Values that are taken from a parent: the joins that lead to it, the order of backfills, and rows without
+one.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ Link = tuple[TableInfo, TableInfo, Join]
 
 
 def read_join_hazards(column: FilledColumn, value: FromParent) -> Iterator[Finding]:
-    """Whether each join leads to at most one parent, which the role may read; ends at the first join that does not."""
+    """Whether each join leads to at most one parent, which the role may read; ends at the first join that
+    does not.
+    """
     before = column.table
     for join in value.joins:
         parent = column.catalog.table(join.table)

@@ -24,7 +24,9 @@ SELECT ARRAY(SELECT pubname FROM published ORDER BY 1),
 
 
 def read_publication_hazards(connection: Connection, table: TableInfo) -> Iterator[Finding]:
-    """A table that is published without a replica identity cannot be updated; a published one concerns its subscribers."""
+    """A table that is published without a replica identity cannot be updated; a published one concerns its
+    subscribers.
+    """
     row = connection.execute(_QUERY, {"oid": table.oid}).fetchone()
     assert row is not None  # the table was just read
     names, for_all, of_updates, lacks_identity = row
@@ -34,7 +36,7 @@ def read_publication_hazards(connection: Connection, table: TableInfo) -> Iterat
             code="replica_identity",
             fact=f"{table.name} is published by {', '.join(of_updates)} and has no replica identity:"
             " PostgreSQL refuses every UPDATE of it (55000)",
-            remedy=f"ALTER TABLE {table.full_name} REPLICA IDENTITY …, or remove the table from the publication",
+            remedy=f"ALTER TABLE {table.full_name} REPLICA IDENTITY …, or remove it from the publication",
         )
     elif names:
         yield Finding(

@@ -14,7 +14,9 @@ _VERBS = {"SELECT": "read", "UPDATE": "update"}
 def read_right_hazards(
     connection: Connection, table: TableInfo, rights: Sequence[str] = ("SELECT", "UPDATE")
 ) -> list[Finding]:
-    """What keeps the role from these rights on all rows of the table; where there is any, its rows must not be read."""
+    """What keeps the role from these rights on all rows of the table; where there is any, its rows must not
+    be read.
+    """
     row = connection.execute(
         """SELECT (SELECT bool_and(has_table_privilege(c.oid, r)) FROM unnest(%s::text[]) r),
                   quote_ident(current_user), row_security_active(c.oid), c.relforcerowsecurity

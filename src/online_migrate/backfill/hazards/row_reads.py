@@ -1,4 +1,6 @@
-"""Reads of rows that `check` makes: read-only, limited in time, and without a row's content in what they report."""
+"""Reads of rows that `check` makes: read-only, limited in time, and without a row's content in what they
+report.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,13 @@ def find_rows(connection: Connection, query: sql.Composed) -> list[str]:
     """The TIDs that a query returns; it cannot write, and is cancelled (57014) after READ_TIMEOUT_MS."""
     with connection.transaction():
         limit_reads(connection)
-        # binary: the extended protocol, which takes one statement, whatever an expression of the plan contains
+        # binary: the extended protocol, which takes one statement, whatever an expression of the plan
+        # contains
         return [ctid for (ctid,) in connection.execute(query, binary=True).fetchall()]
 
 
 def limit_reads(connection: Connection) -> None:
-    """Make the transaction read-only, and each of its statements be cancelled (57014) after READ_TIMEOUT_MS."""
+    """Make the transaction read-only, and limit each of its statements (57014) to READ_TIMEOUT_MS."""
     timeout = sql.Literal(READ_TIMEOUT_MS)
     connection.execute(sql.SQL("SET TRANSACTION READ ONLY; SET LOCAL statement_timeout = {}").format(timeout))
 
@@ -35,7 +38,8 @@ def error_text(error: psycopg.Error) -> str:
 
 
 def error_kind(error: psycopg.Error) -> str:
-    """The server's message about a row without the row's content, which errors of data often quote, as 22P02 does.
+    """The server's message about a row without the row's content, which errors of data often quote, as 22P02
+    does.
 
     Source: PostgreSQL manual, appendix A "PostgreSQL Error Codes", class 22.
     """

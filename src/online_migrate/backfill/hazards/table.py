@@ -1,4 +1,4 @@
-"""Hazards of the table and its column: kind, storage, indexes, rules; and all hazards of a table in one call."""
+"""Hazards of the table and its column: kind, storage, indexes, rules; and all of a table's hazards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ _KINDS = {"p": "partitioned", "f": "a foreign table", "v": "a view", "m": "a mat
 def read_table_hazards(
     connection: Connection, table: TableInfo, column: str, value: Value, *, skip_triggers: bool = False
 ) -> list[Finding]:
-    """All findings at once.  Reads the catalog; rows only for NOT VALID checks, and only where the role may read them."""
+    """All findings at once.  Reads the catalog; rows only for NOT VALID checks, and only where the role may
+    read them.
+    """
     rights = read_right_hazards(connection, table)
     return [
         *_kind_hazards(connection, table, column),
@@ -34,7 +36,8 @@ def read_table_hazards(
 
 def _kind_hazards(connection: Connection, table: TableInfo, column: str) -> Iterator[Finding]:
     if table.kind != "r":
-        fact = f"{table.name} is {_KINDS.get(table.kind, table.kind)}; a backfill needs a table that has rows itself"
+        kind = _KINDS.get(table.kind, table.kind)
+        fact = f"{table.name} is {kind}; a backfill needs a table that has rows itself"
         remedy = "remove it from the plan's tables"
         if table.kind == "p":
             remedy = _leaves_remedy(connection, table)
@@ -54,7 +57,8 @@ def _leaves_remedy(connection: Connection, table: TableInfo) -> str:
     """The partitions that the plan is to name in place of their root."""
     rows = connection.execute(
         """SELECT l.relname, n.nspname FROM pg_partition_tree(%s::oid) t JOIN pg_class l ON l.oid = t.relid
-             JOIN pg_namespace n ON n.oid = l.relnamespace WHERE t.isleaf AND l.relkind = 'r' ORDER BY l.relname""",
+             JOIN pg_namespace n ON n.oid = l.relnamespace
+            WHERE t.isleaf AND l.relkind = 'r' ORDER BY l.relname""",
         [table.oid],
     ).fetchall()
     same_schema = ", ".join(name for name, schema in rows if schema == table.schema)

@@ -26,7 +26,8 @@ _SET_THEIR_ARGUMENT = {
     "tsvector_update_trigger",
     "tsvector_update_trigger_column",
 }
-"""trigger functions in C whose first argument is the column that they set (manual, 12.4.3 and appendix F, "spi")"""
+"""trigger functions in C whose first argument is the column that they set (manual, 12.4.3 and appendix F,
+"spi")"""
 
 _UPDATE_TRIGGERS = r"""
 SELECT t.tgname, p.prosrc, t.tgtype & 2 = 2 AND t.tgtype & 1 = 1, t.tgenabled::text,
@@ -40,8 +41,8 @@ SELECT t.tgname, p.prosrc, t.tgtype & 2 = 2 AND t.tgtype & 1 = 1, t.tgenabled::t
         OR (SELECT a.attnum FROM pg_attribute a WHERE a.attrelid = t.tgrelid AND a.attname = %(column)s)
            = ANY (string_to_array(t.tgattr::text, ' ')::int[]))
  ORDER BY t.tgname"""
-"""Those of foreign keys and exclusion constraints apart.  Up to 14, tgisinternal does not tell them: it is also set on
-a partition's copy of its root's trigger."""
+"""Those of foreign keys and exclusion constraints apart.  Up to 14, tgisinternal does not tell them: it is
+also set on a partition's copy of its root's trigger."""
 
 
 def read_writing_triggers(
@@ -49,13 +50,16 @@ def read_writing_triggers(
 ) -> list[str]:
     """Triggers on UPDATE of these tables that may write a table, as ``name of table``.
 
-    The source of a PL/pgSQL function shows that it writes none; a function in another language counts as one that writes.
+    The source of a PL/pgSQL function shows that it writes none; a function in another language counts as one
+    that writes.
     """
     rows = connection.execute(
         """SELECT t.tgname || ' of ' || c.relname, CASE WHEN l.lanname = 'plpgsql' THEN p.prosrc END
-             FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+             FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+             JOIN pg_namespace n ON n.oid = c.relnamespace
              JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_language l ON l.oid = p.prolang
-            WHERE n.nspname = %s AND c.relname = ANY (%s) AND t.tgtype & 16 = 16 AND t.tgenabled::text = ANY (%s)
+            WHERE n.nspname = %s AND c.relname = ANY (%s)
+              AND t.tgtype & 16 = 16 AND t.tgenabled::text = ANY (%s)
               AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.oid = t.tgconstraint AND k.contype <> 't')
             ORDER BY 1""",
         [schema, list(tables), ["A", "R"] if skip else ["A", "O"]],
@@ -66,7 +70,7 @@ def read_writing_triggers(
 def read_trigger_hazards(
     connection: Connection, table: TableInfo, column: str, *, skip: bool
 ) -> Iterator[Finding]:
-    """Triggers that a batch fires, first those that are known to set a column; ``skip`` is `triggers: skip`."""
+    """Triggers that a batch fires, first those known to set a column; ``skip`` is `triggers: skip`."""
     parameters = {"oid": table.oid, "column": column, "known": sorted(_SET_THEIR_ARGUMENT)}
     rows = connection.execute(_UPDATE_TRIGGERS, parameters).fetchall()
     if skip:
@@ -82,7 +86,10 @@ def read_trigger_hazards(
     remedy = "if it must not fire for old rows, add `triggers: skip` to the backfill"
     for name, columns in setters.items():
         if columns:
-            fact = f"trigger {name} of {table.name} sets {', '.join(columns)} in every row that the backfill writes"
+            fact = (
+                f"trigger {name} of {table.name} sets {', '.join(columns)}"
+                " in every row that the backfill writes"
+            )
             yield Finding(severity=Severity.WARN, code="trigger_sets_column", fact=fact, remedy=remedy)
     others = [r[0] for r in rows if not setters.get(r[0])]
     if others:
@@ -92,13 +99,16 @@ def read_trigger_hazards(
 
 
 def _columns_set_by(body: str) -> set[str]:
-    """The columns that a PL/pgSQL function assigns by ``:=``, ``=`` or INTO; those of a whole record are not known."""
+    """The columns that a PL/pgSQL function assigns by ``:=``, ``=`` or INTO; those of a whole record are not
+    known.
+    """
     into = _OF_NEW.findall(" ".join(_INTO.findall(body)))
     return {*_SETS.findall(body), *into}
 
 
 def is_given_on_insert(connection: Connection, table: TableInfo, column: str) -> bool:
-    """Whether an INSERT that omits the column gets a value for it: from a default, its domain, an identity, or a trigger.
+    """Whether an INSERT that omits the column gets a value for it: from a default, its domain, an identity,
+    or a trigger.
 
     A trigger in another language than PL/pgSQL counts as one that sets the column.
     """
@@ -116,7 +126,9 @@ def is_given_on_insert(connection: Connection, table: TableInfo, column: str) ->
 
 
 def _skip_hazards(connection: Connection, table: TableInfo, column: str) -> Iterator[Finding]:
-    """session_replication_role = replica needs a right, and also disables foreign-key checks (postgres-facts 16)."""
+    """session_replication_role = replica needs a right, and also disables foreign-key checks (postgres-facts
+    16).
+    """
     may = "current_setting('is_superuser') = 'on'"
     if connection.info.server_version >= 150000:
         may += " OR has_parameter_privilege(current_user, 'session_replication_role', 'SET')"

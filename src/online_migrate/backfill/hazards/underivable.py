@@ -15,7 +15,9 @@ from online_migrate.postgres.sqlstate import Trouble, trouble_of
 
 
 def read_underivable_rows(column: FilledColumn, derived: sql.Composable, reason: str) -> Iterator[Finding]:
-    """Rows without a value for which ``derived`` is NULL; ``reason`` says what that means.  Reads for some seconds."""
+    """Rows without a value for which ``derived`` is NULL; ``reason`` says what that means.  Reads for some
+    seconds.
+    """
     table = column.table
     query = sql.SQL("SELECT ctid::text FROM ONLY {} WHERE {} IS NULL").format(column.sql_table, derived)
     if column.exists:
@@ -25,8 +27,8 @@ def read_underivable_rows(column: FilledColumn, derived: sql.Composable, reason:
     except psycopg.errors.QueryCanceled as error:
         fact = f"{table.name}: could not verify that every row's value can be derived: {error_text(error)}"
         remedy = (
-            "a row without a value would stop the run at the end of the pass: look for such rows before the run,"
-            " or give them a value with `else:`"
+            "a row without a value would stop the run at the end of the pass: look for such rows before"
+            " the run, or give them a value with `else:`"
         )
         yield Finding(severity=Severity.WARN, code="values_unverified", fact=fact, remedy=remedy)
         return

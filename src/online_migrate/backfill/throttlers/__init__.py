@@ -36,23 +36,25 @@ __all__ = [
 
 
 class Throttles:
-    """One throttle for each ``hold_when`` of a run: a standby that goes between two tables was seen at the first."""
+    """One throttle for each ``hold_when`` of a run: a standby that disconnects between two tables was seen at
+    the first.
+    """
 
     def __init__(self) -> None:
         self._known: dict[str, Throttle] = {}
         self._lock = Lock()
 
     def of(self, hold_when: HoldWhen, clock: Clock) -> Throttle:
-        """The same one for the same limits, with what it has seen."""
+        """The same throttle for the same limits, with what it has seen."""
         key = repr(hold_when)
-        with self._lock:  # workers side by side: two that came at once would each have one of its own
+        with self._lock:  # two workers that call at once must not get one each
             if key not in self._known:
                 self._known[key] = Throttle(throttlers_for(hold_when), clock)
             return self._known[key]
 
 
 def throttlers_for(hold_when: HoldWhen) -> tuple[Throttler, ...]:
-    """The throttlers that a plan's ``hold_when`` names; what is not named does not hold."""
+    """The throttlers that a plan's ``hold_when`` names; others do not hold."""
     wanted = hold_when
     throttlers: list[Throttler] = []
     if wanted.standby_lag is not None or wanted.standby_delay is not None:

@@ -1,11 +1,12 @@
-"""Holds while a commit is slow: a disk that does not keep up, or a synchronous standby that does not answer.
+"""Holds while commits are slow: a disk that is too slow, or a synchronous standby that does not answer.
 
-Our batches commit asynchronously and would never feel it; the application does.  So we commit once ourselves: an empty
-transactional message of the prefix ``online_migrate`` in the WAL (manual, 9.28.6, pg_logical_emit_message).  No table is
-touched; a logical consumer that asks for messages sees it and finds nothing in it.
+Our batches commit asynchronously and do not notice it; the application does.  So the throttler commits a
+probe: an empty transactional message with the prefix ``online_migrate`` in the WAL (manual, 9.28.6,
+pg_logical_emit_message).  It changes no table; a logical consumer that requests messages receives an empty
+one.
 
-Our sessions have a synchronous_commit of their own; this one commit has what the database, or our role in it, has by default:
-where that is remote_apply, the application waits for standbys to replay.
+Our sessions set synchronous_commit; this commit uses the default of the database, or of our role in it: with
+remote_apply, for example, the application waits for standbys to replay.
 """
 
 from __future__ import annotations
@@ -22,21 +23,22 @@ from online_migrate.backfill.throttlers.base import READ_TIMEOUT_S, Reading
 from online_migrate.figures import short_seconds_text
 from online_migrate.postgres.connection import Connection, turn_of
 
-# One round trip, both times by the server's clock: the network between us is no commit latency.
+# One round trip, both times by the server's clock: network latency is not commit latency.
 _PROBE: Final = """
-    BEGIN; SET LOCAL synchronous_commit TO DEFAULT; SELECT pg_logical_emit_message(true, 'online_migrate', ''); SELECT clock_timestamp();
+    BEGIN; SET LOCAL synchronous_commit TO DEFAULT;
+    SELECT pg_logical_emit_message(true, 'online_migrate', ''); SELECT clock_timestamp();
     COMMIT; SELECT clock_timestamp()"""
 
 
 class CommitLatency:
-    """Red from ``limit_s`` seconds on, as the database's synchronous_commit makes a commit wait."""
+    """Red if a commit with the database's synchronous_commit takes ``limit_s`` seconds or longer."""
 
     name = "commit_latency"
 
     def __init__(self, *, limit_s: float) -> None:
         self._limit_s = limit_s
 
-    def blind(self, connection: Connection) -> str | None:  # noqa: ARG002  # everybody may write a message
+    def blind(self, connection: Connection) -> str | None:  # noqa: ARG002  # every role may write a message
         return None
 
     def read(self, connection: Connection) -> Reading:
@@ -45,7 +47,8 @@ class CommitLatency:
         return Reading(
             name=self.name,
             utilisation=took_s / self._limit_s,
-            reason=f"a commit of ours took {short_seconds_text(took_s)} (limit {short_seconds_text(self._limit_s)})",
+            reason=f"our probe commit took {short_seconds_text(took_s)}"
+            f" (limit {short_seconds_text(self._limit_s)})",
         )
 
 
@@ -66,7 +69,7 @@ def _measure_commit_s(connection: Connection) -> float:
 
 @contextmanager
 def cancelled_after(connection: Connection, seconds: float) -> Iterator[None]:
-    """Cancel what still runs after so many seconds: no timeout of the server's counts for a COMMIT.
+    """Cancel what still runs after so many seconds: the server has no timeout for a COMMIT.
 
     A COMMIT that waits for a standby then ends, committed, with a warning (manual, 27.2.8.3).
     """

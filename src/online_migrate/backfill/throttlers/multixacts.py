@@ -1,8 +1,9 @@
-"""Holds while multixacts run out: many sessions that lock one parent row by foreign keys use them up by thousands a second.
+"""Holds while multixacts run out: sessions that lock one parent row by foreign keys use thousands of them per
+second.
 
-Two things wrap around (manual, 25.1.5.1 "Multixacts and Wraparound"): the ids, which VACUUM must freeze in time, and the
-space of their members, whose use no view shows up to version 18.  It is seen by the number of files in
-pg_multixact/members, as of the last checkpoint: pages are written by then at the latest.
+Two counters wrap around (manual, 25.1.5.1 "Multixacts and Wraparound"): the ids, which VACUUM must freeze in
+time, and the space of their members, which no view shows up to version 18.  The number of files in
+pg_multixact/members shows it, as of the last checkpoint, which writes all pages.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from online_migrate.backfill.throttlers.base import Reading, bounded
 from online_migrate.postgres.connection import Connection
 
 MOST_MEMBERS: Final = 2**32
-"""members; an offset has 32 bits (multixact.c); from a half on every autovacuum is an aggressive one"""
+"""members; an offset has 32 bits (multixact.c); above half of them every autovacuum is an aggressive one"""
 MEMBERS_PER_FILE: Final = 1636 * 32
 """members; 409 groups of four on a page of 8 KiB, 32 pages a file (multixact.c)"""
 
@@ -24,9 +25,10 @@ _MEMBERS: Final = "SELECT count(*) FROM pg_ls_dir('pg_multixact/members')"
 
 
 class Multixacts:
-    """Red from a share (0…1) on of autovacuum_multixact_freeze_max_age, in this database, or of the members' space.
+    """Red from a share (0…1) of autovacuum_multixact_freeze_max_age in this database, or of the members'
+    space.
 
-    The members need the right to call pg_ls_dir, which superusers have and others must be given.
+    Reading the members needs the right to execute pg_ls_dir, which only superusers have by default.
     """
 
     name = "multixacts"
@@ -63,8 +65,9 @@ class Multixacts:
         return Reading(
             name=self.name,
             utilisation=age / limit,
-            reason=f"the oldest multixact of database {name} is {age:,} ids old (limit {limit:,.0f}, {share:.4g} of"
-            " autovacuum_multixact_freeze_max_age): let VACUUM (FREEZE) come through",
+            reason=f"the oldest multixact of database {name} is {age:,} ids old"
+            f" (limit {limit:,.0f}, {share:.4g} of autovacuum_multixact_freeze_max_age);"
+            " make sure that VACUUM (FREEZE) completes",
         )
 
     def _read_members(self, connection: Connection, share: float) -> Reading:
@@ -74,6 +77,6 @@ class Multixacts:
         return Reading(
             name=self.name,
             utilisation=used / limit,
-            reason=f"multixacts use the space of {used:,} members (limit {limit:,.0f}, {share:.4g} of all): let"
-            " VACUUM (FREEZE) come through in every database",
+            reason=f"multixacts use the space of {used:,} members (limit {limit:,.0f}, {share:.4g} of all);"
+            " make sure that VACUUM (FREEZE) completes in every database",
         )

@@ -1,10 +1,11 @@
-"""Holds while an old snapshot keeps dead rows from being pruned: heap-only updates then find no room in their page.
+"""Holds while an old snapshot keeps dead rows from being pruned: heap-only updates then find no room in their
+page.
 
-Who holds the horizon for a table of this database (source: ComputeXidHorizons and GetSnapshotData in PostgreSQL's
-procarray.c): a snapshot in this database; a transaction that has written, in any database, since every snapshot taken
-beside it starts from there; a prepared transaction, which is one without a session; a replication slot's xmin; a
-standby's hot_standby_feedback without a slot.  Not: a plain VACUUM, logical decoding (its catalog_xmin is for
-catalogs), an idle reader at READ COMMITTED between two statements.
+What holds back the xmin horizon of a table of this database (source: ComputeXidHorizons and GetSnapshotData
+in PostgreSQL's procarray.c): a snapshot in this database; a transaction of any database that has written,
+because snapshots taken meanwhile start there; a prepared transaction; the xmin of a replication slot;
+hot_standby_feedback of a standby without a slot.  What does not: a plain VACUUM, logical decoding (its
+catalog_xmin is only for catalogs), a session at READ COMMITTED that is idle between two statements.
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ _QUERY: Final = f"""
            pg_snapshot_xmax(pg_current_snapshot())::text::bigint, h.*
       FROM (VALUES (1)) AS one LEFT JOIN (
         SELECT {_AGE.format("xact_start")} AS age_s, NULL::bigint AS xids,
-               format('process %s, user %s, application %s, database %s, %s',
+               format('pid %s, user %s, application %s, database %s, %s',
                       pid, coalesce(usename, '-'), coalesce(nullif(application_name, ''), backend_type, '-'),
                       coalesce(datname, '-'),
                       CASE WHEN state IS NULL OR state = 'active' THEN 'running'
-                           ELSE format('%s for %s s', state, ceil({_AGE.format("state_change")})) END) AS who
+                           ELSE format('%s for %s s', state, ceil({_AGE.format("state_change")}))
+                      END) AS holder
           FROM pg_stat_activity
          WHERE xact_start IS NOT NULL
            AND (backend_xid IS NOT NULL OR backend_xmin IS NOT NULL AND datname = current_database())
@@ -45,9 +47,11 @@ _QUERY: Final = f"""
                format('prepared transaction %L, user %s, database %s', gid, owner, database)
           FROM pg_prepared_xacts
         UNION ALL
-        SELECT NULL, age(backend_xmin), format('standby %s by hot_standby_feedback, process %s', application_name, pid)
+        SELECT NULL, age(backend_xmin),
+               format('standby %s by hot_standby_feedback, pid %s', application_name, pid)
           FROM pg_stat_activity
-         WHERE backend_type = 'walsender' AND backend_xmin IS NOT NULL AND datid IS NULL AND xact_start IS NULL
+         WHERE backend_type = 'walsender' AND backend_xmin IS NOT NULL
+           AND datid IS NULL AND xact_start IS NULL
            AND pid NOT IN (SELECT active_pid FROM pg_replication_slots
                             WHERE xmin IS NOT NULL AND active_pid IS NOT NULL)
         UNION ALL
@@ -59,17 +63,17 @@ _QUERY: Final = f"""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """Who holds a snapshot, in words, and how old it is: from the start of its transaction, which may be before."""
+    """The holder of a snapshot, as a text, and the age of its transaction; the snapshot may be younger."""
 
-    who: str
+    description: str
     age_s: float
 
 
 class OldestSnapshot:
-    """Red from ``limit_s`` seconds on; our own sessions do not count.
+    """Red if a snapshot is ``limit_s`` seconds old or older; our own sessions do not count.
 
-    Slots and standbys say only a transaction id: its age is measured by where the ids stood when, so one that was old
-    before our first look counts from that look on.
+    Slots and standbys show only a transaction id: its age is measured by when that id was current, so one
+    that is older than our first reading counts from that reading on.
     """
 
     name = "oldest_snapshot"
@@ -84,25 +88,25 @@ class OldestSnapshot:
     def read(self, connection: Connection) -> Reading:
         oldest = max(self.read_holders(connection), key=lambda h: h.age_s, default=None)
         if oldest is None:
-            return Reading(name=self.name, utilisation=0.0, reason="no snapshot is open but ours")
+            return Reading(name=self.name, utilisation=0.0, reason="no snapshot except ours is open")
         return Reading(
             name=self.name,
             utilisation=oldest.age_s / self._limit_s,
             reason=f"the oldest snapshot is {short_seconds_text(oldest.age_s)} old"
-            f" (limit {short_seconds_text(self._limit_s)}): {oldest.who}",
+            f" (limit {short_seconds_text(self._limit_s)}): {oldest.description}",
         )
 
     def read_holders(self, connection: Connection) -> tuple[Holder, ...]:
-        """All who hold a snapshot but us; raises :class:`~online_migrate.backfill.throttlers.base.Blind`."""
+        """All other holders of snapshots.  Raises :class:`~online_migrate.backfill.throttlers.base.Blind`."""
         with bounded(connection):
             rows = connection.execute(_QUERY).fetchall()
         ensure_sees_all(rows[0][0])
         at_s, next_xid = float(rows[0][1]), int(rows[0][2])
         self._trail.note(at_s, next_xid)
         return tuple(
-            Holder(who=who, age_s=self._age_s(at_s, next_xid, age_s, xids))
-            for _, _, _, age_s, xids, who in rows
-            if who is not None
+            Holder(description=holder, age_s=self._age_s(at_s, next_xid, age_s, xids))
+            for _, _, _, age_s, xids, holder in rows
+            if holder is not None
         )
 
     def _age_s(self, at_s: float, next_xid: int, age_s: float | None, xids: int | None) -> float:

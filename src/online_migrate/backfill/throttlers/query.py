@@ -13,10 +13,10 @@ from online_migrate.postgres.connection import Connection
 
 
 class Query:
-    """Red where the query is true, or where its number reaches ``limit``.
+    """Red if the query returns true, or a number that reaches ``limit``.
 
-    It is run read-only and ends within ``timeout_s``.  Anything but one truth or one number, NULL and NaN included, is no
-    answer and raises psycopg.DataError.
+    It is executed read-only and ends within ``timeout_s``.  Any result other than one boolean or one number,
+    also NULL and NaN, is no answer and raises psycopg.DataError.
     """
 
     def __init__(self, *, name: str, text: str, limit: float | None, timeout_s: float) -> None:
@@ -26,13 +26,14 @@ class Query:
         self._timeout_s = timeout_s
 
     def blind(self, connection: Connection) -> str | None:
-        """By asking once: a mistake in the query is found at check."""
+        """Execute it once: `check` thus finds a mistake in the query."""
         try:
             self.read(connection)
         except psycopg.errors.QueryCanceled:
-            return f"make {self.name} faster: it takes longer than its timeout of {short_seconds_text(self._timeout_s)}"
+            limit = short_seconds_text(self._timeout_s)
+            return f"make {self.name} faster: it takes longer than its timeout of {limit}"
         except psycopg.Error as error:
-            return f"mend {self.name}: {' '.join(str(error).split())}"
+            return f"correct {self.name}: {' '.join(str(error).split())}"
         return None
 
     def read(self, connection: Connection) -> Reading:
@@ -40,18 +41,20 @@ class Query:
             cursor = connection.execute(self._text.encode())
             rows = cursor.fetchmany(2)
         if len(rows) != 1 or len(rows[0]) != 1:
-            raise psycopg.DataError("the query must give one row of one column")
+            raise psycopg.DataError("the query must return one row with one column")
         return self._judge(rows[0][0])
 
     def _judge(self, value: object) -> Reading:
         if isinstance(value, bool):
             return Reading(
-                name=self.name, utilisation=float(value), reason=f"{self.name} says {str(value).lower()}"
+                name=self.name, utilisation=float(value), reason=f"{self.name} returned {str(value).lower()}"
             )
         if not isinstance(value, int | float | Decimal) or math.isnan(value):
-            raise psycopg.DataError(f"the query gave {value!r}, no number and no truth")
+            raise psycopg.DataError(f"the query returned {value!r}, which is neither a number nor a boolean")
         if self._limit is None:
-            raise psycopg.DataError(f"the query gave the number {value}, and the plan gives no limit for it")
+            raise psycopg.DataError(
+                f"the query returned the number {value}, and the plan sets no `limit` for it"
+            )
         return Reading(
             name=self.name,
             utilisation=float(value) / self._limit,

@@ -1,7 +1,8 @@
-"""Holds while a streaming standby lags behind, or one that we have seen is gone.
+"""Holds while a streaming standby lags behind, or while one that was seen is disconnected.
 
-Source: PostgreSQL manual, pg_stat_replication.  Its replay_lag is of the last WAL that *was* replayed: while a standby
-replays nothing it stands still or is NULL.  So seconds are measured here, by where the WAL stood when.
+Source: PostgreSQL manual, pg_stat_replication.  Its replay_lag is that of the last WAL that *was* replayed:
+while a standby replays nothing, it does not change or is NULL.  So the lag in seconds is measured here, by
+when that WAL position was current.
 """
 
 from __future__ import annotations
@@ -28,16 +29,18 @@ _QUERY: Final = f"""
            pg_wal_lsn_diff(r.replay_lsn, '0/0')::bigint
       FROM (VALUES (1)) AS one
       LEFT JOIN pg_stat_replication r ON r.state IN ('streaming', 'catchup') AND r.replay_lsn IS NOT NULL
-                                     AND r.pid NOT IN (SELECT active_pid FROM pg_replication_slots
-                                                        WHERE slot_type = 'logical' AND active_pid IS NOT NULL)
+              AND r.pid NOT IN (SELECT active_pid FROM pg_replication_slots
+                                 WHERE slot_type = 'logical' AND active_pid IS NOT NULL)
       LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid
      ORDER BY r.backend_start, r.pid"""  # noqa: S608  # a constant of ours
-"""Standbys only: pg_receivewal and pg_basebackup replay nothing, a logical subscriber holds a logical slot."""
+"""Only standbys: pg_receivewal and pg_basebackup replay nothing, a logical subscriber uses a logical slot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standby:
-    """A standby as it is now.  ``name`` is its slot, else its application_name; ``#2`` is the second of a name."""
+    """The state of a standby.  ``name`` is its slot or its application_name; ``#2`` is the second of that
+    name.
+    """
 
     name: str
     lag_bytes: int
@@ -45,9 +48,10 @@ class Standby:
 
 
 class StandbyLag:
-    """Red where a standby has ``limit_bytes`` of WAL to replay, or is ``limit_s`` seconds behind, or is gone.
+    """Red if a standby has ``limit_bytes`` of WAL to replay, is ``limit_s`` seconds behind, or has
+    disconnected.
 
-    A standby that was once seen and is gone stays red until it is back; a run that begins anew has not seen it.
+    A standby that was seen and has disconnected stays red until it is back; a new `run` has not seen it.
     """
 
     name = "standby_lag"
@@ -65,16 +69,18 @@ class StandbyLag:
 
     def read(self, connection: Connection) -> Reading:
         standbys = self.read_standbys(connection)
-        gone = sorted(self._seen - {s.name for s in standbys})
+        lost = sorted(self._seen - {s.name for s in standbys})
         self._seen.update(s.name for s in standbys)
-        if gone:
-            return Reading(name=self.name, utilisation=1.0, reason=_gone_text(gone))
+        if lost:
+            return Reading(name=self.name, utilisation=1.0, reason=_lost_text(lost))
         readings = [self._judge(standby) for standby in standbys]
         green = Reading(name=self.name, utilisation=0.0, reason="no streaming standby is connected")
         return max(readings, key=lambda r: r.utilisation, default=green)
 
     def read_standbys(self, connection: Connection) -> list[Standby]:
-        """All streaming standbys as they are now; raises :class:`~online_migrate.backfill.throttlers.base.Blind`."""
+        """All streaming standbys as they are now; raises
+        :class:`~online_migrate.backfill.throttlers.base.Blind`.
+        """
         with bounded(connection):
             rows = connection.execute(_QUERY).fetchall()
         ensure_sees_all(rows[0][0])
@@ -99,24 +105,26 @@ class StandbyLag:
         by_bytes = standby.lag_bytes / self._limit_bytes if self._limit_bytes else 0.0
         by_time = standby.lag_s / self._limit_s if self._limit_s else 0.0
         if by_time > by_bytes:
-            facts = (
-                f"{short_seconds_text(standby.lag_s)} behind (limit {short_seconds_text(self._limit_s or 0)})"
-            )
+            lag, limit = short_seconds_text(standby.lag_s), short_seconds_text(self._limit_s or 0)
         elif self._limit_bytes:
-            facts = f"{bytes_text(standby.lag_bytes)} behind (limit {bytes_text(self._limit_bytes)})"
+            lag, limit = bytes_text(standby.lag_bytes), bytes_text(self._limit_bytes)
         else:
-            facts = f"{bytes_text(standby.lag_bytes)} behind (limit {short_seconds_text(self._limit_s or 0)})"
+            lag, limit = bytes_text(standby.lag_bytes), short_seconds_text(self._limit_s or 0)
         return Reading(
             name=self.name,
             utilisation=max(by_bytes, by_time),
-            reason=f"standby {standby.name} is {facts}",
+            reason=f"standby {standby.name} lags {lag} behind (limit {limit})",
         )
 
 
-def _gone_text(gone: list[str]) -> str:
-    names = ", ".join(gone)
+def _lost_text(lost: list[str]) -> str:
+    names = ", ".join(lost)
+    if len(lost) == 1:
+        return (
+            f"standby {names} was streaming and has disconnected;"
+            " reconnect it, or stop and run again if it was removed permanently"
+        )
     return (
-        f"standby {names} was streaming and is gone: bring it back; if it is gone for good, stop and run again"
-        if len(gone) == 1
-        else f"standbys {names} were streaming and are gone: bring them back; if they are gone for good, stop and run again"
+        f"standbys {names} were streaming and have disconnected;"
+        " reconnect them, or stop and run again if they were removed permanently"
     )

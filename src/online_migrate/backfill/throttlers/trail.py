@@ -10,9 +10,10 @@ _SAMPLES: Final = 1000
 
 
 class Trail:
-    """Where a counter that only grows (an LSN, a transaction id) stood when; tells how long ago a position was current.
+    """The positions of a counter that only grows (an LSN, a transaction id), and since when one is no longer
+    current.
 
-    ``keep_s`` is how far back answers are exact; it is thinned out to stay small.
+    Answers are exact for the last ``keep_s`` seconds; positions are thinned out to keep it small.
     """
 
     def __init__(self, *, keep_s: float) -> None:
@@ -20,12 +21,12 @@ class Trail:
         self._seen: deque[tuple[float, int]] = deque(maxlen=_SAMPLES)
 
     def note(self, at_s: float, position: int) -> None:
-        """Remember that ``position`` was current at ``at_s`` seconds (of any clock that the caller keeps to)."""
+        """Remember that ``position`` was current at ``at_s`` seconds, by any one clock of the caller."""
         if not self._seen or at_s - self._seen[-1][0] >= self._spacing_s:
             self._seen.append((at_s, position))
 
     def age_s(self, at_s: float, position: int) -> float:
-        """Seconds since ``position`` was current; at least so many where that was before our first look."""
+        """Seconds since ``position`` was current; a lower bound if that was before the first :meth:`note`."""
         since = next((at for at, seen in reversed(self._seen) if seen <= position), None)
         if since is not None:
             return max(at_s - since, 0.0)

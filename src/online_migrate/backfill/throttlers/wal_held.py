@@ -1,4 +1,5 @@
-"""Holds while WAL piles up in pg_wal: a replication slot whose consumer is slow or away, or an archiver that fails.
+"""Holds while WAL accumulates in pg_wal: a replication slot with a slow or absent consumer, or a failing
+archiver.
 
 A full pg_wal stops the server (manual, 26.2.6 "Replication Slots" and 26.3.1 "Setting Up WAL Archiving").
 """
@@ -27,32 +28,32 @@ _ARCHIVER: Final = """
 
 
 class WalHeld:
-    """Red from ``limit_bytes`` of WAL on that a slot or the archiver holds; every role may see it."""
+    """Red if a slot or the archiver retains ``limit_bytes`` of WAL or more; every role may see it."""
 
     name = "wal_held"
 
     def __init__(self, *, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
 
-    def blind(self, connection: Connection) -> str | None:  # noqa: ARG002  # everybody sees slots and the archiver
+    def blind(self, connection: Connection) -> str | None:  # noqa: ARG002  # every role sees slots and the archiver
         return None
 
     def read(self, connection: Connection) -> Reading:
         with bounded(connection):
             slot = connection.execute(_SLOTS).fetchone()
             archiver = connection.execute(_ARCHIVER).fetchone()
-        readings = [self._judge("no slot and no archiver holds WAL back", 0)]
+        readings = [self._judge("no slot and no archiver retains WAL", 0)]
         if slot is not None:
-            readings.append(self._judge(f"{slot[0]} holds back", int(slot[1])))
+            readings.append(self._judge(f"{slot[0]} retains", int(slot[1])))
         if archiver is not None:
             readings.append(self._judge_archiver(*archiver))
         return max(readings, key=lambda r: r.utilisation)
 
-    def _judge(self, who: str, held_bytes: int) -> Reading:
+    def _judge(self, holder: str, held_bytes: int) -> Reading:
         figures = (
             f" {bytes_text(held_bytes)} of WAL (limit {bytes_text(self._limit_bytes)})" if held_bytes else ""
         )
-        return Reading(name=self.name, utilisation=held_bytes / self._limit_bytes, reason=who + figures)
+        return Reading(name=self.name, utilisation=held_bytes / self._limit_bytes, reason=holder + figures)
 
     def _judge_archiver(
         self,
@@ -63,23 +64,26 @@ class WalHeld:
         written: int,
         segment: int,
     ) -> Reading:
-        """By the name of the last archived file; where there is none yet, a failure alone is red."""
+        """By the name of the last archived file; if there is none yet, a failure alone is red."""
         failing = (
-            f", which fails at {failed}, last {short_seconds_text(max(failed_s or 0, 0))} ago,"
+            f", which failed at {failed} {short_seconds_text(max(failed_s or 0, 0))} ago,"
             if is_failing
             else ""
         )
         end = None if archived is None else segment_end(archived, segment)
         if end is not None:
-            return self._judge(
-                f"the archiver{failing} holds back", max(written // segment * segment - end, 0)
-            )
-        reason = f"the archiver{failing} has archived nothing yet" if failing else "nothing was archived yet"
+            return self._judge(f"the archiver{failing} retains", max(written // segment * segment - end, 0))
+        reason = (
+            f"the archiver{failing} has not archived any WAL file yet"
+            if failing
+            else "no WAL file was archived yet"
+        )
         return Reading(name=self.name, utilisation=1.0 if is_failing else 0.0, reason=reason)
 
 
 def segment_end(name: str, segment_bytes: int) -> int | None:
-    """Where the WAL file of that name ends, in bytes from the beginning; None for a timeline's history file.
+    """The end of the WAL file with this name, in bytes from the start of WAL; None for a timeline's history
+    file.
 
     ``00000001`` timeline, ``0000000A`` 4 GiB each, ``00000002`` segments (manual, 30.6 "WAL Internals").
     """

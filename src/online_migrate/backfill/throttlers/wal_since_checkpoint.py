@@ -1,7 +1,8 @@
-"""Holds while the WAL since the last checkpoint comes near max_wal_size, where PostgreSQL checkpoints in a hurry.
+"""Holds while the WAL since the last checkpoint approaches max_wal_size, where checkpoints slow down all
+writers.
 
-A checkpoint by WAL begins at max_wal_size ÷ (1 + checkpoint_completion_target) and is spread so as to end before
-max_wal_size (manual, 30.5 "WAL Configuration"); past it, writers pay.  The control file moves on when it has ended.
+A checkpoint by WAL begins at max_wal_size ÷ (1 + checkpoint_completion_target) and is spread so as to end
+before max_wal_size (manual, 30.5 "WAL Configuration").  The control file shows it after its end.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class WalSinceCheckpoint:
         self._limit_share = limit_share
 
     def blind(self, connection: Connection) -> str | None:
-        """None for most: EXECUTE on pg_control_checkpoint is everybody's, unless somebody took it away."""
+        """None unless EXECUTE on pg_control_checkpoint was revoked, which by default every role has."""
         row = connection.execute(
             "SELECT has_function_privilege('pg_control_checkpoint()', 'EXECUTE'), quote_ident(current_user)"
         ).fetchone()
@@ -38,7 +39,9 @@ class WalSinceCheckpoint:
         return None if row[0] else f"GRANT EXECUTE ON FUNCTION pg_control_checkpoint() TO {row[1]}"
 
     def too_low(self, connection: Connection) -> str | None:
-        """Why this share holds for minutes: below it no checkpoint begins by WAL, so that only time ends the hold; else None."""
+        """Why this share would hold for minutes: no checkpoint starts by WAL below it, only by time; None if
+        it would not.
+        """
         row = connection.execute(
             "SELECT 1 / (1 + current_setting('checkpoint_completion_target')::float8),"
             " extract(epoch FROM current_setting('checkpoint_timeout')::interval)::float8"
@@ -48,14 +51,15 @@ class WalSinceCheckpoint:
         if self._limit_share >= begins_at:
             return None
         return (
-            f"wal_since_checkpoint: {self._limit_share:.0%} holds until checkpoint_timeout ({short_seconds_text(timeout_s)}):"
-            f" by WAL a checkpoint begins at {begins_at:.0%} of max_wal_size, which is never reached while we hold"
+            f"wal_since_checkpoint: {self._limit_share:.0%} holds the run until checkpoint_timeout"
+            f" ({short_seconds_text(timeout_s)}): a checkpoint by WAL starts at {begins_at:.0%} of"
+            " max_wal_size, which is not reached while the run holds"
         )
 
     def read(self, connection: Connection) -> Reading:
         with bounded(connection):
             row = connection.execute(_QUERY).fetchone()
-        assert row is not None  # the function gives one row
+        assert row is not None  # the function returns one row
         since, most, completion, timeout_s, age_s = row
         limit = most * self._limit_share
         reason = (
@@ -65,7 +69,7 @@ class WalSinceCheckpoint:
         begins_at = most / (1 + completion)
         if limit <= since < begins_at:
             reason += (
-                f"; the next one begins by itself at {bytes_text(begins_at)} or {short_seconds_text(timeout_s)}"
-                " after the last: give a larger share, or run CHECKPOINT"
+                f"; the next starts at {bytes_text(begins_at)} of WAL, or {short_seconds_text(timeout_s)}"
+                " after the last: set a larger share, or run CHECKPOINT"
             )
         return Reading(name=self.name, utilisation=since / limit, reason=reason)
