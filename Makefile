@@ -44,6 +44,9 @@ lint: .venv/.test ## ruff, mypy and the packages' order
 words: .venv/.test ## words that the project does not use, each with what to write instead; ARGS="src docs/locks.md"
 	@.venv/bin/python -m tests.words $(ARGS)
 
+golden: .venv/.test ## rewrite tests/golden: the product's texts, for a change that is intended
+	@.venv/bin/python -m pytest --quiet --write-golden tests/golden
+
 format: .venv/.test ## put the code into shape
 	@.venv/bin/ruff check --quiet --fix-only
 	@.venv/bin/ruff format --quiet

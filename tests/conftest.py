@@ -37,6 +37,12 @@ missing_key = pytest.StashKey[dict[str, str]]()
 not_run_key = pytest.StashKey[Counter[str]]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--write-golden", action="store_true", help="rewrite tests/golden/*.txt instead of comparing"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     try:
         config.stash[choice_key] = choose_server(os.environ, engine_answers=is_engine_there)
