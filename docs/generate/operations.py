@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from docs.generate import ROOT
+from docs.generate.effects import effects_table
 from docs.generate.keys import DEFS, PLAN_MODELS, keys_table, model_section, models_of
 from docs.generate.markdown import first_paragraph, sentence, table
 from online_migrate.cli.locks import markdown_lines
@@ -50,7 +51,13 @@ def part(page: str, name: str, what: str) -> str:
     """One generated part of an operation's page."""
     if what in _SECTIONS:
         return section_of(name, _SECTIONS[what])
-    return {"summary": _summary, "parameters": _parameters, "sql": _sql, "locks": _locks}[what](page, name)
+    return {
+        "summary": _summary,
+        "parameters": _parameters,
+        "sql": _sql,
+        "locks": _locks,
+        "effects": _effects,
+    }[what](page, name)
 
 
 def section_of(name: str, title: str) -> str:
@@ -120,6 +127,10 @@ def _sql_lines(steps: list[ExplainedStep]) -> Iterator[str]:
 
 def _commented(statement: Statement) -> str:
     return f"-- {_HOW[statement.kind]}" + (f": {statement.note}" if statement.note else "")
+
+
+def _effects(page: str, name: str) -> str:
+    return effects_table(explained(page), name)
 
 
 def _locks(page: str, name: str) -> str:

@@ -22,7 +22,7 @@ def test_every_operation_has_its_page_with_every_part() -> None:
     """A new operation cannot come without its page."""
     for name in OPERATIONS:
         page = (ROOT / "docs" / "operations" / f"{name}.md").read_text(encoding="utf-8")
-        for part in ("summary", "what", "parameters", "sql", "locks", "crash", "rollback"):
+        for part in ("summary", "what", "parameters", "sql", "effects", "locks", "crash", "rollback"):
             assert f"<!-- make docs: operation {name} {part} -->" in page
         for title in ("Example", "What check verifies", "After a crash", "Rollback"):
             assert f"\n## {title}\n" in page, f"{name}: {title}"
