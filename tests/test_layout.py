@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import online_migrate
+from online_migrate.operations.registry import OPERATIONS
 
 ROOT = Path(__file__).parent.parent
 LINT_IMPORTS = Path(sys.executable).with_name("lint-imports")
@@ -67,3 +69,65 @@ def test_the_package_is_typed_and_has_one_version() -> None:
     assert (package / "py.typed").exists()
     changelog = (ROOT / "CHANGELOG.md").read_text()
     assert f"[{online_migrate.__version__}]" in changelog
+
+
+NAMES = frozenset(OPERATIONS)
+
+
+def guesses_in(source: str) -> list[str]:
+    """Lines that know an operation by its name, or guess at its parameters."""
+    tests = (_compares_a_name, _matches_a_name, _guesses_at_params, _imports_an_operation)
+    nodes = ast.walk(ast.parse(source))
+    return [f"{n.lineno}: {ast.unparse(n)}" for n in nodes if any(test(n) for test in tests)]  # type: ignore[attr-defined]  # these nodes have lines
+
+
+def _compares_a_name(node: ast.AST) -> bool:
+    if not isinstance(node, ast.Compare):
+        return False
+    below = [n for part in (node.left, *node.comparators) for n in ast.walk(part)]
+    texts = {n.value for n in below if isinstance(n, ast.Constant)}
+    return bool(texts & NAMES) or any(isinstance(n, ast.Attribute) and n.attr == "operation" for n in below)
+
+
+def _matches_a_name(node: ast.AST) -> bool:
+    return isinstance(node, ast.Match) and "operation" in ast.unparse(node.subject)
+
+
+def _guesses_at_params(node: ast.AST) -> bool:
+    is_guess = isinstance(node, ast.Call) and ast.unparse(node.func) in {"getattr", "hasattr"}
+    return is_guess and "params" in ast.unparse(node.args[0]).lower()  # type: ignore[attr-defined]  # a call
+
+
+def _imports_an_operation(node: ast.AST) -> bool:
+    package, _, name = (node.module or "" if isinstance(node, ast.ImportFrom) else "").rpartition(".")
+    return package == "online_migrate.operations" and name in NAMES
+
+
+def test_nobody_knows_an_operation_by_its_name() -> None:
+    """Operations say what they change, by effects; only the registry knows which operations there are."""
+    package = ROOT / "src" / "online_migrate"
+    registry = package / "operations" / "registry.py"
+    found = [
+        f"{path.relative_to(package)}:{guess}"
+        for path in sorted(package.rglob("*.py"))
+        if path != registry
+        for guess in guesses_in(path.read_text())
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "x = step.spec.operation == 'backfill'",
+        "x = name in ('create_tables', 'ensure_row')",
+        "x = kind == 'analyze'",
+        "x = getattr(step.spec.params, 'column', None)",
+        "x = hasattr(params, 'tables')",
+        "from online_migrate.operations.backfill import BackfillParams",
+        "match step.operation:\n    case 'backfill': pass",
+    ],
+)
+def test_a_guess_at_an_operation_is_found(line: str) -> None:
+    """Each way to know an operation by its name fails the test above."""
+    assert len(guesses_in(line)) == 1

@@ -136,6 +136,11 @@ CASES = (
         },
     ),
     Case(
+        operation="add_column",
+        of="with a value for old rows",
+        plan=plan_of("add_column: {table: users, column: level, type: smallint, new_rows: 3, instant: true}"),
+    ),
+    Case(
         operation="backfill",
         plan=plan_of("backfill: {table: transactions, column: bot_id, value: 1}", stage="pace: {duty: 100%}"),
         before=EMPTY_COLUMN + "ALTER TABLE transactions ALTER bot_id SET DEFAULT 1",

@@ -12,6 +12,7 @@ import pytest
 
 from online_migrate.events import LockAttemptFailed, LockHeld
 from online_migrate.operations.contract.base import Kind, Statement
+from online_migrate.operations.contract.effects import CreatesTable, FillsColumn, MakesRow
 from online_migrate.operations.contract.state import State
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.model import Step
@@ -28,6 +29,16 @@ from tests.operations.beside import (
     read_relations,
 )
 from tests.operations.cases import CASES, Case
+from tests.operations.catalog_difference import (
+    columns_of,
+    count_nulls,
+    declared,
+    observed,
+    parents_of,
+    read_facts,
+    read_rows,
+    without_new_tables,
+)
 from tests.operations.conftest import OpenSite
 from tests.operations.site import PLANS, Site
 
@@ -179,6 +190,42 @@ def test_declared_locks_are_those_that_its_sql_takes(
         )
         assert from_the_side(observed) == from_the_side(declared), f"window {group}"
         assert {n: observed[n] for n in declared} == declared
+
+
+@all_cases
+def test_declared_effects_are_what_the_catalog_shows(case: Case, begin: Callable[[Case], Site]) -> None:
+    """The difference of the catalog before and after the step is what its effects declare, no more and no less; and no row
+    differs but those that are declared to be filled or made.
+    """
+    site = begin(case)
+    step = step_of(site, case)
+    effects = site.operation(step).effects(site.place(step), step.spec.params)
+    facts, rows = read_facts(site.app), read_rows(site.app, effects)
+    site.execute(step)
+    after = read_facts(site.app)
+    assert without_new_tables(observed(facts, after), effects) == declared(
+        effects, facts, site.place(step), site.app
+    )
+    assert read_rows(site.app, effects) == rows
+    for effect in effects:
+        if isinstance(effect, CreatesTable):
+            assert columns_of(after, effect.table) == set(effect.columns)
+            assert parents_of(after, effect.table) == set(effect.references)
+        if isinstance(effect, FillsColumn):
+            assert count_nulls(site.app, effect) == 0
+        if isinstance(effect, MakesRow):
+            assert site.one(f"SELECT count(*) FROM {effect.table}") == 1
+
+
+def test_an_effect_that_is_not_declared_is_seen(begin: Callable[[Case], Site]) -> None:
+    """The comparison bites: without its effect, a step's change of the catalog is a difference."""
+    case = next(c for c in CASES if c.operation == "set_not_null")
+    site = begin(case)
+    facts = read_facts(site.app)
+    site.execute(step_of(site, case))
+    found = observed(facts, read_facts(site.app))
+    assert found.gained == {("not null", "transactions", "bot_id")}
+    assert found != declared((), facts, site.place(step_of(site, case)), site.app)
 
 
 def locks_of(site: Site, window: list[Statement], names: dict[int, str]) -> Held:

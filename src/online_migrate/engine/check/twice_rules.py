@@ -64,10 +64,12 @@ def _index_name_twice(plot: Plot, change: Change) -> Iterator[Contradiction]:
     effect = change.effect
     if not isinstance(effect, CreatesIndex) or not effect.name:
         return
-    first = plot.first_of_name[effect.name]
-    if first == change:
-        return
-    if first.effect == effect:
+    first, is_same = plot.first_of_name[effect.name], plot.first_of_name[effect.name].effect == effect
+    if first == change or (
+        is_same and any(isinstance(e, CreatesTable) for e in plot.effects.of(change.step))
+    ):
+        return  # an index that comes with its table is not told beside it
+    if is_same:
         fact, remedy = (
             f"index {effect.name} is built already by {line_of(first.step)}",
             "remove one of the two",
@@ -85,7 +87,7 @@ def _index_name_twice(plot: Plot, change: Change) -> Iterator[Contradiction]:
         table=effect.table,
         fact=fact,
         remedy=remedy,
-        severity=Severity.WARN if first.effect == effect else Severity.STOP,
+        severity=Severity.WARN if is_same else Severity.STOP,
     )
 
 
