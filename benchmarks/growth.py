@@ -37,14 +37,15 @@ from online_migrate.backfill.values import Constant
 from online_migrate.backfill.worker import Backfill
 from online_migrate.clock import Signal, SystemClock
 from online_migrate.engine.runner import Runner
-from online_migrate.engine.secrets import Secrets
 from online_migrate.errors import Interrupted
 from online_migrate.events import BatchDone, Event, Sinks
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.load import load
 from online_migrate.plan.model import HoldWhen, Pace
+from online_migrate.plan.secrets import Secrets
 from online_migrate.postgres.connection import Connector
 from online_migrate.postgres.server import Server, start_server
+from online_migrate.run import RunContext
 
 PLAN = """
 plan: growth
@@ -139,13 +140,15 @@ def run_plan(dsn: str, workers: int) -> tuple[float, Heard]:
     """A plan over ``t`` and ``u`` by the runner, check included; seconds, and the events of ``t``."""
     ears, began = Ears(), time.perf_counter()
     Runner(
-        plan=load(PLAN.format(workers=workers), OPERATIONS, path=Path("growth.yaml")),
-        connector=Connector(dsn=dsn),
-        clock=SystemClock(),
-        signal=Signal(),
-        sink=Sinks([ears]),
-        secrets=Secrets({}, {}),
-        show_secret=lambda *_: "",
+        context=RunContext.create(
+            load(PLAN.format(workers=workers), OPERATIONS, path=Path("growth.yaml")),
+            Connector(dsn=dsn),
+            clock=SystemClock(),
+            signal=Signal(),
+            sink=Sinks([ears]),
+            secrets=Secrets({}, {}),
+            show_secret=lambda *_: "",
+        )
     ).run()
     return time.perf_counter() - began, ears.heard["t"]
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from online_migrate.backfill.context import BackfillContext, Key
+from online_migrate.backfill.context import BackfillContext
 from online_migrate.clock import Clock, Signal, SystemClock
 from online_migrate.events import Event
 from online_migrate.journal.fence import Fence
-from online_migrate.journal.lease import hold_shared
 from online_migrate.journal.schema import ensure_schema
-from online_migrate.journal.store import Journal
-from online_migrate.plan.model import HoldWhen, LockRules, Pace
+from online_migrate.journal.store import Key
+from online_migrate.plan.model import HoldWhen, LockRules, Pace, Plan, Requires
+from online_migrate.plan.secrets import Secrets
 from online_migrate.postgres.connection import Connection, Connector
+from online_migrate.run import RunContext, WorkerContext
 
 UNTHROTTLED = Pace.model_construct(duty=1.0)
 """the default batch, no pause"""
@@ -78,28 +80,50 @@ def workbench(  # noqa: PLR0913  # each is a seam that a test replaces
     signal: Signal | None = None,
 ) -> Iterator[BackfillContext]:
     """Open the sessions of a runner; ``begun`` continues a run of :func:`begin_journal`."""
-    connector = Connector(dsn=dsn)
-    journal, work, watch = (connector.open(purpose) for purpose in ("journal", "work", "watch"))
+    locks = locks or LockRules()
+    run = RunContext.create(
+        _plan_with(locks),
+        Connector(dsn=dsn),
+        clock=clock or SystemClock(),
+        signal=signal or Signal(),
+        sink=_Emitter(emit),
+        secrets=Secrets({}, {}),
+        show_secret=lambda *_: "nowhere",
+    )
+    run.sessions.open()
     try:
-        run_id, fence = begun or begin_journal(journal, [table])
-        for connection in (journal, work, watch):
-            hold_shared(connection)
+        run.run_id, run.lease.fence = begun or begin_journal(run.sessions.journal, [table])
         yield BackfillContext(
-            work=work,
-            watch=watch,
-            journal=Journal(journal, fence),
-            run_id=run_id,
+            run=run,
+            worker=WorkerContext(work=run.sessions.work, signal=run.signal),
             key=key_of(table),
-            schema="public",
-            fence=fence,
             pace=pace,
             hold_when=hold_when or HoldWhen(),
-            locks=locks or LockRules(),
-            emit=emit,
-            clock=clock or SystemClock(),
-            signal=signal or Signal(),
-            is_stop_asked=lambda: False,
         )
     finally:
-        for connection in (journal, work, watch):
-            connection.close()
+        run.sessions.close()
+
+
+def _plan_with(locks: LockRules) -> Plan:
+    """A plan of which only its schema and its locks count."""
+    return Plan(
+        name="bench",
+        requires=Requires(),
+        schema="public",
+        secrets={},
+        table_sets={},
+        locks=locks,
+        stages=(),
+        path=Path("bench.yaml"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Emitter:
+    """A sink that hands each event on by its type and its fields, the place left out."""
+
+    emit_fields: Callable[..., None]
+
+    def emit(self, event: Event) -> None:
+        names = [f.name for f in fields(event) if f.name not in {"stage", "step", "table"}]
+        self.emit_fields(type(event), **{name: getattr(event, name) for name in names})

@@ -1,17 +1,199 @@
-"""How a request from any host reaches a running step.
-
-A request is a row of the journal.  The runner looks for it between batches and between steps.
-"""
+"""What the parts of one run share: a :class:`RunContext`, and of it what one worker has while it takes one step."""
 
 from __future__ import annotations
 
-from online_migrate.journal.requests import close_stops, read_stop
-from online_migrate.postgres.connection import Connection
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from online_migrate.clock import Clock, Signal
+from online_migrate.errors import Interrupted, LeaseLost
+from online_migrate.events import Event, Note, Sink
+from online_migrate.journal.fence import Fence
+from online_migrate.journal.lease import Lease
+from online_migrate.journal.requests import read_stop
+from online_migrate.journal.sessions import Sessions
+from online_migrate.journal.store import Journal, Key
+from online_migrate.plan.model import LockRules, Plan
+from online_migrate.plan.secrets import Secrets
+from online_migrate.postgres.connection import Connection, Connector
+from online_migrate.postgres.ladder import Exposure
+from online_migrate.postgres.standbys import Standbys
+
+READ_STOP_EVERY_S = 1.0
+"""how often the journal is asked for a request to stop: it costs a round trip"""
 
 
-def take_stop(connection: Connection, *, plan: str) -> str | None:
-    """Who asked for a stop, if anyone; the request is then taken and does not count again."""
-    who = read_stop(connection, plan=plan)
-    if who is not None:
-        close_stops(connection, plan=plan)
-    return who
+class StopRequests:
+    """Reads from the journal who asked to stop the plan, at most once a second.  The request stays open."""
+
+    def __init__(self, sessions: Sessions, clock: Clock, plan: str) -> None:
+        self._sessions = sessions
+        self._clock = clock
+        self._plan = plan
+        self._read_at = float("-inf")
+
+    def read(self) -> str | None:
+        """Who asked; None if nobody did, or if it was read less than a second ago."""
+        now = self._clock.monotonic()
+        if now - self._read_at < READ_STOP_EVERY_S:
+            return None
+        self._read_at = now
+        return read_stop(self._sessions.journal, plan=self._plan)
+
+
+@dataclass(slots=True, kw_only=True)
+class RunContext:
+    """One run of one plan on one database."""
+
+    plan: Plan
+    sessions: Sessions
+    lease: Lease
+    clock: Clock
+    signal: Signal
+    """stops the run; each worker has a child of it"""
+    sink: Sink
+    secrets: Secrets
+    show_secret: Callable[[str, str], str]
+    """hands a generated secret over (name, value); returns where it was shown"""
+    locks: LockRules
+    standbys: Standbys
+    """the standbys that the plan names, where ACCESS EXCLUSIVE is replayed"""
+    read_stop_request: Callable[[], str | None]
+    """who asked from another host to stop the run; may skip a reading"""
+    exposure: Exposure = field(default_factory=Exposure)
+    """for how long application statements could have waited behind our lock requests in this run"""
+    run_id: int = 0
+    """set by the runner as soon as the journal has the run"""
+
+    @classmethod
+    def create(  # all by name, each a thing of its own
+        cls,
+        plan: Plan,
+        connector: Connector,
+        *,
+        clock: Clock,
+        signal: Signal,
+        sink: Sink,
+        secrets: Secrets,
+        show_secret: Callable[[str, str], str],
+    ) -> RunContext:
+        """A context whose sessions are not open and whose lease is not acquired yet."""
+
+        def emit(event_type: type[Event], **fields: Any) -> None:
+            sink.emit(event_type(**fields))
+
+        sessions = Sessions(connector=connector, signal=signal, emit=emit, clock=clock)
+        say = lambda text: emit(Note, message=text)  # noqa: E731  # too short for a name of its own
+        return cls(
+            plan=plan,
+            sessions=sessions,
+            lease=Lease(connector, clock, signal, plan.name, say=say),
+            clock=clock,
+            signal=signal,
+            sink=sink,
+            secrets=secrets,
+            show_secret=show_secret,
+            locks=plan.locks,
+            standbys=Standbys(connector=connector, names=plan.locks.standbys),
+            read_stop_request=StopRequests(sessions, clock, plan.name).read,
+        )
+
+    @property
+    def fence(self) -> Fence:
+        return self.lease.fence
+
+    @property
+    def journal(self) -> Journal:
+        """The journal, on the session that is open now."""
+        return Journal(self.sessions.journal, self.fence)
+
+    def emit(self, event_type: type[Event], **fields: Any) -> None:
+        self.sink.emit(event_type(**fields))
+
+    def is_stop_requested(self) -> bool:
+        """Has another host asked for a stop?  The run's signal is set then, so that all its workers stop."""
+        by_whom = self.read_stop_request()
+        if by_whom is not None:
+            self.signal.stop(f"requested by {by_whom}")
+        return by_whom is not None
+
+    def ensure_going(self, signal: Signal, what: object) -> None:
+        """Raise :class:`LeaseLost`, or :class:`Interrupted` if a stop was asked for before ``what``."""
+        if self.lease.lost:
+            raise LeaseLost(self.lease.lost)
+        if signal.is_stopping or self.is_stop_requested():
+            raise Interrupted(f"stopped before {what}: {signal.reason}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerContext:
+    """What a worker has of its own."""
+
+    work: Connection
+    """runs its statements"""
+    signal: Signal
+    """stops it"""
+    share: Callable[[], float] = lambda: 1.0
+    """its share of the stage's pace now, 0…1"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepContext:
+    """What one worker works with while it takes one step."""
+
+    run: RunContext
+    worker: WorkerContext
+    key: Key
+
+    @property
+    def work(self) -> Connection:
+        """Runs DDL and batches."""
+        return self.worker.work
+
+    @property
+    def watch(self) -> Connection:
+        """Reads about other sessions while ``work`` is busy."""
+        return self.run.sessions.watch
+
+    @property
+    def signal(self) -> Signal:
+        return self.worker.signal
+
+    @property
+    def clock(self) -> Clock:
+        return self.run.clock
+
+    @property
+    def journal(self) -> Journal:
+        return self.run.journal
+
+    @property
+    def run_id(self) -> int:
+        return self.run.run_id
+
+    @property
+    def fence(self) -> Fence:
+        return self.run.fence
+
+    @property
+    def locks(self) -> LockRules:
+        return self.run.locks
+
+    @property
+    def schema(self) -> str:
+        return self.run.plan.schema
+
+    @property
+    def is_stopping(self) -> bool:
+        return self.signal.is_stopping or self.run.is_stop_requested()
+
+    def ensure_going(self) -> None:
+        """Raise :class:`Interrupted` if a stop was asked for."""
+        if self.is_stopping:
+            raise Interrupted(f"stopped after a batch: {self.signal.reason}")
+
+    def emit(self, event_type: type[Event], **fields: Any) -> None:
+        """Emit an event of this step."""
+        stage, step, table = self.key
+        self.run.sink.emit(event_type(stage=stage, step=step, table=table, **fields))

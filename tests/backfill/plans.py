@@ -8,7 +8,6 @@ from online_migrate.clock import Signal, SystemClock
 from online_migrate.engine.check.plan import check
 from online_migrate.engine.explain import explain
 from online_migrate.engine.runner import Runner
-from online_migrate.engine.secrets import Secrets
 from online_migrate.engine.survey import survey
 from online_migrate.events import Event
 from online_migrate.findings import (
@@ -17,7 +16,9 @@ from online_migrate.findings import (
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.load import load
 from online_migrate.plan.model import Plan
+from online_migrate.plan.secrets import Secrets
 from online_migrate.postgres.connection import Connector
+from online_migrate.run import RunContext
 
 
 class Ears:
@@ -61,12 +62,14 @@ def run_plan(dsn: str, *steps: str, ears: Ears | None = None) -> list[Event]:
     """Run it to its end; returns the events."""
     ears = ears or Ears()
     Runner(
-        plan=plan_of(*steps),
-        connector=Connector(dsn=dsn),
-        clock=SystemClock(),
-        signal=Signal(),
-        sink=ears,
-        secrets=Secrets({}, {}),
-        show_secret=lambda *_: "nowhere",
+        context=RunContext.create(
+            plan_of(*steps),
+            Connector(dsn=dsn),
+            clock=SystemClock(),
+            signal=Signal(),
+            sink=ears,
+            secrets=Secrets({}, {}),
+            show_secret=lambda *_: "nowhere",
+        )
     ).run()
     return ears.events

@@ -10,11 +10,12 @@ from online_migrate.backfill import throttlers
 from online_migrate.backfill.throttlers import Throttler
 from online_migrate.clock import Signal, SystemClock
 from online_migrate.engine.runner import Runner
-from online_migrate.engine.secrets import Secrets
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.load import load
 from online_migrate.plan.model import HoldWhen
+from online_migrate.plan.secrets import Secrets
 from online_migrate.postgres.connection import Connector
+from online_migrate.run import RunContext
 from tests.backfill.plans import Ears
 from tests.backfill.tables import make_table
 
@@ -41,13 +42,15 @@ def test_all_tables_of_a_run_have_one_throttle(database: str, monkeypatch: pytes
     monkeypatch.setattr(throttlers, "throttlers_for", noting)
     ears = Ears()
     Runner(
-        plan=load(TEXT, OPERATIONS, path=Path("small.yaml")),
-        connector=Connector(dsn=database),
-        clock=SystemClock(),
-        signal=Signal(),
-        sink=ears,
-        secrets=Secrets({}, {}),
-        show_secret=lambda *_: "nowhere",
+        context=RunContext.create(
+            load(TEXT, OPERATIONS, path=Path("small.yaml")),
+            Connector(dsn=database),
+            clock=SystemClock(),
+            signal=Signal(),
+            sink=ears,
+            secrets=Secrets({}, {}),
+            show_secret=lambda *_: "nowhere",
+        )
     ).run()
     assert {e.table for e in ears.events if e.name == "backfill_started"} == {"a", "b"}
     assert len(made) == 1

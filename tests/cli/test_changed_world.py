@@ -40,7 +40,7 @@ def test_what_is_in_the_way_stops_the_run_before_it_begins(desk: Desk, there: st
     said = desk.call("run")
     assert said.code == 3, said.all
     assert words in said.err
-    assert "next: mend each, then run the same command again" in said.err
+    assert "next: fix each of these, then run the same command again" in said.err
     assert desk.end() == before
     assert not desk.has_journal()
 

@@ -11,13 +11,14 @@ from psycopg import sql
 from online_migrate import events as e
 from online_migrate.clock import Signal, SystemClock
 from online_migrate.engine.runner import Runner
-from online_migrate.engine.secrets import Secrets
-from online_migrate.engine.sessions import Sessions
 from online_migrate.errors import Interrupted
+from online_migrate.journal.sessions import Sessions
 from online_migrate.observe.prometheus.sink import MetricsSink
 from online_migrate.observe.words import describe
 from online_migrate.plan.model import HoldQuery, HoldWhen, Pace, Plan
+from online_migrate.plan.secrets import Secrets
 from online_migrate.postgres.connection import Connector
+from online_migrate.run import RunContext
 from tests.backfill.plans import plan_of
 from tests.backfill.tables import ask, do, make_table
 
@@ -62,13 +63,15 @@ def test_a_hold_ends_with_its_session(database: str) -> None:
     make_table(database, 500, more="CREATE TABLE held (it_is boolean); INSERT INTO held VALUES (true)")
     sink = Failover(database)
     Runner(
-        plan=held_plan(),
-        connector=Connector(dsn=database),
-        clock=SystemClock(),
-        signal=Signal(),
-        sink=sink,
-        secrets=Secrets({}, {}),
-        show_secret=lambda *_: "nowhere",
+        context=RunContext.create(
+            held_plan(),
+            Connector(dsn=database),
+            clock=SystemClock(),
+            signal=Signal(),
+            sink=sink,
+            secrets=Secrets({}, {}),
+            show_secret=lambda *_: "nowhere",
+        )
     ).run()
     assert ask(database, "SELECT count(*) FROM t WHERE c = 1") == 500
     first, second, third = sink.of(e.WaitStarted, e.WaitEnded, e.Reconnected)[:3]
@@ -102,7 +105,7 @@ def test_a_session_that_was_ended_is_named(database: str, purpose: str) -> None:
         getattr(sessions, purpose).execute("SELECT 1")
 
     try:
-        sessions.with_reconnect(work, sql.SQL("SELECT 1"), "it")
+        sessions.with_reconnect(work, sql.SQL("SELECT 1"), lambda: "it")
     finally:
         sessions.close()
     (fields,) = heard
@@ -114,7 +117,7 @@ def test_a_session_that_was_ended_is_named(database: str, purpose: str) -> None:
 
 def test_a_connection_that_is_away_is_waited_for(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """For up to 15 minutes: whoever looks sees that we wait, and for what, instead of a time that is left."""
-    monkeypatch.setattr("online_migrate.engine.sessions.RECONNECT_FOR_S", 0.5)
+    monkeypatch.setattr("online_migrate.journal.sessions.RECONNECT_FOR_S", 0.5)
     heard: list[tuple[type[e.Event], str]] = []
     signal = Signal()
 

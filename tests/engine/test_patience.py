@@ -12,13 +12,13 @@ import pytest
 from online_migrate.clock import Signal, SystemClock
 from online_migrate.engine.lock_retry import LockRetry
 from online_migrate.engine.runner import Runner
-from online_migrate.engine.secrets import Secrets
-from online_migrate.engine.sessions import Sessions
 from online_migrate.errors import LockNotAcquired
-from online_migrate.events import Event, StepStarted
+from online_migrate.events import Event, Sinks, StepStarted
 from online_migrate.plan.model import LockRules
+from online_migrate.plan.secrets import Secrets
 from online_migrate.postgres import connection as sessions_settings
 from online_migrate.postgres.connection import Connector
+from online_migrate.run import RunContext
 from tests.backfill.plans import plan_of
 from tests.backfill.tables import ask, make_table
 from tests.desk import Desk
@@ -58,13 +58,15 @@ class Intruder:
 
 def run(dsn: str, sink: Intruder, *, lock_wait: float = 20.0) -> None:
     Runner(
-        plan=replace(plan_of(*STEPS), locks=LockRules.model_construct(lock_wait=lock_wait)),
-        connector=Connector(dsn=dsn),
-        clock=SystemClock(),
-        signal=Signal(),
-        sink=sink,
-        secrets=Secrets({}, {}),
-        show_secret=lambda *_: "nowhere",
+        context=RunContext.create(
+            replace(plan_of(*STEPS), locks=LockRules.model_construct(lock_wait=lock_wait)),
+            Connector(dsn=dsn),
+            clock=SystemClock(),
+            signal=Signal(),
+            sink=sink,
+            secrets=Secrets({}, {}),
+            show_secret=lambda *_: "nowhere",
+        )
     ).run()
 
 
@@ -122,11 +124,17 @@ def test_a_look_before_the_run_names_who_locks_the_table(desk: Desk) -> None:
 def test_the_victim_of_a_deadlock_comes_again(database: str) -> None:
     """40P01 is as good a reason to try once more; other errors of the server are not."""
     signal, clock, tries = Signal(), SystemClock(), []
-    sessions = Sessions(
-        connector=Connector(dsn=database), signal=signal, emit=lambda *_, **__: None, clock=clock
+    context = RunContext.create(
+        plan_of(*STEPS),
+        Connector(dsn=database),
+        clock=clock,
+        signal=signal,
+        sink=Sinks(),
+        secrets=Secrets({}, {}),
+        show_secret=lambda *_: "nowhere",
     )
-    sessions.open()
-    patience = LockRetry(sessions=sessions, schema="public", lock_wait_s=5, clock=clock)
+    context.sessions.open()
+    patience = LockRetry(run=context)
 
     def work() -> None:
         tries.append(1)
@@ -135,4 +143,4 @@ def test_the_victim_of_a_deadlock_comes_again(database: str) -> None:
     with pytest.raises(psycopg.errors.UndefinedTable):
         patience.take(work, "t", lambda *_, **__: None, lambda: None, signal)
     assert len(tries) == 3
-    sessions.close()
+    context.sessions.close()

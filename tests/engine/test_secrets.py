@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from online_migrate.engine.secrets import Secrets
 from online_migrate.errors import SecretMissing
 from online_migrate.plan.model import SecretSource
+from online_migrate.plan.secrets import Secrets
 
 
 def test_what_is_not_set_is_named_by_its_variable_or_file(tmp_path: Path) -> None:

@@ -13,15 +13,16 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from online_migrate.clock import Signal, SystemClock
-from online_migrate.engine.sessions import Sessions
-from online_migrate.engine.workers import WorkerContext, WorkerPool
+from online_migrate.engine.workers import WorkerPool
 from online_migrate.errors import Conflict, Interrupted
+from online_migrate.journal.sessions import Sessions
 from online_migrate.operations.backfill import Backfill, BackfillParams
 from online_migrate.operations.contract.base import Place
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.load import load
 from online_migrate.plan.model import Step, StepSpec
 from online_migrate.postgres.connection import Connection, Connector
+from online_migrate.run import WorkerContext
 from tests.desk import PLANS, SLOW, WHOLE, Child, Desk, SessionCount, await_true, small_text
 from tests.engine.test_stop_and_resume import END_SESSION, assert_as_undisturbed
 

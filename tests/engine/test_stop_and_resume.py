@@ -76,7 +76,7 @@ def test_a_stop_loses_nothing_and_says_how_to_go_on(slow: Desk, undisturbed: End
     assert child.wait() == 130
     assert "SIGINT: stopping after the current batch or statement; once more cancels it" in child.said
     assert "\nstopped after a batch: SIGINT\n" in child.said
-    assert "next: the state is kept: online-migrate run plan.yaml goes on from here" in child.said
+    assert "next: the state is kept: online-migrate run plan.yaml continues from here" in child.said
     assert (
         slow.ask("SELECT state || ': ' || reason FROM online_migrate.run")
         == "stopped: stopped after a batch: SIGINT"
@@ -89,7 +89,7 @@ def test_a_stop_loses_nothing_and_says_how_to_go_on(slow: Desk, undisturbed: End
     assert f"process {child.process.pid} to stop" in said.out
     assert "stopped; go on with: online-migrate run plan.yaml" in said.out
     assert child.wait() == 130
-    assert "\nstopped after a batch: asked for by " in child.said
+    assert "\nstopped after a batch: requested by " in child.said
     said = slow.call("stop")
     assert said.code == 2
     assert "error: no runner of plan multi_tenant is running in database om_test_" in said.err
@@ -160,7 +160,7 @@ def test_a_build_that_is_cut_off_leaves_nothing_invalid_after_the_next_run(
         child.send(signal.SIGTERM)
         assert child.wait(10) == 130, child.said
         assert "cancelled: SIGTERM" in child.said
-        assert "goes on from here" in child.said
+        assert "continues from here" in child.said
         assert desk.ask("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == 1
     with old_snapshot(desk):
         child = desk.start("--approve", "swap")
@@ -238,7 +238,7 @@ def test_one_runner_a_database(desk: Desk, undisturbed: End) -> None:
     assert winner.wait(15) == 6, winner.said
     assert "took over" in winner.said or "took the lease over" in winner.said
     assert f"process {third.process.pid}, which holds the lease since 20" in winner.said
-    assert "goes on from here" not in winner.said
+    assert "continues from here" not in winner.said
     assert third.process.poll() is None, third.said
     assert desk.ask("SELECT state FROM online_migrate.run") == "running"
     third.send(signal.SIGINT)

@@ -14,16 +14,14 @@ from psycopg.conninfo import make_conninfo
 from online_migrate.clock import Signal, SystemClock
 from online_migrate.demo.dump import rows_digest, schema_dump
 from online_migrate.engine.check.contradictions import find_contradictions, findings_of
-from online_migrate.engine.secrets import Secrets
-from online_migrate.engine.sessions import Sessions
 from online_migrate.engine.survey import resolve_sets
 from online_migrate.events import Event
 from online_migrate.findings import (
     Finding,
     Severity,
 )
-from online_migrate.journal.lease import Lease
 from online_migrate.journal.schema import ensure_schema
+from online_migrate.journal.sessions import Sessions
 from online_migrate.journal.store import Journal
 from online_migrate.operations.contract.base import (
     Context,
@@ -36,8 +34,10 @@ from online_migrate.operations.shared.preflight import preflight
 from online_migrate.plan.expand import expand
 from online_migrate.plan.load import load
 from online_migrate.plan.model import Plan, Step
+from online_migrate.plan.secrets import Secrets
 from online_migrate.postgres.catalog import Catalog
 from online_migrate.postgres.connection import Connection, Connector
+from online_migrate.run import RunContext, WorkerContext
 
 PLANS = Path(__file__).parents[2] / "plans"
 E = TypeVar("E", bound=Event)
@@ -65,22 +65,31 @@ def nobody_looks(name: str, value: str) -> str:
 class Site:
     """The last step of the plan is the one under test, unless another is named."""
 
-    plan: Plan
+    run: RunContext
     steps: tuple[Step, ...]
-    sessions: Sessions
-    lease: Lease
-    run_id: int
     heard: Recorder
-    signal: Signal
-    secrets: Secrets
-    show_secret: Callable[[str, str], str]
     app: psycopg.Connection[tuple[Any, ...]]
     """a session that is none of ours: the application's, or the test's own eyes"""
-    _stop: Callable[[], bool] = lambda: False
+
+    @property
+    def plan(self) -> Plan:
+        return self.run.plan
+
+    @property
+    def sessions(self) -> Sessions:
+        return self.run.sessions
+
+    @property
+    def signal(self) -> Signal:
+        return self.run.signal
+
+    @property
+    def run_id(self) -> int:
+        return self.run.run_id
 
     @property
     def journal(self) -> Journal:
-        return Journal(self.sessions.journal, self.lease.fence)
+        return self.run.journal
 
     @property
     def work_pid(self) -> int:
@@ -113,21 +122,12 @@ class Site:
         stage = self.plan.stage(step.stage)
         assert stage is not None
         return Context(
+            run=self.run,
+            worker=WorkerContext(work=self.sessions.work, signal=self.signal),
+            key=step.key,
             place=place or self.place(step),
-            work=self.sessions.work,
-            watch=self.sessions.watch,
-            journal=self.journal,
-            run_id=self.run_id,
-            fence=self.lease.fence,
-            locks=self.plan.locks,
             pace=stage.pace,
             hold_when=stage.hold_when,
-            sink=self.heard,
-            clock=SystemClock(),
-            signal=self.signal,
-            secrets=self.secrets.value,
-            show_secret=self.show_secret,
-            is_stop_asked=self._stop,
         )
 
     def state(self, step: Step | None = None) -> State:
@@ -210,32 +210,27 @@ def open_site(
     with connector.open("check") as connection:
         sets = resolve_sets(plan, Catalog(connection, plan.schema).foreign_keys())
         ensure_schema(connection)
-    lease = Lease(connector, clock, signal, plan.name)
-    sessions = Sessions(connector=connector, signal=signal, emit=lambda *_, **__: None, clock=clock)
+    run = RunContext.create(
+        plan,
+        connector,
+        clock=clock,
+        signal=signal,
+        sink=heard,
+        secrets=Secrets(plan.secrets, environ or {}),
+        show_secret=show_secret,
+    )
     try:
-        lease.acquire()
-        sessions.open()
+        run.lease.acquire()
+        run.sessions.open()
         with psycopg.connect(dsn, autocommit=True, application_name="shop") as app:
             steps = expand(plan, sets, OPERATIONS)
-            journal = Journal(sessions.journal, lease.fence)
-            run_id = journal.begin_run(plan, sets, steps)
+            run.run_id = run.journal.begin_run(plan, sets, steps)
             for name, value in (references or {}).items():
-                journal.write_reference(run_id, name, value)
-            yield Site(
-                plan=plan,
-                steps=steps,
-                sessions=sessions,
-                lease=lease,
-                run_id=run_id,
-                heard=heard,
-                signal=signal,
-                secrets=Secrets(plan.secrets, environ or {}),
-                show_secret=show_secret,
-                app=app,
-            )
+                run.journal.write_reference(run.run_id, name, value)
+            yield Site(run=run, steps=steps, heard=heard, app=app)
     finally:
-        sessions.close()
-        lease.release()
+        run.sessions.close()
+        run.lease.release()
 
 
 def plan_of(*steps: str, head: str = "", stage: str = "", name: str = "harness") -> str:

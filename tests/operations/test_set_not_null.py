@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -192,7 +193,8 @@ def test_whatever_ends_it_the_check_goes_first(
     """A timeout, a second Ctrl-C, an error of the server: the run ends as it would, and no UPDATE meets the check."""
     at_validate(raising(error))
     site.signal.stop("SIGINT")  # no stop keeps the drop from its window
-    context = replaced(site.context(), signal=Signal())
+    context = site.context()
+    context = replaced(context, worker=replace(context.worker, signal=Signal()))
     with pytest.raises(type(error)):
         site.operation().execute(context, site.step().spec.params)
     assert site.one(CHECKS) == 0
@@ -442,7 +444,13 @@ def test_a_proof_that_is_clean_by_luck_waits_all_the_same(quiet_site: Site) -> N
     """A NULL was seen and mended, then the run was stopped: the next one finds none, and waits for the rest of the time."""
     site = quiet_site
     site.sql(FORGET)
-    stopped = replaced(site.context(), is_stop_asked=lambda: not site.sql(AN_OLD_ROW))
+    context = site.context()
+    run = replace(
+        context.run,
+        signal=Signal(),
+        read_stop_request=lambda: None if site.sql(AN_OLD_ROW) else "the operator",
+    )
+    stopped = replaced(context, run=run)
     with pytest.raises(Interrupted):
         site.operation().execute(stopped, site.step().spec.params)
     mended_at = time.monotonic()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -10,57 +9,27 @@ from psycopg import sql
 
 from online_migrate.backfill.throttlers import Throttles
 from online_migrate.backfill.values import Value
-from online_migrate.clock import Clock, Signal
-from online_migrate.errors import Interrupted
-from online_migrate.journal.fence import Fence
-from online_migrate.journal.store import Journal
-from online_migrate.plan.model import HoldWhen, LockRules, Pace
+from online_migrate.plan.model import HoldWhen, Pace
 from online_migrate.postgres.catalog import TableInfo
-from online_migrate.postgres.connection import Connection
-
-Key = tuple[str, str, str]
+from online_migrate.run import StepContext
 
 MARK = "/* online-migrate */"
 """in each of our UPDATEs: it distinguishes them from the application's in pg_stat_statements"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BackfillContext:
-    """What a backfill works with."""
+class BackfillContext(StepContext):
+    """What a worker works with while it backfills one column of one table."""
 
-    work: Connection
-    watch: Connection
-    journal: Journal
-    run_id: int
-    key: Key
-    schema: str
-    fence: Fence
     pace: Pace
     hold_when: HoldWhen
-    locks: LockRules
-    emit: Callable[..., None]
-    clock: Clock
-    signal: Signal
-    is_stop_asked: Callable[[], bool]
     throttles: Throttles = field(default_factory=Throttles)
-    """those of the run, if there is one"""
-    share: Callable[[], float] = lambda: 1.0
-    """our share of the pace now: workers side by side share it"""
+    """of the run"""
 
     @property
     def duty(self) -> float:
         """Our share of the time, 0…1, beside the workers that are active now."""
-        return min(self.pace.duty * self.share(), 1.0)
-
-    @property
-    def is_stopping(self) -> bool:
-        """Whether a stop is requested."""
-        return self.signal.is_stopping or self.is_stop_asked()
-
-    def ensure_going(self) -> None:
-        """Raise :class:`Interrupted` if a stop is requested."""
-        if self.is_stopping:
-            raise Interrupted(f"stopped after a batch: {self.signal.reason}")
+        return min(self.pace.duty * self.worker.share(), 1.0)
 
 
 class By(Enum):

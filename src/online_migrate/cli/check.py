@@ -10,10 +10,10 @@ import click
 
 from online_migrate.cli.common import connector_of, dsn_option, echo_findings, plan_argument, read_plan
 from online_migrate.engine.check.plan import check, is_stopping
-from online_migrate.engine.secrets import Secrets
 from online_migrate.engine.survey import survey
 from online_migrate.errors import PreflightFailed
 from online_migrate.findings import Finding, Severity
+from online_migrate.plan.secrets import Secrets
 
 
 @click.command("check")

@@ -25,8 +25,7 @@ from online_migrate.cli.common import (
 from online_migrate.cli.screen import Screen
 from online_migrate.cli.secret_file import default_directory, write_secret_file
 from online_migrate.clock import Signal
-from online_migrate.engine.runner import Ended, Options, Runner
-from online_migrate.engine.secrets import Secrets
+from online_migrate.engine.runner import Options, Runner, RunResult
 from online_migrate.errors import Interrupted
 from online_migrate.events import CheckFound, SecretShown, Sink, Sinks
 from online_migrate.findings import Finding, Severity
@@ -42,7 +41,9 @@ from online_migrate.observe.watch import IDLE_S, SnapshotWatch
 from online_migrate.observe.web import WebServer
 from online_migrate.observe.words import place_text
 from online_migrate.plan.model import Plan
+from online_migrate.plan.secrets import Secrets
 from online_migrate.postgres.connection import Connector
+from online_migrate.run import RunContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +127,7 @@ def run_command(
     say(f"{ended.what}\nnext: {ended.next}")
 
 
-def run_plan(plan: Plan, dsn: str, options: Options, process: ProcessOptions) -> Ended:
+def run_plan(plan: Plan, dsn: str, options: Options, process: ProcessOptions) -> RunResult:
     """Connect a runner with its log, journal, metrics and screen, and run the plan; raises what the runner raises."""
     connector = Connector(dsn=dsn, schema=plan.schema, on_statement=process.on_statement)
     signal = Signal()
@@ -151,13 +152,15 @@ def run_plan(plan: Plan, dsn: str, options: Options, process: ProcessOptions) ->
             return shown
 
         runner = Runner(
-            plan=plan,
-            connector=connector,
-            clock=CLOCK,
-            signal=signal,
-            sink=sinks,
-            secrets=Secrets(plan.secrets, os.environ),
-            show_secret=show_secret,
+            context=RunContext.create(
+                plan,
+                connector,
+                clock=CLOCK,
+                signal=signal,
+                sink=sinks,
+                secrets=Secrets(plan.secrets, os.environ),
+                show_secret=show_secret,
+            ),
             options=options,
             on_findings=lambda findings: _say_findings(findings, sinks),
         )

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 import psycopg
 
-from online_migrate.clock import Clock, Signal
-from online_migrate.engine.sessions import IN_A_ROW_S, Sessions
+from online_migrate.clock import Signal
 from online_migrate.errors import LockNotAcquired
+from online_migrate.journal.sessions import IN_A_ROW_S
 from online_migrate.postgres.blockers import Blocker, describe_blockers, read_blockers
 from online_migrate.postgres.connection import Connection
 from online_migrate.postgres.locks import LockMode
+from online_migrate.run import RunContext
 from online_migrate.waiting import Waiting
 
 LOOK_EVERY_S = 0.5
@@ -30,10 +31,7 @@ _LOCKED = {"55P03", "40P01"}
 class LockRetry:
     """Waits for at most ``lock_wait_s`` in a row, then :class:`LockNotAcquired`, which names who is in the way."""
 
-    sessions: Sessions
-    schema: str
-    lock_wait_s: float
-    clock: Clock
+    run: RunContext
 
     def take(
         self,
@@ -51,10 +49,10 @@ class LockRetry:
             except (psycopg.Error, LockNotAcquired) as error:
                 if not _is_locked_out(error) or signal.is_aborting:
                     raise
-                if self.clock.monotonic() - regained_at > IN_A_ROW_S:
-                    began = self.clock.monotonic()
-                self._wait(error, table, began + self.lock_wait_s, emit, ensure_going, signal)
-                regained_at = self.clock.monotonic()
+                if self.run.clock.monotonic() - regained_at > IN_A_ROW_S:
+                    began = self.run.clock.monotonic()
+                self._wait(error, table, began + self.run.locks.lock_wait, emit, ensure_going, signal)
+                regained_at = self.run.clock.monotonic()
 
     def _wait(
         self,
@@ -66,25 +64,25 @@ class LockRetry:
         signal: Signal,
     ) -> None:
         """Until nobody holds the step's table, or once where nobody is seen there."""
-        where = "a table" if table is None else f"{self.schema}.{table}"
-        with Waiting(emit, self.clock, "table_lock") as waiting:
+        where = "a table" if table is None else f"{self.run.plan.schema}.{table}"
+        with Waiting(emit, self.run.clock, "table_lock") as waiting:
             blockers = self._read(table)
             while True:
                 who = (
-                    describe_blockers(blockers, self.lock_wait_s)
+                    describe_blockers(blockers, self.run.locks.lock_wait)
                     if blockers
                     else "by somebody who was gone when we looked"
                 )
                 waiting.report(f"{where} is locked: {who}", cause=blockers[0].pid if blockers else None)
-                if self.clock.monotonic() > deadline:
+                if self.run.clock.monotonic() > deadline:
                     if isinstance(error, LockNotAcquired):
                         raise error
                     raise LockNotAcquired(
-                        f"{where} stays locked for {self.lock_wait_s:.0f} s: {_text(error)}",
+                        f"{where} stays locked for {self.run.locks.lock_wait:.0f} s: {_text(error)}",
                         blockers=tuple(map(str, blockers)),
                         remedy="let them end, then run the same command again",
                     ) from error
-                self.clock.wait(LOOK_EVERY_S, signal)
+                self.run.clock.wait(LOOK_EVERY_S, signal)
                 ensure_going()
                 blockers = self._read(table)
                 if not any(b.relation == table for b in blockers):
@@ -92,7 +90,7 @@ class LockRetry:
 
     def _read(self, table: str | None) -> tuple[Blocker, ...]:
         """Who keeps us from reading the table; where nobody is seen there, from reading others of the schema."""
-        return _read_blocking(self.sessions.watch, self.schema, self.sessions.pids, table)
+        return _read_blocking(self.run.sessions.watch, self.run.plan.schema, self.run.sessions.pids, table)
 
 
 @contextmanager

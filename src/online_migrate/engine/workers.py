@@ -18,23 +18,12 @@ from online_migrate.clock import Signal
 from online_migrate.errors import Interrupted
 from online_migrate.plan.model import Step
 from online_migrate.postgres.connection import Connection
+from online_migrate.run import WorkerContext
 
 CANCEL_S = 5.0
 """how long the request to cancel a statement may take"""
 LOOK_S = 0.2
 """how often it is seen whether all are to end, and, until they have, their statements are cancelled"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerContext:
-    """What a worker has of its own."""
-
-    work: Connection
-    """where its statements run"""
-    signal: Signal
-    """stops it"""
-    share: Callable[[], float] = lambda: 1.0
-    """its part of the pace now"""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,10 +55,10 @@ class WorkerPool:
         self._take, self._waiting = take, deque(steps)
         self._at_work, self._error = len(sessions), None
         with self.signal.child() as signal:
-            hands = [WorkerContext(work=work, signal=signal, share=self._share) for work in sessions]
+            workers = [WorkerContext(work=work, signal=signal, share=self._share) for work in sessions]
             threads = {
                 threading.Thread(target=self._work, args=(worker,), name=f"worker {number}"): worker
-                for number, worker in enumerate(hands, 1)
+                for number, worker in enumerate(workers, 1)
             }
             try:
                 for thread in threads:

@@ -14,6 +14,13 @@ OPEN_STOP: Final = (
 """who asked for a stop that the runner has not obeyed yet"""
 
 
+_CLOSE_STOPS: Final = (
+    "UPDATE online_migrate.request SET taken_at = clock_timestamp()"
+    " WHERE plan = %s AND kind = %s AND taken_at IS NULL"
+)
+_CLOSE_EARLIER_STOPS: Final = f"{_CLOSE_STOPS} AND asked_at < (SELECT since FROM online_migrate.heartbeat)"  # noqa: S608
+
+
 def request_stop(connection: Connection, *, plan: str, by_whom: str) -> None:
     """Ask the runner of ``plan`` to stop after its current batch."""
     connection.execute(
@@ -29,12 +36,13 @@ def read_stop(connection: Connection, *, plan: str) -> str | None:
 
 
 def close_stops(connection: Connection, *, plan: str) -> None:
-    """Mark the requests to stop ``plan`` as obeyed: its runner has stopped, or a new one starts."""
-    connection.execute(
-        "UPDATE online_migrate.request SET taken_at = clock_timestamp()"
-        " WHERE plan = %s AND kind = %s AND taken_at IS NULL",
-        [plan, RequestKind.STOP],
-    )
+    """Mark the requests to stop ``plan`` as obeyed: its runner has stopped."""
+    connection.execute(_CLOSE_STOPS, [plan, RequestKind.STOP])
+
+
+def close_earlier_stops(connection: Connection, *, plan: str) -> None:
+    """Mark those requests as obeyed that were made before the lease was taken: they were not meant for this runner."""
+    connection.execute(_CLOSE_EARLIER_STOPS, [plan, RequestKind.STOP])
 
 
 def approve(connection: Connection, *, plan: str, stage: str, approved_by: str, note: str = "") -> None:

@@ -115,6 +115,15 @@ class Journal:
             sets[name] = (*sets.get(name, ()), table)
         return sets
 
+    def finish_run(self, run_id: int) -> bool:
+        """Set the run's state to done, if the journal says so of each of its steps; was it?"""
+        done = self._write(
+            "UPDATE online_migrate.run SET state = %(s)s, reason = '', ended_at = clock_timestamp() WHERE run_id = %(r)s"
+            " AND NOT EXISTS (SELECT FROM online_migrate.step WHERE run_id = %(r)s AND state <> %(s)s) RETURNING 1",
+            {"s": RunState.DONE, "r": run_id},
+        )
+        return bool(done)
+
     # stages and steps
 
     def read_stages(self, run_id: int) -> tuple[StageRecord, ...]:
@@ -139,6 +148,16 @@ class Journal:
                 WHERE run_id = %(r)s AND stage = %(stage)s""",
             {"s": state, "why": reason, "r": run_id, "stage": stage},
         )
+
+    def finish_stage(self, run_id: int, stage: str) -> bool:
+        """Set the stage's state to done, if the journal says so of each of its steps; was it?"""
+        done = self._write(
+            "UPDATE online_migrate.stage SET state = %(s)s, reason = '', ended_at = clock_timestamp()"
+            " WHERE run_id = %(r)s AND stage = %(stage)s AND NOT EXISTS"
+            " (SELECT FROM online_migrate.step WHERE run_id = %(r)s AND stage = %(stage)s AND state <> %(s)s) RETURNING 1",
+            {"s": StageState.DONE, "r": run_id, "stage": stage},
+        )
+        return bool(done)
 
     def read_steps(self, run_id: int) -> tuple[StepRecord, ...]:
         rows = self.connection.execute(

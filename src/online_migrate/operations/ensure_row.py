@@ -231,14 +231,16 @@ class EnsureRow(Operation[EnsureRowParams]):
                 remedy="it is the row of another plan, or half of one: see these columns; then run again",
             )
         for name, value in shown.items():
-            context.show_secret(name, value)  # before the commit: a token whose row did not commit is void
+            context.run.show_secret(
+                name, value
+            )  # before the commit: a token whose row did not commit is void
 
     def _bound(self, context: Context, value: object, shown: dict[str, str]) -> object:
         """A value as a bind parameter; secrets are filled in here and nowhere else."""
         if not isinstance(value, str) or not _is_secret(value):
             return value
         _, name, *form = value[1:-1].split(".")
-        secret = context.secrets(name)
+        secret = context.run.secrets.value(name)
         if context.place.plan.secrets[name].generate is not None:
             shown[name] = secret
         digest = hashlib.sha256(secret.encode()).hexdigest()

@@ -11,13 +11,12 @@ import pytest
 
 from online_migrate import events as e
 from online_migrate.errors import JournalVersion
-from online_migrate.journal.requests import request_stop
+from online_migrate.journal.requests import close_stops, request_stop
 from online_migrate.journal.states import RunState, StageState, StepState
 from online_migrate.observe.snapshot.read import Snapshot, StepView, read_snapshot, to_json
 from online_migrate.observe.snapshot.waits import find_waits
 from online_migrate.observe.terminal.why import why
 from online_migrate.postgres.connection import Connector
-from online_migrate.run import take_stop
 from tests.observe.made_runs import BACKFILL, MadeRun, begun_run, make_record, started
 
 
@@ -157,7 +156,7 @@ def test_a_stop_that_was_asked_for_is_shown_until_it_came(run: MadeRun) -> None:
     assert list(why(read(run))) == []
     request_stop(run.journal.connection, plan="shop", by_whom="ada")
     assert "stop asked for (ada)" in to_json(read(run))["reason"]
-    take_stop(run.journal.connection, plan="shop")
+    close_stops(run.journal.connection, plan="shop")
     assert to_json(read(run))["reason"] == ""
 
 

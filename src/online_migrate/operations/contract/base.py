@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from psycopg import sql
 from pydantic import model_validator
 
 from online_migrate.backfill.throttlers import Throttles
 from online_migrate.backfill.values import Constant, Reference
-from online_migrate.clock import Clock, Signal
-from online_migrate.events import Event, Sink
 from online_migrate.findings import Finding
-from online_migrate.journal.fence import Fence
 from online_migrate.journal.store import Journal
 from online_migrate.operations.contract.descendants import Descendants
 from online_migrate.operations.contract.effects import CreatesTable, Effect, PlanEffects
 from online_migrate.operations.contract.state import State
-from online_migrate.plan.model import HoldWhen, LockRules, Pace, Phase, Plan, Step, Strict
+from online_migrate.plan.model import HoldWhen, Pace, Phase, Plan, Step, Strict
 from online_migrate.plan.references import reference_in
 from online_migrate.postgres.catalog import Catalog
-from online_migrate.postgres.connection import Connection, Sql
-from online_migrate.postgres.ladder import Exposure
+from online_migrate.postgres.connection import Sql
 from online_migrate.postgres.locks import LockNeed
-from online_migrate.postgres.standbys import Standbys
+from online_migrate.run import StepContext
 
 
 class Kind(Enum):
@@ -140,46 +136,18 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
+class Context(StepContext):
     """What a step works with while it is executed."""
 
     place: Place
-    work: Connection
-    """where DDL and batches run"""
-    watch: Connection
-    """where we look at others while ``work`` is busy"""
-    journal: Journal
-    run_id: int
-    fence: Fence
-    locks: LockRules
     pace: Pace
     hold_when: HoldWhen
-    sink: Sink
-    clock: Clock
-    signal: Signal
-    secrets: Callable[[str], str]
-    """a secret's value by its name"""
-    show_secret: Callable[[str, str], str]
-    """hand a generated secret over (name, value); returns where"""
-    is_stop_asked: Callable[[], bool]
-    """looks for a stop from any side, at most once a second"""
-    exposure: Exposure = field(default_factory=Exposure)
-    """of the run: how long the application could have stood behind us"""
-    standbys: Standbys = field(default_factory=Standbys)
-    """those that the plan names, where ACCESS EXCLUSIVE is replayed"""
     throttles: Throttles = field(default_factory=Throttles)
-    """of the run: what holds its backfills, and what was seen of it"""
-    share: Callable[[], float] = lambda: 1.0
-    """our part of the pace now, where steps run side by side"""
+    """of the run: what holds its backfills, and what was read of it"""
 
     @property
     def step(self) -> Step:
         return self.place.step
-
-    def emit(self, event_type: type[Event], **fields: Any) -> None:
-        """An event of this step."""
-        stage, step, table = self.step.key
-        self.sink.emit(event_type(stage=stage, step=step, table=table, **fields))
 
     def fresh_catalog(self) -> Catalog:
         """A catalog that has read nothing yet."""

@@ -45,7 +45,8 @@ class OwedCheck:
     def take_away(self, context: Context, *, within_s: float | None = None) -> None:
         """The drop, in a window with bounds of its own that no stop ends.  Raises :class:`LockNotAcquired`, which says who hurts."""
         locks = _wider(context.locks, within_s)
-        own = replace(context, locks=locks, exposure=Exposure(), signal=Signal(), is_stop_asked=lambda: False)
+        run = replace(context.run, locks=locks, exposure=Exposure(), read_stop_request=lambda: None)
+        own = replace(context, run=run, worker=replace(context.worker, signal=Signal()))
         try:
             run_window(own, [self.drop])
         except LockNotAcquired as error:

@@ -26,9 +26,9 @@ def run_window(context: Context, statements: Sequence[Statement]) -> None:
         clock=context.clock,
         signal=context.signal,
         emit=context.emit,
-        exposure=context.exposure,
-        standbys=context.standbys,
-        is_stop_asked=context.is_stop_asked,
+        exposure=context.run.exposure,
+        standbys=context.run.standbys,
+        is_stop_asked=context.run.is_stop_requested,
     )
     with translating_fence():
         window.run(needs, [s.sql for s in statements])
@@ -89,20 +89,10 @@ def bench_of(context: Context, step: Step) -> BackfillContext:
     """What the backfill of ``step`` works with, at its own stage's pace, be it from within another step's context."""
     stage = context.place.plan.stage(step.stage)
     return BackfillContext(
-        work=context.work,
-        watch=context.watch,
-        journal=context.journal,
-        run_id=context.run_id,
+        run=context.run,
+        worker=context.worker,
         key=step.key,
-        schema=context.place.schema,
-        fence=context.fence,
         pace=context.pace if stage is None else stage.pace,
         hold_when=context.hold_when if stage is None else stage.hold_when,
-        locks=context.locks,
-        emit=context.emit,
-        clock=context.clock,
-        signal=context.signal,
-        is_stop_asked=context.is_stop_asked,
         throttles=context.throttles,
-        share=context.share,
     )

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import psycopg
 import tenacity
 
 from online_migrate.clock import Clock, Signal
-from online_migrate.errors import ConnectionFailed, Interrupted, LeaseLost
+from online_migrate.errors import ConnectionFailed, Interrupted
 from online_migrate.events import Reconnected, Retried
 from online_migrate.journal.lease import hold_shared
 from online_migrate.postgres.connection import Connection, Connector, Sql
-from online_migrate.postgres.server_errors import translate_error
-from online_migrate.postgres.sqlstate import FENCE_LOST, Trouble, trouble_of
+from online_migrate.postgres.server_errors import translate_error, translating_fence
+from online_migrate.postgres.sqlstate import Trouble, trouble_of
 from online_migrate.waiting import Waiting
+
+_Result = TypeVar("_Result")
 
 RECONNECT_FOR_S = 900.0
 """15 minutes: a failover with its checks, or a restart behind a long recovery"""
@@ -88,29 +91,30 @@ class Sessions:
             if connection is not None:
                 connection.close()
 
-    def with_reconnect(self, work: Callable[[], None], fence: Sql, what: str) -> None:
-        """Do it; after a lost connection the world is read again and it is done again.
+    def with_reconnect(self, work: Callable[[], _Result], fence: Sql, where: Callable[[], str]) -> _Result:
+        """Return what ``work`` returns; after a lost connection open the sessions again and do it again.
 
-        What is done must converge.  Errors of the server that are no loss are raised in our words, with ``what`` it was.
+        ``work`` must converge: it starts with what the journal says.  ``where`` names what it was at; other errors of the
+        server are raised as ours, with that name.  Raises :class:`ConnectionFailed` after more than ``LOSSES`` losses in a
+        row at the same place.
         """
-        losses, regained_at = 0, self.clock.monotonic()
+        losses, regained_at, lost_at = 0, self.clock.monotonic(), ""
         while True:
             try:
-                with translating_errors(what):
-                    work()
+                with translating_errors(where):
+                    return work()
             except psycopg.Error as error:
-                losses = losses + 1 if self.clock.monotonic() - regained_at < IN_A_ROW_S else 1
+                is_in_a_row = where() == lost_at and self.clock.monotonic() - regained_at < IN_A_ROW_S
+                losses, lost_at = losses + 1 if is_in_a_row else 1, where()
                 if losses > LOSSES:
                     raise ConnectionFailed(
-                        f"{what}: the connection was lost {losses} times in a row, the last time: {error}",
+                        f"{lost_at}: the connection was lost {losses} times in a row, the last time: {error}",
                         remedy="see the server's log: a statement of this step may end its own session",
                     ) from error
                 if losses > 1:
                     self.clock.wait(min(PAUSE_AFTER_LOSS_S * 2.0**losses, LONGEST_PAUSE_S), self.signal)
                 self.reopen(fence, self._describe_lost(error))
                 regained_at = self.clock.monotonic()
-            else:
-                return
 
     def reopen(self, fence: Sql, lost: str = "") -> None:
         """After a lost connection: try for 15 minutes, then raise :class:`ConnectionFailed`, resumable.
@@ -151,12 +155,8 @@ class Sessions:
     def _open_again(self, fence: Sql) -> None:
         self.close()
         self.open()
-        try:
+        with translating_fence():
             self.journal.execute(fence)
-        except psycopg.Error as error:
-            if error.sqlstate == FENCE_LOST:
-                raise LeaseLost(str(error.diag.message_primary)) from error
-            raise
 
     def _report_retry(self, state: tenacity.RetryCallState, waiting: Waiting) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -209,11 +209,11 @@ class Sessions:
 
 
 @contextmanager
-def translating_errors(what: object) -> Iterator[None]:
-    """Errors of the server are raised in our words, with ``what`` it was; a loss comes out as it is: it is no end."""
+def translating_errors(where: Callable[[], str]) -> Iterator[None]:
+    """Raise the server's errors as ours, with where they came up; a lost connection passes as it is: it ends nothing."""
     try:
         yield
     except psycopg.Error as error:
         if trouble_of(error) in (Trouble.LOST, Trouble.UNAVAILABLE):
             raise
-        raise translate_error(error, str(what)) from error
+        raise translate_error(error, where()) from error
