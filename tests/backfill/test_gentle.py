@@ -223,6 +223,24 @@ def test_a_long_batch_that_waits_for_nobody_is_work(database: str) -> None:
     assert change.lock_wait_s < 0.01
 
 
+def test_a_floor_far_above_the_target_is_reported_once(database: str) -> None:
+    """`min_rows` may keep each batch long, and its rows locked: a note says so, not one for each batch."""
+    make_table(
+        database,
+        60,
+        more="""CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$
+                  BEGIN PERFORM pg_sleep(0.02); RETURN new; END $$;
+                CREATE TRIGGER slow BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION slow()""",
+    )
+    heard = Heard()
+    pace = Pace.model_construct(duty=1.0, batch_target=0.02, min_rows=15, max_rows=15)
+    with workbench(database, "t", pace=pace, emit=heard.emit) as context:
+        Backfill(context, table="t", column="c", value=Constant.of(1)).run()
+    notes = [n.message for n in heard.of("note") if "min_rows 15" in n.message]
+    assert len(notes) == 1
+    assert "longer than batch_target 20 ms" in notes[0]
+
+
 def test_a_slow_trigger_s_batches_are_made_once(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first one is taken for waiting, and made again; from then on it is known how long a batch takes."""
     monkeypatch.setattr(batch, "WAITING_LEAST_S", 0.1)

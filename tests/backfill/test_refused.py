@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from typing import Any
 
 import psycopg
 import pytest
@@ -13,8 +13,9 @@ from online_migrate.backfill.refused_rows import is_about_rows
 from online_migrate.backfill.values import Constant, Expression
 from online_migrate.backfill.worker import Backfill
 from online_migrate.errors import VerificationFailed
+from online_migrate.events import Event, LateRows
 from online_migrate.plan.model import Pace
-from tests.backfill.plans import run_plan
+from tests.backfill.plans import Ears, run_plan
 from tests.backfill.tables import ask, do, make_table, session
 
 SMALL = Pace.model_construct(duty=1.0, min_rows=50, max_rows=200)
@@ -142,18 +143,29 @@ def test_rows_that_are_refused_together_are_told_with_their_page(database: str) 
         Backfill(context, table="t", column="c", value=Constant.of(1)).run()
 
 
+class UntilLate(Ears):
+    """Ends the lock on a row once the sweep has found it."""
+
+    def __init__(self, holder: psycopg.Connection[Any]) -> None:
+        super().__init__()
+        self._holder = holder
+
+    def emit(self, event: Event) -> None:
+        super().emit(event)
+        if isinstance(event, LateRows):
+            self._holder.rollback()
+
+
 def test_a_late_row_that_is_refused_is_named_too(database: str) -> None:
     """It was locked when the pass came by, and is met by the sweep: the same words, the same exit code."""
     make_table(database, 200, more=AT_ONCE)
     with psycopg.connect(database) as holder:
         holder.execute("SELECT FROM t WHERE id = 77 FOR UPDATE")
-        timer = threading.Timer(0.8, holder.rollback)
-        timer.start()
+        ears = UntilLate(holder)
         with pytest.raises(
             VerificationFailed, match="c of the row with id = 77 cannot be filled: row 77 is sacred"
         ):
-            run_plan(database, "backfill: {table: t, column: c, value: 1}")
-        timer.join()
+            run_plan(database, "backfill: {table: t, column: c, value: 1}", ears=ears)
     assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 1
     do(database, MENDED)
     run_plan(database, "backfill: {table: t, column: c, value: 1}")

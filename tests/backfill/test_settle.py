@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 import pytest
@@ -271,12 +272,26 @@ def test_only_rounds_without_progress_count(database: str, monkeypatch: pytest.M
     assert [e.rows for e in heard.of("late_rows")] == [4, 3, 2, 1]
 
 
+class Handover(Heard):
+    """Ends two locks one after the other: the first once it was reported again, the second once it is reported."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.then: list[Callable[[], None]] = []
+
+    def emit(self, event_type: Callable[..., Event], **fields: Any) -> None:
+        super().emit(event_type, **fields)
+        last = self.events[-1]
+        if isinstance(last, WaitContinues) and ("the second" in last.reason) is (len(self.then) == 1):
+            self.then.pop(0)()
+
+
 def test_who_holds_the_rows_is_told_again(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every 10 s, here every 0.3: the operator is about to end a session, and it may be another by now."""
     monkeypatch.setattr("online_migrate.waiting.REPORT_EVERY_S", 0.3)
     monkeypatch.setattr("online_migrate.waiting.REPORT_CHANGED_S", 0.3)
     make_table(database, 50)
-    heard = Heard()
+    heard = Handover()
     first = psycopg.connect(database, application_name="the first")
     second = psycopg.connect(database, application_name="the second")
     first_pid = first.info.backend_pid
@@ -284,14 +299,10 @@ def test_who_holds_the_rows_is_told_again(database: str, monkeypatch: pytest.Mon
         first.execute("SELECT FROM t WHERE id = 7 FOR UPDATE")
         waiting = threading.Thread(target=second.execute, args=["SELECT FROM t WHERE id = 7 FOR UPDATE"])
         waiting.start()
-        handing_over = threading.Timer(0.8, first.rollback)
-        handing_over.start()
-        letting_go = threading.Timer(1.8, second.rollback)
-        letting_go.start()
+        heard.then = [first.rollback, second.rollback]
         with workbench(database, "t", emit=heard.emit) as context:
             assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 50
-        for thread in (waiting, handing_over, letting_go):
-            thread.join()
+        waiting.join()
     finally:
         first.close()
         second.close()

@@ -74,7 +74,7 @@ class Pacer:
         self._size = float(start_rows)
         self._row_s: float | None = None
         self._row_wal_bytes: float | None = None
-        self._last_row_wal_bytes = 0.0
+        self._last_row_wal_bytes = self._last_row_s = 0.0
         self._stripe = 0
         self._stripes: dict[int, _Cost] = {}
         self._worst_row_s = 0.0
@@ -105,6 +105,11 @@ class Pacer:
     def rows(self) -> int:
         """The expected rows of the next batch."""
         return int(self._size)
+
+    @property
+    def floor_s(self) -> float:
+        """Seconds that the smallest batch, of ``min_rows``, takes at the cost of the last one; 0 if unknown."""
+        return self._last_row_s * self._min_rows
 
     @property
     def wants_wal(self) -> bool:
@@ -151,6 +156,7 @@ class Pacer:
         work_s = max(batch_s - lock_wait_s, 0.0)
         if rows > 0:
             weight = min(rows / self._size, 1.0)
+            self._last_row_s = work_s / rows
             self._learn_wal(rows, wal_bytes, weight)
             self._resize(rows, work_s, weight)
         return Pacing(rows=self.rows, pause_s=self._pause_s(work_s))

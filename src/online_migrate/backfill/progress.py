@@ -14,12 +14,15 @@ from online_migrate.backfill.strategy import Strategy
 from online_migrate.events import BackfillStarted, BatchDone, Note
 from online_migrate.figures import bytes_text, short_seconds_text
 from online_migrate.journal.records import CursorRecord
+from online_migrate.plan.model import Pace
 
 FORECAST_AFTER_S = 60.0
 """the rate of a pass's first minute gives a better forecast than the catalog"""
 FORECAST_AGAIN_S = 600.0
 SIZE_LOCK_TIMEOUT = "50ms"
 """reading a table's size takes ACCESS SHARE on it; if that is blocked, the size is unknown"""
+FLOOR_TIMES = 10.0
+"""times the target of a batch: from here on a smallest batch that is longer is reported; a stall rarely is"""
 TENTH = 0.1
 """of the table: the length of a round where an index contains the column, from one vacuum to the next"""
 
@@ -34,7 +37,7 @@ class ProgressReporter:
         self._costs = Costs()
         self._round: int | None = None
         self._forecast_at = context.clock.monotonic() + FORECAST_AFTER_S
-        self._owes_costs = False
+        self._owes_costs = self._is_floor_reported = False
 
     def forget_rate(self) -> None:
         """After a hold, and at the start of a pass: the rate is unknown until some seconds were measured."""
@@ -81,6 +84,18 @@ class ProgressReporter:
         if not is_sweep:
             self._measure(done, change, share, now)
             self._forecast(done, share, now)
+
+    def say_floor(self, floor_s: float, pace: Pace) -> None:
+        """Once: the smallest batch that the pace allows takes far longer than its target."""
+        if self._is_floor_reported or floor_s < FLOOR_TIMES * pace.batch_target:
+            return
+        self._is_floor_reported = True
+        message = (
+            f"{self._table}: the smallest batch (pace: min_rows {pace.min_rows}) takes"
+            f" {short_seconds_text(floor_s)}, longer than batch_target {short_seconds_text(pace.batch_target)};"
+            " it locks its rows for so long. Set a lower min_rows, or make the triggers of the table faster"
+        )
+        self._context.emit(Note, message=message)
 
     def _measure(self, done: CursorRecord, change: Change, share: float, now: float) -> None:
         self._costs.note(change.rows, change.wal_bytes)

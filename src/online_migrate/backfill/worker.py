@@ -241,6 +241,7 @@ class Backfill:
             batches=cursor.batches + 1,
         )
         self._reporter.say_batch(done, part, change, seconds, pacing.pause_s)
+        self._reporter.say_floor(self._pacer.floor_s, self._context.pace)
         clock.wait(pacing.pause_s, self._context.signal)
         return done
 

@@ -95,8 +95,9 @@ def test_red_decides_before_high(connection: Connection, clock: StillClock) -> N
     throttle = Throttle([was_red, high], clock, every_s=0)
     throttle.read(connection)
     was_red.utilisation = 0.95
-    assert held_by(throttle, connection)[0] == "was_red"
-    was_red.utilisation = 0.89
+    held = held_by(throttle, connection)
+    assert held == ("was_red", "was_red says so; released at 90% of the limit")
+    was_red.utilisation = 0.9
     throttle.read(connection)
     assert throttle.held_by() is None
 

@@ -169,4 +169,4 @@ def test_one_that_goes_blind_holds(database: str, clerk: str) -> None:
         pace=PACE.model_copy(update={"duty": 0.1}),
     )
     assert reason.startswith("throttler oldest_snapshot has not answered for ")
-    assert "it lacks pg_read_all_stats" in reason
+    assert "it is not a member of pg_read_all_stats" in reason

@@ -41,7 +41,7 @@ def test_an_archiver_that_fails_holds_us(on_primary: Connection) -> None:
     await_true(lambda: on_primary.execute(failing).fetchall() == [(True,)])
     reading = throttle.read(on_primary)[0]
     assert reading.is_red
-    assert reading.reason.startswith("the archiver, which fails at 00000001")
+    assert reading.reason.startswith("the archiver, which failed at 00000001")
     assert reading.reason.endswith(" ago, retains 48 MiB of WAL (limit 32 MiB)")
     set_archive_command(on_primary, "true")
     end_segment(on_primary)

@@ -20,8 +20,8 @@ from online_migrate.figures import short_seconds_text
 from online_migrate.journal.lease import ADVISORY_KEY
 from online_migrate.postgres.connection import Connection
 
-GREEN_BELOW: Final = 0.9
-"""utilisation; a red throttler turns green below this: without a gap, the backfill would stop and start at
+GREEN_AT: Final = 0.9
+"""utilisation; a red throttler turns green at this: without a gap, the backfill would stop and start at
 each batch"""
 READ_TIMEOUT_S: Final = 2.0
 """seconds; a longer reading is cancelled and counts as no answer: far below stale_after_s, and far above the
@@ -112,7 +112,7 @@ class _State:
         finally:
             self.took_s = clock.monotonic() - self.read_at
         was_red = self.reading is not None and self.is_red
-        self.is_red = reading.utilisation >= (GREEN_BELOW if was_red else 1.0)
+        self.is_red = reading.utilisation > GREEN_AT if was_red else reading.utilisation >= 1.0
         self.reading, self.error, self.answered_at = reading, "", clock.monotonic()
 
     def aged(self, now: float, stale_after_s: float) -> AgedReading:
@@ -120,10 +120,11 @@ class _State:
         age_s = 0.0 if since is None else max(now - since, 0.0)
         last = self.reading
         if last is not None and age_s < stale_after_s:
+            is_between = self.is_red and last.utilisation < 1
             return AgedReading(
                 name=last.name,
                 utilisation=last.utilisation,
-                reason=last.reason,
+                reason=last.reason + f"; released at {GREEN_AT:.0%} of the limit" * is_between,
                 age_s=age_s,
                 is_red=self.is_red,
                 took_s=self.took_s,
