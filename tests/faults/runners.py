@@ -32,7 +32,7 @@ def send(process: BaseProcess, number: signal.Signals) -> None:
 def _run(arguments: tuple[str, ...], dsn: str, folder: Path, log: Path) -> None:
     """In the child: as the command line does it."""
     from online_migrate.cli import main
-    from online_migrate.engine import sessions
+    from online_migrate.journal import sessions
 
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for number in (1, 2):
