@@ -1,7 +1,7 @@
 -- The seven tables of a shop with many bots, in an order in which each foreign key finds its table.
 -- Definitions are those of "Database Schema Design" 1.0, to the letter; `users` and `transactions` are the shop's own.
 
--- A bot is a tenant: the master, which owns all that was there before, and those that follow.
+-- A bot is a tenant: the master, which owns all rows of the shop so far, and those that follow.
 CREATE TABLE bots (
     id SERIAL PRIMARY KEY,
     name VARCHAR(255) NOT NULL,

@@ -1,7 +1,7 @@
 -- What "Database Schema Design" 1.0 has verified, each query with the answer that it must give.
 -- The comment right above a query is its title and its answer: one `expect` a row, columns between bars.
 
--- The seven new tables are there.
+-- The seven new tables exist.
 -- expect: bot_configurations
 -- expect: bot_feature_flags
 -- expect: bot_plans

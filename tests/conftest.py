@@ -136,7 +136,7 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session")
 def shop_template(server: TestServer, new_database: Callable[[str | None], str]) -> Iterator[str]:
-    """The name of a database that holds the filled legacy shop; nobody may be connected to it."""
+    """The name of a database that holds the filled legacy shop; it must have no session."""
     from online_migrate.demo.shop import create_shop
 
     name = new_database(None)

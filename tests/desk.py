@@ -121,7 +121,7 @@ class Desk:
         return bool(self.ask("SELECT to_regnamespace('online_migrate') IS NOT NULL"))
 
     def end(self) -> tuple[str, dict[str, str]]:
-        """Where the database stands: its schema, and its rows but for what differs from run to run."""
+        """The state of the database: its schema, and its rows except what differs from run to run."""
         with self.connect() as connection:
             return schema_dump(connection), rows_digest(connection, leave_out=DIFFERS_BY_RUN)
 
@@ -213,7 +213,7 @@ def open_desk(dsn: str, folder: Path, text: str) -> Iterator[Desk]:
 
 
 class SessionCount(threading.Thread):
-    """The most sessions that a runner had at once in a database, looked at every 50 ms."""
+    """The most sessions that a runner had at once in a database, sampled every 50 ms."""
 
     def __init__(self, dsn: str) -> None:
         super().__init__(daemon=True)

@@ -55,7 +55,7 @@ class TestServer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """A server that can be had, and why this one; nothing is started yet."""
+    """An available server, and why it was chosen; nothing is started yet."""
 
     name: str
     reason: str

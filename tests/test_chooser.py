@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_a_dsn_from_the_environment_wins(server: TestServer) -> None:
-    """Whoever names a server gets that one, even where an engine answers."""
+    """A server that is named is used, even if a container engine answers."""
     choice = choose_server({DSN_VARIABLE: server.dsn}, engine_answers=lambda: True)
     assert choice.name == "environment"
     assert server.version in str(choice)

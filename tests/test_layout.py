@@ -50,7 +50,7 @@ def test_the_order_of_the_packages_holds() -> None:
     ],
 )
 def test_a_breach_of_the_order_is_found(tmp_path: Path, path: str, line: str) -> None:
-    """A contract that nobody can break by mistake: each kind of breach fails the build."""
+    """No contract can be broken by mistake: each kind of breach fails the build."""
     source = tmp_path / "src"
     shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
     package = source / "online_migrate"
@@ -64,7 +64,7 @@ def test_a_breach_of_the_order_is_found(tmp_path: Path, path: str, line: str) ->
 
 
 def test_the_package_is_typed_and_has_one_version() -> None:
-    """Users' type checkers see our types, and the version stands in one place."""
+    """Users' type checkers see our types, and the version is written in one place."""
     package = Path(online_migrate.__file__).parent
     assert (package / "py.typed").exists()
     changelog = (ROOT / "CHANGELOG.md").read_text()

@@ -44,7 +44,7 @@ def test_a_wrong_plan_is_refused_before_any_connection(desk: Desk, old: str, new
 
 
 def test_a_plan_that_is_not_there_is_named(desk: Desk) -> None:
-    """A slip in the path is told with the plans that are there."""
+    """A mistyped path is reported with the plans in that folder."""
     (desk.folder / "plan.yaml").rename(desk.folder / "plans.yaml")
     said = desk.call("check")
     assert said.code == 2
@@ -149,7 +149,7 @@ def test_no_server_is_said_by_every_command(desk: Desk) -> None:
 
 
 def test_a_dsn_that_cannot_be_read_is_not_repeated(desk: Desk) -> None:
-    """A DSN with a slip in it may hold a password: it is told what a DSN looks like, not what was given."""
+    """A mistyped DSN may hold a password: the message shows what a DSN looks like, not what was given."""
     desk.dsn = "host 127.0.0.1 password=very-secret"
     for command, said in every_command(desk).items():
         assert said.code == 2, command
@@ -193,7 +193,7 @@ def test_a_journal_of_another_version_is_left_alone(desk: Desk, version: int) ->
 
 
 def test_a_schema_of_that_name_that_is_not_ours_is_left_alone(desk: Desk) -> None:
-    """Somebody's schema online_migrate is not written into."""
+    """A schema online_migrate that is not the journal is not written to."""
     desk.run_sql("CREATE SCHEMA online_migrate")
     said = desk.call("run")
     assert said.code == 3

@@ -1,4 +1,4 @@
-"""What is there already, what has changed since the run began, and what others write in between."""
+"""Objects that already exist, what changed since the run started, and what others write in between."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SELECT array_agg(x) FROM (SELECT stage || ' / ' || step FROM online_migrate.step
     ids=["column", "index", "table", "foreign key on the old unique"],
 )  # fmt: skip
 def test_what_is_in_the_way_stops_the_run_before_it_begins(desk: Desk, there: str, words: str) -> None:
-    """Exit 3 with what is there and what to do; the schema is as it was, and no journal is made."""
+    """Exit 3 with the existing object and what to do; the schema is unchanged, and no journal is created."""
     desk.run_sql(there)
     before = desk.end()
     said = desk.call("run")
@@ -46,7 +46,7 @@ def test_what_is_in_the_way_stops_the_run_before_it_begins(desk: Desk, there: st
 
 
 def test_duplicates_are_shown_before_the_run_begins(desk: Desk) -> None:
-    """Rows that would keep a new unique from being built are told with examples; nothing is run."""
+    """Rows that prevent a new unique from being built are reported with examples; nothing is run."""
     unique = (
         "      - create_index: {table: users, name: idx_users_language, columns: [language], unique: true}\n"
     )
@@ -155,7 +155,7 @@ def test_a_table_that_vanished_can_be_taken_out_of_the_plan(desk: Desk) -> None:
 
 
 def test_a_table_that_vanishes_after_the_check_stops_its_step(desk: Desk) -> None:
-    """What check has seen may be gone when its step comes: exit 3, the state kept, and it says which step."""
+    """What check saw may be dropped before its step runs: exit 3, the state kept, and the step named."""
     with desk.connect() as connection:
         connection.execute("BEGIN; LOCK TABLE transactions IN ROW EXCLUSIVE MODE")
         child = desk.start()

@@ -1,4 +1,4 @@
-"""A run whose terminal or pipe has gone goes on, and ends as it would have ended."""
+"""A run whose terminal or pipe was closed continues, and ends as it would have ended."""
 
 from __future__ import annotations
 

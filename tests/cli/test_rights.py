@@ -59,7 +59,7 @@ def test_the_rights_that_are_missing_are_named_all_at_once_and_granting_them_is_
 
 
 def test_the_rights_to_try_things_are_asked_for_after_the_first_run_too(role: str, desk: Desk) -> None:
-    """The journal is there, and yet a schema and a temporary table are made and rolled back while steps are open."""
+    """Although the journal exists, a schema and a temporary table are created and rolled back while steps are open."""
     with Connector(dsn=desk.dsn).open("test") as connection:
         ensure_schema(connection)
         database = connection.info.dbname

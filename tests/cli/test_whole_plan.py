@@ -25,7 +25,7 @@ class Finished:
     """A run of the whole plan that nothing disturbed."""
 
     template: str
-    """a database that nobody is connected to"""
+    """a database without sessions"""
     explained: str
     """`explain --stage constraints --format sql`, from before the run"""
     executed: frozenset[str]
@@ -193,7 +193,7 @@ def test_status_says_it_for_people_and_for_machines(done: Desk) -> None:
 
 
 def test_an_approval_that_comes_too_late_is_told(done: Desk) -> None:
-    """Approving a stage that is done is told, instead of leaving a confirmation that nobody asked for."""
+    """Approving a finished stage is an error, and leaves no approval that no gate asks for."""
     said = done.call("approve", "swap")
     assert said.code == 2
     assert "error: stage swap has begun already: its gate is behind it" in said.err

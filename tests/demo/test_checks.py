@@ -95,7 +95,7 @@ def test_rows_of_nobody_are_noticed(migrated: psycopg.Connection) -> None:
 
 
 def test_dump_sees_every_kind_of_change(shop: str) -> None:
-    """Columns, defaults, constraints, indexes, validity, functions and triggers stand in the dump."""
+    """The dump contains columns, defaults, constraints, indexes, validity, functions and triggers."""
     changes = (
         "ALTER TABLE tickets ADD COLUMN extra integer",
         "ALTER TABLE tickets ALTER priority SET DEFAULT 'high'",
@@ -118,7 +118,7 @@ def test_dump_sees_every_kind_of_change(shop: str) -> None:
 
 
 def test_dump_leaves_the_journal_and_the_order_of_columns_out(shop: str) -> None:
-    """The journal may be there or not, and a column that was added earlier is the same column."""
+    """The journal may exist or not, and a column that was added earlier is the same column."""
     with psycopg.connect(shop, autocommit=True) as connection:
         with connection.transaction(force_rollback=True):
             connection.execute("ALTER TABLE tickets ADD COLUMN a integer, ADD COLUMN b integer")

@@ -70,7 +70,7 @@ def get(url: str) -> str:
 
 
 def members(session: int) -> list[str]:
-    """Processes of that session that are still there, by Linux' /proc."""
+    """Processes of that session that still run, by Linux' /proc."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

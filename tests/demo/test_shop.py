@@ -111,7 +111,7 @@ def refill(dsn: str, *, users: int, seed: int) -> dict[str, str]:
 
 
 def test_the_lists_name_every_table_once(connection: Connection) -> None:
-    """Whoever walks SHOP_TABLES sees the whole shop: the brief's 30, seven further ones, eleven outside."""
+    """SHOP_TABLES is the whole shop: the brief's 30 tables, seven further ones, eleven outside."""
     there = {
         name for (name,) in rows(connection, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     }
@@ -136,13 +136,13 @@ def test_seven_tables_reach_users_that_the_brief_does_not_name(connection: Conne
 
 
 def test_two_tables_of_the_brief_do_not_reach_users(connection: Connection) -> None:
-    """The set cannot be had from foreign keys alone: two tables of it must be named."""
+    """The set does not follow from foreign keys alone: two of its tables must be named."""
     reaching = tables_reaching(connection, "users")
     assert set(BRIEF_TABLES) - set(reaching) == {"promo_groups", "main_menu_buttons"}
 
 
 def test_one_table_hangs_on_promo_groups_and_not_on_users(connection: Connection) -> None:
-    """A table at the edge of the set is there to be asked about, and nothing else outside touches the set."""
+    """One table outside references the set, so that check asks about it; no other table does."""
     owned = {*BRIEF_TABLES, *FURTHER_TABLES}
     leaning = {
         child
@@ -210,7 +210,7 @@ def test_telegram_ids_above_int4(connection: Connection) -> None:
     ],
 )
 def test_nulls_in_a_nullable_unique(connection: Connection, table: str, column: str) -> None:
-    """Uniques in which NULLs stand keep no duplicates out; each has several, and values too."""
+    """Uniques with NULLs do not prevent duplicates; each has several NULLs, and values too."""
     assert any(columns == [column] for _, _, columns in uniques(connection, table))
     nulls, values = rows(connection, f"SELECT count(*) - count({column}), count({column}) FROM {table}")[0]
     assert nulls > 1
@@ -224,7 +224,7 @@ def test_keys_have_holes(connection: Connection) -> None:
 
 
 def test_sequences_go_on_after_the_rows(shop: str) -> None:
-    """The application's next INSERT does not meet a key that is there, in any table."""
+    """The application's next INSERT does not conflict with an existing key, in any table."""
     keyless = {"user_promo_groups", "subscription_servers", "server_squad_promo_groups"}
     with psycopg.connect(shop) as connection:
         for table in set(SHOP_TABLES) - keyless:
@@ -286,7 +286,7 @@ def test_a_wide_table(connection: Connection) -> None:
 
 
 def test_a_foreign_key_that_is_there_twice(connection: Connection) -> None:
-    """Whoever lists foreign keys by their columns meets the same one again under another name."""
+    """A list of foreign keys by their columns contains the same one twice, under two names."""
     twice = rows(
         connection,
         "SELECT conrelid::regclass::text, conkey, confrelid::regclass::text, count(*), bool_and(confdeltype = 'c')"
@@ -322,7 +322,7 @@ def test_foreign_keys_are_indexed_and_never_restrict(connection: Connection) -> 
 
 
 def test_nothing_leans_on_the_uniques_that_must_go(connection: Connection) -> None:
-    """All foreign keys lean on primary keys: the key on users(telegram_id) is for a test to add."""
+    """All foreign keys reference primary keys: a test adds the one on users(telegram_id)."""
     leaning = rows(
         connection,
         "SELECT conname FROM pg_constraint JOIN pg_index ON indexrelid = conindid"
@@ -365,7 +365,7 @@ def test_the_number_of_rows_follows_the_number_of_users(database: str) -> None:
 
 
 def test_the_same_seed_gives_the_same_rows(database: str) -> None:
-    """A finding on one machine can be had again on another: same users and seed, same bytes in every table."""
+    """A finding can be reproduced on another machine: same users and seed, same bytes in every table."""
     first = refill(database, users=60, seed=1)
     assert refill(database, users=60, seed=1) == first
 
@@ -386,7 +386,7 @@ def test_another_seed_gives_other_rows(database: str) -> None:
 
 
 def test_balances_are_what_the_transactions_say(connection: Connection) -> None:
-    """No money is lost in the shop as it stands, so a check after a migration has a true sum to compare with."""
+    """No money is missing in the shop, so a check after a migration has a correct sum to compare with."""
     wrong = rows(
         connection,
         "SELECT u.id FROM users u LEFT JOIN (SELECT user_id, sum(CASE type WHEN 'deposit' THEN amount_kopeks"
@@ -440,7 +440,7 @@ def test_it_is_analysed(connection: Connection) -> None:
 
 
 def test_nothing_is_left_behind(connection: Connection) -> None:
-    """The filling's own functions are gone: what is in the database is the shop."""
+    """The functions that fill the shop were dropped: the database contains the shop and nothing else."""
     schemas = rows(connection, "SELECT nspname FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_%' ORDER BY 1")
     assert schemas == [("information_schema",), ("public",)]
     assert one(connection, "SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace") == 0
@@ -457,7 +457,7 @@ def test_a_shop_that_cannot_be_filled_is_refused(users: int, seed: int) -> None:
 
 
 def test_a_second_shop_in_one_database_is_refused(shop: str) -> None:
-    """A shop that stands is not touched: the error comes before any row is written."""
+    """An existing shop is not changed: the error is raised before any row is written."""
     before = digest_rows(shop)
     with pytest.raises(psycopg.errors.DuplicateTable):
         create_shop(shop, users=50)

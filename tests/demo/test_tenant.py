@@ -46,7 +46,7 @@ def test_tenant_shares_what_tenants_may_share(shop: str) -> None:
 
 
 def test_tenant_is_refused_while_a_global_unique_stands(shop: str) -> None:
-    """Before the swap nobody can share: the unique refuses, and nothing of the tenant is left."""
+    """Before the swap tenants cannot share values: the unique refuses, and nothing of the tenant remains."""
     with psycopg.connect(shop, autocommit=True) as connection:
         by_hand.add_bots(connection)
         with pytest.raises(psycopg.errors.UniqueViolation):

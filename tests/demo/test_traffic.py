@@ -41,7 +41,7 @@ def last_keys(connection: psycopg.Connection) -> dict[str, int]:
 
 
 def test_old_release_works_on_the_old_shop(shop: str) -> None:
-    """On a shop that nobody migrates no transaction fails, every kind runs, and ten tables are written."""
+    """On a shop without a migration no transaction fails, every kind runs, and ten tables are written."""
     with psycopg.connect(shop, autocommit=True) as connection:
         before = last_keys(connection)
         with Traffic(shop, per_second=600) as traffic:

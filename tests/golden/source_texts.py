@@ -231,6 +231,6 @@ def _name_of(call: ast.Call) -> str:
 
 
 def _severity(name: str, given: ast.expr | None, names: _Names) -> str:
-    texts = [t.strip("{}") for t in _alternatives(given, names)]
-    known = [t.rpartition(".")[2].lower() for t in texts if "Severity." in t]
+    texts = [t.strip("{}").rpartition(".")[2].lower() for t in _alternatives(given, names)]
+    known = [t for t in texts if t in {"stop", "warn", "ask", "info"}]
     return "/".join(known) or (name.strip("_") if given is None else "depends")

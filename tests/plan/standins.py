@@ -1,4 +1,4 @@
-"""Operations as the loader sees them: parameters, a title, files, targets.  They stand in at the seam that plan offers."""
+"""Operations as the loader sees them: parameters, a title, files, targets.  They implement the protocol of plan."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ SCHEMA = ROOT / "docs" / "plan.schema.json"
 
 
 def test_the_published_schema_is_the_one_that_the_loader_checks() -> None:
-    """An editor never offers what the loader refuses; `online-migrate schema > docs/plan.schema.json` makes it anew."""
+    """An editor never offers what the loader refuses; to update: `online-migrate schema > docs/plan.schema.json`."""
     assert SCHEMA.read_text() == schema_text(OPERATIONS)
 
 
@@ -30,7 +30,7 @@ def test_every_operation_has_its_entry() -> None:
 
 
 def test_every_key_of_the_shop_s_plan_is_in_the_schema() -> None:
-    """Whoever opens the example sees no red line."""
+    """An editor shows no error in the example."""
     path = ROOT / "plans" / "multi_tenant.yaml"
     document = read_document(path.read_text(), str(path))
     schema = json.loads(SCHEMA.read_text())

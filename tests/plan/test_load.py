@@ -77,7 +77,7 @@ def test_a_plan_is_what_its_text_says() -> None:
 
 
 def test_the_phase_of_a_stage_is_the_latest_of_its_operations_unless_it_says_so() -> None:
-    """Whoever reads `contract` knows that the release that runs today may stop working after this stage."""
+    """`contract` says that the current release may stop working after this stage."""
     assert [s.phase for s in load_text(SMALL).stages] == [Phase.EXPAND, Phase.CONTRACT]
     said = load_text(SMALL.replace("- stage: columns", "- stage: columns\n    phase: contract"))
     assert said.stages[0].phase is Phase.CONTRACT
@@ -115,7 +115,7 @@ def test_anchors_and_aliases_are_read_and_cannot_fill_the_memory() -> None:
 
 
 def test_a_plan_runs_no_code_and_reads_no_other_file(tmp_path: Path) -> None:
-    """A plan from a stranger can be looked at without fear: tags are refused, nothing is constructed."""
+    """An untrusted plan can be loaded safely: tags are refused, nothing is constructed."""
     victim = tmp_path / "made"
     for tag in ("!!python/object/apply:os.system", "!!python/name:os.system", "!include"):
         with pytest.raises(PlanError, match="a plan has no tags"):
@@ -172,7 +172,7 @@ def test_a_mangled_plan_raises_nothing_but_plan_errors(text: str) -> None:
 @settings(deadline=None)  # a busy machine is no defect of the loader
 @given(st.text())
 def test_any_text_raises_nothing_but_plan_errors(text: str) -> None:
-    """A file that was never meant to be a plan is told as such."""
+    """A file that is not a plan at all is reported as such."""
     assert_only_plan_errors(text)
 
 
@@ -195,7 +195,7 @@ TREES = st.recursive(
 @settings(deadline=None)  # a busy machine is no defect of the loader
 @given(TREES)
 def test_any_data_raises_nothing_but_plan_errors(tree: object) -> None:
-    """Any shape of mapping, list and value in any place is told as a mistake of the plan."""
+    """Any shape of mapping, list and value in any place is reported as a mistake of the plan."""
     assert_only_plan_errors(as_flow(tree))
 
 

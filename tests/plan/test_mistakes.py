@@ -88,7 +88,7 @@ NOT_SHOWN = "another kind of value (not shown: it may be secret)"
     ],
 )
 def test_what_is_no_plan_is_told_by_its_line(text: str, expected: str) -> None:
-    """Whoever hands over a broken file learns where it breaks, not where our parser raised."""
+    """The message for a broken file says where the file is wrong, not where the parser raised."""
     assert message_of(text) == expected
 
 
@@ -344,7 +344,7 @@ def test_a_wrong_step_is_told_by_stage_and_number(text: str, expected: str) -> N
 
 
 def test_without_table_sets_the_way_to_name_one_table_is_told() -> None:
-    """`tables: users` is the likely slip of whoever has no set: the message says `table: users`."""
+    """`tables: users` is a likely mistake in a plan without sets: the message says `table: users`."""
     text = "plan: shop\nstages:\n  - stage: a\n    steps:\n      - analyze: {tables: users}\n"
     assert message_of(text) == (
         "shop.yaml:5:27: stage a, step 1 (analyze), tables: no table set 'users' in the plan;"
@@ -427,7 +427,7 @@ def test_a_reference_that_stands_for_nothing_is_told(text: str, expected: str) -
 
 
 def test_a_message_is_one_line_that_no_terminal_acts_on() -> None:
-    """A plan cannot paint over the screen of whoever reads what is wrong with it."""
+    """A plan cannot send control characters to the terminal that shows its mistakes."""
     message = message_of(HEAD + '"a\\e[2Jb\\nc": 1\n')
     assert message.startswith(r"shop.yaml:10:1: unknown key 'a\x1b[2Jb\nc'; valid: ")
 
@@ -470,7 +470,7 @@ def test_brackets_in_prose_are_left_alone() -> None:
     ],
 )
 def test_a_secret_written_into_a_plan_is_not_repeated(text: str, expected: str) -> None:
-    """Whoever pastes a token where its source belongs does not find it in the log as well."""
+    """A token that is pasted where its source belongs does not appear in the log as well."""
     message = message_of(text)
     assert message == expected
     assert "ABCDEF" not in message
@@ -489,7 +489,7 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_lines() -> None:
 
 
 def test_a_mistake_in_an_sql_file_is_told_by_its_own_line(tmp_path: Path) -> None:
-    """The line to correct is in the SQL file; the step that names the file is told beside it."""
+    """The line to correct is in the SQL file; the message also says which step names the file."""
     (tmp_path / "bots.sql").write_text("CREATE TABLE a (id int);\n\nCREATE TABEL b (id int);\n")
     plan = tmp_path / "shop.yaml"
     plan.write_text(with_steps("create_tables: bots.sql"))
@@ -515,7 +515,7 @@ def test_a_missing_sql_file_is_told_with_the_nearest_name(tmp_path: Path) -> Non
 
 
 def test_a_file_that_is_no_plan_is_refused_by_name(tmp_path: Path) -> None:
-    """A wrong path, a folder, a binary file: each is told as what it is."""
+    """A wrong path, a folder, a binary file: each message says what was found."""
     (tmp_path / "shop.yaml").write_text(HEAD)
     (tmp_path / "binary.yaml").write_bytes(b"plan: shop\n\xff\xfe")
     (tmp_path / "huge.yaml").write_bytes(b"#" * 10_000_001)

@@ -14,7 +14,7 @@ PLANS = Path(__file__).parents[2] / "plans"
 
 
 def test_a_semicolon_ends_a_statement_only_where_postgresql_says_so() -> None:
-    """Texts, dollar quotes, comments and names may hold semicolons; nobody's function is cut in two."""
+    """Texts, dollar quotes, comments and names may contain semicolons; no function is cut in two."""
     text = """\
 SELECT 'a;b', $$c;d$$, $x$ $$;$$ $x$; -- a ; comment
 /* ; */ DO $body$ BEGIN PERFORM 1; END $body$;
@@ -143,7 +143,7 @@ def test_a_file_is_looked_for_beside_the_plan(tmp_path: Path) -> None:
 
 
 def test_the_shop_gets_seven_tables_and_sixteen_indexes() -> None:
-    """Each table stands below those that it refers to, and each index below its table."""
+    """Each table comes after those that it references, and each index after its table."""
     path = PLANS / "multi_tenant.sql"
     statements = split_sql(path.read_text(), path=path)
     made: list[str] = ["users", "transactions"]

@@ -41,7 +41,7 @@ def test_a_size_tells_thousands_from_powers_of_two(text: str, size: int) -> None
     "value", ["", "5", 5, 0.5, None, True, "ms", "-1ms", "1 m", "1M", "5 %s", "1e3s", "٣s", ["1s"]]
 )
 def test_what_has_no_clear_unit_is_refused(value: object) -> None:
-    """Nobody has to remember whether a bare number means seconds or milliseconds."""
+    """A plan never leaves open whether a bare number means seconds or milliseconds."""
     for read in (read_seconds, read_bytes, read_share):
         with pytest.raises(ValueError, match="expected the form"):
             read(value)
