@@ -115,7 +115,7 @@ def main() -> None:
         "--users", type=int, default=50_000, help="size of the shop: 50,000 are 1,000,000 rows"
     )
     options = parser.parse_args()
-    METER.wrap(watch.SnapshotWatch, "_look", "readings")
+    METER.wrap(watch.SnapshotWatch, "_read_once", "readings")
     METER.wrap(web._Handler, "_answer", "requests")  # noqa: SLF001  # where every request is answered
     METER.wrap(metrics.MetricsSink, "emit", "events")
     os.environ.setdefault("MASTER_BOT_TOKEN", "1:made-up")

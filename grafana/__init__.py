@@ -1,1 +1,1 @@
-"""The dashboard's source; ``python -m grafana.dashboard`` writes its JSON."""
+"""The source of the dashboards; ``python -m grafana.dashboard`` writes their JSON."""

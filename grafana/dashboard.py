@@ -1,6 +1,6 @@
-"""Two dashboards of a run: one for the night, one for depth.
+"""Two dashboards of a run: an overview for the night, and details.
 
-``python -m grafana.dashboard`` writes their JSON into grafana/dashboards; a test holds source and JSON together.
+``python -m grafana.dashboard`` writes their JSON into grafana/dashboards; a test compares source and JSON.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as model
 
 from grafana import depth, depth_server, night, runbook
+from grafana.night_waits import Panels
 from grafana.panels import DATASOURCE
 from grafana.queries import STAGE, metric
 
@@ -26,24 +27,26 @@ TAG: Final = "online-migrate"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """One dashboard; a row's title is the question that its function's docstring asks."""
+    """One dashboard; the title of a row is the docstring of its function."""
 
     title: str
     description: str
-    rows: tuple[Callable[[], night.Panels], ...]
+    rows: tuple[Callable[[], Panels], ...]
     variables: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """of its own, beside plan, stage and table: their labels and queries"""
+    """further ones beside plan, stage and table: their labels and queries"""
 
 
 PAGES: Final[Mapping[str, Page]] = {
     "online-migrate-night": Page(
         title="online-migrate: the night",
-        description="A run at a glance: is it safe, how far, how long, why does it wait, who is in the way.",
+        description="A run at a glance: is it safe, how far is it, how long will it take, why does it"
+        " wait, which sessions block it.",
         rows=night.ROWS,
     ),
     "online-migrate-depth": Page(
-        title="online-migrate: depth",
-        description="A run in depth: tables, batches, throttlers, locks, standbys, growth, and what the application feels.",
+        title="online-migrate: details",
+        description="A run in detail: tables, batches, throttlers, locks, standbys, growth, and the effect"
+        " on the application.",
         rows=depth.ROWS,
         variables=depth_server.EXPORTERS,
     ),
@@ -53,10 +56,10 @@ PAGES: Final[Mapping[str, Page]] = {
 
 @dataclass(kw_only=True)
 class Annotation(model.AnnotationQuery):
-    """A query of Prometheus; the SDK does not know the fields that are Prometheus' own.
+    """A Prometheus query; the SDK does not know the fields that only Prometheus has.
 
-    With ``is_time`` a value is the time of the event, in milliseconds; else each point of the result is one, and
-    neighbours become a region.
+    With ``is_time`` each value is the time of an event, in milliseconds; else each point of the result is an
+    event, and neighbouring points become a region.
     """
 
     title: str
@@ -77,7 +80,7 @@ class Annotation(model.AnnotationQuery):
 
 
 class _Made(cogbuilder.Builder[model.AnnotationQuery]):
-    """What the dashboard's builder asks for: something that builds."""
+    """An annotation in the form that the dashboard's builder takes."""
 
     def __init__(self, annotation: Annotation) -> None:
         self._annotation = annotation
@@ -87,19 +90,19 @@ class _Made(cogbuilder.Builder[model.AnnotationQuery]):
 
 
 def marks() -> Iterable[Annotation]:
-    """Stages, gates, pauses, lock windows."""
+    """Stages, gates, waits, lock windows."""
     stages = f"{metric('stage_start_time_seconds', STAGE)} * 1000"
     windows = f"{metric('lock_last_held_time_seconds', STAGE)} * 1000"
-    yield Annotation("Stages", stages, "stage {{stage}} begins", "blue", is_time=True)
+    yield Annotation("Stages", stages, "stage {{stage}} starts", "blue", is_time=True)
     yield Annotation(
         "Gates", f"{metric('gate_waiting', STAGE)} == 1", "{{stage}} waits at its gate", "yellow"
     )
-    yield Annotation("Pauses", f"sum by (kind) ({metric('waiting')}) > 0", "waits: {{kind}}", "orange")
+    yield Annotation("Waits", f"sum by (kind) ({metric('waits_open')}) > 0", "waiting: {{kind}}", "orange")
     yield Annotation("Lock windows", windows, "strong lock: {{step}}", "purple", is_time=True)
 
 
 def variables(page: Page) -> Iterable[Any]:
-    """Data source, plan, stage, table; and the page's own."""
+    """Data source, plan, stage, table; and those of this dashboard only."""
     yield build.DatasourceVariable("datasource").label("Data source").type("prometheus")
     yield _query("plan", "Plan", "label_values(online_migrate_build_info, plan)")
     for name, label in (("stage", "Stage"), ("table", "Table")):
@@ -122,7 +125,7 @@ def _query(name: str, label: str, query: str) -> build.QueryVariable:
 
 
 def _other() -> build.DashboardLink:
-    """From one dashboard to the other, with time and variables kept."""
+    """A link to the other dashboard that keeps time and variables."""
     link = build.DashboardLink("online-migrate").type(model.DashboardLinkType.DASHBOARDS).tags([TAG])
     return link.include_vars(True).keep_time(True)
 

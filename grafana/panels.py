@@ -1,4 +1,4 @@
-"""Panels with types: a title, a question answered, expressions, a unit; places and ids are given out here."""
+"""Panels with types: title, description, expressions, unit, size."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ Steps = Sequence[tuple[float | None, str]]
 PLAIN: Final[Steps] = ((None, "green"),)
 
 _STATE_COLOURS: Final[Mapping[str, str]] = {
-    "pending": "text", "waiting": "yellow", "running": "blue", "done": "green", "failed": "red", "stopped": "orange",
+    "pending": "text", "waiting": "yellow", "running": "blue",
+    "done": "green", "failed": "red", "stopped": "orange",
 }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What a panel shows, whatever kind it is; ``queries`` are expressions by the legend of their series."""
+    """What a panel of any kind shows; ``queries`` are expressions by the legend of their series."""
 
     title: str
     description: str
@@ -51,7 +52,7 @@ class Spec:
     high: float | None = None
     decimals: int | None = None
     runbook: str = ""
-    """the entry of docs/runbook.md that says what to do"""
+    """the entry of docs/runbook.md for it"""
 
 
 class _Builder(Protocol):
@@ -115,7 +116,7 @@ def time_series(spec: Spec, *, stack: bool = False) -> TimeSeries:
 
 
 def stat(spec: Spec, *, with_name: bool = False) -> Stat:
-    """One figure, with the name of its series beside it where that says something."""
+    """One figure, with the name of its series beside it if ``with_name``."""
     mode = common.BigValueTextMode.VALUE_AND_NAME if with_name else common.BigValueTextMode.VALUE
     panel = _fill(Stat(), spec, instant=True).graph_mode(common.BigValueGraphMode.NONE).text_mode(mode)
     return panel.color_mode(common.BigValueColorMode.VALUE).reduce_options(_last())
@@ -138,13 +139,27 @@ def table(
     transformations: Sequence[model.DataTransformerConfig],
     columns: Mapping[str, Mapping[str, object]] | None = None,
 ) -> Table:
-    """Instant values as a table; ``columns`` gives what is particular to one of them."""
+    """Instant values as a table; ``columns`` has the properties of single columns."""
     panel = _fill(Table(), spec, instant=True, columns=True).transformations(list(transformations))
     for name, properties in (columns or {}).items():
         panel = panel.override_by_name(
             name, [model.DynamicConfigValue(id_val=key, value=value) for key, value in properties.items()]
         )
     return panel.cell_height(common.TableCellHeight.SM)
+
+
+def texts(spec: Spec, columns: dict[str, str]) -> Table:
+    """A table of current texts: a metric of value 1 whose labels are the texts."""
+    organized = model.DataTransformerConfig(
+        id_val="organize",
+        options={
+            "excludeByName": dict.fromkeys(
+                ("Time", "Value", "__name__", "instance", "job", "plan", "stage"), True
+            ),
+            "renameByName": columns,
+        },
+    )
+    return table(spec, [organized])
 
 
 def _fill(panel: B, spec: Spec, *, instant: bool = False, columns: bool = False) -> B:

@@ -1,7 +1,7 @@
 """Expressions that the panels share: selectors by the dashboard's variables.
 
-A runner's exporter goes with it, and Prometheus forgets its series at the next scrape: a single figure asks for :func:`last`,
-for it is needed most when the runner is gone.
+The exporter ends with its runner, and Prometheus drops its series at the next scrape.  Single figures
+therefore ask for :func:`last`: they are needed most after the runner has ended.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ STAGE: Final = f'{PLAN}, stage=~"$stage"'
 TABLE: Final = f'{STAGE}, table=~"$table"'
 PLAN_TABLE: Final = f'{PLAN}, table=~"$table"'
 REMEMBERED: Final = "1d"
-"""for how long a figure outlives its runner; the alerts on its end do so as long"""
+"""for so long a figure is shown after its runner has ended; so are the alerts on the end"""
 
 
 def metric(name: str, labels: str = PLAN) -> str:
@@ -22,15 +22,17 @@ def metric(name: str, labels: str = PLAN) -> str:
 
 
 def last(name: str, labels: str = PLAN) -> str:
-    """What the runner says; where none is there, the last words of the one that began last, and of no earlier one."""
-    said, began = metric(name, labels), metric("run_start_time_seconds")
-    newest = f"topk(1, last_over_time({began}[{REMEMBERED}]))"
-    words = f"last_over_time({said}[{REMEMBERED}]) and on (job, instance) {newest} unless on (plan) {began}"
-    return f"({said} or {words})"
+    """What the runner reports; without a runner, the last values of the one that started last."""
+    value, started = metric(name, labels), metric("run_start_time_seconds")
+    newest = f"topk(1, last_over_time({started}[{REMEMBERED}]))"
+    earlier = (
+        f"last_over_time({value}[{REMEMBERED}]) and on (job, instance) {newest} unless on (plan) {started}"
+    )
+    return f"({value} or {earlier})"
 
 
 def is_ended() -> str:
-    """Whether that runner came to an end of its own, by which there are no news to be had of it any more."""
+    """Whether that runner ended by itself, so that it reports nothing any more."""
     return f"on (job, instance) {last('run_end_time_seconds')} > 0"
 
 
@@ -40,6 +42,6 @@ def rate(name: str, labels: str = PLAN) -> str:
 
 
 def quantile(share: float, name: str, labels: str, by: str = "") -> str:
-    """Below what so many of a histogram's values were, of the whole run of this process."""
+    """A quantile of a histogram, over the whole run of this process."""
     groups = f"le, {by}" if by else "le"
     return f"histogram_quantile({share}, sum by ({groups}) ({metric(f'{name}_bucket', labels)}))"

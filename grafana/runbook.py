@@ -1,4 +1,4 @@
-"""The entries of docs/runbook.md as panels of the night's dashboard: a link to them works in every Grafana, by no address of ours."""
+"""The entries of docs/runbook.md as panels of the night's dashboard: links to them work in every Grafana."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from grafana_foundation_sdk.models.text import TextMode
 
 SOURCE: Final = Path(__file__).parents[1] / "docs" / "runbook.md"
 DASHBOARD: Final = "online-migrate-night"
-"""the uid of the one that has them"""
+"""the uid of the dashboard that has them"""
 QUESTION: Final = "What to do?"
 FIRST_ID: Final = 1_000
-"""of their panels; the others are counted from 1"""
+"""of their panels; the other panels are counted from 1"""
 _LINK: Final = re.compile(r"\]\(#([\w-]+)\)")
 
 
@@ -26,13 +26,13 @@ def read_entries() -> Mapping[str, str]:
 
 
 def entry_url(entry: str) -> str:
-    """To the entry alone, in the time and with the variables that are shown."""
+    """The URL of one entry, with the current time range and variables."""
     number = FIRST_ID + list(read_entries()).index(entry)
     return f"/d/{DASHBOARD}?viewPanel={number}&${{__url_time_range}}&${{__all_variables}}"
 
 
 def entry_panels() -> Iterable[Any]:
-    """A panel for each entry, two beside each other; their links lead from one to the other."""
+    """A panel for each entry, two in a row; links between entries lead to their panels."""
     for number, (entry, text) in enumerate(read_entries().items(), FIRST_ID):
         linked = _LINK.sub(lambda match: f"]({entry_url(match[1])})", text)
         panel = Text().title(entry).id(number).mode(TextMode.MARKDOWN).content(linked)

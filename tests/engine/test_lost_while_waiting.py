@@ -45,7 +45,7 @@ class Failover:
             do(self._dsn, "UPDATE held SET it_is = false")
         elif isinstance(event, e.BatchDone):
             labels = {"plan": "small", "kind": "query_on"}
-            self.waiting.append(self.metrics.registry.get_sample_value("online_migrate_waiting", labels))
+            self.waiting.append(self.metrics.registry.get_sample_value("online_migrate_waits_open", labels))
 
     def of(self, *kinds: type[e.Event]) -> list[e.Event]:
         return [event for event in self.events if isinstance(event, kinds)]

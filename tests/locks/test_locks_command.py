@@ -109,7 +109,7 @@ def test_a_runs_last_words() -> None:
     )
     first, _, line = summary.lines()
     assert first == (
-        "lock windows: 3, held 4.0 ms in the middle, 30.0 ms at p99, 30.0 ms at most (ACCESS EXCLUSIVE on public.users);"
-        " gave way 1 ×"
+        "3 lock windows: held 4.0 ms (median), 30.0 ms (99th percentile), 30.0 ms at most (ACCESS EXCLUSIVE on public.users);"
+        " 1 failed lock attempts"
     )
     assert line.split() == ["swap", "/", "drop_default", "bot_id", "3", "4", "30.0", "ms", "50.0", "ms"]

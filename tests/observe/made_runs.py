@@ -256,7 +256,7 @@ def make_crowd(
     for table, kind in zip_longest(tables, kinds, fillvalue=""):
         step = _step_view("fill", "backfill bot_id", table, "pending", rows_expected=2_000, share_done=0.0)
         if kind == "passed":
-            note = "all pages were passed; proven when the other tables have passed too"
+            note = "all pages are filled; the proof starts when the other tables are filled"
             changes: dict[str, Any] = {
                 "share_done": 1.0,
                 "rate": None,

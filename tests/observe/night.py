@@ -230,7 +230,7 @@ def lived_through(folder: Path) -> Iterator[Night]:
             in_the_way(dsn, "SELECT count(*) FROM tickets"),
             running(dsn, folder, port, "--approve", "swap") as process,
         ):
-            wait_for(shown(port, 'online_migrate_waiting{kind="blocker",plan="multi_tenant"} 1.0'), 60)
+            wait_for(shown(port, 'online_migrate_waits_open{kind="blocker",plan="multi_tenant"} 1.0'), 60)
             at_work = after_a_look(prometheus, is_up=True)
             process.kill()
             killed = after_a_look(prometheus, is_up=False)
@@ -265,11 +265,11 @@ def go_to_the_gate(dsn: str, pair: Pair, port: int, process: subprocess.Popen[st
         assert process.poll() is None
 
     with in_the_way(dsn, f"SELECT count(*) FROM tickets WHERE '{LITERAL}' <> ''"):
-        await_shown('online_migrate_waiting{kind="blocker",plan="multi_tenant"} 1.0')
+        await_shown('online_migrate_waits_open{kind="blocker",plan="multi_tenant"} 1.0')
         time.sleep(SEEN_S)
     await_shown('online_migrate_throttler_reading_age_seconds{plan="multi_tenant",throttler="standby_lag"}')
     pair.cut()
-    await_shown('online_migrate_waiting{kind="standby_lag",plan="multi_tenant"} 1.0')
+    await_shown('online_migrate_waits_open{kind="standby_lag",plan="multi_tenant"} 1.0')
     time.sleep(SEEN_S)
     pair.bring_back()
     await_shown('online_migrate_stage_state{plan="multi_tenant",stage="indexes"} 2.0')

@@ -200,7 +200,7 @@ def test_a_slow_reading_on_the_same_session_loses_nothing(run: MadeRun, session:
             connection.execute("SELECT 1")
 
     sink = HistorySink(session, run_id=run.run_id)
-    watch = SnapshotWatch(session, "shop", looks=[look], every_s=0.01)
+    watch = SnapshotWatch(session, "shop", readers=[look], every_s=0.01)
     watch.start()
     assert reading.wait(5)
     sink.emit(e.Note(message="meanwhile"))

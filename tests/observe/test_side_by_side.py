@@ -155,7 +155,7 @@ def test_a_table_that_has_passed_is_left_alone_until_the_others_have(run: MadeRu
     snapshot = read(run)
     users, orders = (next(s for s in snapshot.steps if s.key == (*FILL, t)) for t in TABLES)
     assert (users.reason, users.rate, users.eta_s, users.is_parked) == (
-        "all pages were passed; proven when the other tables have passed too", None, None, True
+        "all pages are filled; the proof starts when the other tables are filled", None, None, True
     )  # fmt: skip
     assert (orders.reason, orders.is_passed) == ("", False)
     assert snapshot.passes == Passes(passed=1, total=2)
@@ -165,7 +165,7 @@ def test_a_table_that_has_passed_is_left_alone_until_the_others_have(run: MadeRu
     run.tell(e.WaitEnded(**place("orders"), kind="table_lock", seconds=1))
     proving = [s for s in read(run).steps if s.is_passed]
     assert [(s.table, s.reason, s.is_parked) for s in proving] == [
-        (table, "all pages were passed; proving that no row is left", False) for table in TABLES
+        (table, "all pages are filled; proving that no row is left", False) for table in TABLES
     ]
 
 
@@ -197,12 +197,12 @@ def test_metrics_of_one_table_leave_the_other_alone() -> None:
         sink.emit(e.BlockersSeen(**place(table), waiting_for=table, blockers=(f"pid of {table}",)))
         sink.emit(e.BlockersSeen(**place(table), waiting_for=table, blockers=(f"pid of {table}",)))
     assert value(sink, "blockers", at) == 2
-    assert value(sink, "waiting", {"plan": "shop", "kind": "row_lock"}) == 2
+    assert value(sink, "waits_open", {"plan": "shop", "kind": "row_lock"}) == 2
     sink.emit(e.StepFailed(**place("users"), error="x"))
     sink.emit(batch("orders", eta_s=7.0))
     assert value(sink, "blocker_info", {**at, "blocker": "pid of users"}) is None
     assert value(sink, "blocker_info", {**at, "blocker": "pid of orders"}) == 1
-    assert value(sink, "waiting", {"plan": "shop", "kind": "row_lock"}) == 1
+    assert value(sink, "waits_open", {"plan": "shop", "kind": "row_lock"}) == 1
     assert value(sink, "backfill_eta_seconds", {**at, "table": "users"}) is None
     assert value(sink, "backfill_eta_seconds", {**at, "table": "orders"}) == 7
     assert (

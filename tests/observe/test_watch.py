@@ -93,7 +93,7 @@ def test_a_reading_that_fails_takes_no_picture_away(session: Session) -> None:
         sessions.add(connection.info.backend_pid)
         connection.execute("SELECT no_such_column")
 
-    watch = SnapshotWatch(session, "shop", [seen.append], looks=[look], every_s=0.02)
+    watch = SnapshotWatch(session, "shop", [seen.append], readers=[look], every_s=0.02)
     watch.start()
     deadline = time.monotonic() + 5
     while len(seen) < 3 and time.monotonic() < deadline:
@@ -116,7 +116,7 @@ def test_who_fails_takes_nobody_with_it(session: Session) -> None:
         raise KeyError("a defect")
 
     watch = SnapshotWatch(session, "shop", [draw, seen.append], every_s=0.02)
-    watch.looks = [look, lambda _, snapshot: looked.append(snapshot)]
+    watch.readers = [look, lambda _, snapshot: looked.append(snapshot)]
     watch.on_error = lambda: errors.append(1)
     watch.start()
     wait_for(lambda: len(seen) >= 3)

@@ -89,7 +89,7 @@ def test_late_rows_are_counted_once_and_for_the_stage_that_found_them(site: Site
     for event in site.heard.events:
         sink.emit(event)
     labels = {"plan": "shop", "stage": site.step().stage}
-    late = sink.registry.get_sample_value("online_migrate_late_rows_after_coverage_total", labels)
+    late = sink.registry.get_sample_value("online_migrate_late_rows_after_proof_total", labels)
     assert late == 3
 
 
@@ -243,7 +243,7 @@ def test_a_check_that_cannot_be_taken_away_is_named_with_its_drop(
     )
     assert "every UPDATE of a row whose bot_id is NULL fails with 23514" in said
     assert "nothing was changed" not in said
-    assert f"in the way: pid {pid}" in said
+    assert f"blocked by pid {pid}" in said
     assert (
         'ALTER TABLE "public"."transactions" DROP CONSTRAINT "online_migrate_bot_id_not_null"'
         in ended.value.remedy

@@ -210,7 +210,7 @@ def _serve_metrics(
     metrics = MetricsSink(plan=plan.name, budgets=Budgets.of(plan))
     page = StatusPage(plan.name, freshen=watch.freshen)
     watch.listeners += [metrics.update, page.update]
-    watch.looks.append(ServerReader(metrics.take).look)
+    watch.readers.append(ServerReader(metrics.take).look)
     watch.on_error = metrics.count_error
     host, port = address
     routes = {**page.routes, "/metrics": metrics_route(metrics.registry, freshen=watch.freshen)}

@@ -1,6 +1,6 @@
-"""Keeps the events worth keeping in the journal, from a thread of its own: nobody who works waits for it.
+"""Writes events to the journal's history, from a thread of its own, so that the work never waits for it.
 
-Batches and what happens as often are summed: a record a table every ten seconds.
+Frequent events are reduced: the batches of a table become one record every ten seconds.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from online_migrate.postgres.connection import Connection
 SUM_S: Final = 10.0
 """batches of a table are summed over this"""
 KEPT: Final = 20_000
-"""events that wait for a server that is away; older ones are let go then"""
+"""events that are kept while the server is unreachable; after that the oldest ones are dropped"""
 RETRY_S: Final = 2.0
-"""between tries to reach a server that is away"""
+"""between attempts to reach an unreachable server"""
 CLOSE_S: Final = 5.0
-"""how long close() waits for what is left to be written"""
+"""for so long close() waits until the remaining events are written"""
 
 MEASURE_MS: Final = 500
-"""how long a look at the tables' sizes may wait for a lock: it takes ACCESS SHARE"""
+"""for so long reading the tables' sizes may wait for a lock: it takes ACCESS SHARE"""
 
 _SIZES: Final = """
     SELECT c.relname, pg_table_size(c.oid), pg_indexes_size(c.oid) FROM pg_class c
@@ -53,7 +53,7 @@ Key = tuple[str, str, str]
 
 
 class Summary:
-    """Which events are kept, and the sums of the others.  Pure: ``now`` is handed in."""
+    """Which events are kept, and the sums of the others.  Pure: ``now`` is an argument."""
 
     def __init__(self) -> None:
         self._sums: dict[Key, Throughput] = {}
@@ -61,7 +61,7 @@ class Summary:
         self._last: dict[tuple[str, ...], object] = {}
 
     def take(self, event: Event, now: float) -> list[Event]:
-        """What is to be kept on account of ``event``, in order."""
+        """The events to write because of ``event``, in order."""
         if isinstance(event, BatchDone):
             self._add(event, now)
             return self.due(now)
@@ -74,12 +74,12 @@ class Summary:
         return [event]
 
     def due(self, now: float) -> list[Event]:
-        """Sums whose time is over."""
+        """Sums that are complete."""
         over = [key for key, since in self._since.items() if now - since >= SUM_S]
         return [event for key in over for event in self._close(key)]
 
     def rest(self) -> list[Event]:
-        """All the sums that are left."""
+        """All remaining sums."""
         return [event for key in list(self._sums) for event in self._close(key)]
 
     def _add(self, event: BatchDone, now: float) -> None:
@@ -106,7 +106,7 @@ class Summary:
         return [] if event is None else [event]
 
     def _is_news(self, event: Event) -> bool:
-        """A reading is news when it begins or ceases to hold us, blockers when they are others than before."""
+        """A reading is news if it begins or ceases to hold the run, blockers if they are not the same as before."""
         key: tuple[str, ...]
         seen: object
         if isinstance(event, Reading):
@@ -123,13 +123,13 @@ class Summary:
 class HistorySink:
     """Writes to the journal on ``session``; neither blocks nor raises.
 
-    Events wait in a queue: until :class:`RunStarted` says which run it is, unless ``run_id`` is given, while the server is
-    away, and while somebody else reads on the session.
+    Events wait in a queue until :class:`RunStarted` gives the run's id (unless ``run_id`` is given), while the server is
+    unreachable, and while another listener uses the session.
     """
 
     def __init__(self, session: Session, *, run_id: int | None = None, clock: Clock | None = None) -> None:
         self.dropped = 0
-        """events that were let go, because the server was away for long"""
+        """events that were dropped, because the server was unreachable for long"""
         self._session = session
         self._run_id = run_id
         self._clock = clock or SystemClock()
@@ -141,11 +141,11 @@ class HistorySink:
         self._thread.start()
 
     def emit(self, event: Event) -> None:
-        """WorkerContext the event to the thread."""
+        """Queue the event for the thread."""
         self._queue.put(event)
 
     def close(self) -> None:
-        """Write what is left, for a few seconds at most; safe to call twice."""
+        """Write the remaining events, for a few seconds at most; safe to call twice."""
         self._queue.put(None)
         self._thread.join(timeout=CLOSE_S)
 
@@ -153,12 +153,12 @@ class HistorySink:
         while self._take():
             self._write()
         self._append(self._summary.rest())
-        for _ in range(2):  # the first may find that the connection is gone
+        for _ in range(2):  # the first may find that the connection was lost
             self._try_at = 0.0
             self._write()
 
     def _take(self) -> bool:
-        """Take what is there, waiting for a second at most; False when it is over."""
+        """Take all queued events, or wait up to a second for one; False after :meth:`close`."""
         try:
             event = self._queue.get(timeout=1.0)
             while event is not None:
@@ -177,7 +177,7 @@ class HistorySink:
             self._kept.append(event)
 
     def _write(self) -> None:
-        """Write what is kept; an event leaves only when it was written."""
+        """Write the kept events; each is removed only after it was written."""
         if self._run_id is None or not self._kept or self._clock.monotonic() < self._try_at:
             return
         try:
@@ -195,12 +195,12 @@ class HistorySink:
                 journal.append_history(run_id, TablesMeasured(sizes=sizes))
         except (psycopg.OperationalError, psycopg.InterfaceError):
             raise
-        except (psycopg.Error, TypeError, ValueError):  # this event cannot be kept; the next ones can
+        except (psycopg.Error, TypeError, ValueError):  # this event cannot be written; the next ones can
             self.dropped += 1
 
 
 def _measure(connection: Connection, run_id: int) -> dict[str, tuple[int, int]]:
-    """Bytes of the run's tables and of their indexes; none where somebody's strong lock is in the way."""
+    """Bytes of the run's tables and of their indexes; empty if another session's strong lock blocks the query."""
     try:
         with connection.transaction():
             connection.execute(

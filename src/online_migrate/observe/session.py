@@ -1,4 +1,4 @@
-"""The one connection of all that watches a run: history is written on it, snapshots and readings are read."""
+"""The one connection that all listeners share: they write history and read snapshots and readings on it."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ NAME = "observe"
 
 
 class Session:
-    """Opened when it is first asked for, again after it was lost, closed at the end.
+    """Opened at the first :meth:`get`, again after it was lost, closed at the end.
 
-    Several threads may share it: a connection of ours lets nobody else into a transaction that is open.  What is written on
-    it need not survive a crash of the server: nothing is decided by it.
+    Several threads may share it: our connection keeps other threads out of an open transaction.  What is written on it
+    need not survive a crash of the server: no decision depends on it.
     """
 
     def __init__(self, connector: Connector, *, may_be_standby: bool = False) -> None:
-        self._connector = replace(connector, on_statement=None)  # not among the runner's statements
+        self._connector = replace(
+            connector, on_statement=None
+        )  # its statements are not counted as the runner's
         self._may_be_standby = may_be_standby
         self._lock = threading.Lock()
         self._connection: Connection | None = None
 
     def get(self) -> Connection:
-        """The connection that is open now; raises what :meth:`Connector.open` raises where there is none to be had."""
+        """The open connection, opened if necessary; raises what :meth:`Connector.open` raises."""
         with self._lock:
             if self._connection is None or self._connection.closed:
                 self._connection = self._connector.open(
@@ -35,7 +37,7 @@ class Session:
             return self._connection
 
     def close(self) -> None:
-        """Let go; safe to call twice, and without a :meth:`get`."""
+        """Close the connection; safe to call twice, and without a :meth:`get`."""
         with self._lock:
             if self._connection is not None:
                 self._connection.close()

@@ -1,4 +1,4 @@
-"""Figures and events in words: one sentence a kind of event, for logs, terminal and pages alike."""
+"""Events in words: one sentence for each kind of event, the same in logs, on the terminal and on the page."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ def place_text(stage: str, step: str, table: str) -> str:
 
 
 def describe(event: str, fields: Fields) -> str:
-    """One sentence on an event of that name (:attr:`Event.name`) with these facts; its place is not repeated."""
+    """One sentence for an event with this name (:attr:`Event.name`) and these facts, without its place."""
     words = _SENTENCES.get(event)
     return (words(fields) if words else "") or event.replace("_", " ")
 
 
 def _run_started(f: Fields) -> str:
-    begun = "goes on" if f.get("resumed") else "begins"
-    return f"plan {f.get('plan', '?')} {begun}: {f.get('steps_done', 0)} of {f.get('steps_total', '?')} steps are done"
+    starts = "resumes" if f.get("resumed") else "starts"
+    done, total = f.get("steps_done", 0), f.get("steps_total", "?")
+    return f"plan {f.get('plan', '?')} {starts}: {done} of {total} steps are done"
 
 
 def _backfill_started(f: Fields) -> str:
-    begun = "goes on" if f.get("pages_done") or f.get("rows_done") else "begins"
+    starts = "resumes" if f.get("pages_done") or f.get("rows_done") else "starts"
     return (
-        f"{f.get('pass_name', '')} pass {begun} at page {count_text(f.get('pages_done', 0))} of"
+        f"{f.get('pass_name', '')} pass {starts} at page {count_text(f.get('pages_done', 0))} of"
         f" {count_text(f.get('pages_total'))}, about {count_text(f.get('rows_expected'))} rows: {f.get('why', '')}"
     )
 
@@ -37,7 +38,7 @@ def _backfill_started(f: Fields) -> str:
 def _batch_done(f: Fields) -> str:
     left = f.get("eta_s")
     return (
-        f"{share_text(f.get('share_done', 0))}, {count_text(f.get('rows_done'))} rows;"
+        f"{share_text(f.get('share_done', 0))}, {count_text(f.get('rows_done'))} rows done;"
         f" last batch {count_text(f.get('rows'))} rows in {seconds_text(f.get('seconds'))},"
         f" pause {seconds_text(f.get('pause_s'))};"
         f" {'time left unknown' if left is None else seconds_text(left) + ' left'}"
@@ -46,17 +47,17 @@ def _batch_done(f: Fields) -> str:
 
 def _throughput(f: Fields) -> str:
     return (
-        f"{share_text(f.get('share_done', 0))}, {count_text(f.get('rows_done'))} rows;"
+        f"{share_text(f.get('share_done', 0))}, {count_text(f.get('rows_done'))} rows done;"
         f" {count_text(f.get('rows'))} of them in {count_text(f.get('batches'))} batches"
-        f" of {seconds_text(f.get('worked_s'))}"
+        f" that took {seconds_text(f.get('worked_s'))}"
     )
 
 
-def _lock_given_way(f: Fields) -> str:
+def _lock_attempt_failed(f: Fields) -> str:
     return (
-        f"gave way: {f.get('lock', '?')} on {f.get('relation', '?')} not had in {seconds_text(f.get('waited_s'))},"
-        f" attempt {f.get('attempt', '?')}, {f.get('why', '')}; next in {seconds_text(f.get('pause_s'))}"
-        f"{_in_the_way(f)}"
+        f"lock attempt {f.get('attempt', '?')} failed after {seconds_text(f.get('waited_s'))}:"
+        f" {f.get('lock', '?')} on {f.get('relation', '?')}, {f.get('why', '')};"
+        f" retrying in {seconds_text(f.get('pause_s'))}{_blocked_by(f)}"
     )
 
 
@@ -64,7 +65,8 @@ def _lock_held(f: Fields) -> str:
     attempts = f.get("attempts", 1)
     return (
         f"{f.get('lock', '?')} on {f.get('relation', '?')} held for {seconds_text(f.get('held_s'))},"
-        f" waited for {seconds_text(f.get('waited_s'))}" + (f", attempt {attempts}" if attempts != 1 else "")
+        f" acquired after {seconds_text(f.get('waited_s'))}"
+        + (f", attempt {attempts}" if attempts != 1 else "")
     )
 
 
@@ -77,9 +79,16 @@ def _long_statement(f: Fields) -> str:
     return f"{f.get('statement', '')}: {how_far}" + (f"; waits for {', '.join(waits)}" if waits else "")
 
 
-def _in_the_way(f: Fields) -> str:
+def _blocked_by(f: Fields) -> str:
     blockers = f.get("blockers") or ()
-    return f"; in the way: {', '.join(blockers)}" if blockers else ""
+    return f"; blocked by {', '.join(blockers)}" if blockers else ""
+
+
+def _step_ended(f: Fields) -> str:
+    if f.get("outcome") == "adopted":
+        return f"adopted: the catalog already matches; checked in {seconds_text(f.get('seconds'))}"
+    rows = f", {count_text(f['rows'])} rows" if f.get("rows") else ""
+    return f"{f.get('outcome')} in {seconds_text(f.get('seconds'))}{rows}"
 
 
 _SENTENCES: Final[Mapping[str, Callable[[Fields], str]]] = {
@@ -87,43 +96,38 @@ _SENTENCES: Final[Mapping[str, Callable[[Fields], str]]] = {
     "run_ended": lambda f: (
         f"run ended: {f.get('outcome')}, exit code {f.get('exit_code')}, after {seconds_text(f.get('seconds'))}"
     ),
-    "stage_started": lambda f: f"stage begins ({f.get('phase', '')})",
+    "stage_started": lambda f: f"stage starts ({f.get('phase', '')})",
     "stage_ended": lambda f: f"stage done in {seconds_text(f.get('seconds'))}",
-    "gate_waiting": lambda f: f"waits at its gate for approval: {f.get('approval', '')}",
+    "gate_waiting": lambda f: f"waiting at its gate for approval: {f.get('approval', '')}",
     "gate_approved": lambda f: f"gate approved by {f.get('approved_by', '?')}",
-    "step_started": lambda f: "goes on" if f.get("resumed") else "begins",
-    "step_ended": lambda f: (
-        f"{f.get('outcome')} in {seconds_text(f.get('seconds'))}"
-        + (f", {count_text(f['rows'])} rows" if f.get("rows") else "")
-    ),
+    "step_started": lambda f: "resumes" if f.get("resumed") else "starts",
+    "step_ended": _step_ended,
     "step_failed": lambda f: f"failed: {f.get('error', '')}",
     "backfill_started": _backfill_started,
     "batch_done": _batch_done,
     "throughput": _throughput,
     "late_rows": lambda f: (
-        f"{'at least ' if f.get('more') else ''}{count_text(f.get('rows'))} rows came late"
+        f"{'at least ' if f.get('more') else ''}{count_text(f.get('rows'))} rows without a value found after the pass"
     ),
-    "wait_started": lambda f: f"waits ({f.get('kind', '')}): {f.get('reason', '')}",
+    "wait_started": lambda f: f"waiting ({f.get('kind', '')}): {f.get('reason', '')}",
     "wait_continues": lambda f: (
-        f"still waits ({f.get('kind', '')}), for {seconds_text(f.get('seconds'))}: {f.get('reason', '')}"
+        f"still waiting ({f.get('kind', '')}), for {seconds_text(f.get('seconds'))}: {f.get('reason', '')}"
     ),
-    "wait_ended": lambda f: f"goes on after {seconds_text(f.get('seconds'))} ({f.get('kind', '')})",
+    "wait_ended": lambda f: f"continues after waiting {seconds_text(f.get('seconds'))} ({f.get('kind', '')})",
     "reading": lambda f: f"{f.get('throttler', '')} at {f.get('utilisation', 0):.2f}: {f.get('reason', '')}",
-    "blockers_seen": lambda f: f"waits for {f.get('waiting_for', '')}{_in_the_way(f)}",
-    "lock_attempt_failed": _lock_given_way,
+    "blockers_seen": lambda f: f"waiting for {f.get('waiting_for', '')}{_blocked_by(f)}",
+    "lock_attempt_failed": _lock_attempt_failed,
     "lock_held": _lock_held,
     "long_statement": _long_statement,
-    "stop_asked": lambda f: (
-        f"stop asked for ({f.get('reason', '')}): the run ends when this statement is over"
-    ),
+    "stop_asked": lambda f: f"stop requested ({f.get('reason', '')}): the run ends after this statement",
     "retried": lambda f: (
-        f"tries again in {seconds_text(f.get('pause_s'))} (attempt {f.get('attempt')}): {f.get('error', '')}"
+        f"retrying in {seconds_text(f.get('pause_s'))} (attempt {f.get('attempt')}): {f.get('error', '')}"
     ),
     "reconnected": lambda f: (
         f"{f['lost'] + '; ' if f.get('lost') else ''}connected again after {seconds_text(f.get('seconds'))}"
     ),
-    "secret_shown": lambda f: f"secret {f.get('secret', '')}: {f.get('where', '')}",
+    "secret_shown": lambda f: f"secret {f.get('secret', '')} was written to {f.get('where', '')}",
     "check_found": lambda f: f"check, {f.get('severity', '')}: {f.get('fact', '')}",
-    "tables_measured": lambda f: f"{len(f.get('sizes', ()))} tables measured",
+    "tables_measured": lambda f: f"sizes of {len(f.get('sizes', ()))} tables measured",
     "note": lambda f: str(f.get("message", "")),
 }

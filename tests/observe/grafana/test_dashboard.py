@@ -145,7 +145,7 @@ def test_what_is_not_ours_is_of_one_server_and_one_database() -> None:
 
 def test_what_happened_is_marked_on_every_graph() -> None:
     """A dip is read together with what we did then: stages, gates, pauses, lock windows."""
-    assert [name for name, _ in marks()] == ["Stages", "Gates", "Pauses", "Lock windows"]
+    assert [name for name, _ in marks()] == ["Stages", "Gates", "Waits", "Lock windows"]
 
 
 @pytest.mark.parametrize("uid", PAGES)

@@ -14,14 +14,14 @@ from tests.observe.night import GATE, LITERAL, TOKEN, Night, get
 
 pytestmark = [pytest.mark.prometheus, pytest.mark.timeout(240)]
 NOW_ONLY = {
-    "At work for": "nobody is",
+    "Running for": "no runner",
     "Time left": "nobody fills",
     "Slowest standby": "nobody reads it, and an old reading would calm",
     "Multixacts": "nobody reads them, and an old reading would calm",
-    "What it waits for": "nobody waits",
-    "What the throttlers say": "nobody asks them",
-    "Their words": "nobody asks them",
-    "Who": "nobody looks",
+    "Reasons of the waits": "no wait is open",
+    "Reasons of the throttlers": "nobody asks them",
+    "Reports": "no throttler is read",
+    "Blocking sessions": "no runner checks",
     "Phases": "nothing runs",
 }
 """figures that are empty where no runner is, each with its reason"""
@@ -60,16 +60,16 @@ def test_every_figure_is_there_where_the_runner_has_gone(night: Night) -> None:
 def test_a_gate_is_seen_in_the_figures(night: Night) -> None:
     """The runner has ended; what it said last stands, and nothing that is as it should be is red."""
     assert figure(night, "Run", night.at_gate) == [STATES["waiting"]]
-    assert figure(night, "Gates that wait", night.at_gate) == [1]
+    assert figure(night, "Waiting gates", night.at_gate) == [1]
     assert figure(night, "Exit code", night.at_gate) == [GATE]
     assert figure(night, "Lease", night.at_gate) == []
-    assert figure(night, "Steps under way", night.at_gate) == [0]
+    assert figure(night, "Running steps", night.at_gate) == [0]
 
 
 def test_a_runner_that_is_at_work_speaks_for_itself(night: Night) -> None:
     """Nothing of the runner before is left in its figures."""
     assert figure(night, "Run", night.at_work) == [STATES["running"]]
-    assert figure(night, "Gates that wait", night.at_work) == [0]
+    assert figure(night, "Waiting gates", night.at_work) == [0]
     assert figure(night, "Exit code", night.at_work) == []
     assert figure(night, "Lease", night.at_work) == [1]
     assert figure(night, "Heartbeat", night.at_work)[0] < 15
@@ -78,7 +78,7 @@ def test_a_runner_that_is_at_work_speaks_for_itself(night: Night) -> None:
 def test_a_runner_that_was_killed_is_seen_by_its_heartbeat(night: Night) -> None:
     """Its last word was that it is at work; its heartbeat grows from there, and what it had begun is told."""
     assert figure(night, "Run", night.killed) == [STATES["running"]]
-    assert figure(night, "Steps under way", night.killed) == [1]
+    assert figure(night, "Running steps", night.killed) == [1]
     assert figure(night, "Exit code", night.killed) == []
     assert figure(night, "Lease", night.killed) == [1]
     assert figure(night, "Heartbeat", night.killed)[0] > figure(night, "Heartbeat", night.at_work)[0]
@@ -146,10 +146,10 @@ def test_the_figures_are_true(night: Night) -> None:
         largest("online_migrate_run_steps_done"),
         largest("sum(online_migrate_backfill_rows_total)"),
     )
-    assert largest('online_migrate_waiting{kind="blocker"}') == 1
+    assert largest('online_migrate_waits_open{kind="blocker"}') == 1
     assert largest("max(online_migrate_blockers)") >= 1
     assert largest("max(online_migrate_backfill_done_ratio)") == 1
-    assert largest("time() - online_migrate_heartbeat_time_seconds") < 15
+    assert largest("time() - online_migrate_last_heartbeat_time_seconds") < 15
     assert largest("online_migrate_connections") <= 6
     assert largest('online_migrate_stage_state{stage="swap"}') == STATES["done"]
     assert largest('online_migrate_stage_state{stage="finish"}') == STATES["done"]

@@ -25,7 +25,7 @@ from online_migrate.observe.web import WebServer
 from tests.observe.made_runs import BACKFILL, NOON, make_record, make_snapshot, started, whole_run
 
 PLACE: dict[str, Any] = dict(zip(("stage", "step", "table"), BACKFILL, strict=True))
-WAIT = WaitView(kind="blocker", reason="pid 12 is in the way", since=NOON, **PLACE)
+WAIT = WaitView(kind="blocker", reason="blocked by pid 12", since=NOON, **PLACE)
 
 
 class HandClock:
@@ -210,7 +210,7 @@ def test_ready_means_that_the_picture_is_fresh(page: StatusPage, clock: HandCloc
     assert get(f"{url}/readyz")[0] == 200
     clock.now += READY_S
     status, _, body = get(f"{url}/readyz")
-    assert (status, b"database is away" in body) == (503, True)
+    assert (status, b"database is unreachable" in body) == (503, True)
     assert get(f"{url}/healthz")[0] == 200
 
 

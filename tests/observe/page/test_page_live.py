@@ -112,7 +112,7 @@ def test_an_operator_sees_a_real_run_move(shop: str, tmp_path: Path, look_at: Lo
             process.terminate()
             assert process.wait(30) == 130, (tmp_path / "run.log").read_text()
             look.wait_for("!document.getElementById('contact').hidden")
-            assert "no longer answers" in look.text("#contact")
+            assert "does not answer" in look.text("#contact")
             refused_or_reset = "net::ERR_"  # it may go while it is asked
             assert [c for c in look.complaints if refused_or_reset not in c] == []
             assert look.places == {f"http://127.0.0.1:{port}"}
@@ -152,10 +152,10 @@ def test_tables_that_have_passed_leave_room_for_those_at_work(look_at: Looking) 
         look.wait_for("document.querySelectorAll('#working li').length > 3")
         names = look.page.locator("#working li b").all_inner_texts()
         assert names == [*tables[24:27], *tables[20:24], "20 tables"]
-        assert look.text("#working-title") == "Under way: 20 of 37 tables passed"
+        assert look.text("#working-title") == "Running: 20 of 37 tables filled"
         last = look.page.locator("#working li").last.inner_text()
         assert f"{tables[0]}, {tables[1]} and 18 more" in last
-        assert "all pages were passed; proven when the other tables have passed too" in last
+        assert "all pages are filled; the proof starts when the other tables are filled" in last
         assert "rows/s" not in last
         assert not look.is_cut_off
         assert look.complaints == []
@@ -176,7 +176,7 @@ def test_thirty_waits_are_a_few_lines(look_at: Looking) -> None:
 
 def test_what_is_to_be_known_of_the_runner_stands_above_its_waits(look_at: Looking) -> None:
     """A stop that was asked for is seen on the page, too, whether the runner waits meanwhile or not."""
-    asked = "stop asked for (SIGINT): the run ends when the batch or statement under way is over"
+    asked = "stop requested (SIGINT): the run ends after the current batch or statement"
     for waiting, lines in ((holding(), [asked, LOCKED]), (make_snapshot(), [asked])):
         with served(replace(waiting, notes=(asked,))) as url, look_at(url) as look:
             look.wait_for("!document.getElementById('why').hidden")
@@ -194,7 +194,7 @@ def test_three_hundred_tables_are_found_by_name_and_by_state(look_at: Looking) -
         look.page.get_by_label("Find a table").fill("tenant_29")
         assert look.text("#shown") == "10 of 300 tables"
         look.page.get_by_label("Find a table").fill("")
-        look.page.get_by_label("Show").select_option("under way")
+        look.page.get_by_label("Show").select_option("running")
         assert look.page.locator("#matrix tbody tr:visible").all_inner_texts()[0].startswith("tenant_000")
         assert look.text("#shown") == "1 of 300 tables"
 
@@ -216,9 +216,9 @@ def test_it_is_read_aloud_and_used_by_keyboard(look_at: Looking) -> None:
         for landmark in ("banner", "main", "contentinfo"):
             assert look.page.get_by_role(landmark).count() == 1
         assert look.page.get_by_role("heading", level=1).all_inner_texts() == ["shop"]
-        assert look.page.get_by_role("table", name="How far each step is on each table").count() == 1
+        assert look.page.get_by_role("table", name="The state of each step on each table").count() == 1
         assert look.ask("[...document.querySelectorAll('th')].every((th) => th.scope)")
-        assert look.page.get_by_role("cell", name="under way, 45 %").count() == 1
+        assert look.page.get_by_role("cell", name="running, 45 %").count() == 1
         assert look.page.locator("[aria-live=polite]").inner_text() == LOCKED
         assert look.ask(
             "[...document.querySelectorAll('section')].every((s) => s.hasAttribute('aria-labelledby') || s.hasAttribute('aria-label'))"

@@ -61,14 +61,14 @@ def test_the_journal_alone_says_all_of_it(run: MadeRun) -> None:
     assert [stage["stage"] for stage in report["stages"]] == ["tables", "columns", "fill", "swap"]
     assert report["hold_kinds"][0]["kind"] == "blocker"
     assert "pid 13" in report["holds"][0]["reason"]
-    assert (report["locks"]["windows"], report["locks"]["given_way"]) == (1, 1)
+    assert (report["locks"]["windows"], report["locks"]["failed_attempts"]) == (1, 1)
     assert report["locks"]["longest"][0]["relation"] == "users"
     assert report["growth"][0] == {
         "table": "users", "table_before": 100, "table_after": 120, "indexes_before": 50, "indexes_after": 80,
     }  # fmt: skip
     assert [(a["approved_by"], a["note"]) for a in report["approvals"]] == [("ada", "2.4 is live")]
     assert [f["severity"] for f in report["findings"]] == ["warn"]
-    assert document["events"][-1]["text"].startswith("plan shop begins")
+    assert document["events"][-1]["text"].startswith("plan shop starts")
 
 
 def test_no_run_has_no_report(run: MadeRun) -> None:
@@ -176,7 +176,7 @@ def test_the_report_of_a_real_night_is_read_in_a_browser_without_any_server(
             assert written == rows_by_table(night.dsn)
             assert len(rows_of(look, "growth")) >= 37
             assert [row[0] for row in rows_of(look, "approvals")] == ["swap"]
-            assert "a prepared SELECT *" in look.text("section:has(> #chapter-findings-of-the-check)")
+            assert "a prepared SELECT *" in look.text("section:has(> #chapter-findings)")
             assert "37 backfills ended with a proof" in look.text("#chapter-verified + p")
             assert look.page.get_by_role("heading", level=2).count() == 13
             assert not look.is_cut_off

@@ -172,12 +172,12 @@ def test_waits_open_and_close() -> None:
     """While it waits, the kind of wait is at 1 and says why; a run that ends waits no longer."""
     wait = e.WaitStarted(stage="s", step="t", table="u", kind="standby_lag", reason="a is 80 MiB behind")
     sink = sink_of([wait, replace(wait, table="v")])
-    assert value(sink, "waiting", kind="standby_lag") == 2
+    assert value(sink, "waits_open", kind="standby_lag") == 2
     assert value(sink, "wait_reason_info", kind="standby_lag", reason="a is … MiB behind") == 1
     sink.emit(e.WaitEnded(stage="s", step="t", table="u", kind="standby_lag", seconds=3))
-    assert value(sink, "waiting", kind="standby_lag") == 1
+    assert value(sink, "waits_open", kind="standby_lag") == 1
     sink.emit(e.RunEnded(outcome="interrupted", exit_code=130, seconds=9))
-    assert value(sink, "waiting", kind="standby_lag") == 0
+    assert value(sink, "waits_open", kind="standby_lag") == 0
     assert value(sink, "wait_reason_info", kind="standby_lag", reason="a is … MiB behind") is None
 
 
@@ -192,7 +192,7 @@ def test_a_wait_does_not_outlive_its_session(over: e.Event) -> None:
     clock.now += 10
     sink.emit(over)
     clock.now += 100
-    assert value(sink, "waiting", kind="wal") == 0
+    assert value(sink, "waits_open", kind="wal") == 0
     assert value(sink, "wait_seconds_total", kind="wal") == 10
 
 
@@ -253,7 +253,7 @@ def test_texts_are_bounded() -> None:
     waits = (e.WaitStarted(table=f"t{n}", kind="row_lock", reason="x" * n) for n in range(1, 151))
     sink = sink_of(waits)
     assert len(texts(sink, "wait_reason_info")) == 100
-    assert "another one: see the log" in texts(sink, "wait_reason_info")
+    assert "more: see the log" in texts(sink, "wait_reason_info")
 
 
 def test_who_is_in_the_way_is_named_however_many_were_before() -> None:
@@ -289,7 +289,7 @@ def test_a_runner_that_never_began_has_lost_no_lease(code: int, ended: float) ->
     assert value(sink, "run_exit_code") == code
 
 
-def test_getting_on_is_told_from_being_busy() -> None:
+def test_progress_is_not_the_same_as_being_busy() -> None:
     """A build that waits for an old transaction is busy and gets nowhere: the time of the last progress stands still."""
     times = iter(range(100, 200))
     place: Any = {"stage": "indexes", "step": "create_index", "table": "users", "statement": "CREATE INDEX"}
@@ -297,7 +297,7 @@ def test_getting_on_is_told_from_being_busy() -> None:
 
     def progress(share: float) -> float | None:
         sink.emit(e.LongStatement(**place, phase="building", share_done=share, seconds=1))
-        return value(sink, "progress_time_seconds")
+        return value(sink, "last_progress_time_seconds")
 
     first = progress(0.1)
     assert progress(0.1) == first
@@ -305,7 +305,7 @@ def test_getting_on_is_told_from_being_busy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("phase", "waits_for", "seconds", "gets_on"),
+    ("phase", "waits_for", "seconds", "is_progress"),
     [
         ("", (), 3_000, True),
         ("proving", (), 3_000, True),
@@ -314,8 +314,8 @@ def test_getting_on_is_told_from_being_busy() -> None:
         ("waiting for old snapshots", (), 1, False),
     ],
 )
-def test_a_read_of_which_the_server_says_no_share_gets_on(
-    phase: str, waits_for: tuple[str, ...], seconds: float, gets_on: bool
+def test_a_read_without_a_share_counts_as_progress(
+    phase: str, waits_for: tuple[str, ...], seconds: float, is_progress: bool
 ) -> None:
     """A VALIDATE or a proof of a large table takes its time: nobody is woken within an hour, and no share of 0 % is drawn."""
     times = iter(range(100, 200))
@@ -325,9 +325,9 @@ def test_a_read_of_which_the_server_says_no_share_gets_on(
         **place, statement="…", phase=phase, share_done=None, seconds=seconds, waits_for=waits_for
     )
     sink.emit(read)
-    first = value(sink, "progress_time_seconds")
+    first = value(sink, "last_progress_time_seconds")
     sink.emit(read)
-    assert (value(sink, "progress_time_seconds") != first) == gets_on
+    assert (value(sink, "last_progress_time_seconds") != first) == is_progress
     assert value(sink, "long_statement_done_ratio", **place) is None
     assert value(sink, "long_statement_seconds", **place) == seconds
     sink.emit(e.LateRows(**place, rows=1, more=False))
@@ -361,9 +361,9 @@ def test_late_rows_count_against_coverage_only_after_the_backfill() -> None:
     late: Any = {"stage": "fill", "table": "users", "rows": 3, "more": False}
     sink = sink_of([e.StageStarted(stage="fill", phase="contract")])
     sink.emit(e.LateRows(step="backfill bot_id", **late))
-    assert value(sink, "late_rows_after_coverage_total", stage="fill") == 0
+    assert value(sink, "late_rows_after_proof_total", stage="fill") == 0
     sink.emit(e.LateRows(step="set_not_null bot_id", **late))
-    assert value(sink, "late_rows_after_coverage_total", stage="fill") == 3
+    assert value(sink, "late_rows_after_proof_total", stage="fill") == 3
 
 
 def test_the_servers_counters_count_from_our_first_look() -> None:
@@ -395,13 +395,13 @@ def test_what_the_server_said_long_ago_is_not_shown() -> None:
     assert value(sink, "standby_lag_bytes", standby="b") == 100
 
 
-def test_the_heart_beats_by_our_clock() -> None:
+def test_the_heartbeats_age_is_shown_by_our_clock() -> None:
     """Prometheus compares it with its own: a database whose clock is behind must wake nobody, one ahead must hide nothing."""
     now = [1_000.0]
     sink = sink_of([], now=lambda: now[0])
     sink.update(make_snapshot(holder=Holder(who="ada", plan="shop", since="", beat_age_s=2.0)))
     now[0] += 14  # until the scrape
-    assert value(sink, "heartbeat_time_seconds") == 998
+    assert value(sink, "last_heartbeat_time_seconds") == 998
 
 
 def test_the_plans_bounds_stand_beside_the_figures() -> None:

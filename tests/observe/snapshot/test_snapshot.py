@@ -114,7 +114,7 @@ def test_a_table_that_has_passed_says_so(run: MadeRun) -> None:
     run.put_cursor(pass_name="sweep", rows_done=5_000)
     users = step(read(run), BACKFILL)
     assert users.share_done == pytest.approx(1.0)
-    assert users.reason == "all pages were passed; proving that no row is left"
+    assert users.reason == "all pages are filled; proving that no row is left"
     assert (users.is_passed, users.is_parked) == (True, False)
 
 
@@ -150,12 +150,12 @@ def test_a_stop_that_was_asked_for_is_shown_until_it_came(run: MadeRun) -> None:
     begun = e.RunStarted(plan="shop", run_id=run.run_id, resumed=True, steps_total=7, steps_done=0)
     run.tell(begun, e.StopAsked(**place, reason="SIGINT"))
     assert list(why(read(run))) == [
-        "stop asked for (SIGINT): the run ends when the batch or statement under way is over"
+        "stop requested (SIGINT): the run ends after the current batch or statement"
     ]
     run.tell(begun)
     assert list(why(read(run))) == []
     request_stop(run.journal.connection, plan="shop", by_whom="ada")
-    assert "stop asked for (ada)" in to_json(read(run))["reason"]
+    assert "stop requested (ada)" in to_json(read(run))["reason"]
     close_stops(run.journal.connection, plan="shop")
     assert to_json(read(run))["reason"] == ""
 
@@ -163,16 +163,16 @@ def test_a_stop_that_was_asked_for_is_shown_until_it_came(run: MadeRun) -> None:
 def test_a_late_heartbeat_is_said_before_it_is_a_dead_runners(run: MadeRun) -> None:
     """A runner that is halted keeps its sessions: what is left of it is its heartbeat."""
     run.journal.set_run(run.run_id, RunState.RUNNING)
-    for seconds, told in ((12, ""), (20, "from 60 s on another runner may take over")):
+    for seconds, note in ((12, ""), (20, "after 60 s another runner may take over")):
         run.journal.connection.execute(
             "UPDATE online_migrate.heartbeat SET beat_at = clock_timestamp() - make_interval(secs => %s)",
             [seconds],
         )
         snapshot = read(run)
         assert snapshot.is_live
-        assert told in to_json(snapshot)["reason"]
-        assert bool(told) == bool(snapshot.notes)
-        assert ("no heartbeat for 20 s" in "".join(why(snapshot))) == bool(told)
+        assert note in to_json(snapshot)["reason"]
+        assert bool(note) == bool(snapshot.notes)
+        assert ("no heartbeat for 20 s" in "".join(why(snapshot))) == bool(note)
 
 
 def test_a_step_grows_no_older_while_nobody_is_at_work(run: MadeRun) -> None:

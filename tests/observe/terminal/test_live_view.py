@@ -175,7 +175,7 @@ def test_tables_that_pass_move_and_wait_fit_a_terminal(width: int, height: int) 
         assert "45 % 96k/s 3.0 s" in rows[table]
     assert [rows[table].split()[-2] for table in ALL[24:27]] == ["locked", "locked", "held"]
     assert {line[-3:].strip() for line in rows.values()} == {"·"}  # the last stage has its column
-    assert "38 of 112 steps  20 of 37 tables passed" in lines[0]
+    assert "38 of 112 steps  20 of 37 tables filled" in lines[0]
     assert sum(line.startswith("⏸") for line in lines) == 2
     assert f"public.{ALL[24]} is locked: pid 4711" in " ".join(shown.split())
     assert lines[-1].startswith("  and ")
@@ -186,7 +186,7 @@ def test_what_is_left_out_is_counted_by_its_state() -> None:
     snapshot = make_crowd(ALL)
     lines = draw(snapshot, width=100, height=24).splitlines()
     shown = sum(line.endswith(" · ") for line in lines)
-    assert lines[-1] == f"  and {38 - shown} more tables: {27 - shown} passed, 1 done, 10 to come"
+    assert lines[-1] == f"  and {38 - shown} more tables: {27 - shown} filled, 1 done, 10 pending"
 
 
 def test_waits_of_one_kind_are_one_line() -> None:
@@ -215,7 +215,7 @@ def test_a_line_names_a_few_and_counts_the_rest() -> None:
     """In a pipe 37 tables are one line that a person still reads."""
     line = status_line(make_crowd(ALL))
     assert len(line) < 1_200
-    assert "20 of 37 tables passed" in line
+    assert "20 of 37 tables filled" in line
     assert (
         f"backfill bot_id {ALL[20]} 45 %, 45,000 of about 100,000 rows, 96,000 rows/s, time left 3.0 s"
         in line

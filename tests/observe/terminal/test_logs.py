@@ -50,7 +50,7 @@ def test_console_lines_are_sentences_with_their_place() -> None:
     """A person reads when, where and what, not keys and values."""
     held = next(line for line in lines() if "held for" in line)
     assert "columns / add_column bot_id / users" in held
-    assert held.endswith("ACCESS EXCLUSIVE on users held for 4 ms, waited for 50 ms, attempt 2")
+    assert held.endswith("ACCESS EXCLUSIVE on users held for 4 ms, acquired after 50 ms, attempt 2")
     assert not any("=" in line for line in lines())
 
 
@@ -82,7 +82,7 @@ def test_a_small_table_is_done_before_it_says_how_far_it_is() -> None:
 
 def test_what_went_wrong_stands_out() -> None:
     """Warnings are marked, failures more; neither by colour alone."""
-    assert any("! gave way" in line for line in lines())
+    assert any("! lock attempt" in line for line in lines())
     assert any("✗ failed: could not create unique index" in line for line in lines())
     assert any("\x1b[" in line for line in coloured())
     assert not any("\x1b[" in line for line in lines())

@@ -1,5 +1,5 @@
 "use strict";
-// Rates and stages over time, drawn as SVG at the width that is there.
+// Rates and stages over time, drawn as SVG at the available width.
 
 const LEFT = 48, RIGHT = 12, TOP = 10, BOTTOM = 22;
 
@@ -79,11 +79,11 @@ function draw_curve(box, curve, holds) {
 
 function chart_keys(holds) {
   const keys = [make("span", { class: "key" }, "written")];
-  if (holds.length) keys.push(make("span", { class: "key hold" }, "held back"));
+  if (holds.length) keys.push(make("span", { class: "key hold" }, "held"));
   return keys;
 }
 
-// Stages as bars over the whole run, where it held back, and when no runner was at work.
+// Stages as bars over the whole run, when it was held, and when no runner was at work.
 function draw_timeline(box, report) {
   const width = box.clientWidth || 900, row = 24, name = Math.min(130, width / 3.4);
   const spans = report.stages.filter((stage) => stage.begins_at);
@@ -113,8 +113,8 @@ function draw_timeline(box, report) {
     if (x(tick) > width - 24 || x(tick) < name + 16) continue;
     svg.append(make("text", { x: x(tick), y: height - 3, "text-anchor": "middle" }, text));
   }
-  const keys = [make("span", { class: "key" }, "stage at work")];
-  if (report.holds.length) keys.push(make("span", { class: "key hold" }, "held back"));
+  const keys = [make("span", { class: "key" }, "stage running")];
+  if (report.holds.length) keys.push(make("span", { class: "key hold" }, "held"));
   if (report.away.length) keys.push(make("span", { class: "key away" }, "no runner"));
   box.replaceChildren(svg, make("p", { class: "readout" }, ...keys));
 }

@@ -1,4 +1,4 @@
-"""What the page shows, as JSON: decided here from one frozen snapshot, so that the browser only lays it out."""
+"""What the page shows, as JSON: decided here from one frozen snapshot; the browser only lays it out."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ EVENTS: Final = 30
 LONGEST_S: Final = 3_600.0
 """the rate is shown over the last hour"""
 _QUIET: Final = {"check_found", "step_started", "tables_measured", "throughput"}
-"""events that say nothing new beside the others"""
+"""events that add nothing to the others"""
 _HOLDING: Final = {
     "blockers_seen", "gate_waiting", "late_rows", "lock_attempt_failed", "reconnected", "retried", "wait_started",
 }  # fmt: skip
 
 
 def to_document(snapshot: Snapshot) -> dict[str, Any]:
-    """What ``status --json`` says of the run, and what else the page draws.  Times are ISO 8601, durations seconds."""
+    """What ``status --json`` says of the run, and all else that the page draws.  Times are ISO 8601, durations seconds."""
     return {**_facts(snapshot), "stages": [_stage_json(stage) for stage in snapshot.stages]}
 
 
 def draw_text(snapshot: Snapshot, memory: Memory) -> str:
-    """The document as JSON.  A stage of which nothing has changed is not written anew: most of a plan is done or to come."""
+    """The document as JSON.  A stage that has not changed is not encoded again: most of a plan is done or pending."""
     stages = ",".join(
         memory.get(stage.stage, stage, lambda stage=stage: to_text(_stage_json(stage)))  # type: ignore[misc]
         for stage in snapshot.stages
@@ -41,7 +41,7 @@ def draw_text(snapshot: Snapshot, memory: Memory) -> str:
 
 
 def to_text(document: Mapping[str, Any]) -> str:
-    """JSON without a needless blank."""
+    """JSON without spaces between its tokens."""
     return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -93,16 +93,16 @@ def decide_word(snapshot: Snapshot) -> str:
 
 
 def is_filling(snapshot: Snapshot) -> bool:
-    """Whether a backfill is under way, also while it holds."""
+    """Whether a backfill is running, also while it is held."""
     return snapshot.is_live and any(s.state == "running" and s.share_done is not None for s in snapshot.steps)
 
 
 def stage_eta_s(stage: StageView, rate: float | None) -> float | None:
-    """Until the stage is done, at that many rows per second: what runs, by its own pace where it has one, and the rest.
+    """Seconds until the stage is done, at ``rate`` rows per second; a running step by its own pace, if it has one.
 
-    Tables that run side by side share what is to come: who is done first takes the next.  Tables that have passed take no part,
-    and how long their proof takes nobody knows.  None where it stands still, where nothing is measured, and where the rows to
-    come are not known.
+    Tables that run side by side share the pending ones: the first that is done takes the next.  Filled tables do not
+    count: how long their proof takes is not known.  None if no step moves, if there is no measure, or if the number of
+    pending rows is not known.
     """
     running = [step for step in stage.steps if step.state == "running" and not step.is_passed]
     pending = [step.rows_expected for step in stage.steps if step.state == "pending"]
@@ -152,7 +152,7 @@ def _wait_json(wait: WaitView, now: datetime) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blocking:
-    """Sessions that were seen in the way of a step that still runs."""
+    """Sessions that were seen blocking a step that still runs."""
 
     at: datetime
     place: str
@@ -169,12 +169,12 @@ class Blocking:
 
 
 def find_blockers(snapshot: Snapshot) -> tuple[Blocking, ...]:
-    """Who was last seen in the way of each step that runs, until it got its lock."""
+    """The sessions that last blocked each running step, until it acquired its lock."""
     running = {step.key for step in snapshot.steps if step.state == "running"} if snapshot.is_live else set()
     seen = dict[tuple[str, str, str], Blocking]()
     for record in snapshot.history:
         names = record.fields.get("blockers")
-        if not names and not seen:  # as it is mostly
+        if not names and not seen:  # the usual case
             continue
         key = (record.stage, record.step, record.table)
         if record.event in {"run_started", "run_ended"}:
@@ -192,7 +192,7 @@ def find_blockers(snapshot: Snapshot) -> tuple[Blocking, ...]:
 
 
 def newest_events(history: Iterable[HistoryRecord], limit: int = EVENTS) -> list[HistoryRecord]:
-    """What is worth a line, the newest first."""
+    """The events that are worth a line, the newest first."""
     return [r for r in history if r.event not in _QUIET][-limit:][::-1]
 
 
@@ -229,7 +229,7 @@ def hold_json(hold: Hold) -> dict[str, Any]:
 
 
 def is_in(hold: Hold, curve: Curve | None) -> bool:
-    """Whether the hold is seen beside the curve."""
+    """Whether the hold is within the time of the curve."""
     return curve is not None and (hold.ends_at is None or hold.ends_at > curve.begins_at)
 
 

@@ -13,7 +13,7 @@ function make(name, attributes, ...children) {
   return element;
 }
 
-// A text that may be broken after _ and /, as names of tables are to be.
+// A text that may be broken after _ and /, as table names need.
 function breakable(text) {
   const parts = String(text).split(/(?<=[_/])/), pieces = [];
   parts.forEach((part, i) => pieces.push(...(i ? [make("wbr"), part] : [part])));
@@ -22,7 +22,7 @@ function breakable(text) {
 
 const at = (id) => document.getElementById(id);
 
-// Changes the text only where it is another: a live region is read aloud only when it has something new to say.
+// Changes the text only if it is different: a screen reader reads a live region aloud at each change.
 function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }

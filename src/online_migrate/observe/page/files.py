@@ -1,4 +1,4 @@
-"""The page's own files, and how they are put into one."""
+"""The page's own files, and how one file is made of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib import resources
 from typing import Any, Final
 
 SCRIPTS: Final = ("figures.js", "chart.js", "matrix.js", "report.js", "page.js")
-"""in their order: each may use what stands before it"""
+"""in their order: each may use those before it"""
 TYPES: Final[Mapping[str, str]] = {
     "html": "text/html; charset=utf-8",
     "css": "text/css; charset=utf-8",
@@ -22,12 +22,12 @@ POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""nothing from elsewhere, nothing inline: a table's name cannot become a script even if we forgot to escape it"""
+"""nothing from other origins, nothing inline: a table's name cannot become a script even if we forget to escape it"""
 
 
 @cache
 def read_file(name: str) -> str:
-    """One of the files beside this module."""
+    """The text of a file in this folder."""
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
@@ -57,6 +57,6 @@ def _hash(text: str) -> str:
 
 
 def _embed(document: Mapping[str, Any]) -> str:
-    """JSON that cannot end its script element, whatever a table is called."""
+    """JSON that cannot end its script element, whatever the name of a table is."""
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

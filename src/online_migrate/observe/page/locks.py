@@ -16,11 +16,11 @@ LONGEST: Final = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """A window that committed, or a try that gave way."""
+    """A lock window that committed, or a lock attempt that failed."""
 
     record: HistoryRecord
     held_s: float | None
-    """None: it gave way"""
+    """None: the attempt failed"""
     waited_s: float
 
     def to_json(self) -> dict[str, Any]:
@@ -37,7 +37,7 @@ class Window:
 
 
 def sum_locks(history: Iterable[HistoryRecord]) -> dict[str, Any]:
-    """All windows, by stage, and the longest of them by what a statement of the application can have waited."""
+    """All lock windows, by stage, and those for which an application statement can have waited longest."""
     windows = [_window(r) for r in history if r.event in {"lock_held", "lock_attempt_failed"}]
     stages = dict.fromkeys(window.record.stage for window in windows)
     longest = sorted(
@@ -56,7 +56,7 @@ def _sum(windows: Sequence[Window]) -> dict[str, Any]:
     held = [w.held_s for w in windows if w.held_s is not None]
     return {
         "windows": len(held),
-        "given_way": len(windows) - len(held),
+        "failed_attempts": len(windows) - len(held),
         "held_longest_s": max(held, default=None),
         "waited_longest_s": max((w.waited_s for w in windows), default=None),
     }

@@ -1,9 +1,9 @@
 "use strict";
-// Tables × steps; tables × stages where the screen is narrow.  Built once, then only what changed is touched.
+// Tables × steps; on a narrow screen tables × stages.  Built once, then only what changed is updated.
 
 const NO_TABLE = "(no table)";
 const narrow = window.matchMedia("(max-width: 44rem)");
-const WORDS = { done: "done", running: "under way", pending: "to come", failed: "failed", "": "" };
+const WORDS = { done: "done", running: "running", pending: "pending", failed: "failed", "": "" };
 let matrix = null;
 
 function state_of(steps) {
@@ -13,7 +13,7 @@ function state_of(steps) {
   return states.has("running") || states.has("done") ? "running" : "pending";
 }
 
-// Of a table: what is under way is what is at work now.
+// The state of a table: it is running if one of its steps is.
 function row_state(steps) {
   const states = new Set(steps.map((step) => step.state));
   return states.has("failed") ? "failed" : states.has("running") ? "running" : states.size === 1 && states.has("done") ? "done" : "pending";
@@ -60,7 +60,7 @@ function build_matrix(columns, names, shape) {
     return tr;
   }));
   const head = narrow.matches ? make("thead", {}, stage_row) : make("thead", {}, stage_row, step_row);
-  at("matrix").replaceChildren(make("table", { class: "grid-table" }, make("caption", { class: "vh" }, "How far each step is on each table"), head, body));
+  at("matrix").replaceChildren(make("table", { class: "grid-table" }, make("caption", { class: "vh" }, "The state of each step on each table"), head, body));
   at("matrix").classList.toggle("long", names.length > 60);
   matrix = { shape, rows };
 }

@@ -1,8 +1,8 @@
 "use strict";
-// Draws a document: the one that is in this file, else the server's, every other second while it is seen.
+// Draws a document: the one in this file, else the server's, every two seconds while the page is visible.
 
 const POLL_MS = 2000, QUIET_MS = 15000;
-const MARKS = { pending: "to come", waiting: "at its gate", running: "under way", done: "done", failed: "failed" };
+const MARKS = { pending: "pending", waiting: "at its gate", running: "running", done: "done", failed: "failed" };
 let drawn = null, etag = "", answered_at = Date.now(), changed_at = Date.now(), timer = 0;
 
 function draw(doc) {
@@ -15,7 +15,7 @@ function draw(doc) {
     say(at("facts"), "The journal has no run of this plan yet.");
     return;
   }
-  say(at("facts"), [`run ${doc.run_id}`, `begun ${date_text(doc.started_at)}`,
+  say(at("facts"), [`run ${doc.run_id}`, `started ${date_text(doc.started_at)}`,
     doc.ended_at ? `ended ${date_text(doc.ended_at)}` : "", doc.is_live && doc.runner ? `by ${doc.runner}` : ""].filter(Boolean).join(" · "));
   draw_why(doc);
   draw_figures(doc);
@@ -30,27 +30,27 @@ function draw(doc) {
 
 const names_text = (names) => (names.length > 3 ? `${names.slice(0, 2).join(", ")} and ${names.length - 2} more` : names.join(" and "));
 
-// What is waited for; where tables that are at work side by side wait for different things, each by its name, a few of a kind.
+// Why it waits; if tables that run side by side wait for different reasons, each with its name, a few of each kind.
 function wait_lines(waits) {
   const reasons = [...new Set(waits.map((wait) => wait.reason))];
   if (reasons.length < 2) return reasons;
   return [...new Set(waits.map((wait) => wait.kind))].flatMap((kind) => {
     const same = waits.filter((wait) => wait.kind === kind), own = [...new Set(same.map((wait) => wait.reason))];
-    const told = own.length > 3 ? own.slice(0, 2) : own, rest = same.filter((wait) => !told.includes(wait.reason)).length;
-    const lines = told.map((reason) => `${names_text(same.filter((wait) => wait.reason === reason).map((wait) => wait.place))}: ${reason}`);
+    const shown = own.length > 3 ? own.slice(0, 2) : own, rest = same.filter((wait) => !shown.includes(wait.reason)).length;
+    const lines = shown.map((reason) => `${names_text(same.filter((wait) => wait.reason === reason).map((wait) => wait.place))}: ${reason}`);
     return rest ? [...lines, `${rest} more (${kind})`] : lines;
   });
 }
 
 function since_text(waits) {
-  const told = [...waits].sort((a, b) => b.seconds - a.seconds).slice(0, waits.length > 4 ? 3 : 4);
-  const texts = told.map((wait) => `${wait.place}, for ${seconds_text(wait.seconds)}`);
-  return [...texts, ...(waits.length > told.length ? [`${waits.length - told.length} more`] : [])].join("; ");
+  const shown = [...waits].sort((a, b) => b.seconds - a.seconds).slice(0, waits.length > 4 ? 3 : 4);
+  const texts = shown.map((wait) => `${wait.place}, for ${seconds_text(wait.seconds)}`);
+  return [...texts, ...(waits.length > shown.length ? [`${waits.length - shown.length} more`] : [])].join("; ");
 }
 
 function draw_why(doc) {
   const gates = doc.stages.filter((stage) => stage.state === "waiting" && !doc.reason.includes(stage.reason));
-  const reasons = [...doc.notes, ...(doc.waits.length ? wait_lines(doc.waits) : [doc.reason]), ...gates.map((stage) => `${stage.stage} waits at its gate: ${stage.reason}`)].filter(Boolean);
+  const reasons = [...doc.notes, ...(doc.waits.length ? wait_lines(doc.waits) : [doc.reason]), ...gates.map((stage) => `gate of ${stage.stage}: ${stage.reason}`)].filter(Boolean);
   at("why").hidden = !reasons.length;
   at("why").className = `notice ${doc.word === "failed" ? "bad" : ""}`;
   say(at("reasons"), reasons.join("\n"));
@@ -66,7 +66,7 @@ function draw_figures(doc) {
     is_over && doc.curve ? ["Highest rate", count_text(Math.max(...doc.curve.rates)), "rows/s"]
       : ["Rate", doc.rate === null ? "n/a" : count_text(doc.rate), doc.rate === null ? "" : "rows/s"],
     [is_over ? "Time left" : `Time left in ${stage ? stage.stage : "this stage"}`, is_over ? "0 s" : seconds_text(doc.eta_s), ""],
-    [is_over ? "Took" : "Since the beginning", seconds_text(doc.seconds), ""],
+    [is_over ? "Duration" : "Since the start", seconds_text(doc.seconds), ""],
   ];
   const box = at("figures");
   if (!box.children.length) {
@@ -100,14 +100,14 @@ function draw_stages(stages) {
   });
 }
 
-// Who failed, waits or moves comes first; those that have passed and are left alone, or are proven, are told together.
+// Steps that failed, wait or move come first; filled tables that wait for their proof are listed together.
 function draw_working(doc) {
   const is_waiting = (step) => doc.waits.some((wait) => wait.reason && wait.reason === step.reason);
   const busy = doc.stages.flatMap((stage) => stage.steps).filter((step) => step.state === "running" || step.state === "failed");
   const rank = (step) => (step.state === "failed" ? 0 : is_waiting(step) ? 1 : 2);
   const passed = busy.filter((step) => step.is_passed && !is_waiting(step)), is_many = passed.length > 3;
   const steps = busy.filter((step) => !is_many || !passed.includes(step)).sort((a, b) => rank(a) - rank(b));
-  say(at("working-title"), doc.passes ? `Under way: ${doc.passes[0]} of ${doc.passes[1]} tables passed` : "Under way");
+  say(at("working-title"), doc.passes ? `Running: ${doc.passes[0]} of ${doc.passes[1]} tables filled` : "Running");
   const items = steps.slice(0, 12).map((step) => {
     const is_held = is_waiting(step);
     const figures = [];
@@ -128,14 +128,14 @@ function draw_working(doc) {
     items.push(make("li", {}, make("div", { class: "line" }, make("span", {}, make("b", {}, `${names.length} tables`), ` ${names_text(names)}`),
       make("span", {}, share_text(1))), track(1), make("div", { class: "muted" }, reason)));
   }
-  if (!items.length) items.push(make("li", { class: "muted" }, doc.state === "done" ? "Nothing: the plan is done." : "Nothing at this moment."));
+  if (!items.length) items.push(make("li", { class: "muted" }, doc.state === "done" ? "No step: the plan is done." : "No step at this moment."));
   at("working").replaceChildren(...items);
 }
 
 function draw_blockers(blockers) {
   at("blockers-box").hidden = !blockers.length;
-  at("blockers").replaceChildren(...blockers.map((one) => make("li", {}, ...one.blockers.map((who) => make("code", {}, who)),
-    make("div", { class: "muted" }, `seen ${clock_text(one.at)}, in the way of ${one.place}${one.waiting_for ? `, on ${one.waiting_for}` : ""}`))));
+  at("blockers").replaceChildren(...blockers.map((one) => make("li", {}, ...one.blockers.map((blocker) => make("code", {}, blocker)),
+    make("div", { class: "muted" }, `seen ${clock_text(one.at)}, blocking ${one.place}${one.waiting_for ? ` (${one.waiting_for})` : ""}`))));
 }
 
 function draw_events(events) {
@@ -172,8 +172,8 @@ function say_contact() {
   at("contact").hidden = gone < 3 * POLL_MS && (stale < QUIET_MS || is_over || !drawn);
   at("contact").className = `notice ${is_over ? "" : "bad"}`;
   say(at("contact"), gone >= 3 * POLL_MS
-    ? `The runner no longer answers${is_over ? ": it has ended" : ""}. What is shown was read at ${drawn ? clock_text(drawn.read_at) : "no time yet"}.`
-    : "The runner cannot read its journal at the moment; what is shown is older.");
+    ? `The runner does not answer${is_over ? ": it has ended" : ""}. ${drawn ? `This page shows the state of ${clock_text(drawn.read_at)}.` : "There is nothing to show yet."}`
+    : "The runner cannot read its journal at the moment. This page shows an older state.");
 }
 
 at("find").addEventListener("input", () => matrix && filter_matrix());

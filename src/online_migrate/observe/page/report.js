@@ -1,5 +1,5 @@
 "use strict";
-// What only the whole journal knows: the sections of the report.
+// The sections of the report, which need the whole journal.
 
 const NUMBER = "number";
 
@@ -29,7 +29,7 @@ function draw_report(report) {
     chapter("Throughput", throughput_table(report)),
     chapter("Growth", growth_table(report)),
     chapter("Approvals", approval_table(report)),
-    chapter("Findings of the check", finding_table(report)),
+    chapter("Findings", finding_table(report)),
     chapter("Verified", ...verified_tables(report)));
   draw_timeline(timeline, report);
 }
@@ -37,39 +37,39 @@ function draw_report(report) {
 function stage_table(report) {
   return facts_table("Stages with their times", [
     ["Stage", (s) => s.stage], ["Phase", (s) => s.phase, "wide"], ["State", (s) => MARKS[s.state] || s.state],
-    ["Begun", (s) => (s.begins_at ? date_text(s.begins_at) : ""), "wide time"],
+    ["Started", (s) => (s.begins_at ? date_text(s.begins_at) : ""), "wide time"],
     ["Steps", (s) => `${s.steps_done} / ${s.steps_total}`, NUMBER],
-    ["Took", (s) => (s.seconds === null ? "" : seconds_text(s.seconds)), NUMBER],
+    ["Duration", (s) => (s.seconds === null ? "" : seconds_text(s.seconds)), NUMBER],
   ], report.stages);
 }
 
 function hold_tables(report) {
-  if (!report.holds.length) return [nothing("It never held back.")];
+  if (!report.holds.length) return [nothing("The run was never held.")];
   return [
     facts_table("Holds by kind", [
-      ["Kind", (k) => k.kind], ["Times", (k) => count_text(k.times), NUMBER],
-      ["Altogether", (k) => seconds_text(k.seconds), NUMBER], ["Longest", (k) => seconds_text(k.longest_s), NUMBER],
+      ["Kind", (k) => k.kind], ["Count", (k) => count_text(k.times), NUMBER],
+      ["Total", (k) => seconds_text(k.seconds), NUMBER], ["Longest", (k) => seconds_text(k.longest_s), NUMBER],
     ], report.hold_kinds),
-    make("h3", {}, report.holds_left_out ? `The longest ${report.holds.length}` : "Each of them"),
+    make("h3", {}, report.holds_left_out ? `The ${report.holds.length} longest` : "All of them"),
     facts_table("Holds", [
-      ["Begun", (h) => clock_text(h.begins_at), "time"], ["For", (h) => seconds_text(h.seconds), NUMBER], ["Where", (h) => h.place, "wide"],
-      ["Why", (h) => `${h.reason}${h.ends_at ? "" : " (still)"}`],
+      ["Started", (h) => clock_text(h.begins_at), "time"], ["Duration", (h) => seconds_text(h.seconds), NUMBER], ["Where", (h) => h.place, "wide"],
+      ["Reason", (h) => `${h.reason}${h.ends_at ? "" : " (still held)"}`],
     ], report.holds),
   ];
 }
 
 function lock_tables(report) {
   const sum = report.locks;
-  if (!sum.windows && !sum.given_way) return [nothing("No strong lock was asked for yet.")];
+  if (!sum.windows && !sum.failed_attempts) return [nothing("No strong lock was requested.")];
   return [
-    make("p", {}, `${count_text(sum.windows)} lock windows, ${count_text(sum.given_way)} times given way. Held ${seconds_text(sum.held_p50_s)} in the middle, `
-      + `${seconds_text(sum.held_p99_s)} at the 99th percentile, ${seconds_text(sum.held_longest_s)} at most; waited for ${seconds_text(sum.waited_longest_s)} at most.`),
+    make("p", {}, `${count_text(sum.windows)} lock windows, ${count_text(sum.failed_attempts)} failed lock attempts. Held ${seconds_text(sum.held_p50_s)} (median), `
+      + `${seconds_text(sum.held_p99_s)} (99th percentile), ${seconds_text(sum.held_longest_s)} at most. Waited ${seconds_text(sum.waited_longest_s)} at most.`),
     make("h3", {}, "By stage"),
     facts_table("Lock windows by stage", [
-      ["Stage", (l) => l.stage], ["Windows", (l) => count_text(l.windows), NUMBER], ["Given way", (l) => count_text(l.given_way), NUMBER],
+      ["Stage", (l) => l.stage], ["Windows", (l) => count_text(l.windows), NUMBER], ["Failed attempts", (l) => count_text(l.failed_attempts), NUMBER],
       ["Longest hold", (l) => seconds_text(l.held_longest_s), NUMBER], ["Longest wait", (l) => seconds_text(l.waited_longest_s), NUMBER],
     ], sum.stages),
-    make("h3", {}, sum.longest.length < sum.windows ? `The ${sum.longest.length} longest` : "Each of them"),
+    make("h3", {}, sum.longest.length < sum.windows ? `The ${sum.longest.length} longest` : "All of them"),
     facts_table("Lock windows", [
       ["At", (l) => clock_text(l.at), "time"], ["Relation", (l) => l.relation, "name"], ["Lock", (l) => l.lock, "wide time"], ["Step", (l) => l.place, "wide"],
       ["Waited", (l) => seconds_text(l.waited_s), NUMBER], ["Held", (l) => seconds_text(l.held_s), NUMBER],
@@ -79,7 +79,7 @@ function lock_tables(report) {
 }
 
 function throughput_table(report) {
-  if (!report.throughput.length) return nothing("No rows have been written yet.");
+  if (!report.throughput.length) return nothing("No rows were written.");
   return facts_table("Rows written by table", [
     ["Table", (t) => t.table], ["Rows", (t) => count_text(t.rows), NUMBER], ["Batches", (t) => count_text(t.batches), NUMBER],
     ["Writing", (t) => seconds_text(t.worked_s), NUMBER], ["Pausing", (t) => seconds_text(t.paused_s), `${NUMBER} wide`],
@@ -89,12 +89,12 @@ function throughput_table(report) {
 }
 
 function growth_table(report) {
-  if (!report.growth.length) return nothing("The journal has no sizes of this run.");
+  if (!report.growth.length) return nothing("The journal has no table sizes of this run.");
   const change = (before, after) => (after === null ? "n/a" : `${after > before ? "+" : ""}${bytes_text(after - before)}`);
   return facts_table("Sizes of tables and of their indexes", [
     ["Table", (t) => t.table], ["Before", (t) => bytes_text(t.table_before), NUMBER], ["Change", (t) => change(t.table_before, t.table_after), NUMBER],
     ["Indexes before", (t) => bytes_text(t.indexes_before), `${NUMBER} wide`],
-    ["Indexes' change", (t) => change(t.indexes_before, t.indexes_after), NUMBER],
+    ["Index change", (t) => change(t.indexes_before, t.indexes_after), NUMBER],
   ], report.growth);
 }
 
@@ -106,10 +106,10 @@ function approval_table(report) {
 }
 
 function finding_table(report) {
-  if (!report.findings.length) return nothing("The check had nothing to say, or the run began with an older version.");
+  if (!report.findings.length) return nothing("The check had no findings.");
   return facts_table("Findings", [
     ["Severity", (f) => f.severity, "time"],
-    ["What was found, and what to do", (f) => make("div", {}, ...breakable(f.fact), make("div", { class: "muted" }, f.remedy))],
+    ["Finding and remedy", (f) => make("div", {}, ...breakable(f.fact), make("div", { class: "muted" }, f.remedy))],
     ["Where", (f) => f.where, "wide"],
   ], report.findings);
 }
@@ -117,8 +117,8 @@ function finding_table(report) {
 function verified_tables(report) {
   const sum = make("p", {}, report.verified_text);
   if (!report.verified.length) return [sum];
-  return [sum, make("h3", {}, "Steps that do nothing but verify"), facts_table("Verifying steps", [
+  return [sum, make("h3", {}, "Verification steps"), facts_table("Verification steps", [
     ["Step", (v) => v.step], ["Stage", (v) => v.stage, "wide"], ["Tables", (v) => (v.tables ? count_text(v.tables) : ""), NUMBER],
-    ["Held true", (v) => `${v.done} of ${v.total}`, NUMBER], ["Last at", (v) => (v.at ? date_text(v.at) : ""), "wide time"],
+    ["Passed", (v) => `${v.done} of ${v.total}`, NUMBER], ["Last", (v) => (v.at ? date_text(v.at) : ""), "wide time"],
   ], report.verified)];
 }

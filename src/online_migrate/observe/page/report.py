@@ -1,4 +1,4 @@
-"""A whole run, read from its journal alone: what the report shows beside the page."""
+"""A whole run, read from its journal alone: the sections that only the report has."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from online_migrate.observe.snapshot.views import Snapshot, StepView
 from online_migrate.postgres.connection import Connection
 
 EVENTS: Final = 1_000
-"""the newest; a night of a large plan has many more, which say nothing new"""
+"""the newest; a night of a large plan has many more, which add little"""
 HOLDS: Final = 200
-"""the longest; all of them are in the sums"""
+"""the longest; the sums have all of them"""
 
 
 def read_report(connection: Connection, plan: str) -> dict[str, Any] | None:
-    """The page's document of the newest run of ``plan``, with the whole of its history; None where it never ran."""
+    """The page's document of the newest run of ``plan``, with its whole history; None if it never ran."""
     snapshot = read_snapshot(connection, plan)
     if snapshot is None:
         return None
@@ -100,7 +100,7 @@ def _stage(record: StageRecord, snapshot: Snapshot) -> dict[str, Any]:
 
 
 def find_away(history: Iterable[HistoryRecord], snapshot: Snapshot) -> list[dict[str, str]]:
-    """When no runner was at work, and how the one before had ended; one that was killed could not say so."""
+    """When no runner was at work, and how the one before ended; without an end in the journal it was killed."""
     away = list[dict[str, str]]()
     last: HistoryRecord | None = None
     for record in history:
@@ -136,17 +136,17 @@ def _sum_holds(holds: Iterable[Hold], now: datetime) -> list[dict[str, Any]]:
 
 
 def sum_throughput(history: Iterable[HistoryRecord], steps: Iterable[StepView]) -> list[dict[str, Any]]:
-    """Batches of each table, the most rows first; ``rate`` is rows by the time of batches and pauses.
+    """Batches of each table, the most rows first; ``rate`` is rows divided by the time of batches and pauses.
 
-    ``rows`` are the cursors': a runner that was killed took up to ten seconds of the other sums with it.
+    ``rows`` are the cursors': when a runner is killed, the other sums lose up to its last ten seconds.
     """
-    told = [record for record in history if record.event == "throughput"]
+    sums_kept = [record for record in history if record.event == "throughput"]
     sums = defaultdict[str, dict[str, float]](lambda: defaultdict(float))
-    for record in told:
+    for record in sums_kept:
         for name in ("rows", "batches", "worked_s", "paused_s", "skipped_locked"):
             value = record.fields.get(name, 0)
             sums[record.table][name] += value if isinstance(value, int | float) else 0
-    keys = {(record.stage, record.step, record.table) for record in told}
+    keys = {(record.stage, record.step, record.table) for record in sums_kept}
     done = Counter[str]()
     for step in steps:
         done[step.table] += step.rows_done if step.key in keys else 0
@@ -159,7 +159,7 @@ def sum_throughput(history: Iterable[HistoryRecord], steps: Iterable[StepView]) 
 
 
 def find_growth(history: Iterable[HistoryRecord]) -> list[dict[str, Any]]:
-    """Bytes of each table and of its indexes when they were first and last measured, the largest first."""
+    """Bytes of each table and of its indexes at the first and the last measurement, the largest first."""
     measured = [r for r in history if r.event == "tables_measured"]
     first, last = _sizes(measured), _sizes(reversed(measured))
     is_again = len(measured) > 1
@@ -177,7 +177,7 @@ def find_growth(history: Iterable[HistoryRecord]) -> list[dict[str, Any]]:
 
 
 def _sizes(records: Iterable[HistoryRecord]) -> dict[str, Sequence[Any]]:
-    """Of each table in the first of the records that has it."""
+    """Each table's sizes, from the first of the records that has it."""
     sizes = dict[str, Sequence[Any]]()
     for record in records:
         found = record.fields.get("sizes")
@@ -187,7 +187,7 @@ def _sizes(records: Iterable[HistoryRecord]) -> dict[str, Sequence[Any]]:
 
 
 def find_findings(history: Iterable[HistoryRecord]) -> list[dict[str, str]]:
-    """What the check said before the first start and every other one, each thing once."""
+    """The findings of the checks before each start of the run, each finding once."""
     findings = dict[tuple[str, ...], dict[str, str]]()
     for record in history:
         if record.event == "check_found":

@@ -1,4 +1,4 @@
-"""Answers a browser: the page, its document anew with every snapshot, and whether it is fresh."""
+"""Answers a browser: the page, its document for each new snapshot, and whether that is fresh."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from online_migrate.observe.snapshot.views import Snapshot
 from online_migrate.observe.web import Page, Route
 
 READY_S: Final = 30.0
-"""a snapshot that is older is no picture of now; one is read every twenty seconds, though nobody asks"""
+"""an older snapshot is not ready; one is read every twenty seconds, even without a request"""
 _SAFE: Final[Mapping[str, str]] = {
     "Content-Security-Policy": POLICY,
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -37,8 +37,8 @@ class _Answer:
 class StatusPage:
     """Draws the newest snapshot on request; safe to update and to ask from different threads.
 
-    ``freshen`` is called before an answer, and may bring a newer one.  A document is made once a snapshot, and only when
-    somebody asks: a page that nobody looks at costs nothing.
+    ``freshen`` is called before an answer, and may bring a newer snapshot.  A document is made once per snapshot, and only
+    on request: a page that is not open costs nothing.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class StatusPage:
             age = self._clock.monotonic() - self._updated_at
         if age < READY_S:
             return Page(content_type=_TEXT, body=b"ok\n")
-        body = b"no snapshot was read lately: no run yet, or the database is away\n"
+        body = b"no snapshot in the last 30 s: the plan has no run yet, or the database is unreachable\n"
         return Page(content_type=_TEXT, body=body, status=HTTPStatus.SERVICE_UNAVAILABLE)
 
 

@@ -1,4 +1,4 @@
-"""How fast rows were written over time, and when it held back: pure, from the journal's history."""
+"""How fast rows were written over time, and when the run was held: pure, from the journal's history."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from online_migrate.observe.snapshot.waits import Place, take
 from online_migrate.observe.words import place_text
 
 BUCKETS: Final = 120
-"""points of a curve at most: more is no more to see on a page"""
+"""points of a curve at most: a page cannot show more"""
 RECENT_S: Final = 10.0
-"""the rate of now is measured over this: one batch says little, and a small table is done between two looks"""
+"""the current rate is measured over this: one batch says little, and a small table is done between two reads"""
 AROUND_A_RUN: Final = frozenset({"check_found", "tables_measured"})
-"""events that are not of a runner at work"""
+"""events that do not come from a runner at work"""
 _WIDTHS_S: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 43_200, 86_400)
 
 
@@ -42,20 +42,20 @@ class Curve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
-    """A time in which it held back."""
+    """A time in which the run, a stage or a step was held."""
 
     kind: str
     reason: str
     place: str
     begins_at: datetime
     ends_at: datetime | None
-    """None: it still holds"""
+    """None: still held"""
 
 
 def find_work(
     history: Iterable[HistoryRecord], steps: Iterable[StepView] = (), now: datetime | None = None
 ) -> tuple[Work, ...]:
-    """Each sum of batches over the seconds that it took; of ``steps`` that run, what came since their last sum."""
+    """Each sum of batches with its time; for running ``steps`` also the rows since their last sum."""
     work = list[Work]()
     last = dict[tuple[str, str, str], tuple[datetime, int]]()
     for record in history:
@@ -83,7 +83,7 @@ def find_work(
 
 
 def recent_rate(work: Sequence[Work], now: datetime) -> float | None:
-    """Rows per second over the last :data:`RECENT_S`; None where there was less than a second of work in them."""
+    """Rows per second over the last :data:`RECENT_S`; None if that time has less than a second of work."""
     begin = now - timedelta(seconds=RECENT_S)
     parts = [(w, max(w.begins_at, begin), min(w.ends_at, now)) for w in work if w.ends_at > begin]
     if not parts:
@@ -96,7 +96,7 @@ def recent_rate(work: Sequence[Work], now: datetime) -> float | None:
 def draw_curve(
     work: Sequence[Work], *, until: datetime | None = None, longest_s: float | None = None
 ) -> Curve | None:
-    """The work as a curve, to its end or to ``until``, over ``longest_s`` at most; None where nothing was written."""
+    """The work as a curve, to its end or to ``until``, over ``longest_s`` at most; None if no row was written."""
     if not work:
         return None
     end = max(w.ends_at for w in work).timestamp()
@@ -105,7 +105,7 @@ def draw_curve(
     if longest_s is not None:
         begin = max(begin, end - longest_s)
     width = next((w for w in _WIDTHS_S if (end - begin) / w <= BUCKETS - 1), _WIDTHS_S[-1])
-    first = int(begin // width)  # buckets begin at round times, so that the curve does not tremble
+    first = int(begin // width)  # buckets begin at round times, so that the curve does not jump
     rows = [0.0] * (int(end // width) - first + 1)
     for one in work:
         _spread(rows, one, first, width)
@@ -130,24 +130,24 @@ def _spread(rows: list[float], work: Work, first: int, width: int) -> None:
 
 
 def find_holds(history: Iterable[HistoryRecord], *, is_live: bool) -> tuple[Hold, ...]:
-    """Every wait with what was told of it last, oldest first.
+    """Every wait with its last reason, oldest first.
 
-    A runner that was killed while it held is taken to have held until the last that was heard of it.
+    If a runner was killed during a wait, the wait ends with its last event.
     """
     holds, waits = list[Hold](), dict[Place, WaitView]()
-    heard_at: datetime | None = None
+    last_event_at: datetime | None = None
     for record in history:
         over = take(waits, record)
-        until = heard_at if record.event == "run_started" else record.at
+        until = last_event_at if record.event == "run_started" else record.at
         holds += [_hold(wait, until or record.at) for wait in over]
         if record.event not in AROUND_A_RUN:
-            heard_at = record.at
-    holds += [_hold(wait, None if is_live else heard_at) for wait in waits.values()]
+            last_event_at = record.at
+    holds += [_hold(wait, None if is_live else last_event_at) for wait in waits.values()]
     return tuple(sorted(holds, key=lambda hold: hold.begins_at))
 
 
 def covered_s(holds: Iterable[Hold], now: datetime) -> float:
-    """Seconds in which at least one of them held: two tables that wait at once wait once."""
+    """Seconds in which at least one of the holds was open: two tables that wait at the same time count once."""
     covered, until = 0.0, None
     for hold in sorted(holds, key=lambda hold: hold.begins_at):
         begin = hold.begins_at if until is None else max(hold.begins_at, until)

@@ -1,8 +1,8 @@
 """``/metrics``: a registry as text, byte for byte as prometheus-client writes it, at a third of its CPU seconds.
 
 The client escapes every name and label again at each scrape.  A series keeps its name and labels, so we keep the text
-of them for as long as the series exists.  ``python -m benchmarks.observe --exposition`` compares the two; see "What
-watching costs" in docs/benchmarks.md for the figures.
+of them for as long as the series exists.  ``python -m benchmarks.observe --exposition`` compares the two; see "Cost of
+watching" in docs/benchmarks.md for the figures.
 """
 
 from __future__ import annotations

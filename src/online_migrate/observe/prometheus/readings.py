@@ -1,8 +1,8 @@
-"""What the server says while we work: WAL, heap-only updates, sizes, standbys, multixacts; read every few seconds.
+"""What the server reports while we work: WAL, heap-only updates, sizes, standbys, multixacts; read every few seconds.
 
-On the session of all that watches a run: a runner has few.  Statistics are read without any lock.  Sizes
-take ACCESS SHARE for a moment, so only the tables at work and a few others are asked for at a time, and a table behind
-whose lock we would wait is left for the next look.
+All listeners share one session, since a runner has few.  Statistics are read without a lock.  Sizes take ACCESS SHARE
+for a moment, so one reading asks for the tables at work and a few others only; a table that is locked is left for a
+later reading.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from online_migrate.observe.snapshot.views import Snapshot
 from online_migrate.postgres.connection import Connection
 
 EVERY_S: Final = 10.0
-"""between looks; Prometheus is not asked to scrape more often"""
+"""between readings; Prometheus need not scrape more often"""
 SIZES_AT_A_TIME: Final = 20
-"""tables beside those at work; 300 tables are gone through in 15 looks"""
+"""tables beside those at work; 300 tables take 15 readings"""
 
 _TABLES: Final = """
     SELECT relname, n_tup_upd, n_tup_hot_upd, n_dead_tup FROM pg_stat_user_tables
@@ -45,7 +45,7 @@ _MEMBERS: Final = "SELECT count(*) FROM pg_ls_dir('pg_multixact/members')"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableReading:
-    """One table; updates are everybody's since its statistics began.  Sizes are None where they are not known yet."""
+    """One table; updates are those of all sessions since its statistics began.  Sizes are None until they are known."""
 
     table: str
     updates: int
@@ -60,15 +60,15 @@ class ServerReading:
     """The server at one time."""
 
     wal_bytes: int
-    """where its WAL stands, from the beginning of all WAL"""
+    """its current WAL insert position, in bytes from the beginning of all WAL"""
     epoch: int
     connections: int
-    """sessions of ours, this one included"""
+    """sessions of this runner, this one included"""
     tables: tuple[TableReading, ...]
     standbys: tuple[Standby, ...]
     multixacts: Mapping[str, float]
-    """``age`` by the age at which VACUUM drops everything else to freeze (manual, 20.10: vacuum_multixact_failsafe_age);
-    ``members``, where we may see them, by their space; from a half of it on every autovacuum is an aggressive one"""
+    """``age`` divided by the age at which VACUUM does nothing but freeze (manual, 20.10: vacuum_multixact_failsafe_age);
+    ``members``, if we may read them, divided by their space; above a half every autovacuum is an aggressive one"""
 
 
 class ServerReader:
@@ -90,7 +90,7 @@ class ServerReader:
         self._next = 0
 
     def look(self, connection: Connection, snapshot: Snapshot) -> None:
-        """Read if it is time; raises psycopg.Error where the server is away."""
+        """Read if it is time; raises psycopg.Error if the server is unreachable."""
         now = self._clock.monotonic()
         if now - self._read_at < self._every_s:
             return
@@ -98,7 +98,7 @@ class ServerReader:
         self._listener(self.read(connection, snapshot))
 
     def read(self, connection: Connection, snapshot: Snapshot) -> ServerReading:
-        """The server as it is now."""
+        """Read the server now."""
         tables = sorted({step.table for step in snapshot.steps if step.table})
         self._read_sizes(connection, self._choose(tables, snapshot))
         with _briefly(connection):
@@ -128,7 +128,7 @@ class ServerReader:
         )
 
     def _choose(self, tables: Sequence[str], snapshot: Snapshot) -> list[str]:
-        """Those at work, and the next few in turn."""
+        """The tables at work, and the next few in turn."""
         at_work = {step.table for step in snapshot.steps if step.state == "running" and step.table}
         turn = [tables[(self._next + n) % len(tables)] for n in range(min(SIZES_AT_A_TIME, len(tables)))]
         self._next += SIZES_AT_A_TIME
@@ -138,7 +138,7 @@ class ServerReader:
         try:
             with _briefly(connection):
                 rows = connection.execute(_SIZES, [list(tables)]).fetchall()
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):  # the next look shows them
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):  # a later reading has them
             return
         self._sizes.update({name: (table, index) for name, table, index in rows if table is not None})
 
@@ -156,7 +156,7 @@ class ServerReader:
 
 @contextmanager
 def _briefly(connection: Connection) -> Iterator[None]:
-    """Read only, and never long in anybody's way."""
+    """Read only, with short timeouts, so that no other session waits for us."""
     with connection.transaction():
         connection.execute(
             "SET TRANSACTION READ ONLY; SET LOCAL lock_timeout = '50ms'; SET LOCAL statement_timeout = '2s'"

@@ -1,4 +1,4 @@
-"""Metrics with the plan's label filled in, texts as bounded labels, and a registry that knows when it was scraped."""
+"""Metrics with the label of the plan filled in, texts as bounded labels, a registry that knows when it was scraped."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ PREFIX: Final = "online_migrate_"
 TEXT_CHARACTERS: Final = 160
 """of a text that is a label"""
 TEXTS: Final = 100
-"""texts that one metric shows at a time: past it a Prometheus that others live on would bear the rest"""
-ONE_MORE: Final = "another one: see the log"
+"""texts that one metric shows at a time, so that a shared Prometheus is not overloaded"""
+ONE_MORE: Final = "more: see the log"
 LAST_SCRAPE_S: Final = 20.0
-"""how long the end of a run waits for the scrape that shows it: enough for a scrape every 15 s"""
+"""for so long the end of a run waits for the scrape that shows it: enough for a scrape every 15 s"""
 SEND_S: Final = 0.2
-"""for the answer's way to the scraper"""
+"""for the answer to reach the scraper"""
 
 _FIGURE: Final = re.compile(r"(?<![\w-])(?<!pid )(?<!process )\d[\d.,:]*")
 
 
 class Registry(CollectorRegistry):
-    """A registry of our own, without the client's ``_created`` series, which Prometheus makes nothing of.
+    """A registry without the client's ``_created`` series, which Prometheus does not use.
 
     ``before`` is called at the beginning of each scrape.
     """
@@ -48,9 +48,9 @@ class Registry(CollectorRegistry):
             self._scraped.stop("scraped")
 
     def last_scrape_within_s(self) -> float | None:
-        """Until when the next scrape is to be expected; None where nobody scrapes at regular times.
+        """Seconds in which the next scrape is expected; None if there are no regular scrapes.
 
-        Of a run that was over before the second scrape nobody knows yet: that one is waited for, too.
+        After a single scrape the interval is not known yet: the second one is expected too.
         """
         if not self._scraped_at:
             return None
@@ -61,7 +61,7 @@ class Registry(CollectorRegistry):
         return None if age_s > 3 * every_s + 1 else min(1.5 * every_s + 1, LAST_SCRAPE_S)
 
     def await_last_scrape(self) -> bool:
-        """Wait for one more scrape where somebody scrapes: how a run ended is an alert's business, and we are gone then."""
+        """Wait for one more scrape if there are regular ones: alerts need it to know how the run ended."""
         within_s = self.last_scrape_within_s()
         if within_s is None:
             return False
@@ -75,7 +75,7 @@ class Registry(CollectorRegistry):
 class Series:
     """One metric of one plan; labels are given without the plan's.
 
-    What a series is looked up by is kept: the client's own look-up is half of what a batch costs the exporter.
+    The client's series are kept by their labels: the client's own lookup is half of the exporter's cost per batch.
     """
 
     def __init__(self, metric: Gauge | Counter | Histogram, plan: str) -> None:
@@ -90,7 +90,7 @@ class Series:
         return child
 
     def set(self, labels: tuple[str, ...], value: float | None) -> None:
-        """A gauge's value; None takes the series away: what is not known is not shown."""
+        """Set a gauge; None removes the series: what is not known is not shown."""
         assert isinstance(self._metric, Gauge)
         if value is not None:
             self._child(labels).set(value)
@@ -98,13 +98,13 @@ class Series:
             self._metric.remove(self._plan, *labels)
 
     def raise_to(self, labels: tuple[str, ...], value: float) -> None:
-        """A gauge of the largest value so far."""
+        """Set a gauge to the largest value so far."""
         assert isinstance(self._metric, Gauge)
         child = self._child(labels)
-        child.set(max(value, child._value.get()))  # noqa: SLF001  # the client has no reading of its own
+        child.set(max(value, child._value.get()))  # noqa: SLF001  # the client cannot read a value
 
     def add(self, labels: tuple[str, ...], value: float = 0) -> None:
-        """Count; by 0 to begin a series, so that its first increase is seen."""
+        """Count; 0 creates the series, so that its first increase is seen."""
         assert isinstance(self._metric, Counter | Gauge)
         child = self._child(labels)
         if value:
@@ -115,17 +115,17 @@ class Series:
         self._child(labels).observe(value)
 
     def begin(self, labels: tuple[str, ...]) -> None:
-        """Show the series with nothing in it."""
+        """Create the series without a value."""
         self._child(labels)
 
     def clear(self) -> None:
-        """Take every series away."""
+        """Remove all series."""
         self._children.clear()
         self._metric.clear()
 
 
 class Texts:
-    """Series of 1 whose last label is a text: one for each place, gone when the place has another text or none."""
+    """Series of value 1 whose last label is a text; a place's series is removed when its text changes or ends."""
 
     def __init__(self, series: Series, *, limit: int = TEXTS) -> None:
         self._series = series
@@ -134,7 +134,7 @@ class Texts:
         self._given: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def show(self, place: tuple[str, ...], texts: Iterable[str]) -> None:
-        """Show these at ``place``, and nothing else there; figures that change from look to look are left out."""
+        """Show these texts at ``place`` and no others, without figures, which change from read to read."""
         texts = tuple(texts)
         if self._given.get(place, ()) == texts:
             return
@@ -152,7 +152,7 @@ class Texts:
         self.show(place, ())
 
     def _bounded(self, texts: tuple[str, ...]) -> tuple[str, ...]:
-        """As many as there is room for beside those at other places; the last stands for those that there is none for."""
+        """As many texts as the limit allows beside those at other places; the last one replaces the rest."""
         room = self._limit - sum(map(len, self._shown.values()))
         if len(texts) <= room:
             return texts
@@ -160,7 +160,7 @@ class Texts:
 
 
 def without_figures(text: str) -> str:
-    """A sentence as a label: ``…`` for each figure but a process' number, cut at :data:`TEXT_CHARACTERS`."""
+    """A sentence as a label: ``…`` for each figure except process ids, cut at :data:`TEXT_CHARACTERS`."""
     return _FIGURE.sub("…", " ".join(text.split()))[:TEXT_CHARACTERS]
 
 

@@ -1,4 +1,4 @@
-"""Events, snapshots and readings as Prometheus metrics.  Which there are: metric_definitions.py."""
+"""Events, snapshots and readings as Prometheus metrics; :mod:`~.definitions` lists them."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from online_migrate.plan.model import Plan
 __all__ = ["STATES", "Budgets", "MetricsSink", "metric_names"]
 
 MOST: Final = 2_000
-"""events that wait to be taken in; more only come together where nobody scrapes and the server is away"""
+"""events that may wait for the next scrape"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budgets:
-    """What the plan allows, beside what is: without it a figure is no alert."""
+    """The plan's limits, exported beside the figures so that alerts can compare them."""
 
     exposure_s: float | None = None
     exposure_run_s: float | None = None
@@ -50,7 +50,7 @@ class Budgets:
 
     @classmethod
     def of(cls, plan: Plan) -> Self:
-        """The plan's bounds; of several stages the narrowest."""
+        """The plan's limits; of several stages the smallest."""
         lags = [s.hold_when.standby_lag for s in plan.stages if s.hold_when.standby_lag is not None]
         return cls(
             exposure_s=plan.locks.exposure,
@@ -62,9 +62,9 @@ class Budgets:
 class MetricsSink:
     """Turns events into metrics of :attr:`registry`; :meth:`update` and :meth:`take` add what no event says.
 
-    Counters count what this process did; gauges continue where earlier runs of the plan stopped.  Events are only noted when
-    they happen, with the time, and taken in together at the next scrape: that costs a fifth.  Of snapshots it takes the newest
-    one: a page that is open asks for more of them than are scraped.
+    Counters count what this process did; gauges continue where earlier processes stopped.  An event is only queued with its
+    time and processed at the next scrape together with the others, at a fifth of the cost.  Only the newest snapshot is
+    processed: an open page asks for more of them than are scraped.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class MetricsSink:
         self._clock = clock or SystemClock()
         self._now = now
         self._at = self._times()
-        self._news: deque[tuple[e.Event | ServerReading, tuple[float, float]]] = deque()
+        self._queue: deque[tuple[e.Event | ServerReading, tuple[float, float]]] = deque()
         self._snapshot: tuple[Snapshot, tuple[float, float]] | None = None
         self._lock = threading.Lock()
         self.registry = Registry(before=self._before_scrape, clock=self._clock)
@@ -91,7 +91,7 @@ class MetricsSink:
         self._handlers = _merge(meter.handlers for meter in self._meters)
         self._handlers[ServerReading] = [self._server.take]
         self._errors = make.counter(
-            "metrics_errors", "Events, pictures and readings that failed to be taken in.", PLAN
+            "metrics_errors", "Events, snapshots and readings that could not be processed.", PLAN
         )
         self._errors.add(())
         ProcessCollector(namespace="online_migrate", registry=self.registry)
@@ -101,46 +101,46 @@ class MetricsSink:
         server.lag_budget.set((), budgets.standby_lag_bytes)
 
     def emit(self, event: e.Event) -> None:
-        """Note an event; never raises, and takes a microsecond."""
+        """Queue an event; never raises, and takes a microsecond."""
         if type(event) in self._handlers:
-            self._note(event)
+            self._enqueue(event)
 
     def update(self, snapshot: Snapshot) -> None:
-        """Note the journal: who is alive, and what earlier runs did.  Events of this process stand."""
+        """Queue a snapshot: the heartbeat, and what earlier processes did.  Events of this process take precedence."""
         self._snapshot = (snapshot, self._times())
 
     def take(self, reading: ServerReading) -> None:
-        """Note what the server says."""
-        self._note(reading)
+        """Queue a reading of the server."""
+        self._enqueue(reading)
 
     def count_error(self) -> None:
-        """Note that a picture or a reading failed."""
+        """Count a snapshot or a reading that failed."""
         self._errors.add((), 1)
 
-    def _note(self, news: e.Event | ServerReading) -> None:
-        self._news.append((news, self._times()))
-        if len(self._news) >= MOST:
-            self._take_in()
+    def _enqueue(self, item: e.Event | ServerReading) -> None:
+        self._queue.append((item, self._times()))
+        if len(self._queue) >= MOST:
+            self._process()
 
     def _before_scrape(self) -> None:
-        self._take_in(self._waits.count, self._server.forget_old)
+        self._process(self._waits.count, self._server.forget_old)
 
-    def _take_in_journal(self) -> None:
-        noted, self._snapshot = self._snapshot, None
-        if noted is not None:
-            snapshot, self._at = noted
+    def _process_snapshot(self) -> None:
+        queued, self._snapshot = self._snapshot, None
+        if queued is not None:
+            snapshot, self._at = queued
             for meter in self._meters:
                 meter.update(snapshot)
 
-    def _take_in(self, *work: Callable[[], object]) -> None:
-        """What happened, then ``work``; snapshots and scrapes come from threads of their own."""
+    def _process(self, *work: Callable[[], object]) -> None:
+        """Process the queue, then do ``work``; snapshots and scrapes come from other threads."""
         with self._lock:
-            while self._news:
-                news, self._at = self._news.popleft()
-                for handler in self._handlers[type(news)]:
-                    self._safely(handler, news)
-            self._safely(self._backfills.settle)
-            self._safely(self._take_in_journal)
+            while self._queue:
+                item, self._at = self._queue.popleft()
+                for handler in self._handlers[type(item)]:
+                    self._safely(handler, item)
+            self._safely(self._backfills.process_batches)
+            self._safely(self._process_snapshot)
             self._at = self._times()
             for each in work:
                 self._safely(each)
@@ -152,11 +152,11 @@ class MetricsSink:
             self._errors.add((), 1)
 
     def _times(self) -> tuple[float, float]:
-        """The time of day, and of the clock that never goes back."""
+        """The time of day, and of the monotonic clock."""
         return self._now(), self._clock.monotonic()
 
     def _happened_at(self) -> float:
-        """The time of day of what is taken in."""
+        """The time of day of the event or snapshot that is processed."""
         return self._at[0]
 
 
@@ -169,5 +169,5 @@ def _merge(groups: Iterable[Handlers]) -> dict[type, list[Callable[[Any], None]]
 
 
 def metric_names(registry: CollectorRegistry) -> Mapping[str, str]:
-    """Every metric that the code has, with its type: whether or not it has a series yet."""
+    """Every metric that the code has, with its type, whether or not it has a series yet."""
     return {metric.name: metric.type for metric in registry.collect()}

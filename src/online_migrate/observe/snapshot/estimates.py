@@ -1,6 +1,6 @@
-"""How far a backfill is, how fast it goes and when it will be done: pure, from what the journal says.
+"""How far a backfill is, how fast it is and when it will be done: pure, from what the journal says.
 
-What cannot be known is None.  A time left is never made up: not for what stands still, not before there is a measure.
+What cannot be known is None.  A time left is never invented: not for a step that does not move, not without a measure.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from online_migrate.journal.records import CursorRecord, HistoryRecord
 SWEEP: Final = "sweep"
 """the pass after the main pass, for rows that are left"""
 STALE_S: Final = 15.0
-"""a cursor that has not moved for longer goes at no known rate; a batch takes 50 ms, its pause not much more"""
+"""a cursor that has not moved for longer has no known rate; a batch takes 50 ms, its pause little more"""
 WINDOW_S: Final = 10.0
-"""the rate is measured over at least this, where there is as much: throughput is kept every 10 s"""
+"""the rate is measured over at least this, if there is enough: throughput is recorded every 10 s"""
 SHORTEST_S: Final = 0.2
-"""less is no measure"""
+"""a shorter time is no measure"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How fast a pass goes; None where that is not known."""
+    """How fast a pass is; None if it is not known."""
 
     rate: float | None
     """rows per second"""
@@ -45,7 +45,7 @@ UNKNOWN: Final = Pace(rate=None, eta_s=None)
 
 
 def share_of(cursor: CursorRecord) -> float:
-    """Pages passed ÷ pages at the start, 0…1.  The sweep comes after all pages were passed: its share is 1."""
+    """Pages done ÷ pages at the start, 0…1.  The sweep follows after all pages: its share is 1."""
     if cursor.pass_name == SWEEP:
         return 1.0
     walk = Walk(pages_total=cursor.pages_total, chunk_pages=cursor.chunk_pages, stripes=cursor.stripes)
@@ -53,7 +53,7 @@ def share_of(cursor: CursorRecord) -> float:
 
 
 def is_sweep(cursor: CursorRecord | None) -> bool:
-    """Whether all pages were passed."""
+    """Whether all pages are filled."""
     return cursor is not None and cursor.pass_name == SWEEP
 
 
@@ -84,7 +84,7 @@ def pace_of(cursor: CursorRecord, points: tuple[Point, ...], now: datetime) -> P
 
 
 def _base(cursor: CursorRecord, points: tuple[Point, ...]) -> Point | None:
-    """The newest point that lies a window back, else the oldest."""
+    """The newest point that is at least a window old, else the oldest."""
     far = [p for p in points if (cursor.moved_at - p.at).total_seconds() >= WINDOW_S]
     return far[-1] if far else next(iter(points), None)
 

@@ -1,4 +1,4 @@
-"""What a reader of the same thing, over and over, need not read or make again."""
+"""What a caller that reads the same run again and again need not read or make again."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ _T = TypeVar("_T")
 
 
 class Memory:
-    """The last value of each name, good for as long as its mark is the same; of one reader, not of several threads."""
+    """The last value of each name, valid as long as its mark is the same.  For one reader, not for several threads."""
 
     def __init__(self) -> None:
         self._kept: dict[Hashable, tuple[object, object]] = {}
         self._true: set[Hashable] = set()
 
     def get(self, name: Hashable, mark: object, make: Callable[[], _T]) -> _T:
-        """What ``make`` made when the mark was this, else what it makes now."""
+        """The value that ``make`` returned when the mark was the same, else what it returns now."""
         kept = self._kept.get(name)
         if kept is not None and kept[0] == mark:
             return cast("_T", kept[1])
@@ -25,7 +25,7 @@ class Memory:
         return value
 
     def is_true(self, name: Hashable, ask: Callable[[], bool]) -> bool:
-        """Whether it is so; once it was, it is not asked again."""
+        """Whether ``ask`` returned true; once it did, it is not called again."""
         if name not in self._true and ask():
             self._true.add(name)
         return name in self._true

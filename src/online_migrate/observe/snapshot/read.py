@@ -23,18 +23,18 @@ from online_migrate.postgres.connection import Connection
 __all__ = ["Snapshot", "StageView", "StepView", "WaitView", "read_snapshot", "to_json"]
 
 EXPECTED_S: Final = 10
-"""how long an estimate of rows is kept: it changes with the next ANALYZE"""
+"""for so long an estimate of rows is kept: it changes with the next ANALYZE"""
 LATE_AFTER_S: Final = 15
-"""a heartbeat comes every 5 s: two have been missed by then"""
-PARKED: Final = "; proven when the other tables have passed too"
+"""a heartbeat is sent every 5 s: two are missing by then"""
+PARKED: Final = "; the proof starts when the other tables are filled"
 PROVING: Final = "; proving that no row is left"
 
 
 def read_snapshot(connection: Connection, plan: str, memory: Memory | None = None) -> Snapshot | None:
-    """The newest run of ``plan``, its journal read in one snapshot of the database; None where it never ran.
+    """The newest run of ``plan``, its journal read in one snapshot of the database; None if it never ran.
 
-    Who reads again and again hands in one ``memory``: what has not changed is not read again.
-    Raises :class:`JournalVersion` where the journal is another version's.
+    A caller that reads again and again passes the same ``memory``: what has not changed is not read again.
+    Raises :class:`JournalVersion` if the journal has another version.
     """
     memory = memory or Memory()
     if not memory.is_true("readable", lambda: ensure_readable(connection)):
@@ -87,11 +87,11 @@ def _draw(connection: Connection, journal: RunJournal, memory: Memory) -> Snapsh
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Facts:
-    """What is read once and used for every step."""
+    """Read once and used for every step."""
 
     now: datetime
     until: datetime | None
-    """to when what is under way counts: where nobody is at work its end, or the last sign of life, if it is known"""
+    """the end of the time that running steps took: now, or without a runner the run's end or its last heartbeat, if known"""
     is_live: bool
     cursors: Mapping[Key, CursorRecord]
     points: Mapping[Key, tuple[Point, ...]]
@@ -100,7 +100,7 @@ class _Facts:
     memory: Memory
 
     def mark(self, stage: StageRecord, steps: tuple[StepRecord, ...]) -> object:
-        """What the views of a stage's steps depend on: the time, too, where one is at work."""
+        """What the views of a stage's steps depend on; if one is running, also the time."""
         if any(step.state == "running" for step in steps):
             return self.now
         cursors = [cursor for cursor in self.cursors.values() if cursor.stage == stage.stage]
@@ -109,7 +109,7 @@ class _Facts:
 
 
 def _stage(stage: StageRecord, steps: tuple[StepRecord, ...], facts: _Facts) -> StageView:
-    """The view of a stage, made anew only where something of it can have changed."""
+    """The view of a stage; made again only if something in it can have changed."""
     views = facts.memory.get(
         ("views", stage.stage),
         facts.mark(stage, steps),
@@ -130,9 +130,9 @@ def _step_views(stage: StageRecord, steps: tuple[StepRecord, ...], facts: _Facts
 
 
 def _awaited(steps: tuple[StepRecord, ...], facts: _Facts) -> frozenset[str]:
-    """Steps of which tables that have passed are left alone until the others have passed, too.
+    """Steps whose filled tables are not proven before the step's other tables are filled too.
 
-    A table to come tells nothing by itself: one worker without ``quiet`` proves each table before it takes the next.
+    A pending table alone is no sign of it: one worker without a soak time proves each table before the next one.
     """
     running = [step for step in steps if step.state == "running"]
     several = {title for title, count in Counter(step.step for step in running).items() if count > 1}
@@ -142,7 +142,7 @@ def _awaited(steps: tuple[StepRecord, ...], facts: _Facts) -> frozenset[str]:
 
 
 def _remembered(step: StepRecord, stage: StageRecord, facts: _Facts, *, is_awaited: bool) -> StepView:
-    """The view of a step, made anew only where something of it can have changed."""
+    """The view of a step; made again only if something in it can have changed."""
     if step.state == "running":
         view = _step(step, stage, facts)
         is_passed = is_sweep(facts.cursors.get(step.key))
@@ -179,7 +179,7 @@ def _step(step: StepRecord, stage: StageRecord, facts: _Facts) -> StepView:
 
 
 def _passed(view: StepView, facts: _Facts, *, is_awaited: bool) -> StepView:
-    note = "all pages were passed"
+    note = "all pages are filled"
     if facts.is_live:
         note += PARKED if is_awaited else PROVING
     is_parked = is_awaited and not view.reason
@@ -195,40 +195,40 @@ def _share(step: StepRecord, cursor: CursorRecord | None, *, is_backfill: bool) 
 
 
 def _reason(run: RunRecord, holder: Holder | None, *, is_live: bool) -> str:
-    """Why the run is not at work; while it is, its waits say why it holds."""
+    """Why the run is not at work; while it is, its waits say why it is held."""
     if run.reason or run.state != "running" or is_live:
         return run.reason
-    beat = f", last heartbeat {seconds_text(holder.beat_age_s)} ago by {holder.who}" if holder else ""
-    return f"no runner is at work{beat}; the same `online-migrate run` goes on"
+    heartbeat = f" (last heartbeat {seconds_text(holder.beat_age_s)} ago, {holder.who})" if holder else ""
+    return f"no runner is at work{heartbeat}; repeat the `online-migrate run` command to continue"
 
 
 def _until(run: RunRecord, holder: Holder | None, now: datetime) -> datetime | None:
-    """When a runner that is not there was at work last."""
+    """When a runner that has ended was last at work."""
     if run.ended_at is not None or holder is None:
         return run.ended_at
     return now - timedelta(seconds=holder.beat_age_s)
 
 
 def _notes(journal: RunJournal, holder: Holder | None) -> Iterable[str]:
-    """Of a runner that is at work."""
-    by = journal.stop_requested_by or _stop_asked(journal.history)
+    """What the operator should know about a runner at work."""
+    by = journal.stop_requested_by or _stop_reason(journal.history)
     if by:
-        yield f"stop asked for ({by}): the run ends when the batch or statement under way is over"
+        yield f"stop requested ({by}): the run ends after the current batch or statement"
     if holder is not None and holder.beat_age_s >= LATE_AFTER_S:
         yield (
             f"no heartbeat for {seconds_text(holder.beat_age_s)} from {holder.who};"
-            f" from {STALE_AFTER_S} s on another runner may take over"
+            f" after {STALE_AFTER_S} s another runner may take over"
         )
 
 
-def _stop_asked(history: Iterable[HistoryRecord]) -> str:
-    """Why, where a stop was asked for since the run went on."""
-    told = [r for r in history if r.event in {"stop_asked", "run_started"}]
-    return str(told[-1].fields.get("reason", "")) if told and told[-1].event == "stop_asked" else ""
+def _stop_reason(history: Iterable[HistoryRecord]) -> str:
+    """The reason of a stop that was requested since the run last started; else empty."""
+    last = next((r for r in reversed(tuple(history)) if r.event in {"stop_asked", "run_started"}), None)
+    return str(last.fields.get("reason", "")) if last is not None and last.event == "stop_asked" else ""
 
 
 def _read_expected(connection: Connection, tables: Iterable[str]) -> dict[str, int]:
-    """Rows by the planner's estimate; a table that was never analysed has none (reltuples is -1 since release 14)."""
+    """Rows by the planner's estimate; a table that was never analyzed has none (reltuples is -1 since release 14)."""
     rows = connection.execute(
         "SELECT relname, reltuples::bigint FROM pg_class"
         " WHERE relname = ANY (%s) AND pg_table_is_visible(oid) AND relkind IN ('r', 'p') AND reltuples >= 0",
@@ -238,9 +238,9 @@ def _read_expected(connection: Connection, tables: Iterable[str]) -> dict[str, i
 
 
 def to_json(snapshot: Snapshot) -> dict[str, Any]:
-    """What ``status --json`` prints; a step without a table has ``null`` there, and so has what is not journal.
+    """What ``status --json`` prints; ``null`` stands for a step without a table, and for what is not known.
 
-    ``state`` is the journal's: of a runner that was killed it says running, and ``is_live`` that nobody is at work.
+    ``state`` is the journal's: after a runner was killed it is still running, and ``is_live`` is false.
     """
     return {
         "plan": snapshot.plan,

@@ -1,4 +1,4 @@
-"""The records of which a picture of a run is made: plain values, frozen, whatever they were read from."""
+"""The records that a snapshot consists of: plain frozen values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class StepView:
     stage: str
     step: str
     table: str
-    """empty where the step is not about one"""
+    """empty if the step is not about one"""
     state: str
     """pending, running, done or failed"""
     rows_done: int
@@ -29,17 +29,17 @@ class StepView:
     rows_expected: int | None
     """an estimate from the catalog; the rows done once the step is done"""
     share_done: float | None
-    """0…1: for a backfill pages passed ÷ pages; None where a step is done in one go and is not done yet"""
+    """0…1: for a backfill pages done ÷ pages; None for another step that is not done yet"""
     rate: float | None
     """rows per second"""
     eta_s: float | None
     seconds: float | None
-    """since it began, until it was done or its run ended: pauses between runs included once it goes on"""
+    """from its start until it was done or its run ended, with the pauses between runs if it was resumed"""
     reason: str
     is_passed: bool = False
-    """under way, all its pages were passed, and it is not proven yet that no row is left"""
+    """running, all its pages are filled, and the proof that no row is left is still missing"""
     is_parked: bool = False
-    """passed, and nobody works on it before the other tables of its step have passed, too"""
+    """filled; its proof starts when the other tables of its step are filled too"""
 
     @property
     def key(self) -> Key:
@@ -48,7 +48,7 @@ class StepView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passes:
-    """Of a step that is under way on several tables: how many have passed, done ones among them."""
+    """Of a step that runs on several tables: how many are filled, those that are done included."""
 
     passed: int
     total: int
@@ -69,7 +69,7 @@ class StageView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitView:
-    """We hold back now."""
+    """A wait that is open now."""
 
     kind: str
     reason: str
@@ -97,7 +97,7 @@ class Snapshot:
     ended_at: datetime | None
     read_at: datetime
     holder: Holder | None
-    """who beat last for this plan"""
+    """the runner that sent the newest heartbeat for this plan"""
     is_live: bool
     """a session of this plan's runner is connected"""
     stages: tuple[StageView, ...]
@@ -105,7 +105,7 @@ class Snapshot:
     history: tuple[HistoryRecord, ...]
     """the newest events, oldest first"""
     notes: tuple[str, ...] = ()
-    """what is to be known of its runner, whether it waits or not: a stop was asked for, its heartbeat is late"""
+    """about its runner, whether it waits or not: a stop was requested, its heartbeat is late"""
 
     @property
     def steps(self) -> tuple[StepView, ...]:
@@ -113,19 +113,19 @@ class Snapshot:
 
     @property
     def stage(self) -> StageView | None:
-        """The stage that is under way, or that comes next."""
+        """The stage that is running, or the next one."""
         return next((s for s in self.stages if s.state != "done"), None)
 
     @property
     def is_holding(self) -> bool:
-        """Whether nothing gets on: every step that runs waits.  Beside a table that waits another may be at work."""
+        """Whether every running step waits.  While one table waits, another may be at work."""
         waits = {wait.key: wait for wait in self.waits}
         at_work = (s for s in self.steps if s.state == "running" and not s.is_parked)
         return bool(waits) and all(wait_at(s.key, waits) for s in at_work)
 
     @property
     def passes(self) -> Passes | None:
-        """Of the step in which a table has passed and is not done; None where there is none, or no other table."""
+        """Of the step in which a table is filled and not done; None if there is none, or no other table."""
         passed = next((step for step in self.steps if step.is_passed), None)
         if passed is None:
             return None
@@ -135,7 +135,7 @@ class Snapshot:
 
     @property
     def locks(self) -> tuple[HistoryRecord, ...]:
-        """The newest lock windows, had or given way."""
+        """The newest lock windows and failed lock attempts."""
         return tuple(r for r in self.history if r.event in {"lock_held", "lock_attempt_failed"})
 
     @property
@@ -145,7 +145,7 @@ class Snapshot:
 
 
 def wait_at(key: Key, waits: Mapping[Key, WaitView]) -> WaitView | None:
-    """What the step waits for: by itself, with its stage, or with the run."""
+    """What the step waits for: the step itself, its stage, or the run."""
     stage, _, _ = key
     places = (key, (stage, "", ""), ("", "", ""))
     return next((waits[place] for place in places if place in waits), None)

@@ -1,4 +1,4 @@
-"""A run for people: a live table of tables × stages on a terminal, a line at a time where there is none."""
+"""A run for people: a live table of tables × stages on a terminal, single lines if there is no terminal."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from online_migrate.clock import Clock, SystemClock
 from online_migrate.figures import count_text, seconds_text, share_text, short_count_text
 from online_migrate.observe.snapshot.views import Snapshot, StageView, StepView, where
 from online_migrate.observe.terminal.rows import (
+    WORDS,
     Row,
     Waits,
     fitting,
@@ -46,17 +47,17 @@ _STYLES: Final = {
 _NAME_WIDTH: Final = 34
 _BAR_WIDTH: Final = 10
 _DETAIL_WIDTH: Final = 30
-"""bar, share, rows, rate and time left of a step that runs"""
+"""bar, share, rows, rate and time left of a running step"""
 _DETAIL_MOST: Final = 44
-"""of the column; a sentence that is longer stands above the table"""
-_WAYS: Final = ((2, 100), (1, 100), (1, 3), (1, 2), (1, 1))
-"""to say why it waits: reasons of each kind and lines of each sentence, until the tables have half of the screen"""
+"""of the column; a longer sentence is shown above the table"""
+_SHORTER: Final = ((2, 100), (1, 100), (1, 3), (1, 2), (1, 1))
+"""reasons of each kind of wait and lines of each reason; shorter until the tables have half of the screen"""
 _SPARE: Final = 3
-"""lines of the table's head, of what is left out, and of the cursor"""
+"""lines of the table's head, of the tables that are not shown, and of the cursor"""
 
 
 def render(snapshot: Snapshot, notice: str = "") -> RenderableType:
-    """The header and the table, made to fit the console that draws them; ``notice`` stands between."""
+    """The header and the table, sized for the console that draws them, with ``notice`` between them."""
     return _Picture(snapshot, notice)
 
 
@@ -76,12 +77,12 @@ class _Picture:
             yield _cut(Text(f"  {rest}", style="dim"), width)
 
     def _head(self, console: Console, options: ConsoleOptions, most: int | None) -> tuple[list[Text], int]:
-        """What stands above the table, as told as ``most`` lines allow, and how many lines it takes."""
+        """The lines above the table, ``most`` of them if possible, and how many they are."""
         snapshot, width = self._snapshot, options.max_width
         top = [_header(snapshot), _legend(snapshot, width), *self._notice]
         failed = [_marked("failed", line) for line in _failures(snapshot)]
         head, lines = top, 0
-        for reasons, cut in _WAYS:
+        for reasons, cut in _SHORTER:
             waits = [_marked("waiting", line) for line in why(snapshot, reasons)]
             head = [*top, *(_cut(text, cut * width) for text in (*failed, *waits))]
             lines = len(console.render_lines(Group(*head), options, pad=False))
@@ -99,7 +100,7 @@ def _header(snapshot: Snapshot) -> Text:
     done = sum(step.state == "done" for step in snapshot.steps)
     state = snapshot.state if snapshot.is_live or snapshot.state != "running" else "no runner"
     style = _STYLES.get(state, "bold yellow")
-    passes = f"  {told}" if (told := passes_text(snapshot)) else ""
+    passes = f"  {text}" if (text := passes_text(snapshot)) else ""
     return Text.assemble(
         (snapshot.plan, "bold"), "  ", (state, style),
         f"  {done} of {len(snapshot.steps)} steps{passes}  {seconds_text(snapshot.seconds)}",
@@ -107,7 +108,7 @@ def _header(snapshot: Snapshot) -> Text:
 
 
 def _legend(snapshot: Snapshot, width: int) -> Text:
-    """Which number is which stage, and how far each is; a line is broken between two stages only."""
+    """The number, name and state of each stage; a line is broken only between two stages."""
     legend, used = Text(), 0
     for number, stage in enumerate(snapshot.stages, start=1):
         part = Text(f"{number} {stage.stage} {_MARKS[stage.state]}", style=_STYLES[stage.state])
@@ -119,7 +120,7 @@ def _legend(snapshot: Snapshot, width: int) -> Text:
 
 
 def _failures(snapshot: Snapshot) -> Iterable[str]:
-    """Why steps failed, where a cell has no room for it and the run does not say it."""
+    """Why steps failed, if a cell has no room for it and the run does not say it."""
     for step in snapshot.steps:
         is_long = cell_len(step.reason) > _DETAIL_MOST - 2
         if step.state == "failed" and is_long and step.reason not in snapshot.reason:
@@ -160,7 +161,7 @@ def _table(snapshot: Snapshot, rows: Sequence[Row], width: int) -> Table:
 
 
 def _now(snapshot: Snapshot) -> StageView | None:
-    """The stage that gets room for details: the one that runs, failed or waits."""
+    """The stage that is shown with details: the one that is running, failed or waiting."""
     return next((s for s in snapshot.stages if s.state in {"running", "failed", "waiting"}), None)
 
 
@@ -170,7 +171,7 @@ def _mark(steps: Sequence[StepView]) -> Text:
 
 
 def _state(steps: Sequence[StepView]) -> str:
-    """Of a cell: the most urgent of its steps' states; empty where the stage has nothing for the table."""
+    """The most urgent state of a cell's steps; empty if the stage has no step for the table."""
     states = {step.state for step in steps}
     if not states:
         return ""
@@ -180,7 +181,7 @@ def _state(steps: Sequence[StepView]) -> str:
 
 
 def _detail(steps: Sequence[StepView], waits: Waits) -> Text:
-    """A running step in figures or one word, and a bar; else the mark, with what there is to say."""
+    """A running step: a bar with figures or one word; else the mark, with rows or steps."""
     busy = most_urgent(steps, waits)
     if busy is None:
         return _rest(steps)
@@ -188,7 +189,7 @@ def _detail(steps: Sequence[StepView], waits: Waits) -> Text:
     if state == "failed":
         return Text(f"{_MARKS['failed']} {busy.reason or busy.step}", style=_STYLES["failed"])
     wait = wait_of(busy, waits)
-    word = wait_word(wait.kind) if wait is not None else "passed" if state == "passed" else ""
+    word = wait_word(wait.kind) if wait is not None else WORDS["passed"] if state == "passed" else ""
     if busy.share_done is None:
         mark = _MARKS["waiting" if wait else "running"]
         text = f"{mark} {word or busy.step} {seconds_text(busy.seconds)}"
@@ -198,7 +199,7 @@ def _detail(steps: Sequence[StepView], waits: Waits) -> Text:
 
 
 def _rest(steps: Sequence[StepView]) -> Text:
-    """Of steps of which none is under way."""
+    """Steps none of which is running."""
     done = sum(s.state == "done" for s in steps)
     mark = _mark(steps)
     rows = sum(s.rows_done for s in steps)
@@ -221,9 +222,9 @@ def _figures(step: StepView) -> str:
 
 
 class LiveView:
-    """Draws snapshots on ``console``: a table that stays in place on a terminal, else a line when something changed.
+    """Draws snapshots on ``console``: a table that is redrawn in place, or without a terminal one line per change.
 
-    ``run`` without a terminal uses :class:`~.logs.LogSink` instead; plain lines are for ``status --watch`` and the demo.
+    ``run`` without a terminal uses :class:`~.logs.LogSink`; the plain lines are for ``status --watch`` and the demo.
     """
 
     def __init__(self, console: Console, *, clock: Clock | None = None) -> None:
@@ -234,11 +235,11 @@ class LiveView:
         self._line_at = -LINE_S
         self._last: Snapshot | None = None
         self.notice = ""
-        """a line in the header from now on; may be set from a signal handler"""
+        """a line in the header; may be set from a signal handler"""
 
     @property
     def stream(self) -> TextIO:
-        """Where others may print while the table is there: their lines go above it."""
+        """A stream whose lines are printed above the table while it is shown."""
         return cast("TextIO", FileProxy(self._console, self._console.file))
 
     def update(self, snapshot: Snapshot) -> None:
@@ -253,7 +254,7 @@ class LiveView:
             self._print_line(snapshot)
 
     def close(self) -> None:
-        """Leave the last picture standing; safe to call twice."""
+        """Leave the last table on the screen; safe to call twice."""
         if self._live is not None:
             self._live.stop()
             self._live = None

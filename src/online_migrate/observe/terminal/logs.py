@@ -1,7 +1,7 @@
 """Events as log lines: sentences for people, JSON for machines.
 
-For ``run`` without a terminal the console format is the progress; on a terminal :class:`~.progress.LiveView` has a
-stream that prints above its table.  Nothing is configured globally.
+Without a terminal, ``run`` shows its progress in the console format; on a terminal the lines are printed above the
+table of :class:`~.live_view.LiveView`.  Nothing is configured globally.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ Format = Literal["console", "json"]
 FORMATS: Final[tuple[Format, ...]] = ("console", "json")
 
 SAMPLE_S: Final = 10.0
-"""at most one line in this time for what happens all the time: per step and table"""
+"""at most one line in this time for each step, table and kind of frequent event"""
 _SAMPLED: Final = (BatchDone, LongStatement)
 _DEBUG: Final = (CheckFound, Reading, Throughput)
 _WARNING: Final = (LockAttemptFailed, Retried, LateRows, GateWaiting, BlockersSeen, Reconnected)
 _STYLES: Final = {"debug": "\x1b[2m", "warning": "\x1b[33m", "error": "\x1b[1;31m"}
 _PLAIN: Final = "\x1b[0m"
 _WIDTH: Final = 56
-"""places in a console line before the sentence; a longer place pushes it on"""
+"""columns for the place in a console line, before the sentence; a longer place moves the sentence to the right"""
 
 Processor = Callable[[Any, str, MutableMapping[str, Any]], Any]
 
 
 class LogSink:
-    """Writes a line an event.  What happens many times a second is sampled at level info, and whole at level debug.
+    """Writes one line per event.  Frequent events are sampled at level info; level debug has all of them.
 
-    ``level`` is debug, info, warning or error.  A stream that is closed or full stops the lines, never the run.
+    ``level`` is debug, info, warning or error.  If the stream is closed or full, lines are lost; the run continues.
     """
 
     def __init__(
@@ -77,14 +77,14 @@ class LogSink:
         """Write a line; never raises."""
         try:
             self._write(event)
-        except (OSError, ValueError):  # a closed pipe or file: nobody reads any more
+        except (OSError, ValueError):  # a closed pipe or file: there is no reader any more
             return
 
     def _write(self, event: Event) -> None:
         fields = event.fields()
         if "run_id" in fields:
             self._common["run"] = fields.pop("run_id")
-        if isinstance(event, StepStarted):  # a step that is over in no time needs no line on how far it is
+        if isinstance(event, StepStarted):  # a step that ends within seconds needs no line on its progress
             now = self._clock.monotonic()
             for kind in _SAMPLED:
                 self._sampled_at[_place(kind, event)] = now

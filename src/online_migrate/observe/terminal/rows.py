@@ -1,4 +1,4 @@
-"""Which tables a terminal shows where not all fit, and what is said of the others: pure, from a snapshot."""
+"""Which tables a terminal shows if not all fit, and a summary of the others: pure, from a snapshot."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ WORDS: Final = {
     "failed": "failed",
     "waiting": "waiting",
     "moving": "at work",
-    "passed": "passed",
+    "passed": "filled",
     "done": "done",
-    "pending": "to come",
+    "pending": "pending",
 }
-"""what is said of a state, in the order in which it is said"""
+"""the word for each state, in the order in which they are listed"""
 _RANK: Final = ("failed", "waiting", "moving", "passed", "pending", "done")
-"""who is shown first"""
+"""which tables are shown first"""
 
 Waits = Mapping[Key, WaitView]
 
@@ -30,14 +30,14 @@ def waits_of(snapshot: Snapshot) -> Waits:
 
 
 def wait_of(step: StepView, waits: Waits) -> WaitView | None:
-    """What the step waits for now; one that has not begun, by itself only."""
+    """What the step waits for now; a pending step only has a wait of its own."""
     if step.state == "running":
         return None if step.is_parked else wait_at(step.key, waits)
     return waits.get(step.key) if step.state == "pending" else None
 
 
 def state_of(step: StepView, waits: Waits) -> str:
-    """Its state, and of one that is under way whether it waits, moves or has passed."""
+    """Its state; for a running step whether it waits, moves or is filled."""
     if wait_of(step, waits) is not None:
         return "waiting"
     if step.state == "running":
@@ -46,7 +46,7 @@ def state_of(step: StepView, waits: Waits) -> str:
 
 
 def most_urgent(steps: Sequence[StepView], waits: Waits) -> StepView | None:
-    """Of several steps the one to speak of: failed, waiting, moving or passed; None where none is."""
+    """The most urgent of several steps: failed, waiting, moving or filled; None if there is none."""
     busy = [step for step in steps if state_of(step, waits) in _RANK[:4]]
     return min(busy, key=lambda step: _RANK.index(state_of(step, waits)), default=None)
 
@@ -64,12 +64,12 @@ class Row:
 
     @property
     def share(self) -> float:
-        """Of its steps, those that are done."""
+        """The share of its steps that are done."""
         return sum(step.state == "done" for step in self._steps) / len(self._steps)
 
 
 def rows_of(snapshot: Snapshot) -> list[Row]:
-    """In the plan's order; what is about no table comes last."""
+    """In the plan's order; steps without a table come last."""
     names, waits = dict.fromkeys(step.table for step in snapshot.steps), waits_of(snapshot)
     ordered = [n for n in names if n] + [n for n in names if not n]
     return [
@@ -81,7 +81,7 @@ def rows_of(snapshot: Snapshot) -> list[Row]:
 
 
 def fitting(rows: list[Row], room: int) -> list[Row]:
-    """Where not all fit: what failed, waits, moves or has passed first, then what is least far, in the plan's order."""
+    """If not all fit: those that failed, wait, move or are filled, then those with the least done; in the plan's order."""
     if len(rows) <= room:
         return rows
     best = sorted(rows, key=lambda row: (_RANK.index(row.state), row.share if row.state == "pending" else 0))
@@ -90,8 +90,8 @@ def fitting(rows: list[Row], room: int) -> list[Row]:
 
 
 def left_out(rows: list[Row], shown: list[Row]) -> str:
-    """How many tables are not shown, and how many of them in which state."""
+    """How many tables are not shown, by their state."""
     kept = {id(row) for row in shown}
     counts: Counter[str] = Counter(row.state for row in rows if id(row) not in kept)
-    told = ", ".join(f"{counts[state]} {word}" for state, word in WORDS.items() if counts[state])
-    return f"and {counts.total()} more tables: {told}" if counts else ""
+    states = ", ".join(f"{counts[state]} {word}" for state, word in WORDS.items() if counts[state])
+    return f"and {counts.total()} more tables: {states}" if counts else ""

@@ -11,11 +11,11 @@ from online_migrate.observe.terminal.rows import WORDS, state_of, waits_of
 from online_migrate.observe.terminal.why import why
 
 _NAMED: Final = {"failed": 3, "moving": 3, "waiting": 1}
-"""tables that a plain line names; the others are counted"""
+"""tables that the line names; the others are counted"""
 
 
 def status_line(snapshot: Snapshot) -> str:
-    """The run in one line, for where there is no terminal: the tables that matter by name, the others counted."""
+    """The run in one line, for an output that is no terminal."""
     done = sum(step.state == "done" for step in snapshot.steps)
     state = snapshot.state if snapshot.is_live or snapshot.state != "running" else "no runner"
     parts = [f"{snapshot.plan}: {state}", f"{done} of {len(snapshot.steps)} steps"]
@@ -24,12 +24,12 @@ def status_line(snapshot: Snapshot) -> str:
         parts.append(f"stage {stage.stage} ({snapshot.stages.index(stage) + 1} of {len(snapshot.stages)})")
     parts += [passes] if (passes := passes_text(snapshot)) else []
     parts += _named(snapshot)
-    parts += [f"waits: {line}" for line in why(snapshot, reasons=1)]
+    parts += [f"waiting: {line}" for line in why(snapshot, reasons=1)]
     return "; ".join(parts)
 
 
 def _named(snapshot: Snapshot) -> Iterable[str]:
-    """Steps that failed, move or wait, a few of each; who waits and why is said once more at the end."""
+    """Steps that failed, move or wait, a few of each; the end of the line has the reasons of the waits."""
     waits = waits_of(snapshot)
     steps = [(step, state_of(step, waits)) for step in snapshot.steps]
     for wanted, most in _NAMED.items():
@@ -59,6 +59,6 @@ def _step_words(step: StepView, state: str) -> str:
 
 
 def passes_text(snapshot: Snapshot) -> str:
-    """How many tables have passed; empty where that says nothing."""
+    """How many tables are filled; empty if no step fills several tables now."""
     passes = snapshot.passes
-    return "" if passes is None else f"{passes.passed} of {passes.total} tables passed"
+    return "" if passes is None else f"{passes.passed} of {passes.total} tables filled"

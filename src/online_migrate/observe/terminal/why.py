@@ -1,4 +1,4 @@
-"""Why a run waits, in a few lines: waits of one kind are one line, however many tables wait."""
+"""Why a run waits, in a few lines: one line for each kind of wait, however many tables wait."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from online_migrate.observe.snapshot.views import Snapshot, WaitView
 from online_migrate.observe.words import place_text
 
 NAMED: Final = 2
-"""tables that are named for a reason; the others are counted"""
+"""tables that are named for each reason; the others are counted"""
 
 _WORDS: Final = {
-    "soak": "quiet", "table_lock": "locked", "row_lock": "locked", "blocker": "locked", "cursor": "locked", "connection": "away",
+    "soak": "soaking", "table_lock": "locked", "row_lock": "locked", "blocker": "locked", "cursor": "locked",
+    "connection": "offline",
 }  # fmt: skip
 
 
 def wait_word(kind: str) -> str:
-    """A wait of this kind in one word, as a cell has room for."""
+    """A wait of this kind in one word, short enough for a cell."""
     return _WORDS.get(kind, "held")
 
 
 def why(snapshot: Snapshot, reasons: int = 2) -> Iterable[str]:
-    """The runner's notes, the run's reason, a gate, or what is waited for now: so many reasons of a kind, the others counted."""
+    """The runner's notes, the run's reason, gates and waits; at most ``reasons`` of each kind of wait, the others counted."""
     yield from snapshot.notes
     if snapshot.reason and not snapshot.waits:
         yield snapshot.reason
@@ -38,13 +39,13 @@ def _kind_line(snapshot: Snapshot, waits: Sequence[WaitView], most: int) -> str:
     """Each reason with its tables; the longest wait first."""
     by_age = sorted(waits, key=lambda wait: wait.since)
     reasons = list(dict.fromkeys(wait.reason for wait in by_age))
-    told = reasons if len(reasons) <= most else reasons[:1]
+    shown = reasons if len(reasons) <= most else reasons[:1]
     parts = []
-    for reason in told:
+    for reason in shown:
         same = [wait for wait in by_age if wait.reason == reason]
         seconds = (snapshot.read_at - same[0].since).total_seconds()
         parts.append(f"{_places(same)}, for {seconds_text(seconds)}: {reason}")
-    rest = [wait for wait in by_age if wait.reason not in told]
+    rest = [wait for wait in by_age if wait.reason not in shown]
     if rest:
         word = wait_word(waits[0].kind)
         parts.append(f"{len(rest)} more ({word}): {_names([wait.table or wait.stage for wait in rest])}")
@@ -52,7 +53,7 @@ def _kind_line(snapshot: Snapshot, waits: Sequence[WaitView], most: int) -> str:
 
 
 def _places(waits: Sequence[WaitView]) -> str:
-    """Where they wait; tables of one step in one breath."""
+    """Where they wait, grouped by step."""
     steps = dict.fromkeys((wait.stage, wait.step) for wait in waits)
     return " and ".join(
         place_text(*step, _names([wait.table for wait in waits if (wait.stage, wait.step) == step]))

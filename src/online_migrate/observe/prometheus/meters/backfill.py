@@ -1,4 +1,4 @@
-"""Rows, batches, share and time left of every table; rows that came late."""
+"""Rows, batches, share and time left of every table; late rows."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from online_migrate.observe.snapshot.views import Snapshot
 
 
 class BackfillMeter:
-    """Counters count what this process did; gauges continue where earlier runs stopped."""
+    """Counters count what this process did; gauges continue where earlier processes stopped."""
 
     def __init__(self, metrics: BackfillMetrics) -> None:
         self._m = metrics
         self._own: dict[tuple[str, str, str], bool] = {}
-        """steps of which this process has news, and whether they are under way"""
+        """steps of which this process has events, and whether they are running"""
         self._changes = Changes()
         self._batches: dict[tuple[str, str, str], list[e.BatchDone]] = {}
-        """of each step since the last :meth:`settle`"""
+        """of each step since the last :meth:`process_batches`"""
 
     @property
     def handlers(self) -> Handlers:
@@ -38,17 +38,16 @@ class BackfillMeter:
             kind: self._after_batches(handler) for kind, handler in others.items()
         }
 
-    def settle(self) -> None:
-        """Show the batches of each step together: they are most of all events, and a few figures."""
+    def process_batches(self) -> None:
+        """Show the batches of each step together: most events are batches, and they make few figures."""
         while self._batches:
             table, batches = self._batches.popitem()
             step, last = table[:2], batches[-1]
             self._own[table] = True
             self._m.done.set(table, last.rows_done)
-            self._m.share.raise_to(table, max(b.share_done for b in batches))  # a sweep walks all pages again
-            self._m.eta.set(
-                table, last.eta_s if last.share_done < 1 else None
-            )  # how long a proof takes, nobody knows
+            self._m.share.raise_to(table, max(b.share_done for b in batches))  # a sweep reads all pages again
+            eta_s = last.eta_s if last.share_done < 1 else None  # how long a proof takes is not known
+            self._m.eta.set(table, eta_s)
             self._m.rows.add(table, sum(b.rows for b in batches))
             self._m.batches.add(table, len(batches))
             self._m.skipped.add(step, sum(b.skipped_locked for b in batches))
@@ -59,13 +58,13 @@ class BackfillMeter:
 
     def _after_batches(self, handler: Callable[[Any], None]) -> Callable[[Any], None]:
         def in_order(event: e.Event) -> None:
-            self.settle()
+            self.process_batches()
             handler(event)
 
         return in_order
 
     def update(self, snapshot: Snapshot) -> None:
-        """What earlier runs did."""
+        """Take in what earlier processes did."""
         for _, steps in self._changes.since_last(snapshot):
             for step in (s for s in steps if s.is_passed and self._own.get(s.key) is not False):
                 self._m.eta.set(step.key, None)
@@ -76,13 +75,13 @@ class BackfillMeter:
                     )
 
     def _stage_started(self, event: e.StageStarted) -> None:
-        self._m.uncovered.add((event.stage,))
+        self._m.after_proof.add((event.stage,))
 
     def _late_rows(self, event: e.LateRows) -> None:
-        """The backfill itself sweeps them up; where a step after it finds one, somebody writes without a value."""
+        """The backfill itself fills them; if a later step finds one, a statement writes rows without a value."""
         self._m.late.set(table_of(event), event.rows)
         if not is_backfill(event.step):
-            self._m.uncovered.add((event.stage,), event.rows)
+            self._m.after_proof.add((event.stage,), event.rows)
 
     def _backfill_started(self, event: e.BackfillStarted) -> None:
         self._own[table_of(event)] = True

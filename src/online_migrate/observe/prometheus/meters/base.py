@@ -9,19 +9,19 @@ from online_migrate.events import Event
 from online_migrate.observe.snapshot.views import Snapshot, StageView, StepView
 
 Handlers = dict[type[Event], Callable[[Any], None]]
-"""what to do on which event"""
+"""what to do on each event"""
 Now = Callable[[], float]
 """the time of day, in seconds since 1970"""
 
 
 class Changes:
-    """Which stages of a snapshot are others than in the one before, and which of their steps: few, from look to look."""
+    """Which stages and steps of a snapshot differ from the one before: few, from read to read."""
 
     def __init__(self) -> None:
         self._seen: dict[str, StageView] = {}
 
     def since_last(self, snapshot: Snapshot) -> Iterator[tuple[StageView, list[StepView]]]:
-        """What has not changed is the same object (:func:`~online_migrate.observe.snapshot.read.read_snapshot`)."""
+        """Stages with their changed steps; what has not changed is the same object (:func:`~online_migrate.observe.snapshot.read.read_snapshot`)."""
         for stage in snapshot.stages:
             before = self._seen.get(stage.stage)
             if before is not stage:

@@ -1,4 +1,4 @@
-"""Strong locks and long statements: how long they were waited for and held, how often we gave way, who was in the way."""
+"""Strong locks and long statements: how long we waited and held them, failed attempts, blocking sessions."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from online_migrate.observe.prometheus.meters.base import Handlers, Now, step_of
 from online_migrate.observe.snapshot.views import Snapshot
 
 BLOCKERS = 10
-"""shown at a time, of a step"""
+"""sessions that are shown at a time, per step"""
 
 
 class LockMeter:
-    """All of it is this process'."""
+    """All figures are of this process."""
 
     def __init__(self, metrics: LockMetrics, now: Now) -> None:
         self._m = metrics
         self._now = now
         self._blockers: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {}
-        """who is in the way, of each step and table: several tables of a step may be at work"""
+        """blocking sessions of each step and table: several tables of a step may be at work"""
 
     @property
     def handlers(self) -> Handlers:
@@ -29,19 +29,19 @@ class LockMeter:
             e.StepEnded: self._step_over,
             e.StepFailed: self._step_over,
             e.LockHeld: self._lock_held,
-            e.LockAttemptFailed: self._lock_given_way,
+            e.LockAttemptFailed: self._lock_attempt_failed,
             e.BlockersSeen: self._blockers_seen,
             e.WaitEnded: self._wait_ended,
             e.LongStatement: self._long_statement,
             **dict.fromkeys((e.LateRows, e.BackfillStarted, e.BatchDone), self._long_over),
-            **dict.fromkeys((e.WaitStarted, e.WaitContinues), self._wait_told),
+            **dict.fromkeys((e.WaitStarted, e.WaitContinues), self._wait_reported),
         }
 
     def update(self, snapshot: Snapshot) -> None:
-        """Nothing of it is in the journal."""
+        """The journal has none of these figures."""
 
     def _step_started(self, event: e.StepStarted) -> None:
-        self._m.retries.add(step_of(event))
+        self._m.failed.add(step_of(event))
         self._m.blockers_seen.add(step_of(event))
         self._show(event, ())
 
@@ -50,7 +50,7 @@ class LockMeter:
         self._long_over(event)
 
     def _long_over(self, event: e.Event) -> None:
-        """Also before its step is: a proof that found rows, or the pass that a proof or a VACUUM was followed by."""
+        """A long statement may end before its step: a proof that found rows, or a VACUUM before the next pass."""
         self._m.long_share.set(table_of(event), None)
         self._m.long_seconds.set(table_of(event), None)
         self._m.long_phase.hide(table_of(event))
@@ -65,9 +65,9 @@ class LockMeter:
         self._m.exposure.add((table,), event.waited_s)
         self._show(event, ())
 
-    def _lock_given_way(self, event: e.LockAttemptFailed) -> None:
+    def _lock_attempt_failed(self, event: e.LockAttemptFailed) -> None:
         table = event.table or event.relation
-        self._m.retries.add(step_of(event), 1)
+        self._m.failed.add(step_of(event), 1)
         self._m.waited_max.raise_to((event.stage, table), event.waited_s)
         self._m.exposure.add((table,), event.waited_s)
         if event.blockers:
@@ -76,7 +76,7 @@ class LockMeter:
     def _blockers_seen(self, event: e.BlockersSeen) -> None:
         self._see(event, event.blockers)
 
-    def _wait_told(self, event: e.WaitStarted | e.WaitContinues) -> None:
+    def _wait_reported(self, event: e.WaitStarted | e.WaitContinues) -> None:
         """Of the ``quiet`` after a proof that was clean."""
         if event.kind == "soak":
             self._long_over(event)
@@ -100,6 +100,6 @@ class LockMeter:
         tables.pop(event.table, None)
         if blockers:
             tables[event.table] = blockers
-        seen = tuple(dict.fromkeys(who for each in tables.values() for who in each))
+        seen = tuple(dict.fromkeys(blocker for each in tables.values() for blocker in each))
         self._m.blockers.set(step_of(event), len(seen))
         self._m.blocker.show(step_of(event), seen[:BLOCKERS])

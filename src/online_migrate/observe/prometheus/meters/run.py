@@ -1,4 +1,4 @@
-"""The run, its stages and its steps; who is alive."""
+"""The run, its stages and its steps; heartbeat and lease."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from online_migrate.observe.snapshot.views import Snapshot
 
 LEASE_LOST = 6
 """the exit code"""
-READ_GETS_ON_S = 3600.0
-"""how long a statement that has no share is taken to get on: time enough to read a terabyte from a fast disk, and one that
-storage hangs, or whose query never ends, looks no other"""
+READ_IS_PROGRESS_S = 3600.0
+"""for so long a statement whose progress the server does not report counts as progress: enough to read a terabyte from
+a fast disk; after it, a statement that waits for broken storage or never ends would look the same"""
 
 
 class RunMeter:
-    """Gauges continue where earlier runs of the plan stopped; news of this process stand against an older snapshot."""
+    """Gauges continue where earlier processes stopped; events of this process take precedence over an older snapshot."""
 
     def __init__(self, metrics: RunMetrics, now: Now) -> None:
         self._m = metrics
@@ -26,7 +26,7 @@ class RunMeter:
         self._own: set[tuple[str, ...]] = set()
         self._open: set[tuple[str, ...]] = set()
         self._has_begun = False
-        """never, where it was refused: another runner has the lease, or the check found what stops it"""
+        """stays False if the run was refused: another runner has the lease, or the check found an obstacle"""
         self._states: dict[tuple[str, ...], str] = {}
         self._changes = Changes()
         self._shares: dict[tuple[str, str, str], tuple[str, float | None]] = {}
@@ -51,11 +51,11 @@ class RunMeter:
             e.StepEnded: lambda v: self._set_step(table_of(v), "done"),
             e.StepFailed: self._step_failed,
             e.LongStatement: self._long_statement,
-            **dict.fromkeys((e.BatchDone, e.BackfillStarted, e.LockHeld, e.Reconnected), self._got_on),
+            **dict.fromkeys((e.BatchDone, e.BackfillStarted, e.LockHeld, e.Reconnected), self._progressed),
         }
 
     def update(self, snapshot: Snapshot) -> None:
-        """Take in the journal: who is alive, and what earlier runs did."""
+        """Take in the journal: the heartbeat, and what earlier processes did."""
         if snapshot.holder is not None:
             self._m.heartbeat.set((), self._now() - snapshot.holder.beat_age_s)
         for stage, steps in self._changes.since_last(snapshot):
@@ -74,12 +74,12 @@ class RunMeter:
         self._m.lease_held.set((), 1)
         self._m.steps.set((), event.steps_total)
         self._m.steps_done.set((), event.steps_done)
-        self._got_on(event)
+        self._progressed(event)
 
     def _run_ended(self, event: e.RunEnded) -> None:
         self._m.state.set((), STATES[OUTCOMES.get(event.outcome, "stopped")])
         has_no_lease = event.exit_code == LEASE_LOST
-        if self._has_begun or not has_no_lease:  # who was refused ends no run: another runner is at work
+        if self._has_begun or not has_no_lease:  # a refused process ends no run: another runner is at work
             self._m.ended.set((event.outcome,), self._now())
         self._m.exit_code.set((), event.exit_code)
         if event.outcome == "failed":
@@ -92,19 +92,19 @@ class RunMeter:
         self._m.stage_started.set((event.stage,), self._now())
         self._m.state.set((), STATES["running"])
         self._m.gate.set((event.stage,), 0)
-        self._got_on(event)
+        self._progressed(event)
 
     def _stage_ended(self, event: e.StageEnded) -> None:
         self._own.add((event.stage,))
         self._m.stage_state.set((event.stage,), STATES["done"])
         self._m.stage_seconds.set((event.stage,), event.seconds)
-        self._got_on(event)
+        self._progressed(event)
 
     def _at_gate(self, event: e.Event, state: str) -> None:
         self._own.add((event.stage,))
         self._m.stage_state.set((event.stage,), STATES[state])
         self._m.gate.set((event.stage,), state == "waiting")
-        self._got_on(event)
+        self._progressed(event)
 
     def _step_failed(self, event: e.StepFailed) -> None:
         self._m.failures.add(step_of(event), 1)
@@ -133,16 +133,16 @@ class RunMeter:
         self._m.steps_done.set((), sum(1 for state in self._states.values() if state == "done"))
 
     def _long_statement(self, event: e.LongStatement) -> None:
-        """A build that stands still at its share, or waits for an old transaction, gets on no more.
+        """A build makes progress while its share or phase changes, not while it waits for an old transaction.
 
-        Of a VALIDATE or a proof the server says no share: that it reads, and waits for nobody, is all there is, and is
-        believed for :data:`READ_GETS_ON_S`.
+        The server reports no share of a VALIDATE or a proof: if one reads and waits for no session, it counts as progress
+        for :data:`READ_IS_PROGRESS_S`.
         """
         seen = (event.phase, event.share_done)
         reads = event.share_done is None and not event.waits_for and not event.phase.startswith("waiting")
-        if (reads and event.seconds < READ_GETS_ON_S) or self._shares.get(table_of(event)) != seen:
+        if (reads and event.seconds < READ_IS_PROGRESS_S) or self._shares.get(table_of(event)) != seen:
             self._shares[table_of(event)] = seen
-            self._got_on(event)
+            self._progressed(event)
 
-    def _got_on(self, _: Any) -> None:
+    def _progressed(self, _: Any) -> None:
         self._m.progress.set((), self._now())

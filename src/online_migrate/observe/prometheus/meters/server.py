@@ -1,4 +1,4 @@
-"""What the server says while we work: WAL, heap-only updates, sizes, standbys, multixacts."""
+"""What the server reports while we work: WAL, heap-only updates, sizes, standbys, multixacts."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from online_migrate.observe.prometheus.readings import ServerReading, TableReadi
 from online_migrate.observe.prometheus.series import Series
 
 OLD_S = 30.0
-"""a reading that was made longer ago, three looks, is shown no more: it would look like news"""
+"""an older reading, three intervals old, is not shown: it would look current"""
 
 
 class ServerMeter:
-    """Counts on from the first reading of this process; a statistic that was reset counts on from its new beginning."""
+    """Counts from the first reading of this process; after a reset of the statistics it continues from zero."""
 
     def __init__(self, metrics: ServerMetrics, epoch: Series, now: Now) -> None:
         self._m = metrics
@@ -23,7 +23,7 @@ class ServerMeter:
         metrics.read_at.set((), self._read_at)
 
     def take(self, reading: ServerReading) -> None:
-        """Show a reading; what it does not know is not shown."""
+        """Show a reading; what is not known is not shown."""
         self._read_at = self._now()
         self._m.read_at.set((), self._read_at)
         self._m.connections.set((), reading.connections)
@@ -40,7 +40,7 @@ class ServerMeter:
             self._m.multixacts.set((what,), ratio)
 
     def forget_old(self) -> None:
-        """Before each scrape: where the server cannot be asked, what it said is gone, but for the time of it and the counters."""
+        """Before each scrape: if the last reading is old, remove its gauges; its time and the counters remain."""
         if self._now() - self._read_at > OLD_S:
             m = self._m
             gauges = (

@@ -1,4 +1,4 @@
-"""Why we hold back: waits with their reasons, throttlers with theirs, retries."""
+"""Why the run waits: waits and throttlers with their reasons, retries."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from online_migrate.observe.prometheus.meters.base import Handlers, Now, table_o
 from online_migrate.observe.snapshot.views import Snapshot
 
 READ_WITHIN_S = 15.0
-"""a throttler whose reading was told longer ago is not asked now: a proof reads, a table is locked, the pass is over"""
+"""a throttler with an older reading is not in use: a proof reads, a table is locked, or the pass has ended"""
 Wait = tuple[str, str, str, str]
 """its kind and its place"""
 
 
 class WaitMeter:
-    """All of it is this process'.  A wait counts while it is open, not only once it is over."""
+    """All figures are of this process.  A wait counts while it is open, not only after its end."""
 
     def __init__(self, metrics: WaitMetrics, monotonic: Now) -> None:
         self._m = metrics
@@ -24,9 +24,9 @@ class WaitMeter:
         self._open: dict[Wait, str] = {}
         """waits and their reasons"""
         self._since: dict[str, float] = {}
-        """kinds with an open wait, and until when its time is counted"""
-        self._told: dict[str, float] = {}
-        """throttlers, and when their reading was told"""
+        """kinds with an open wait, and the time up to which it is counted"""
+        self._read_at: dict[str, float] = {}
+        """throttlers, and when their reading was reported"""
         metrics.reconnects.add(())
 
     @property
@@ -47,19 +47,19 @@ class WaitMeter:
         }
 
     def update(self, snapshot: Snapshot) -> None:
-        """Nothing of it is in the journal."""
+        """The journal has none of these figures."""
 
     def count(self) -> None:
-        """Count the time of open waits up to now: before each scrape, which may be a hair later than an event.
+        """Before each scrape: count the time of open waits up to now, and remove readings that are not made any more.
 
-        And a reading that nobody makes any more is gone: it would look like news.
+        Such a reading would look current.
         """
         for kind, since in tuple(self._since.items()):
             now = max(self._monotonic(), since)
             self._m.waited.add((kind,), now - since)
             self._since[kind] = now
-        for throttler, told in tuple(self._told.items()):
-            if self._monotonic() - told > READ_WITHIN_S:
+        for throttler, read_at in tuple(self._read_at.items()):
+            if self._monotonic() - read_at > READ_WITHIN_S:
                 self._forget_reading(throttler)
 
     def _begin(self, _: e.RunStarted) -> None:
@@ -78,11 +78,11 @@ class WaitMeter:
         self._forget([wait] if wait in self._open else [])
 
     def _step_over(self, event: e.Event) -> None:
-        """It waits no longer, or not yet, even if it failed while it did; others may."""
+        """A step that starts or ends has no wait, even if it failed during one; other steps may."""
         self._forget(wait for wait in self._open if wait[1:] == table_of(event))
 
     def _reconnected(self, _: e.Reconnected) -> None:
-        """Whoever waited over a session that is lost has begun anew."""
+        """A wait over a session that was lost has restarted."""
         self._m.reconnects.add((), 1)
         self._forget(self._open)
 
@@ -106,17 +106,17 @@ class WaitMeter:
             self._since.pop(kind, None)
 
     def _reading(self, event: e.Reading) -> None:
-        self._told[event.throttler] = self._monotonic()
+        self._read_at[event.throttler] = self._monotonic()
         self._m.utilisation.set((event.throttler,), event.utilisation)
         self._m.age.set((event.throttler,), event.age_s)
         self._m.reason.show((event.throttler,), [event.reason])
 
     def _forget_readings(self, _: e.Event) -> None:
-        for throttler in tuple(self._told):
+        for throttler in tuple(self._read_at):
             self._forget_reading(throttler)
 
     def _forget_reading(self, throttler: str) -> None:
-        del self._told[throttler]
+        del self._read_at[throttler]
         self._m.utilisation.set((throttler,), None)
         self._m.age.set((throttler,), None)
         self._m.reason.hide((throttler,))
