@@ -1,4 +1,6 @@
-"""What all tests share: the server, a database each, and the account of what did not run and how long it took."""
+"""What all tests share: the server, a database each, and the account of what did not run and how long it
+took.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,8 @@ from tests.servers import (
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 MAY_LACK: Final = {"engine", "small_disk"}
-"""No container engine can run in CI, where the choice of a server is tested without one; and not every CI may mount."""
+"""No container engine can run in CI, where the choice of a server is tested without one; and not every CI may
+mount."""
 
 choice_key = pytest.StashKey[Choice]()
 missing_key = pytest.StashKey[dict[str, str]]()
@@ -130,7 +133,9 @@ def database(server: TestServer, new_database: Callable[[str | None], str]) -> I
 
 @pytest.fixture(scope="session", autouse=True)
 def state_home(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A runner that a test starts writes its generated secrets here, never to the home of who runs the tests."""
+    """A runner that a test starts writes its generated secrets here, never to the
+    home of who runs the tests.
+    """
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 
 

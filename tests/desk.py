@@ -1,4 +1,6 @@
-"""An operator at a desk: a plan in a folder, a database, the command line, within this process or as a child."""
+"""An operator at a desk: a plan in a folder, a database, the command line, within
+this process or as a child.
+"""
 
 from __future__ import annotations
 
@@ -223,7 +225,10 @@ class SessionCount(threading.Thread):
         self._over = threading.Event()
 
     def run(self) -> None:
-        query = "SELECT array_agg(application_name) FROM pg_stat_activity WHERE datname = %s AND application_name LIKE 'online-migrate%%'"
+        query = (
+            "SELECT array_agg(application_name) FROM pg_stat_activity WHERE datname = %s AND"
+            " application_name LIKE 'online-migrate%%'"
+        )
         with psycopg.connect(self._dsn, autocommit=True) as connection:
             while not self._over.wait(0.05):
                 row = connection.execute(query, [self._database]).fetchone()

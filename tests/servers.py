@@ -1,6 +1,7 @@
 """Which servers the tests run on, and which tests need a server that is not here.
 
-The main server: a DSN from the environment, else testcontainers where an engine answers, else our own launcher.
+The main server: a DSN from the environment, else testcontainers where an engine answers, else our own
+launcher.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ class Choice:
 
 
 def choose_server(environ: Mapping[str, str], *, engine_answers: Callable[[], bool]) -> Choice:
-    """Choose the tests' main server.  A DSN that is set is taken at its word: one that fails, fails the tests."""
+    """Choose the tests' main server.  A DSN that is set is taken at its word: one that fails, fails the
+    tests.
+    """
     if dsn := environ.get(DSN_VARIABLE):
         server = TestServer(dsn=dsn, version=ask_version(dsn))
         reason = f"{DSN_VARIABLE} is set; PostgreSQL {server.version}"
@@ -89,7 +92,8 @@ def source_of(bin_dir: Path) -> str:
 def is_engine_there() -> bool:
     """Whether a container engine answers; the client alone (``which docker``) says nothing."""
     with warnings.catch_warnings():
-        # A refused docker.from_env drops its socket unclosed: collect it here, or a test would be blamed for it.
+        # A refused docker.from_env drops its socket unclosed: collect it here, or a test would be blamed for
+        # it.
         warnings.simplefilter("ignore", ResourceWarning)
         try:
             with closing(docker.from_env(timeout=2)) as client:
@@ -141,7 +145,9 @@ def start_container() -> Iterator[TestServer]:
 
 
 def start_own_server(settings: Mapping[str, str] | None = None, *, bin_dir: Path | None = None) -> Server:
-    """Start a server for one test or one file of tests, which may stop, crash and configure it as they like."""
+    """Start a server for one test or one file of tests, which may stop, crash and
+    configure it as they like.
+    """
     roomy = (
         MEMORY.is_dir()
         and os.access(MEMORY, os.W_OK)

@@ -45,7 +45,9 @@ def test_without_dsn_and_engine_the_embedded_server_is_taken() -> None:
 
 @pytest.mark.engine
 def test_testcontainers_gives_a_working_server() -> None:
-    """The middle branch of the choice works where an engine does: settings, version and superuser as elsewhere."""
+    """The middle branch of the choice works where an engine does: settings, version and superuser as
+    elsewhere.
+    """
     with start_container() as container, psycopg.connect(container.dsn) as connection:
         query = "SELECT current_user, current_setting('fsync'), current_setting('shared_preload_libraries')"
         assert connection.execute(query).fetchone() == ("postgres", "off", "pg_stat_statements")

@@ -1,4 +1,6 @@
-"""The README stays true: its commands exist, its figures were measured, its excerpts are what the program prints."""
+"""The README stays true: its commands exist, its figures were measured, its excerpts are what the program
+prints.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,9 @@ def test_the_plan_of_the_readme_is_the_plan_of_the_project() -> None:
 
 
 def test_the_figures_of_the_readme_are_those_that_were_measured() -> None:
-    """Every figure of the README's table of measurements is in the benchmarks' pages, and the command that makes it exists."""
+    """Every figure of the README's table of measurements is in the benchmarks' pages, and the command that
+    makes it exists.
+    """
     pages = "".join(
         (ROOT / "docs" / name).read_text(encoding="utf-8")
         for name in ("benchmarks.md", "benchmarks-locks.md")
@@ -96,7 +100,9 @@ def test_the_readme_stays_short() -> None:
 
 
 def test_the_container_file_copies_what_exists() -> None:
-    """The image builds from this tree: what it copies exists, and its entry point is a script of the package."""
+    """The image builds from this tree: what it copies exists, and its entry point is
+    a script of the package.
+    """
     text = (ROOT / "Containerfile").read_text(encoding="utf-8")
     for source in re.findall(r"^COPY (?!--from)(.*) \S+$", text, flags=re.MULTILINE):
         for name in source.split():

@@ -17,7 +17,8 @@ def make_table(dsn: str, rows: int, *, name: str = "t", filler: int = 60, more: 
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(
             sql.SQL(
-                "CREATE TABLE {t} (id bigserial PRIMARY KEY, user_id bigint, v integer NOT NULL DEFAULT 0, filler text, c integer)"
+                "CREATE TABLE {t} (id bigserial PRIMARY KEY, user_id bigint, v integer NOT NULL DEFAULT 0,"
+                " filler text, c integer)"
                 " WITH (autovacuum_enabled = off)"
             ).format(t=sql.Identifier(name))
         )
@@ -25,7 +26,8 @@ def make_table(dsn: str, rows: int, *, name: str = "t", filler: int = 60, more: 
         connection.execute(plain)
         connection.execute(
             sql.SQL(
-                "INSERT INTO {} (user_id, filler) SELECT n % 1000, repeat('x', {}) FROM generate_series(1, {}) n"
+                "INSERT INTO {} (user_id, filler) SELECT n % 1000, repeat('x', {}) FROM generate_series(1,"
+                " {}) n"
             ).format(sql.Identifier(name), sql.Literal(filler), sql.Literal(rows))
         )
         connection.execute(sql.SQL("CREATE INDEX ON {} (user_id)").format(sql.Identifier(name)))

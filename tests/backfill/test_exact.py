@@ -29,7 +29,9 @@ APPLICATION_S = 99
 
 
 class Writer(threading.Thread):
-    """An application that inserts, moves rows to other pages, deletes, rolls back, locks, and sets c itself."""
+    """An application that inserts, moves rows to other pages, deletes, rolls back,
+    locks, and sets c itself.
+    """
 
     def __init__(self, dsn: str, seed: int) -> None:
         super().__init__(daemon=True)
@@ -97,7 +99,8 @@ SHAPES: dict[str, tuple[Value, str]] = {
     "a parent's value": (
         Expression(text="SELECT one FROM public.parent WHERE parent.id = t.user_id"),
         (
-            f"CREATE TABLE child (t_id bigint {FOREIGN}); CREATE TABLE parent (id bigint PRIMARY KEY, one integer);"
+            f"CREATE TABLE child (t_id bigint {FOREIGN}); CREATE TABLE parent (id bigint PRIMARY KEY, one"
+            " integer);"
             "INSERT INTO parent SELECT n, 1 FROM generate_series(0, 5000) n"
         ),
     ),
@@ -249,7 +252,9 @@ def test_nulls_that_keep_coming_end_the_run_with_their_rows_and_their_writer(
 def test_rows_without_a_default_keep_coming_for_some_time_before_they_are_said_to(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Proofs without progress are further and further apart; and it is said that each INSERT without the column writes NULL."""
+    """Proofs without progress are further and further apart; and it is said that each INSERT without the
+    column writes NULL.
+    """
     monkeypatch.setattr("online_migrate.backfill.sweep.LATE_ROUNDS", 5)
     monkeypatch.setattr("online_migrate.backfill.sweep.LATE_LONGEST_PAUSE_S", 0.12)
     make_table(database, 200, more="ALTER TABLE t ALTER c DROP DEFAULT")
@@ -286,9 +291,11 @@ def create_statements(dsn: str) -> bool:
 def test_what_breaks_the_quiet_is_told_while_it_is_waited_for(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A release that writes NULL now and then keeps the step from its end: the wait says how many rows, and which statement.
+    """A release that writes NULL now and then keeps the step from its end: the wait says how many rows, and
+    which statement.
 
-    Not which rows: a reason is the label of a metric.  It ends where rows come: what is swept then is work, and no wait.
+    Not which rows: a reason is the label of a metric.  It ends where rows come: what is swept then is work,
+    and no wait.
     """
     monkeypatch.setattr("online_migrate.waiting.REPORT_EVERY_S", 0.2)
     monkeypatch.setattr("online_migrate.backfill.sweep.WRITERS_READ_S", 0.0)

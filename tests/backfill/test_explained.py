@@ -27,7 +27,10 @@ class LastStatement(Ears):
     def emit(self, event: Event) -> None:
         super().emit(event)
         if isinstance(event, StepEnded):
-            query = "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE '%% work'"
+            query = (
+                "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND"
+                " application_name LIKE '%% work'"
+            )
             self.text = str(ask(self._dsn, query))
 
 
@@ -36,7 +39,8 @@ class LastStatement(Ears):
     [
         pytest.param("", '"id"::text', id="a key of one column"),
         pytest.param(
-            'ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (v, "id")', '"v"::text, "id"::text', id="of two"
+            'ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (v,'
+            ' "id")', '"v"::text, "id"::text', id="of two"
         ),
         pytest.param("ALTER TABLE t DROP CONSTRAINT t_pkey", '"ctid"::text', id="none"),
     ],

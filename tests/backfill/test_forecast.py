@@ -83,7 +83,9 @@ def test_check_forecasts_the_step_once_for_all_its_tables(database: str) -> None
 
 
 def marked(rounds: list[tuple[float, int]], *, rows: int = 1_000, bytes_a_row: list[int]) -> Costs:
-    """A pass of rounds that end at these shares and table sizes, ten seconds each; one row in ten is measured."""
+    """A pass of rounds that end at these shares and table sizes, ten seconds each; one row in ten is
+    measured.
+    """
     costs = Costs()
     for n, (share, size) in enumerate(rounds):
         if n:
@@ -94,7 +96,9 @@ def marked(rounds: list[tuple[float, int]], *, rows: int = 1_000, bytes_a_row: l
 
 
 def test_what_is_left_is_as_the_cheapest_and_as_the_dearest_round() -> None:
-    """WAL by the rows that were measured, of all rows of the round; growth by the table's size; both by the share walked."""
+    """WAL by the rows that were measured, of all rows of the round; growth by the table's size; both by the
+    share walked.
+    """
     costs = marked([(0.0, 10_000), (0.1, 10_500), (0.3, 12_500)], bytes_a_row=[200, 150])
     wal, growth = costs.wal_left(0.5), costs.growth_left(0.5)
     assert wal is not None
@@ -188,7 +192,9 @@ FORETOLD = re.compile(
 def test_a_running_pass_says_what_is_left_and_is_right(
     database: str, monkeypatch: pytest.MonkeyPatch, indexed: bool
 ) -> None:
-    """Time, WAL and growth as ranges once they are measured, here early on; what is written and grown then lies within."""
+    """Time, WAL and growth as ranges once they are measured, here early on; what is written and grown then
+    lies within.
+    """
     monkeypatch.setattr(telling, "FORECAST_AFTER_S", 0.0)
     monkeypatch.setattr("online_migrate.backfill.forecast.ROUND_S", 0.0)
     monkeypatch.setattr("online_migrate.backfill.strategy.CHUNK_PAGES", 128)

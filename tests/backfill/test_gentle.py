@@ -25,7 +25,9 @@ SMALL = Pace.model_construct(duty=1.0, min_rows=50, max_rows=200)
 
 
 def test_a_runner_that_stops_between_two_messages_keeps_no_row_lock(database: str) -> None:
-    """Its rows are free again after a second, by the server itself; the session that ended for it is a loss, and is regained."""
+    """Its rows are free again after a second, by the server itself; the session that ended for it is a loss,
+    and is regained.
+    """
     make_table(database, 500)
     with session(database) as connection:
         begun = begin_journal(connection, ["t"])
@@ -73,7 +75,9 @@ def test_a_batch_has_bounds_of_its_own(database: str) -> None:
 
 
 def test_a_batch_that_waits_again_and_again_takes_the_free_rows_instead(database: str) -> None:
-    """No single wait is long, but their sum is: after a second the batch lets go of all and comes again, without waiting."""
+    """No single wait is long, but their sum is: after a second the batch lets go of all and comes again,
+    without waiting.
+    """
     make_table(
         database,
         30,
@@ -88,7 +92,9 @@ def test_a_batch_that_waits_again_and_again_takes_the_free_rows_instead(database
 
 
 def test_a_trigger_finds_what_the_database_s_search_path_shows(database: str) -> None:
-    """The application's own schema is on the path of a batch, after the plan's: its triggers work as they do elsewhere."""
+    """The application's own schema is on the path of a batch, after the plan's: its triggers work as they do
+    elsewhere.
+    """
     name = str(ask(database, "SELECT quote_ident(current_database())"))
     make_table(
         database,
@@ -105,7 +111,9 @@ def test_a_trigger_finds_what_the_database_s_search_path_shows(database: str) ->
 
 
 def test_a_cancelled_commit_is_done_again(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """pg_cancel_backend while the cursor moves, or at COMMIT: that is nobody's take-over, however long it went before."""
+    """pg_cancel_backend while the cursor moves, or at COMMIT: that is nobody's take-over, however long it
+    went before.
+    """
     monkeypatch.setattr(batch, "CURSOR_LOCK_S", 0.0)
     make_table(
         database,
@@ -144,7 +152,9 @@ def test_a_cursor_that_stays_locked_is_another_s(database: str, monkeypatch: pyt
 
 
 def test_row_locks_that_were_had_are_no_work(database: str) -> None:
-    """Ten rows that are busy for 30 ms each make a batch long, and no later one smaller: what is learned is the work."""
+    """Ten rows that are busy for 30 ms each make a batch long, and no later one smaller: what is learned is
+    the work.
+    """
     make_table(database, 2_000)
     busy = [psycopg.connect(database) for _ in range(10)]
     try:
@@ -261,7 +271,9 @@ def test_a_slow_trigger_s_batches_are_made_once(database: str, monkeypatch: pyte
 
 
 def test_the_ceiling_in_rows_goes_by_the_fullest_pages(database: str) -> None:
-    """The pages that were counted are nearly empty: a batch may be surprised by full ones that follow them, not each."""
+    """The pages that were counted are nearly empty: a batch may be surprised by full ones that follow them,
+    not each.
+    """
     make_table(database, 20_000, more="CREATE INDEX ON t (c)")
     sparse = (
         "SELECT ctid FROM t WHERE (ctid::text::point)[0]::int % (SELECT pg_relation_size('t') / 8192 / 4) < 8"
@@ -288,7 +300,9 @@ ROLE_SETTINGS = (
 def test_a_batch_reads_what_it_names_whatever_the_database_has_set(
     database: str, by: By, skip_locked: bool
 ) -> None:
-    """Through the writer's own settings: a TID range scan of the pass, the key's index for late rows, a place after a scan."""
+    """Through the writer's own settings: a TID range scan of the pass, the key's index for late rows, a place
+    after a scan.
+    """
     make_table(database, 20_000, more="CREATE INDEX ON t (c)")
     name = str(ask(database, "SELECT quote_ident(current_database())"))
     do(database, *(f"ALTER DATABASE {name} SET {setting} = off" for setting in ROLE_SETTINGS))

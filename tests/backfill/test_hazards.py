@@ -32,14 +32,17 @@ TOUCH = """CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN 
         ),
         pytest.param(
             "ALTER TABLE t ADD CONSTRAINT positive CHECK (v > 0) NOT VALID",
-            "check_violated", Severity.STOP, "id = 1; id = 2; id = 3", id="a NOT VALID check that old rows break",
+            "check_violated", Severity.STOP, "id = 1; id = 2; id = 3", id="a NOT VALID check that old rows"
+                " break",
         ),
         pytest.param(
             "ALTER TABLE t ADD g integer GENERATED ALWAYS AS (v + 1) STORED",
-            "generated_columns", Severity.INFO, "computes its generated columns again", id="a generated column beside",
+            "generated_columns", Severity.INFO, "computes its generated columns"
+                " again", id="a generated column beside",
         ),
         pytest.param("ALTER TABLE t SET UNLOGGED", "unlogged", Severity.INFO, "a crash", id="an unlogged table"),
-        pytest.param("CREATE TABLE heir () INHERITS (t)", "inherited", Severity.WARN, "heir", id="tables that inherit"),
+        pytest.param("CREATE TABLE heir () INHERITS"
+            " (t)", "inherited", Severity.WARN, "heir", id="tables that inherit"),
         pytest.param(
             "CREATE RULE quiet AS ON UPDATE TO t DO INSTEAD NOTHING",
             "update_rule", Severity.STOP, "quiet", id="a rule on update",
@@ -48,9 +51,11 @@ TOUCH = """CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN 
             "CREATE UNIQUE INDEX u ON t (v, c)",
             "unique_on_column", Severity.STOP, "blocks inserts of child rows", id="a unique index on the column",
         ),
-        pytest.param("CREATE PUBLICATION p FOR TABLE t", "published", Severity.WARN, "p", id="a published table"),
+        pytest.param("CREATE PUBLICATION p FOR TABLE"
+            " t", "published", Severity.WARN, "p", id="a published table"),
         pytest.param(
-            "CREATE PUBLICATION p FOR ALL TABLES", "published_for_all_tables", Severity.WARN, "also publish our", id="a publication of all tables"
+            "CREATE PUBLICATION p FOR ALL"
+            " TABLES", "published_for_all_tables", Severity.WARN, "also publish our", id="a publication of all tables"
         ),
         pytest.param(
             "ALTER TABLE t REPLICA IDENTITY NOTHING; CREATE PUBLICATION p FOR TABLE t",
@@ -122,7 +127,10 @@ def test_a_not_valid_check_is_asked_of_rows_as_they_will_be(
 
 def test_a_not_valid_check_is_not_asked_of_rows_that_are_not_written(database: str) -> None:
     """One that has its value already is left as it is, whatever it breaks."""
-    more = "UPDATE t SET c = 1 WHERE id < 4; UPDATE t SET v = 1 WHERE id > 3; ALTER TABLE t ADD CHECK (v > 0) NOT VALID"
+    more = (
+        "UPDATE t SET c = 1 WHERE id < 4; UPDATE t SET v = 1 WHERE id > 3; ALTER TABLE t ADD CHECK (v >"
+        " 0) NOT VALID"
+    )
     make_table(database, 20, more=more)
     assert "check_violated" not in findings_of(database, FILL)
     run_plan(database, FILL)
@@ -172,7 +180,9 @@ def test_a_trigger_that_sets_a_column_by_into_is_told(database: str, body: str, 
 
 
 def test_triggers_in_c_that_set_their_argument_are_told(database: str) -> None:
-    """The two that are found in many schemas: the search vector's, and updated_at's (contrib spi, where it is installed)."""
+    """The two that are found in many schemas: the search vector's, and updated_at's (contrib spi, where it is
+    installed).
+    """
     make_table(database, 20, more='ALTER TABLE t ADD "Words" tsvector, ADD at timestamp')
     do(
         database,
@@ -211,7 +221,9 @@ def test_a_plain_table_has_no_hazard(database: str) -> None:
 
 
 def test_a_trigger_of_the_root_fires_on_its_partitions(database: str) -> None:
-    """A partition has its own copy, which up to 14 the catalog calls internal; the triggers of foreign keys are no finding."""
+    """A partition has its own copy, which up to 14 the catalog calls internal; the triggers of foreign keys
+    are no finding.
+    """
     do(
         database,
         "CREATE TABLE bots (id integer PRIMARY KEY)",
@@ -229,7 +241,8 @@ def test_a_constraint_trigger_is_a_trigger(database: str) -> None:
     make_table(
         database,
         20,
-        more=f"{TOUCH} CREATE CONSTRAINT TRIGGER tell AFTER UPDATE ON t DEFERRABLE FOR EACH ROW EXECUTE FUNCTION tell()",
+        more=f"{TOUCH} CREATE CONSTRAINT TRIGGER tell AFTER UPDATE ON t DEFERRABLE FOR EACH ROW EXECUTE"
+        " FUNCTION tell()",
     )
     assert "tell" in findings_of(database, FILL)["triggers_fire"].fact
 
@@ -247,7 +260,9 @@ def test_a_foreign_table_is_none_of_ours(database: str) -> None:
 
 
 def test_an_index_that_the_plan_builds_above_is_told_as_one_that_is_there(database: str) -> None:
-    """It will be there by then: check says what it costs, explain shows the one stripe, the forecast is the dearer one."""
+    """It will be there by then: check says what it costs, explain shows the one stripe, the forecast is the
+    dearer one.
+    """
     make_table(database, 2_000)
     key = "create_index: {table: t, name: <table>_c, columns: [c]}"
     found, plain = findings_of(database, key, FILL), findings_of(database, FILL, key)
@@ -299,7 +314,8 @@ def test_skipped_triggers_are_refused_below_a_foreign_key_of_the_plan(database: 
     [
         pytest.param("ALTER TABLE t1 DROP CONSTRAINT t1_pkey", id="no key"),
         pytest.param(
-            "CREATE UNIQUE INDEX by_id ON t1 (id); ALTER TABLE t1 REPLICA IDENTITY USING INDEX by_id; DROP INDEX by_id",
+            "CREATE UNIQUE INDEX by_id ON t1 (id); ALTER TABLE t1 REPLICA IDENTITY USING INDEX by_id; DROP"
+            " INDEX by_id",
             id="an identity whose index is gone",
         ),
     ],
@@ -331,7 +347,9 @@ def test_a_generated_column_cannot_be_filled(database: str) -> None:
 
 
 def test_a_partitioned_table_is_walked_by_its_partitions(database: str) -> None:
-    """A root has no rows of its own: its leaves, of every level, are tables of the plan; check lists them to paste."""
+    """A root has no rows of its own: its leaves, of every level, are tables of the plan; check lists them to
+    paste.
+    """
     do(
         database,
         "CREATE TABLE t (id integer, c integer) PARTITION BY RANGE (id)",
@@ -352,7 +370,9 @@ def test_a_partitioned_table_is_walked_by_its_partitions(database: str) -> None:
 
 
 def test_a_partition_that_the_plan_does_not_fill_is_told(database: str) -> None:
-    """One that was attached after the plan was written, say, also while a run is stopped: check is made again by every run."""
+    """One that was attached after the plan was written, say, also while a run is stopped: check is made again
+    by every run.
+    """
     do(
         database,
         "CREATE TABLE t (id integer, c integer) PARTITION BY RANGE (id)",
@@ -363,7 +383,8 @@ def test_a_partition_that_the_plan_does_not_fill_is_told(database: str) -> None:
     assert "partitions_left_out" not in findings_of(database, fill)
     do(
         database,
-        "CREATE TABLE t3 (id integer, c integer); ALTER TABLE t ATTACH PARTITION t3 FOR VALUES FROM (20) TO (30)",
+        "CREATE TABLE t3 (id integer, c integer); ALTER TABLE t ATTACH PARTITION t3 FOR VALUES FROM (20) TO"
+        " (30)",
     )
     found = findings_of(database, fill)["partitions_left_out"]
     assert found.severity is Severity.WARN

@@ -1,4 +1,6 @@
-"""A constant for a column that is not there yet needs no row to be written: check offers it, the plan may take it."""
+"""A constant for a column that is not there yet needs no row to be written: check offers it, the plan may
+take it.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def test_it_is_not_offered_where_rows_differ(table: str) -> None:
 
 
 def test_no_row_is_written(table: str) -> None:
-    """Every old row has its value, the table's pages are as they were, and the backfill finds nothing to do."""
+    """Every old row has its value, the table's pages are as they were, and the
+    backfill finds nothing to do.
+    """
     before = ask(table, "SELECT pg_relation_size('t')")
     events = run_plan(table, INSTANT, FILL)
     assert ask(table, "SELECT count(*) FROM t WHERE c = 7") == 5_000
@@ -56,7 +60,9 @@ def test_no_row_is_written(table: str) -> None:
 
 
 def test_without_it_old_rows_wait_for_their_batch(table: str) -> None:
-    """The default of new rows does not count for old ones: that is what keeps the window instant, whatever the value."""
+    """The default of new rows does not count for old ones: that is what keeps the window instant, whatever
+    the value.
+    """
     run_plan(table, ADD)
     assert ask(table, "SELECT count(*) FROM t WHERE c IS NULL") == 5_000
 

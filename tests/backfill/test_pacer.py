@@ -88,7 +88,9 @@ def test_a_batch_far_over_its_target_is_cut_at_once(times: float, start: int) ->
 
 
 def test_one_stall_cuts_once_and_no_further() -> None:
-    """A single stall of a minute says nothing about a row's cost: from the tenth it grows again with the next batch."""
+    """A single stall of a minute says nothing about a row's cost: from the tenth it grows again with the next
+    batch.
+    """
     server, pacer = Server(), make_pacer()
     server.run(pacer, 40)
     before = pacer.rows
@@ -101,7 +103,9 @@ def test_one_stall_cuts_once_and_no_further() -> None:
 
 @given(waited=st.floats(min_value=0, max_value=30), batches=st.integers(1, 30))
 def test_waiting_for_a_lock_is_not_work(waited: float, batches: int) -> None:
-    """A batch that waited for an application's lock changes neither size nor pause: it was no slower at its work."""
+    """A batch that waited for an application's lock changes neither size nor pause: it was no slower at its
+    work.
+    """
     server, free, waiting = Server(), make_pacer(), make_pacer()
     for _ in range(batches):
         work_s = server.seconds(free.rows)
@@ -118,7 +122,9 @@ def test_waiting_for_a_lock_is_not_work(waited: float, batches: int) -> None:
     seed=st.integers(0, 2**32),
 )
 def test_it_finds_the_target_on_a_noisy_server(row_s: float, batch_s: float, start: int, seed: int) -> None:
-    """Within 40 batches from any start a batch costs its target, give or take the server's own noise of 30 %."""
+    """Within 40 batches from any start a batch costs its target, give or take the
+    server's own noise of 30 %.
+    """
     server, pacer = Server(batch_s=batch_s, row_s=row_s), make_pacer(start_rows=start)
     chance = random.Random(seed)
     noise = [chance.uniform(0.7, 1.3) for _ in range(60)]
@@ -130,7 +136,9 @@ def test_it_finds_the_target_on_a_noisy_server(row_s: float, batch_s: float, sta
 
 
 def test_it_shrinks_under_load_and_recovers() -> None:
-    """A server that turns four times slower gets smaller batches of the same time, and larger ones again afterwards."""
+    """A server that turns four times slower gets smaller batches of the same time, and larger ones again
+    afterwards.
+    """
     quiet, busy, pacer = Server(), Server(batch_s=0.008, row_s=0.0001), make_pacer()
     quiet.run(pacer, 40)
     before = pacer.rows
@@ -142,7 +150,8 @@ def test_it_shrinks_under_load_and_recovers() -> None:
 
 
 COSTS_US = (10, 5, 5, 2.5, 5, 2.3, 7, 2.7, 2.5, 2.5, 9, 3, 3.5, 16, 2.3, 2.2)
-"""of a row, stripe by stripe, as measured on a table whose rows grow by the column: the pages run out of room together"""
+"""of a row, stripe by stripe, as measured on a table whose rows grow by the column: the pages run out of room
+together"""
 
 
 def walk_stripes(pacer: Pacer, chance: random.Random, rows: int = 30_000, us: float = 1.0) -> list[float]:
@@ -161,7 +170,9 @@ def walk_stripes(pacer: Pacer, chance: random.Random, rows: int = 30_000, us: fl
 
 @given(seed=st.integers(0, 2**32), us=st.floats(min_value=1, max_value=3))
 def test_a_stripe_of_dear_rows_after_cheap_ones_keeps_near_the_target(seed: int, us: float) -> None:
-    """Rows cost up to seven times what they did a stripe before: never a batch past three targets, and none too timid."""
+    """Rows cost up to seven times what they did a stripe before: never a batch past three targets, and none
+    too timid.
+    """
     chance, pacer = random.Random(seed), make_pacer()
     took = walk_stripes(pacer, chance, us=us)
     assert max(took) < 3 * TARGET_S
@@ -180,7 +191,9 @@ def test_rows_as_dear_as_those_of_the_last_chunk_may_come_in_the_middle_of_a_str
 
 
 def test_a_stripe_s_wal_is_learned_anew() -> None:
-    """The first rows of a chunk write a full-page image each: what follows is not kept small for it, only begun so."""
+    """The first rows of a chunk write a full-page image each: what follows is not kept small for it, only
+    begun so.
+    """
     pacer = make_pacer(max_wal_bytes=1_000_000, start_rows=1_000)
 
     def run(row_wal_bytes: int, batches: int) -> list[int]:
@@ -230,12 +243,16 @@ def test_the_same_measurements_give_the_same_pace(batches: list[dict[str, Any]])
     ("duty", "pause_s"), [(1.0, 0.0), (0.5, 0.04), (0.25, 0.12), (0.001, LONGEST_PAUSE_S)]
 )
 def test_the_pause_follows_the_duty_cycle(duty: float, pause_s: float) -> None:
-    """Of the time we take the share that the plan gives; the whole of it means no rest; no rest is endless."""
+    """Of the time we take the share that the plan gives; the whole of it means no
+    rest; no rest is endless.
+    """
     assert make_pacer(duty=duty).decide(rows=500, batch_s=0.04).pause_s == pytest.approx(pause_s)
 
 
 def test_a_batch_stays_within_its_wal() -> None:
-    """Rows that write much WAL come in smaller batches at once, and a row that is all WAL still in the fewest."""
+    """Rows that write much WAL come in smaller batches at once, and a row that is all WAL still in the
+    fewest.
+    """
     pacer = make_pacer(max_wal_bytes=1_000_000, start_rows=10_000)
     assert pacer.decide(rows=10_000, batch_s=TARGET_S, wal_bytes=10_000_000).rows == 1_000
     assert pacer.decide(rows=1_000, batch_s=TARGET_S / 10, wal_bytes=1_000_000).rows == 1_000
@@ -243,7 +260,9 @@ def test_a_batch_stays_within_its_wal() -> None:
 
 
 def test_a_short_slice_teaches_little() -> None:
-    """The last slice of a chunk may hold a few rows: its fixed cost, spread over them, does not shrink what follows."""
+    """The last slice of a chunk may hold a few rows: its fixed cost, spread over them, does not shrink what
+    follows.
+    """
     server, pacer = Server(), make_pacer()
     server.run(pacer, 40)
     before = pacer.rows
@@ -253,7 +272,9 @@ def test_a_short_slice_teaches_little() -> None:
 
 
 def test_an_operators_new_pace_counts_from_the_next_batch() -> None:
-    """Tuned to half the target, the size follows, within the new bounds at once; what a row costs is not forgotten."""
+    """Tuned to half the target, the size follows, within the new bounds at once; what a row costs is not
+    forgotten.
+    """
     server, pacer = Server(batch_s=0.0), make_pacer()
     server.run(pacer, 40)
     pacer.retune(target_s=TARGET_S / 2, duty=1.0, min_rows=50, max_rows=1_500)

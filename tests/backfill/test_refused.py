@@ -1,4 +1,6 @@
-"""A row that the server will not change is found, however it came to be written, and named without its values."""
+"""A row that the server will not change is found, however it came to be written, and named without its
+values.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ MENDED = "SET session_replication_role = replica; UPDATE t SET v = 1 WHERE id = 
 def test_the_run_stops_at_the_row_and_goes_on_after_it_is_mended(
     database: str, more: str, name: str, trigger: str
 ) -> None:
-    """The batch is split until the row is found, also where only COMMIT refuses it; all before it is done and stays done."""
+    """The batch is split until the row is found, also where only COMMIT refuses it; all before it is done and
+    stays done.
+    """
     make_table(database, 1_000, more=f"{more}; {trigger}")
     with session(database) as connection:
         begun = begin_journal(connection, ["t"])

@@ -49,14 +49,17 @@ def moving(heard: Heard, move: Callable[[], object]) -> Callable[..., None]:
             id="a key of three columns of three types",
         ),
         pytest.param(
-            "ALTER TABLE t DROP CONSTRAINT t_pkey, ADD COLUMN k int[]; UPDATE t SET k = ARRAY[id, 1]; ALTER TABLE t ADD PRIMARY KEY (k)",
+            "ALTER TABLE t DROP CONSTRAINT t_pkey, ADD COLUMN k int[]; UPDATE t SET k = ARRAY[id, 1]; ALTER"
+            " TABLE t ADD PRIMARY KEY (k)",
             id="a key that is an array",
         ),
         pytest.param("ALTER TABLE t DROP CONSTRAINT t_pkey", id="no key at all"),
     ],
 )
 def test_a_row_that_moves_between_proof_and_mend_is_mended(database: str, more: str) -> None:
-    """The application writes it all the time, so it never is where the proof saw it: its key leads there, or a scan does."""
+    """The application writes it all the time, so it never is where the proof saw it: its key leads there, or
+    a scan does.
+    """
     make_table(database, 2_000, more=f"{more}; UPDATE t SET c = 1 WHERE id > 10")
     with psycopg.connect(database) as holder:
         holder.execute("SELECT FROM t WHERE id <= 10 FOR UPDATE")  # so that the pass leaves them
@@ -98,7 +101,9 @@ def updating(dsn: str, *, lanes: int) -> Iterator[list[int]]:
 
 @pytest.mark.parametrize("more", ["", "ALTER TABLE t DROP CONSTRAINT t_pkey; CREATE INDEX ON t (id)"])
 def test_rows_that_are_updated_without_a_pause_are_filled(database: str, more: str) -> None:
-    """Hundreds of updates a second on ten rows: they have their value in the end, and nobody is blamed for writing NULL."""
+    """Hundreds of updates a second on ten rows: they have their value in the end, and nobody is blamed for
+    writing NULL.
+    """
     make_table(database, 20_000, more=f"{more}; UPDATE t SET c = 1 WHERE id > 10")
     heard = Heard()
     with updating(database, lanes=2) as counts, workbench(database, "t", emit=heard.emit) as context:
@@ -139,7 +144,9 @@ def test_a_row_that_was_ours_and_stays_empty_is_blamed(database: str) -> None:
 def test_a_row_that_comes_beside_locked_ones_of_a_composite_key_is_not_blamed(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A condition on (1, 1) and (2, 2), each column by itself, names (1, 2), too, which the application has just written."""
+    """A condition on (1, 1) and (2, 2), each column by itself, names (1, 2), too, which the application has
+    just written.
+    """
     make_table(
         database, 2, more="ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (id, v); UPDATE t SET v = id"
     )
@@ -180,7 +187,9 @@ def test_a_row_without_a_key_that_is_gone_costs_no_walk(database: str) -> None:
 
 
 def test_many_rows_that_cannot_be_given_a_value_are_blamed_at_once(database: str) -> None:
-    """More than one proof counts: the table is not walked again and again for them, and nobody is said to write NULL."""
+    """More than one proof counts: the table is not walked again and again for them, and nobody is said to
+    write NULL.
+    """
     make_table(database, 3_000, more="UPDATE t SET user_id = NULL WHERE id % 2 = 0")
     heard = Heard()
     with (
@@ -207,12 +216,16 @@ def test_a_late_row_among_many_that_the_server_refuses_is_named(database: str) -
 
 
 def test_a_table_without_a_key_is_searched_without_keeping_a_row_locked(database: str) -> None:
-    """Rows that have moved are found by batches of the usual size: the application never waits for more than one of them."""
+    """Rows that have moved are found by batches of the usual size: the application never waits for more than
+    one of them.
+    """
     make_table(
         database,
         20_000,
-        more="ALTER TABLE t DROP CONSTRAINT t_pkey; UPDATE t SET c = 1 WHERE id % 2000 > 0; CREATE INDEX ON t (id);"
-        "CREATE FUNCTION slow(bigint) RETURNS int LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.05); RETURN 1; END $$",
+        more="ALTER TABLE t DROP CONSTRAINT t_pkey; UPDATE t SET c = 1 WHERE id % 2000 > 0; CREATE INDEX ON"
+        " t (id);"
+        "CREATE FUNCTION slow(bigint) RETURNS int LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.05);"
+        " RETURN 1; END $$",
     )
     pace = Pace.model_construct(duty=1.0, max_rows=500)
     with psycopg.connect(database) as holder:
@@ -247,7 +260,9 @@ def test_a_table_without_a_key_is_searched_without_keeping_a_row_locked(database
 
 
 def test_only_rounds_without_progress_count(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Late rows that become fewer are no sign of somebody who writes NULLs, and a clean proof forgets what was before."""
+    """Late rows that become fewer are no sign of somebody who writes NULLs, and a clean proof forgets what
+    was before.
+    """
     monkeypatch.setattr("online_migrate.backfill.sweep.LATE_ROUNDS", 2)
     make_table(database, 200)
     heard = Heard()
@@ -273,7 +288,9 @@ def test_only_rounds_without_progress_count(database: str, monkeypatch: pytest.M
 
 
 class Handover(Heard):
-    """Ends two locks one after the other: the first once it was reported again, the second once it is reported."""
+    """Ends two locks one after the other: the first once it was reported again, the second once it is
+    reported.
+    """
 
     def __init__(self) -> None:
         super().__init__()

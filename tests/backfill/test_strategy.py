@@ -143,7 +143,9 @@ def test_a_parent_s_value_is_looked_up_by_its_key(database: str) -> None:
 
 
 def test_a_chunk_is_as_long_as_the_oldest_snapshot_asks() -> None:
-    """A page is visited again after twice the age of the oldest snapshot seen, within memory, never sooner than usual."""
+    """A page is visited again after twice the age of the oldest snapshot seen, within memory, never sooner
+    than usual.
+    """
     assert decide_chunk_pages(page_s=1e-4, oldest_s=5.0, most=1_000_000) == 100_000
     assert decide_chunk_pages(page_s=1e-4, oldest_s=0.0, most=1_000_000) == CHUNK_PAGES
     assert decide_chunk_pages(page_s=1e-4, oldest_s=500.0, most=50_000) == 50_000

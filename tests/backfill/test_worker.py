@@ -1,4 +1,6 @@
-"""The worker on a real table: what it writes, how it stops, goes on, and stays out of the application's way."""
+"""The worker on a real table: what it writes, how it stops, goes on, and stays out
+of the application's way.
+"""
 
 from __future__ import annotations
 
@@ -213,7 +215,9 @@ def test_a_lock_on_the_whole_table_is_waited_for_outside_the_queue(database: str
     "lock", ["LOCK TABLE online_migrate.cursor", "SELECT FROM online_migrate.cursor FOR UPDATE"]
 )
 def test_a_cursor_that_is_locked_for_a_moment_is_tried_again(database: str, lock: str) -> None:
-    """An autovacuum that cuts the journal's table locks it: the batch is rolled back and made again, its rows counted once."""
+    """An autovacuum that cuts the journal's table locks it: the batch is rolled back and made again, its rows
+    counted once.
+    """
     make_table(database, 3_000)
     heard = Heard()
     with (
@@ -258,7 +262,9 @@ def test_a_cursor_that_stays_locked_is_a_zombie_s(database: str, monkeypatch: py
 
 
 def test_a_locked_parent_row_is_waited_for(database: str) -> None:
-    """With the foreign key there already each row asks for its parent's: while that is locked we come again."""
+    """With the foreign key there already each row asks for its parent's: while that
+    is locked we come again.
+    """
     make_table(database, 300, more="CREATE TABLE bots (id integer PRIMARY KEY); INSERT INTO bots VALUES (1)")
     do(database, "ALTER TABLE t ADD FOREIGN KEY (c) REFERENCES bots NOT VALID")
     heard = Heard()
@@ -282,7 +288,9 @@ def test_a_table_that_stays_locked_ends_the_run_resumably(database: str) -> None
 
 
 def test_vacuum_full_in_the_middle_begins_the_pass_again(database: str) -> None:
-    """Rows have moved to other TIDs: half of them may lie behind the cursor now.  None is lost, none counted twice."""
+    """Rows have moved to other TIDs: half of them may lie behind the cursor now.  None is lost, none counted
+    twice.
+    """
     make_table(database, 4_000)
     heard = Heard()
     with workbench(database, "t", pace=SMALL, emit=heard.emit) as context:
@@ -315,7 +323,9 @@ def test_a_rewrite_between_two_runs_is_seen(database: str) -> None:
 
 
 def test_a_role_s_statement_timeout_does_not_cut_us_off(database: str) -> None:
-    """Our sessions set their own timeouts, whatever the database has as default; here a batch takes longer."""
+    """Our sessions set their own timeouts, whatever the database has as default;
+    here a batch takes longer.
+    """
     make_table(
         database,
         200,
@@ -368,7 +378,8 @@ def test_an_index_on_the_column_brings_vacuum_rounds(database: str) -> None:
 
 
 def test_vacuum_rounds_of_slim_rows_clean_the_indexes_too(database: str) -> None:
-    """A page has 291 line pointers: dead ones of 157 rows would leave room for 134, and the table at 1.39 times its size.
+    """A page has 291 line pointers: dead ones of 157 rows would leave room for 134, and the table at 1.39
+    times its size.
 
     The rows themselves grow by 8 bytes here.
     """
@@ -379,7 +390,9 @@ def test_vacuum_rounds_of_slim_rows_clean_the_indexes_too(database: str) -> None
 
 
 def test_what_vacuum_rounds_leave_in_indexes_is_seen_by_autovacuum(database: str) -> None:
-    """They do not read the indexes: the next ANALYZE counts what they left as dead rows, which is what autovacuum goes by."""
+    """They do not read the indexes: the next ANALYZE counts what they left as dead rows, which is what
+    autovacuum goes by.
+    """
     make_table(database, 100_000, more="CREATE INDEX ON t (c)")
     run(database, pace=Pace.model_construct(duty=1.0, max_rows=5_000))
     do(database, "ANALYZE t")

@@ -1,4 +1,6 @@
-"""e: an event trigger that will refuse a statement of the plan, or of the migrating role, is known before the run."""
+"""e: an event trigger that will refuse a statement of the plan, or of the migrating role, is known before the
+run.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ AUDIT = """
 def test_e1_an_audit_trigger_that_refuses_the_migrating_role_is_named(
     trial_of: OpenTrial, audit: str
 ) -> None:
-    """It runs as the caller: a role that may not write the audit table cannot alter a table; check names the trigger."""
+    """It runs as the caller: a role that may not write the audit table cannot alter a table; check names the
+    trigger.
+    """
     words = ("awsdms",)
     case = Case(name="e1", setup=USERS + audit, plan=COLUMN, role="om_role_mig", check=STOPS, says=words)
     trial_of(case).prove(case)
@@ -60,7 +64,9 @@ def test_e1_an_audit_trigger_that_refuses_the_migrating_role_is_named(
     ],
 )
 def test_e1_an_event_trigger_that_lets_the_role_pass_is_no_obstacle(trial_of: OpenTrial, more: str) -> None:
-    """Where the trigger succeeds for the migrating role, or does not fire, check stops nothing and the plan runs."""
+    """Where the trigger succeeds for the migrating role, or does not fire, check stops nothing and the plan
+    runs.
+    """
     case = Case(name="e1", setup=USERS + more, plan=COLUMN, role="om_role_mig", check=RUNS)
     trial_of(case).prove(case)
 
@@ -77,11 +83,16 @@ SWAP = plan_of(
 @pytest.mark.parametrize(
     ("on", "plan"),
     [
-        pytest.param("ddl_command_start WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION ev()", plan_of(*COLUMN_ROWS_KEY), id="e2"),
-        pytest.param("ddl_command_end WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION ev()", plan_of(*COLUMN_ROWS_KEY), id="e2-after"),
-        pytest.param("ddl_command_start WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION ev()", SWAP, id="e2-create-index"),
-        pytest.param("sql_drop WHEN TAG IN ('ALTER TABLE', 'DROP INDEX') EXECUTE FUNCTION ev()", SWAP, id="e2-drop"),
-        pytest.param("ddl_command_end WHEN TAG IN ('CREATE SCHEMA') EXECUTE FUNCTION ev()", plan_of(*COLUMN_ROWS_KEY), id="e2-our-schema"),
+        pytest.param("ddl_command_start WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION"
+            " ev()", plan_of(*COLUMN_ROWS_KEY), id="e2"),
+        pytest.param("ddl_command_end WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION"
+            " ev()", plan_of(*COLUMN_ROWS_KEY), id="e2-after"),
+        pytest.param("ddl_command_start WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION"
+            " ev()", SWAP, id="e2-create-index"),
+        pytest.param("sql_drop WHEN TAG IN ('ALTER TABLE', 'DROP INDEX') EXECUTE FUNCTION"
+            " ev()", SWAP, id="e2-drop"),
+        pytest.param("ddl_command_end WHEN TAG IN ('CREATE SCHEMA') EXECUTE FUNCTION"
+            " ev()", plan_of(*COLUMN_ROWS_KEY), id="e2-our-schema"),
     ],
 )  # fmt: skip
 def test_e2_an_event_trigger_that_refuses_a_statement_stops_check(
@@ -95,7 +106,9 @@ def test_e2_an_event_trigger_that_refuses_a_statement_stops_check(
 
 
 def test_e2_by_name(trial_of: OpenTrial) -> None:
-    """A trigger that refuses one table by its name cannot be rehearsed on a copy: check names the trigger all the same."""
+    """A trigger that refuses one table by its name cannot be rehearsed on a copy: check names the trigger all
+    the same.
+    """
     refuses = """
         CREATE FUNCTION ev() RETURNS event_trigger LANGUAGE plpgsql AS $$ DECLARE r record; BEGIN
           FOR r IN SELECT * FROM pg_event_trigger_ddl_commands() LOOP

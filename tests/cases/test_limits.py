@@ -10,7 +10,10 @@ from tests.operations.site import plan_of
 
 INVALID = "SELECT count(*) FROM pg_index WHERE NOT indisvalid"
 NOISE = "(SELECT string_agg(md5(i::text || 'x'), '') FROM generate_series(1, {0}) i)"
-CODE = "CREATE TABLE pc (id int PRIMARY KEY, bot_id bigint NOT NULL DEFAULT 1, code text NOT NULL{0}); INSERT INTO pc SELECT 1, 1, "
+CODE = (
+    "CREATE TABLE pc (id int PRIMARY KEY, bot_id bigint NOT NULL DEFAULT 1, code text NOT NULL{0});"
+    " INSERT INTO pc SELECT 1, 1, "
+)
 LONG = CODE.format(" UNIQUE") + NOISE.format(84) + ";"
 LONGER = (
     CODE.format("")
@@ -34,7 +37,9 @@ TWO = (
 def test_i1_a_key_that_is_too_long_for_an_index_stops_check(
     trial_of: OpenTrial, setup: str, columns: str
 ) -> None:
-    """An index tuple has at most a third of a page: the longest keys of the table are tried before hours of a build."""
+    """An index tuple has at most a third of a page: the longest keys of the table are tried before hours of a
+    build.
+    """
     plan = plan_of(f"create_index: {{table: pc, name: pc_bot_code, columns: {columns}}}")
     case = Case(name="i1", setup=setup, plan=plan, check=STOPS, says=("pc",), run=None)
     trial_of(case).prove(case)
@@ -57,7 +62,9 @@ def test_i1_a_long_value_that_compresses_is_no_obstacle(trial_of: OpenTrial) -> 
     ],
 )
 def test_i3_a_build_that_fails_after_check_leaves_nothing_invalid(trial_of: OpenTrial, sql: str) -> None:
-    """Rows written between check and run make the build fail: it ends with a remedy, not with exit 1, and no invalid index stays."""
+    """Rows written between check and run make the build fail: it ends with a remedy, not with exit 1, and no
+    invalid index stays.
+    """
     setup = CODE.format("") + "'c';"
     stages = """
 plan: harness
@@ -100,7 +107,9 @@ stages:
 def test_i2_duplicates_are_shown_whatever_their_type(
     trial_of: OpenTrial, kind: str, value: str, says: str
 ) -> None:
-    """Two rows with one key are a finding with the value in PostgreSQL's own spelling, and no control character reaches a terminal."""
+    """Two rows with one key are a finding with the value in PostgreSQL's own spelling, and no control
+    character reaches a terminal.
+    """
     setup = (
         f"CREATE TABLE prices (id int PRIMARY KEY, bot_id int NOT NULL DEFAULT 1, valid_to {kind});"
         f"INSERT INTO prices VALUES (1, 1, '{value}'), (2, 1, '{value}');"
@@ -160,7 +169,9 @@ FILLED = {"SELECT count(*) FROM wide WHERE bot_id = 1": 3}
 def test_l2_the_widest_row_must_have_room_for_another_column(
     trial_of: OpenTrial, setup: str, codes: tuple[int, ...]
 ) -> None:
-    """A row has 8,160 bytes in its page: where the widest has no room, the application's own INSERT would fail, and check stops."""
+    """A row has 8,160 bytes in its page: where the widest has no room, the application's own INSERT would
+    fail, and check stops.
+    """
     case = Case(name="l2", setup=setup, plan=WIDE_PLAN, check=codes, after=FILLED)
     trial_of(case).prove(case)
 
@@ -183,7 +194,9 @@ ROW = plan_of("ensure_row: {id: master, table: bots, where: {name: master}}")
 def test_l3_a_sequence_at_its_end_gives_no_row(
     trial_of: OpenTrial, kind: str, last: int, codes: tuple[int, ...]
 ) -> None:
-    """ensure_row takes a value of the key's sequence: one that has none left stops check, and check itself takes none."""
+    """ensure_row takes a value of the key's sequence: one that has none left stops check, and check itself
+    takes none.
+    """
     case = Case(name="l3", setup=FULL.format(kind, last), plan=ROW, check=codes, run=None)
     trial = trial_of(case)
     trial.prove(case)
@@ -194,7 +207,9 @@ def test_l3_a_sequence_at_its_end_gives_no_row(
 
 
 def test_l4_a_table_with_more_partitions_than_locks(trial_of: OpenTrial) -> None:
-    """A change of a root locks every leaf at once: check compares them with max_locks_per_transaction, or the run succeeds."""
+    """A change of a root locks every leaf at once: check compares them with max_locks_per_transaction, or the
+    run succeeds.
+    """
     setup = """
         CREATE TABLE users (id int) PARTITION BY LIST (id);
         DO $$ BEGIN FOR i IN 1..400 LOOP

@@ -37,7 +37,9 @@ def quoted(name: str) -> str:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_n1_a_table_of_any_name_is_migrated(trial_of: OpenTrial, name: str) -> None:
-    """Column, rows, index, foreign key, NOT NULL and swap on a table whose name and unique column have odd characters."""
+    """Column, rows, index, foreign key, NOT NULL and swap on a table whose name and unique column have odd
+    characters.
+    """
     table, column = quoted(name), quoted(name[:20])
     setup = f"""
         CREATE TABLE owner_ (id int PRIMARY KEY); INSERT INTO owner_ VALUES (1);
@@ -72,7 +74,10 @@ def test_n1_a_table_of_any_name_is_migrated(trial_of: OpenTrial, name: str) -> N
 )
 def test_n2_a_schema_of_any_name(trial_of: OpenTrial, name: str) -> None:
     """The plan's schema may be named like that, too."""
-    setup = f"CREATE SCHEMA {quoted(name)}; CREATE TABLE {quoted(name)}.t (id int PRIMARY KEY); INSERT INTO {quoted(name)}.t VALUES (1);"
+    setup = (
+        f"CREATE SCHEMA {quoted(name)}; CREATE TABLE {quoted(name)}.t (id int PRIMARY KEY); INSERT INTO"
+        f" {quoted(name)}.t VALUES (1);"
+    )
     steps = [
         {"add_column": {"table": "t", "column": "Spalte 1", "type": "integer", "new_rows": 1}},
         {"backfill": {"table": "t", "column": "Spalte 1", "value": 1}},

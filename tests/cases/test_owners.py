@@ -13,7 +13,10 @@ FILL_AND_VERIFY = (
     "backfill: {tables: owned, column: bot_id, value: 1}",
     "verify_owner: {tables: owned, column: bot_id}",
 )
-USERS = "CREATE TABLE users (id int PRIMARY KEY, bot_id int); INSERT INTO users SELECT g FROM generate_series(1, 5) g;"
+USERS = (
+    "CREATE TABLE users (id int PRIMARY KEY, bot_id int); INSERT INTO users SELECT g FROM"
+    " generate_series(1, 5) g;"
+)
 BILLING = """
     CREATE SCHEMA billing;
     CREATE TABLE billing.invoices (id int PRIMARY KEY, user_id int REFERENCES public.users ON DELETE CASCADE);
@@ -40,7 +43,9 @@ LEAF = """
 def test_o1_tables_of_other_schemas_that_reference_the_set_are_named(
     trial_of: OpenTrial, more: str, says: tuple[str, ...]
 ) -> None:
-    """A tenant's rows may lie in any schema, at any distance: check names each table that hangs below the set."""
+    """A tenant's rows may lie in any schema, at any distance: check names each table that hangs below the
+    set.
+    """
     plan = plan_of(*FILL_AND_VERIFY, head=REFERENCING)
     case = Case(name="o1", setup=USERS + more, plan=plan, check=EITHER, says=says, run=None)
     trial_of(case).prove(case)
@@ -67,7 +72,9 @@ OWN_ROWS = OTHER_OWNERS.replace("VALUES (1, 2), (2, 2)", "VALUES (1), (2)").repl
     ],
 )
 def test_o2_a_constant_owner_stops_where_rows_have_others(trial_of: OpenTrial, setup: str) -> None:
-    """A constant that would give a row another owner than its parent or its neighbours have is wrong data: check stops."""
+    """A constant that would give a row another owner than its parent or its neighbours have is wrong data:
+    check stops.
+    """
     case = Case(name="o2", setup=setup, plan=CONSTANT, check=STOPS, says=("orders",))
     trial_of(case).prove(case)
 
@@ -108,7 +115,9 @@ INTO_SET = """
 def test_o3_a_cascade_over_a_column_without_an_index_is_a_warning(
     trial_of: OpenTrial, setup: str, plan: str, says: str
 ) -> None:
-    """Each parent that is deleted scans the whole child: check says so where no index can serve the look-up."""
+    """Each parent that is deleted scans the whole child: check says so where no
+    index can serve the look-up.
+    """
     case = Case(name="o3", setup=setup, plan=plan, says=(f"(?s)(index.*{says}|{says}.*index)",), run=None)
     trial_of(case).prove(case)
 
@@ -171,7 +180,9 @@ stages:
 def test_o4_rows_whose_parents_disagree_are_found_before_the_first_stage(
     trial_of: OpenTrial, more: str
 ) -> None:
-    """A row with parents of two owners has none that is right: check names the table, both parents and the rows' keys."""
+    """A row with parents of two owners has none that is right: check names the table, both parents and the
+    rows' keys.
+    """
     says = (r"(?s)rental.*item|item.*rental", r"\b1001\b")
     case = Case(name="o4", setup=STORES + more, plan=STORE_PLAN, check=EITHER, says=says, run=None)
     trial_of(case).prove(case)
@@ -207,7 +218,9 @@ def test_o5_a_polymorphic_pair_is_a_question(trial_of: OpenTrial, more: str) -> 
 
 
 def test_o6_column_grants_that_miss_the_new_column_are_a_warning(trial_of: OpenTrial) -> None:
-    """A role that may write named columns only cannot write the new one: check names the role and the GRANT."""
+    """A role that may write named columns only cannot write the new one: check names
+    the role and the GRANT.
+    """
     setup = USERS + "GRANT SELECT (id), INSERT (id) ON users TO om_role_app;"
     plan = plan_of("add_column: {table: users, column: tenant_id, type: integer}")
     says = ("om_test_[0-9]+_app", r"GRANT .*\(tenant_id\)")

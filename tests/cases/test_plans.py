@@ -1,4 +1,6 @@
-"""p: a plan that contradicts itself is refused when it is read; one that already has its gate is not asked for another."""
+"""p: a plan that contradicts itself is refused when it is read; one that already has its gate is not asked
+for another.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,14 @@ NOT_NULL = "set_not_null: {table: users, column: bot_id}"
     [
         pytest.param(BOTS, (SET_NULL, NOT_NULL), id="p1"),
         pytest.param(BOTS, (NOT_NULL, SET_NULL), id="p1-the-other-way-round"),
-        pytest.param(BOTS + "ALTER TABLE users ALTER bot_id SET NOT NULL;", (SET_NULL,), id="p1-not-null-already"),
-        pytest.param(BOTS.replace("PRIMARY KEY, bot_id", ", bot_id") + "ALTER TABLE users ADD PRIMARY KEY (bot_id, id);",
+        pytest.param(BOTS + ("ALTER TABLE users ALTER bot_id SET NOT"
+            " NULL;"), (SET_NULL,), id="p1-not-null-already"),
+        pytest.param(BOTS.replace("PRIMARY KEY, bot_id", ", bot_id") + ("ALTER TABLE users ADD PRIMARY KEY"
+            " (bot_id,"
+            " id);"),
                      (SET_NULL,), id="p1-in-the-primary-key"),
-        pytest.param(BOTS + "CREATE DOMAIN given AS int NOT NULL; ALTER TABLE users ALTER bot_id TYPE given;", (SET_NULL,), id="p1-domain"),
+        pytest.param(BOTS + ("CREATE DOMAIN given AS int NOT NULL; ALTER TABLE users ALTER bot_id TYPE"
+            " given;"), (SET_NULL,), id="p1-domain"),
         pytest.param(BOTS, (SET_NULL, "create_tables: later.sql", NOT_NULL), id="p1-steps-between"),
     ],
 )  # fmt: skip
@@ -80,7 +86,9 @@ WARNING = "has no default"
     ],
 )
 def test_p2_a_gate_above_is_enough(trial_of: OpenTrial, gates: tuple[str, ...]) -> None:
-    """A gate between the column and NOT NULL waits for the release that writes it: check asks for no second one."""
+    """A gate between the column and NOT NULL waits for the release that writes it: check asks for no second
+    one.
+    """
     case = Case(name="p2", setup=THREE, plan=GATED % gates, check=EITHER, never=(WARNING,), run=None)
     trial_of(case).prove(case)
 

@@ -22,7 +22,8 @@ TRIGGER = """
     CREATE FUNCTION normal() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.other := plain(NEW.name); RETURN NEW; END $$;
     CREATE TRIGGER normal BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION normal();"""
 UNACCENT = NORM.replace(
-    "CREATE FUNCTION extensions.plain(t text) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT translate(t, 'ü', 'u') $$;",
+    "CREATE FUNCTION extensions.plain(t text) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT translate(t,"
+    " 'ü', 'u') $$;",
     "CREATE EXTENSION unaccent SCHEMA extensions;",
 ).replace("plain(t)", "unaccent(t)")
 
@@ -30,23 +31,31 @@ UNACCENT = NORM.replace(
 @pytest.mark.parametrize(
     ("setup", "steps"),
     [
-        pytest.param(UNACCENT + "CREATE INDEX ON users (norm(name));", (FILL, "analyze: {table: users}"), id="s1"),
-        pytest.param(NORM + "CREATE STATISTICS st ON (norm(name)), id FROM users;", (FILL, "analyze: {table: users}"), id="s1-statistics"),
+        pytest.param(UNACCENT + ("CREATE INDEX ON users"
+            " (norm(name));"), (FILL, "analyze: {table: users}"), id="s1"),
+        pytest.param(NORM + ("CREATE STATISTICS st ON (norm(name)), id FROM"
+            " users;"), (FILL, "analyze: {table: users}"), id="s1-statistics"),
         pytest.param(NORM + "CREATE INDEX ON users (id) WHERE norm(name) = 'u1';",
-                     (FILL, "create_index: {table: users, name: i, columns: [bot_id]}"), id="s1-partial-index"),
+                     (FILL, ("create_index: {table: users, name: i, columns:"
+                         " [bot_id]}")), id="s1-partial-index"),
         pytest.param(NORM + "ALTER TABLE users ADD CHECK (norm(name) <> '');", (FILL,), id="s1-check"),
-        pytest.param(NORM + "ALTER TABLE users ADD g text GENERATED ALWAYS AS (norm(name)) STORED;", (FILL,), id="s1-generated"),
-        pytest.param(NORM + "CREATE DOMAIN named AS text CHECK (norm(VALUE) <> ''); ALTER TABLE users ALTER name TYPE named;",
+        pytest.param(NORM + ("ALTER TABLE users ADD g text GENERATED ALWAYS AS (norm(name))"
+            " STORED;"), (FILL,), id="s1-generated"),
+        pytest.param(NORM + ("CREATE DOMAIN named AS text CHECK (norm(VALUE) <> ''); ALTER TABLE users ALTER"
+            " name TYPE named;"),
                      (FILL, "set_not_null: {table: users, column: name}"), id="s1-domain"),
         pytest.param(NORM + TRIGGER, (FILL,), id="s1-trigger"),
-        pytest.param(NORM + "ALTER TABLE users ENABLE ROW LEVEL SECURITY; CREATE POLICY seen ON users USING (norm(name) <> '');",
+        pytest.param(NORM + ("ALTER TABLE users ENABLE ROW LEVEL SECURITY; CREATE POLICY seen ON users USING"
+            " (norm(name) <> '');"),
                      (FILL, "verify_owner: {tables: [users], column: bot_id}"), id="s1-policy"),
     ],
 )  # fmt: skip
 def test_s1_expressions_of_the_users_find_their_functions(
     trial_of: OpenTrial, setup: str, steps: tuple[str, ...]
 ) -> None:
-    """Index, statistics, check, generated column, domain, trigger, policy: each runs with the path that the database has."""
+    """Index, statistics, check, generated column, domain, trigger, policy: each runs with the path that the
+    database has.
+    """
     fact = "SELECT count(*) FROM users WHERE bot_id = 1"
     case = Case(name="s1", setup=setup, plan=plan_of(*steps), check=RUNS, after={fact: 500})
     trial_of(case).prove(case)
@@ -68,16 +77,20 @@ ON_DATABASE = "ALTER DATABASE om_database SET search_path = public, ext;"
         pytest.param(ON_DATABASE, "id |+| code", "", id="s2-operator"),
         pytest.param(ON_DATABASE, "(row(id, 1)::pair).a", "", id="s2-type"),
         pytest.param(ON_DATABASE, "(SELECT max(k.id) FROM known k)", "", id="s2-table"),
-        pytest.param("ALTER ROLE om_role_path SUPERUSER; ALTER ROLE om_role_path SET search_path = public, ext;", "f(id)", "om_role_path",
+        pytest.param("ALTER ROLE om_role_path SUPERUSER; ALTER ROLE om_role_path SET search_path = public,"
+            " ext;", "f(id)", "om_role_path",
                      id="s2-path-of-the-role"),
-        pytest.param("ALTER ROLE om_role_path SUPERUSER; ALTER ROLE om_role_path IN DATABASE om_database SET search_path = ext, public;",
+        pytest.param("ALTER ROLE om_role_path SUPERUSER; ALTER ROLE om_role_path IN DATABASE om_database SET"
+            " search_path = ext, public;",
                      "f(id)", "om_role_path", id="s2-path-of-role-and-database"),
     ],
 )  # fmt: skip
 def test_s2_a_value_expression_finds_what_the_database_has_on_its_path(
     trial_of: OpenTrial, more: str, value: str, role: str
 ) -> None:
-    """Functions, operators, types and tables of another schema on the path of role and database are found, at check and in the run."""
+    """Functions, operators, types and tables of another schema on the path of role and database are found, at
+    check and in the run.
+    """
     plan = plan_of(
         "add_column: {table: t, column: c, type: integer}",
         f'backfill: {{table: t, column: c, value: {{sql: "{value}"}}}}',

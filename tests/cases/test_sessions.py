@@ -8,7 +8,10 @@ from tests.cases.conftest import OpenTrial
 from tests.cases.trial import COLUMN_ROWS_KEY, EITHER, PARENT_AND_TABLE, Case
 from tests.operations.site import plan_of
 
-USERS = "CREATE TABLE users (id int PRIMARY KEY, name text); INSERT INTO users SELECT g, 'u' || g FROM generate_series(1, 50) g;"
+USERS = (
+    "CREATE TABLE users (id int PRIMARY KEY, name text); INSERT INTO users SELECT g, 'u' || g FROM"
+    " generate_series(1, 50) g;"
+)
 USERS_PLAN = plan_of(
     "add_column: {table: users, column: bot_id, type: integer, new_rows: 1}",
     "backfill: {table: users, column: bot_id, value: 1}",
@@ -36,12 +39,16 @@ def test_c1_a_database_of_another_encoding_works_or_check_says_so(trial_of: Open
 @pytest.mark.parametrize(
     ("encoding", "setup"),
     [
-        pytest.param("LATIN1", 'CREATE TABLE "Büro" (id int PRIMARY KEY); INSERT INTO "Büro" VALUES (1);', id="c1-latin1-name"),
-        pytest.param("SQL_ASCII", 'CREATE TABLE "Büro" (id int PRIMARY KEY); INSERT INTO "Büro" VALUES (1);', id="c1-ascii-name"),
+        pytest.param("LATIN1", 'CREATE TABLE "Büro" (id int PRIMARY KEY); INSERT INTO "Büro" VALUES'
+            ' (1);', id="c1-latin1-name"),
+        pytest.param("SQL_ASCII", 'CREATE TABLE "Büro" (id int PRIMARY KEY); INSERT INTO "Büro" VALUES'
+            ' (1);', id="c1-ascii-name"),
     ],
 )  # fmt: skip
 def test_c1_names_and_notes_beyond_ascii(trial_of: OpenTrial, encoding: str, setup: str) -> None:
-    """A table's name and a gate's text in another alphabet come out as they went in, or check says what does not work."""
+    """A table's name and a gate's text in another alphabet come out as they went in, or check says what does
+    not work.
+    """
     plan = plan_of(
         "add_column: {table: Büro, column: größe, type: integer, new_rows: 1}",
         "backfill: {table: Büro, column: größe, value: 1}",

@@ -33,9 +33,12 @@ def test_f1_a_temporary_table_is_refused(trial_of: OpenTrial, text: str) -> None
 @pytest.mark.parametrize(
     ("text", "fact", "value"),
     [
-        pytest.param("CREATE UNLOGGED TABLE n (id int);", "SELECT relpersistence::text FROM pg_class WHERE relname = 'n'", "u", id="f1-unlogged"),
-        pytest.param("CREATE TABLE IF NOT EXISTS n (id int);", "SELECT count(*) FROM pg_class WHERE relname = 'n'", 1, id="f1-if-not-exists"),
-        pytest.param("CREATE TABLE n AS SELECT 1 AS id;", "SELECT count(*) FROM pg_class WHERE relname = 'n'", 1, id="f1-as-select"),
+        pytest.param("CREATE UNLOGGED TABLE n (id"
+            " int);", "SELECT relpersistence::text FROM pg_class WHERE relname = 'n'", "u", id="f1-unlogged"),
+        pytest.param("CREATE TABLE IF NOT EXISTS n (id"
+            " int);", "SELECT count(*) FROM pg_class WHERE relname = 'n'", 1, id="f1-if-not-exists"),
+        pytest.param("CREATE TABLE n AS SELECT 1 AS"
+            " id;", "SELECT count(*) FROM pg_class WHERE relname = 'n'", 1, id="f1-as-select"),
     ],
 )  # fmt: skip
 def test_f1_other_kinds_of_tables_run_or_are_refused(
@@ -51,16 +54,22 @@ RANGE = "FOR VALUES FROM ('2020-01-01') TO ('2021-01-01')"
 TREES = (
     pytest.param(f"{NEW_PARENT} {RANGE};", id="f2"),
     pytest.param(f"{NEW_PARENT} DEFAULT;", id="f2-default"),
-    pytest.param(f"{NEW_PARENT} {RANGE} PARTITION BY LIST (id); CREATE TABLE np2 PARTITION OF np1 FOR VALUES IN (1);", id="f2-two-levels"),
-    pytest.param("CREATE TABLE np (id int PRIMARY KEY, d date DEFAULT now()); CREATE TABLE np1 (LIKE np INCLUDING ALL);", id="f2-like"),
-    pytest.param("CREATE TABLE np (id int, CHECK (id > 0)); CREATE TABLE np1 (x int) INHERITS (np);", id="f2-inherits"),
-    pytest.param("CREATE TABLE np (id int); CREATE TABLE nq (x int); CREATE TABLE np1 (y int) INHERITS (np, nq);", id="f2-two-parents"),
+    pytest.param(f"{NEW_PARENT} {RANGE} PARTITION BY LIST (id); CREATE TABLE np2 PARTITION OF np1 FOR VALUES"
+        " IN (1);", id="f2-two-levels"),
+    pytest.param("CREATE TABLE np (id int PRIMARY KEY, d date DEFAULT now()); CREATE TABLE np1 (LIKE np"
+        " INCLUDING ALL);", id="f2-like"),
+    pytest.param("CREATE TABLE np (id int, CHECK (id > 0)); CREATE TABLE np1 (x int) INHERITS"
+        " (np);", id="f2-inherits"),
+    pytest.param("CREATE TABLE np (id int); CREATE TABLE nq (x int); CREATE TABLE np1 (y int) INHERITS (np,"
+        " nq);", id="f2-two-parents"),
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("text", TREES)
 def test_f2_a_table_may_be_made_from_one_above_it(trial_of: OpenTrial, text: str) -> None:
-    """PARTITION OF, LIKE and INHERITS of a table that the same file makes: check lets it pass, run makes both."""
+    """PARTITION OF, LIKE and INHERITS of a table that the same file makes: check lets it pass, run makes
+    both.
+    """
     fact = "SELECT count(*) FROM pg_class WHERE relname IN ('np', 'np1') AND relkind IN ('r', 'p')"
     case = Case(name="f2", setup="", plan=PLAN, files={"new.sql": text}, check=RUNS, after={fact: 2})
     trial_of(case).prove(case)

@@ -47,8 +47,13 @@ def column_plan(column_type: str) -> str:
     ],
 )
 def test_t1_any_type_of_postgresql_is_a_type(trial_of: OpenTrial, column_type: str, shown: str) -> None:
-    """Quoted, in another schema or found by the database's path, with modifiers wherever the grammar has them."""
-    fact = "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'users'::regclass AND attname = 'c'"
+    """Quoted, in another schema or found by the database's path, with modifiers wherever the grammar has
+    them.
+    """
+    fact = (
+        "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'users'::regclass AND"
+        " attname = 'c'"
+    )
     setup = USERS + ("CREATE EXTENSION citext SCHEMA extensions;" if "citext" in column_type else "")
     path_fact = f"SELECT r FROM (SELECT set_config('search_path', 'public', false)) s, LATERAL ({fact}) f(r)"
     case = Case(name="t1", setup=setup, plan=column_plan(column_type), after={path_fact: shown})
@@ -79,7 +84,9 @@ def test_t1_any_type_of_postgresql_is_a_type(trial_of: OpenTrial, column_type: s
     ],
 )
 def test_t2_a_type_is_a_type_and_nothing_more(trial_of: OpenTrial, column_type: str) -> None:
-    """What would bring a constraint, a default or a second statement along is refused, and nothing is made."""
+    """What would bring a constraint, a default or a second statement along is
+    refused, and nothing is made.
+    """
     case = Case(name="t2", setup=USERS, plan=column_plan(column_type), check=STOPS)
     trial = trial_of(case)
     trial.prove(case)
@@ -129,16 +136,20 @@ def test_v1_a_text_is_data(trial_of: OpenTrial, value: str) -> None:
 
 ONE_VALUE = (
     pytest.param("ALTER TABLE t ADD k int CHECK (k < 100)", 1000, id="v2"),
-    pytest.param("CREATE DOMAIN small AS int CHECK (VALUE < 100); ALTER TABLE t ADD k small", 1000, id="v2-domain"),
+    pytest.param("CREATE DOMAIN small AS int CHECK (VALUE < 100); ALTER TABLE t ADD k"
+        " small", 1000, id="v2-domain"),
     pytest.param("ALTER TABLE t ADD k int REFERENCES p", 1000, id="v2-foreign-key"),
     pytest.param("ALTER TABLE t ADD k varchar(3)", "long text", id="v2-length"),
     pytest.param("ALTER TABLE t ADD k numeric(3,1)", 1000, id="v2-precision"),
     pytest.param("CREATE TYPE tier AS ENUM ('FREE'); ALTER TABLE t ADD k tier", "PRO", id="v2-enum"),
     pytest.param("ALTER TABLE t ADD k int UNIQUE", 7, id="v2-unique"),
-    pytest.param("ALTER TABLE t ADD k int; ALTER TABLE t ADD CHECK (k IS NULL OR id < 400)", 7, id="v2-check-of-some-rows"),
+    pytest.param("ALTER TABLE t ADD k int; ALTER TABLE t ADD CHECK (k IS NULL OR id <"
+        " 400)", 7, id="v2-check-of-some-rows"),
     pytest.param("ALTER TABLE t ADD k int", {"sql": "id / (id - 250)"}, id="v2-division"),
-    pytest.param("ALTER TABLE t ADD k int; ALTER TABLE t ADD j int GENERATED ALWAYS AS (10 / k) STORED", 0, id="v2-generated"),
-    pytest.param("ALTER TABLE t ADD k int GENERATED ALWAYS AS (NULL::int) STORED", 7, id="v2-into-a-generated-column"),
+    pytest.param("ALTER TABLE t ADD k int; ALTER TABLE t ADD j int GENERATED ALWAYS AS (10 / k)"
+        " STORED", 0, id="v2-generated"),
+    pytest.param("ALTER TABLE t ADD k int GENERATED ALWAYS AS (NULL::int)"
+        " STORED", 7, id="v2-into-a-generated-column"),
     pytest.param("ALTER TABLE t ADD k int; CREATE INDEX ON t ((10 / k))", 0, id="v2-index-expression"),
     pytest.param("""ALTER TABLE t ADD k int; CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                     RAISE EXCEPTION 'not so'; END $$; CREATE TRIGGER no BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION no()""",
@@ -155,7 +166,9 @@ ONE_VALUE = (
 def test_v2_a_value_that_a_row_cannot_take_stops_check(
     trial_of: OpenTrial, setup: str, value: object
 ) -> None:
-    """What a constraint, a type, an expression or a trigger refuses in some row is found before the first batch."""
+    """What a constraint, a type, an expression or a trigger refuses in some row is found before the first
+    batch.
+    """
     step = {"backfill": {"table": "t", "column": "k", "value": value}}
     plan = json.dumps({"plan": "values", "stages": [{"stage": "here", "steps": [step]}]})
     case = Case(name="v2", setup=f"{PARENT_AND_TABLE}{setup}", plan=plan, check=STOPS, says=(r"\bt\b",))

@@ -83,7 +83,8 @@ SURVIVORS = (
     survives(
         "u1-table-beside-the-swapped",
         ("coupon_code_key",),
-        "CREATE TABLE coupon (id int PRIMARY KEY, bot_id int NOT NULL DEFAULT 1, code text CONSTRAINT coupon_code_key UNIQUE);"
+        "CREATE TABLE coupon (id int PRIMARY KEY, bot_id int NOT NULL DEFAULT 1, code text CONSTRAINT"
+        " coupon_code_key UNIQUE);"
         " INSERT INTO coupon VALUES (1, 1, 'x');",
         plan=plan_of(*SWAP, head="table_sets: {owned: {tables: [pc, coupon]}}"),
     ),
@@ -101,7 +102,9 @@ SURVIVORS = (
 
 @pytest.mark.parametrize("case", SURVIVORS, ids=lambda case: case.name)
 def test_u1_every_unique_that_would_refuse_a_second_owner_is_named(trial_of: OpenTrial, case: Case) -> None:
-    """Whatever can refuse a second owner's row on a table of the set is named by check, or gone after the swap."""
+    """Whatever can refuse a second owner's row on a table of the set is named by check, or gone after the
+    swap.
+    """
     trial = trial_of(case)
     said = trial.call("check")
     assert said.code in EITHER, said.all
@@ -191,7 +194,9 @@ UPSERTS = (
 
 @pytest.mark.parametrize("case", UPSERTS, ids=lambda case: case.name)
 def test_u2_who_upserts_by_the_old_unique_is_named(trial_of: OpenTrial, case: Case) -> None:
-    """ON CONFLICT needs the unique that it names or infers: check names each function and rule that would fail after the swap."""
+    """ON CONFLICT needs the unique that it names or infers: check names each function and rule that would
+    fail after the swap.
+    """
     trial_of(case).prove(case)
 
 
@@ -224,7 +229,9 @@ DUPLICATES = """
 def test_u3_duplicates_are_found_whatever_an_index_says(
     trial_of: OpenTrial, setup: str, columns: str
 ) -> None:
-    """A damaged, partial or invalid unique proves nothing: check counts the rows themselves before hours are spent on a build."""
+    """A damaged, partial or invalid unique proves nothing: check counts the rows themselves before hours are
+    spent on a build.
+    """
     step = f"create_index: {{table: pc, name: n, columns: {columns}, unique: true}}"
     distinct = "id" in columns.replace("bot_id", "")
     case = Case(name="u3", setup=setup, plan=plan_of(step), check=(0,) if distinct else STOPS)
@@ -243,16 +250,20 @@ ADOPT = plan_of(
 @pytest.mark.parametrize(
     "there",
     [
-        pytest.param("ALTER TABLE u ADD CONSTRAINT uq2 UNIQUE (code, tenant) DEFERRABLE INITIALLY DEFERRED", id="u4"),
+        pytest.param("ALTER TABLE u ADD CONSTRAINT uq2 UNIQUE (code, tenant) DEFERRABLE INITIALLY"
+            " DEFERRED", id="u4"),
         pytest.param("ALTER TABLE u ADD CONSTRAINT uq2 UNIQUE (code, tenant) DEFERRABLE", id="u4-immediate"),
         pytest.param("CREATE UNIQUE INDEX uq2 ON u (code, tenant) WHERE tenant = 1", id="u4-partial"),
         pytest.param("CREATE UNIQUE INDEX uq2 ON u (code text_pattern_ops, tenant)", id="u4-opclass"),
         pytest.param('CREATE UNIQUE INDEX uq2 ON u (code COLLATE "POSIX", tenant)', id="u4-collation"),
-        pytest.param("ALTER TABLE u ADD CONSTRAINT uq2 EXCLUDE USING btree (code WITH =, tenant WITH =)", id="u4-exclusion"),
+        pytest.param("ALTER TABLE u ADD CONSTRAINT uq2 EXCLUDE USING btree (code WITH =, tenant WITH"
+            " =)", id="u4-exclusion"),
     ],
 )  # fmt: skip
 def test_u4_an_index_of_that_name_with_another_meaning_is_a_conflict(trial_of: OpenTrial, there: str) -> None:
-    """What create_index finds under its name is adopted only where it does what create_index promises, ON CONFLICT included."""
+    """What create_index finds under its name is adopted only where it does what create_index promises, ON
+    CONFLICT included.
+    """
     case = Case(name="u4", setup=f"{ADOPTED}{there}", plan=ADOPT, check=STOPS, says=("uq2",))
     trial_of(case).prove(case)
 
@@ -265,7 +276,9 @@ LOST = (
 
 @pytest.mark.parametrize(("old", "says"), LOST)
 def test_u5_what_the_swap_loses_is_named(trial_of: OpenTrial, old: str, says: str) -> None:
-    """The new unique is compared with the old one: an application that defers, or that excludes, is told before the swap."""
+    """The new unique is compared with the old one: an application that defers, or that excludes, is told
+    before the swap.
+    """
     setup = (
         CODES.replace("CONSTRAINT pc_code_key UNIQUE", "")
         + f"ALTER TABLE pc ADD CONSTRAINT pc_code_key {old};"

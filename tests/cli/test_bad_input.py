@@ -1,4 +1,6 @@
-"""A plan, a command line or an environment that is wrong: what was found, where, what to do next, and nothing half done."""
+"""A plan, a command line or an environment that is wrong: what was found, where, what to do next, and nothing
+half done.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,11 @@ def assert_nothing_run(desk: Desk, before: object) -> None:
             "(create_index), columns: expected a list, found 'bot_id'",
         ),
         ("add_column:", "add_colum:", "unknown operation 'add_colum'; did you mean 'add_column'?"),
-        ("{tables: owned, column: bot_id, value", "{tables: owners, column: bot_id, value", "no table set 'owners' in the plan"),
+        (("{tables: owned, column: bot_id,"
+            " value"), "{tables: owners, column: bot_id, value", "no table set 'owners' in the plan"),
         ("duty: 50%", "duty: 900%", "must be from 0.0001% to 800%"),
-        ("duty: 50%", "duty: 150%", "duty 150% is more than 1 worker can do: give up to 100%, or more workers"),
+        ("duty: 50%", "duty: 150%", ("duty 150% is more than 1 worker can do: give up to 100%, or more"
+            " workers")),
     ],
 )  # fmt: skip
 def test_a_wrong_plan_is_refused_before_any_connection(desk: Desk, old: str, new: str, words: str) -> None:
@@ -54,17 +58,22 @@ def test_a_plan_that_is_not_there_is_named(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("[transactions,", "[transaction,", "\n    → correct the plan, or create the table; did you mean transactions?"),
-        ("columns: [code]}", "columns: [cod]}", "promocodes has no column cod\n    → correct plan.yaml:49:9; did you mean code?"),
+        ("[transactions,", "[transaction,", ("\n    → correct the plan, or create the table; did you mean"
+            " transactions?")),
+        ("columns: [code]}", "columns: [cod]}", ("promocodes has no column cod\n    → correct plan.yaml:49:9;"
+            " did you mean code?")),
         ("from: [name]", "from: [nam]", "promo_groups has no column nam"),
-        ("value: <master.id>", "value: <master.ids>", "<master.ids> stands for nothing: ids is no column of bots"),
+        ("value: <master.id>", "value: <master.ids>", ("<master.ids> stands for nothing: ids is no column of"
+            " bots")),
         ("table: bots", "table: bot", "table public.bot is not there"),
     ],
 )  # fmt: skip
 def test_what_the_database_does_not_know_is_named_with_what_was_meant(
     desk: Desk, old: str, new: str, words: str
 ) -> None:
-    """An unknown table or column stops the run with exit 3 before anything is written, all of them at once."""
+    """An unknown table or column stops the run with exit 3 before anything is
+    written, all of them at once.
+    """
     text = small_text()
     assert old in text
     desk.write(text.replace(old, new, 1))
@@ -93,14 +102,17 @@ def test_a_secret_that_is_not_set_is_named_and_never_its_value(desk: Desk) -> No
 
 
 def test_a_value_that_the_server_quotes_is_not_told(desk: Desk) -> None:
-    """A secret that the server refuses in words of its own comes neither to the screen nor into the journal."""
+    """A secret that the server refuses in words of its own comes neither to the
+    screen nor into the journal.
+    """
     ddl = desk.folder / "bots.sql"
     ddl.write_text(ddl.read_text().replace("telegram_bot_token VARCHAR(255)", "telegram_bot_token INTEGER"))
     said = desk.call("run")
     assert said.code == 5
     assert 'invalid input syntax for type integer: "<secret.telegram_token>"' in said.err
     everything = desk.ask(
-        "SELECT string_agg(x::text, '') FROM (SELECT s FROM online_migrate.step s UNION ALL SELECT NULL) AS t (x)"
+        "SELECT string_agg(x::text, '') FROM (SELECT s FROM online_migrate.step s UNION ALL SELECT NULL) AS"
+        " t (x)"
     )
     reasons = desk.ask("SELECT string_agg(reason, '') FROM online_migrate.run")
     history = desk.ask("SELECT string_agg(fields::text, '') FROM online_migrate.history")
@@ -110,7 +122,8 @@ def test_a_value_that_the_server_quotes_is_not_told(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("run", "--through", "swop"), "error: the plan has no stage swop\nnext: its stages: tables, columns, backfill"),
+        (("run", "--through", "swop"), ("error: the plan has no stage swop\nnext: its stages: tables,"
+            " columns, backfill")),
         (("run", "--approve", "swop"), "error: the plan has no stage swop"),
         (("run", "--approve", "columns"), "error: stage columns has no gate"),
         (("approve", "swop"), "error: the plan has no stage swop"),

@@ -20,7 +20,8 @@ SELECT array_agg(x) FROM (SELECT stage || ' / ' || step FROM online_migrate.step
         ),
         (
             "CREATE INDEX idx_transactions_bot_id ON transactions (user_id)",
-            "idx_transactions_bot_id is there already with another definition: CREATE INDEX idx_transactions_bot_id ON public.transactions",
+            ("idx_transactions_bot_id is there already with another definition: CREATE INDEX"
+                " idx_transactions_bot_id ON public.transactions"),
         ),
         (
             "CREATE TABLE bots (id integer PRIMARY KEY)",
@@ -28,7 +29,8 @@ SELECT array_agg(x) FROM (SELECT stage || ' / ' || step FROM online_migrate.step
         ),
         (
             "CREATE TABLE reports (telegram_id bigint REFERENCES users (telegram_id))",
-            "foreign key reports_telegram_id_fkey of reports hangs on ix_users_telegram_id, the unique of users that is to be dropped",
+            ("foreign key reports_telegram_id_fkey of reports hangs on ix_users_telegram_id, the unique of"
+                " users that is to be dropped"),
         ),
     ],
     ids=["column", "index", "table", "foreign key on the old unique"],
@@ -62,7 +64,9 @@ def test_duplicates_are_shown_before_the_run_begins(desk: Desk) -> None:
 
 
 def test_uniques_above_the_backfill_are_refused(desk: Desk) -> None:
-    """They would make every batch a key update that child inserts wait for: check says so, and where to move them."""
+    """They would make every batch a key update that child inserts wait for: check says so, and where to move
+    them.
+    """
     text = small_text()
     begin, end = text.index("  - stage: uniques"), text.index("  - stage: constraints")
     backfill = text.index("  - stage: backfill")
@@ -76,7 +80,8 @@ def test_uniques_above_the_backfill_are_refused(desk: Desk) -> None:
 
 
 def test_a_changed_plan_is_told_and_can_be_accepted(desk: Desk) -> None:
-    """Pace, throttlers and gates may change at any time; of anything else it is said what changed and how to accept it.
+    """Pace, throttlers and gates may change at any time; of anything else it is said what changed and how to
+    accept it.
 
     Accepted, the run goes on with steps that are new, gone or moved, and none stays open.
     """
@@ -115,9 +120,8 @@ def test_a_changed_plan_is_told_and_can_be_accepted(desk: Desk) -> None:
     )
     said = desk.call("approve", "swap", "--by", "Ada", "--note", "2.4 is live")
     assert said.code == 0
-    assert (
-        said.out
-        == "approved by Ada: each release reads and writes within one bot\nnext: online-migrate run plan.yaml\n"
+    assert said.out == (
+        "approved by Ada: each release reads and writes within one bot\nnext: online-migrate run plan.yaml\n"
     )
     assert desk.call("run").code == 0
     assert desk.ask(NOTHING_OPEN) is None

@@ -67,7 +67,8 @@ def test_without_a_database_every_step_over_the_listed_tables_is_named(desk: Des
     steps = json.loads(desk.call("explain", "--format", "json").out)
     assert len(steps) == 257
     assert {s["step"] for s in steps if s["table"] == "users"} == {
-        "add_column bot_id", "backfill bot_id", "create_index idx_<table>_bot_id", "create_index idx_users_telegram_bot",
+        "add_column bot_id", "backfill bot_id", ("create_index"
+            " idx_<table>_bot_id"), "create_index idx_users_telegram_bot",
         "add_foreign_key bot_id", "set_not_null bot_id", "drop_default bot_id", "verify_owner bot_id",
         "swap_unique telegram_id", "analyze",
     }  # fmt: skip

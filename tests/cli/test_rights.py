@@ -26,7 +26,9 @@ host all postgres 127.0.0.1/32 scram-sha-256
 
 @pytest.fixture
 def role(server: TestServer) -> Iterator[str]:
-    """A role that may log in and nothing else; ask for it before ``desk``, so that it outlives what it owns."""
+    """A role that may log in and nothing else; ask for it before ``desk``, so that
+    it outlives what it owns.
+    """
     name = f"om_test_{os.getpid()}_operator"
     with psycopg.connect(server.dsn, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(name)))
@@ -38,7 +40,9 @@ def role(server: TestServer) -> Iterator[str]:
 def test_the_rights_that_are_missing_are_named_all_at_once_and_granting_them_is_enough(
     role: str, desk: Desk
 ) -> None:
-    """Exit 3 before anything is written; each remedy is a GRANT to the letter, and with these the plan runs to its end."""
+    """Exit 3 before anything is written; each remedy is a GRANT to the letter, and with these the plan runs
+    to its end.
+    """
     admin = desk.dsn
     desk.dsn = make_conninfo(desk.dsn, user=role, password="made-up")
     said = desk.call("run")
@@ -59,7 +63,9 @@ def test_the_rights_that_are_missing_are_named_all_at_once_and_granting_them_is_
 
 
 def test_the_rights_to_try_things_are_asked_for_after_the_first_run_too(role: str, desk: Desk) -> None:
-    """Although the journal exists, a schema and a temporary table are created and rolled back while steps are open."""
+    """Although the journal exists, a schema and a temporary table are created and rolled back while steps are
+    open.
+    """
     with Connector(dsn=desk.dsn).open("test") as connection:
         ensure_schema(connection)
         database = connection.info.dbname
@@ -107,10 +113,12 @@ def guarded_desk(guarded: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("dsn", "words", "remedy"),
     [
-        ("password=false-word", "password authentication failed for user", "set PGPASSWORD, or a line in ~/.pgpass"),
+        ("password=false-word", ("password authentication failed for"
+            " user"), "set PGPASSWORD, or a line in ~/.pgpass"),
         ("", "no password supplied", "set PGPASSWORD, or a line in ~/.pgpass"),
         ("user=nobody password=false-word", "no pg_hba.conf entry for host", "see its pg_hba.conf"),
-        ("password=proper-word dbname=shops", 'database "shops" does not exist', "check the name of the database"),
+        (("password=proper-word"
+            " dbname=shops"), 'database "shops" does not exist', "check the name of the database"),
     ],
 )  # fmt: skip
 def test_who_is_not_let_in_learns_why(guarded_desk: Desk, dsn: str, words: str, remedy: str) -> None:
@@ -125,7 +133,9 @@ def test_who_is_not_let_in_learns_why(guarded_desk: Desk, dsn: str, words: str, 
 
 
 def test_no_secret_and_no_password_stands_anywhere(guarded: Server, guarded_desk: Desk) -> None:
-    """The token, the API token and the password: not on the screen, in the journal, or in the server's log."""
+    """The token, the API token and the password: not on the screen, in the journal,
+    or in the server's log.
+    """
     guarded_desk.environ["PGPASSWORD"] = "right-and-long-enough"
     with psycopg.connect(guarded.dsn, password="proper-word", autocommit=True) as connection:
         connection.execute("ALTER ROLE postgres PASSWORD 'right-and-long-enough'")

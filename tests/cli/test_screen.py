@@ -78,7 +78,9 @@ def test_findings_are_broken_between_words(desk: Desk) -> None:
 
 
 def test_a_text_is_fitted_to_its_place() -> None:
-    """Lines after the first are indented below it; a word too long for a line, such as a path, is not cut; a pipe gets one line."""
+    """Lines after the first are indented below it; a word too long for a line, such as a path, is not cut; a
+    pipe gets one line.
+    """
     assert fit("one two three\nfour", 4, 24) == "one two three\n    four"
     assert (
         fit("a /very/long/path/that/fits/nowhere b", 2, 22) == "a\n  /very/long/path/that/fits/nowhere\n  b"

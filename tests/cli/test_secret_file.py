@@ -24,7 +24,9 @@ def shown_in_the_journal(desk: Desk) -> str:
 
 
 def test_the_token_is_written_below_the_state_directory(desk: Desk) -> None:
-    """Not into the current directory, where git or a backup takes it: its path is printed and kept in the journal."""
+    """Not into the current directory, where git or a backup takes it: its path is printed and kept in the
+    journal.
+    """
     said = desk.call("run", *THROUGH)
     assert said.code == 0, said.all
     folder = desk.state / "online-migrate"
@@ -48,7 +50,9 @@ def test_the_directory_can_be_chosen(desk: Desk) -> None:
 
 
 def test_a_directory_that_cannot_be_used_stops_before_the_row_commits(desk: Desk) -> None:
-    """A token that is not written anywhere is lost, so its row must not exist; the same command resumes elsewhere."""
+    """A token that is not written anywhere is lost, so its row must not exist; the same command resumes
+    elsewhere.
+    """
     (desk.folder / "taken").write_text("a file")
     said = desk.call("run", *THROUGH, "--secrets-dir", "taken/below")
     assert said.code == 2

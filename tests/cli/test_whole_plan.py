@@ -1,4 +1,6 @@
-"""The multi-tenant plan on the whole shop: where it ends, what verify sees afterwards, and the order of its blocks."""
+"""The multi-tenant plan on the whole shop: where it ends, what verify sees afterwards, and the order of its
+blocks.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ from tests.desk import WHOLE, Desk, SessionCount, open_desk
 from tests.servers import TestServer
 
 NewDatabase = Callable[[str | None], str]
-EXECUTED = "SELECT array_agg(query) FROM pg_stat_statements WHERE dbid = (SELECT oid FROM pg_database WHERE datname = %s)"
+EXECUTED = (
+    "SELECT array_agg(query) FROM pg_stat_statements WHERE dbid = (SELECT oid FROM pg_database WHERE"
+    " datname = %s)"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +122,9 @@ def test_a_run_has_six_sessions_at_most(finished: Finished) -> None:
 
 
 def test_run_executes_what_explain_prints(finished: Finished) -> None:
-    """Each statement of stage constraints that explain showed before the run is found in the server's statistics after it."""
+    """Each statement of stage constraints that explain showed before the run is found in the server's
+    statistics after it.
+    """
     printed = {" ".join(line.removesuffix(";").split()) for line in finished.explained.splitlines()}
     ddl = {line for line in printed if line.startswith("ALTER TABLE")}
     assert len(ddl) == 37 * (2 + 4)
@@ -149,7 +156,9 @@ def test_a_plan_that_is_done_says_so_and_verifies_clean(done: Desk) -> None:
 
 
 def test_verify_names_what_has_drifted(done: Desk) -> None:
-    """An index dropped, a default put back, a unique that the ORM made again, a NULL allowed: each is named, exit 5."""
+    """An index dropped, a default put back, a unique that the ORM made again, a NULL allowed: each is named,
+    exit 5.
+    """
     done.run_sql(
         "DROP INDEX idx_tickets_bot_id",
         "ALTER TABLE users ALTER COLUMN bot_id SET DEFAULT 1",
@@ -159,9 +168,15 @@ def test_verify_names_what_has_drifted(done: Desk) -> None:
     said = done.call("verify")
     assert said.code == 5
     for words in (
-        "index idx_tickets_bot_id on tickets is gone, invalid, or another  [indexes: create_index idx_<table>_bot_id on tickets]",
+        (
+            "index idx_tickets_bot_id on tickets is gone, invalid, or another  [indexes: create_index"
+            " idx_<table>_bot_id on tickets]"
+        ),
         "users.bot_id has a default again, or is gone  [swap: drop_default bot_id on users]",
-        "promocodes: a unique on exactly (code) is there: ix_promocodes_code  [swap: swap_unique code on promocodes]",
+        (
+            "promocodes: a unique on exactly (code) is there: ix_promocodes_code  [swap: swap_unique code on"
+            " promocodes]"
+        ),
         "transactions.bot_id is not NOT NULL",
     ):
         assert words in said.out

@@ -26,12 +26,15 @@ SWAP = """
 
 
 def add_bots(connection: psycopg.Connection) -> int:
-    """Everything but the swap: bots, bot_id on every table of the set with its key and index; the master's id."""
+    """Everything but the swap: bots, bot_id on every table of the set with its key and index; the master's
+    id.
+    """
     connection.execute(NEW_TABLES.read_bytes())
     connection.execute(MASTER)
     for table in BRIEF_TABLES + FURTHER_TABLES:
         query = sql.SQL(
-            "ALTER TABLE {table} ADD COLUMN bot_id INTEGER NOT NULL DEFAULT 1 REFERENCES bots (id) ON DELETE CASCADE;"
+            "ALTER TABLE {table} ADD COLUMN bot_id INTEGER NOT NULL DEFAULT 1 REFERENCES bots (id) ON DELETE"
+            " CASCADE;"
             "CREATE INDEX {index} ON {table} (bot_id)"
         )
         index = sql.Identifier(f"idx_{table}_bot_id")
@@ -40,7 +43,9 @@ def add_bots(connection: psycopg.Connection) -> int:
 
 
 def swap(connection: psycopg.Connection) -> None:
-    """The uniques are a bot's, and a forgotten bot_id is an error.  One statement at a time: two strong locks deadlock."""
+    """The uniques are a bot's, and a forgotten bot_id is an error.  One statement at a time: two strong locks
+    deadlock.
+    """
     for statement in SWAP.split(";"):
         connection.execute(statement)
     for table in BRIEF_TABLES + FURTHER_TABLES:

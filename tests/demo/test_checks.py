@@ -36,7 +36,9 @@ def look(connection: psycopg.Connection, failures: tuple[str, ...] = ()) -> tupl
 
 BREAKAGES = {
     "bot_id is NOT NULL": "ALTER TABLE tickets ALTER bot_id DROP NOT NULL",
-    "bot_id refers to bots ON DELETE CASCADE, validated": "ALTER TABLE tickets DROP CONSTRAINT tickets_bot_id_fkey;"
+    (
+        "bot_id refers to bots ON DELETE CASCADE, validated"
+    ): "ALTER TABLE tickets DROP CONSTRAINT tickets_bot_id_fkey;"
     " ALTER TABLE tickets ADD FOREIGN KEY (bot_id) REFERENCES bots",
     "idx_<table>_bot_id is there and valid": "DROP INDEX idx_tickets_bot_id",
     "bot_id has no default any more": "ALTER TABLE tickets ALTER bot_id SET DEFAULT 1",
@@ -45,9 +47,13 @@ BREAKAGES = {
     "the composite uniques are valid": "DROP INDEX idx_promocodes_bot_code",
     "the seven new tables are there": "DROP TABLE zarinpal_payments",
     "the brief's 16 indexes are valid": "DROP INDEX idx_bots_is_active",
-    "no index is invalid": "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'idx_bots_is_active'::regclass",
+    "no index is invalid": (
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'idx_bots_is_active'::regclass"
+    ),
     "no constraint is left to validate": "ALTER TABLE bots ADD CHECK (id > 0) NOT VALID",
-    "one master bot, its api_token masked, the token handed over": "UPDATE bots SET api_token = 'token' WHERE id = 1",
+    (
+        "one master bot, its api_token masked, the token handed over"
+    ): "UPDATE bots SET api_token = 'token' WHERE id = 1",
     "no secret stands in the journal": "INSERT INTO online_migrate.approval (plan, stage, approved_by, note)"
     " VALUES ('p', 's', 'me', 'it is s3cret!')",
     "two tenants share telegram_id, code and name": "UPDATE users SET telegram_id = -1 WHERE bot_id = 2",

@@ -1,4 +1,6 @@
-"""The main job from end to end, by the command line in a process of its own, as the demo and an operator run it."""
+"""The main job from end to end, by the command line in a process of its own, as the demo and an operator run
+it.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ def ends(
     shop_template: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[int | None, Run]:
-    """The plan run on a copy of the shop for each seed, and for None undisturbed; all at once, for the time it takes."""
+    """The plan run on a copy of the shop for each seed, and for None undisturbed; all at once, for the time
+    it takes.
+    """
     names = {seed: new_database(shop_template) for seed in (None, *SEEDS)}
 
     def run(seed: int | None) -> Run:
@@ -96,7 +100,9 @@ def operator_of(dsn: str, folder: Path) -> Operator:
 
 
 def test_demo_keeps_every_promise(shown: tuple[Report, Path, list[str], set[str]]) -> None:
-    """The whole plan beside the application: no transaction fails, every check holds, in all three periods it worked."""
+    """The whole plan beside the application: no transaction fails, every check holds, in all three periods it
+    worked.
+    """
     report, _, said, ticks = shown
     assert report.failures == ()
     assert [c for c in report.checks if not c.ok] == []

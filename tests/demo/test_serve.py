@@ -1,4 +1,6 @@
-"""``demo --serve`` by the real command line: the page, the metrics and the database stay until Ctrl-C, and nothing after it."""
+"""``demo --serve`` by the real command line: the page, the metrics and the database stay until Ctrl-C, and
+nothing after it.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,8 @@ READY = re.compile(r'^Still here until Ctrl-C: (\S+)/, (\S+/metrics), psql "(.+)
 
 @pytest.mark.timeout(240)
 def test_what_was_shown_stays_up_until_ctrl_c(tmp_path: Path) -> None:
-    """It says at once where to look, and there a runner's counters are seen; the demo over, page and metrics still say how
-    it ended, at the same place; one Ctrl-C ends it all: no process, no server, no folder left.
+    """It says at once where to look, and there a runner's counters are seen; the demo over, page and metrics
+    still say how it ended, at the same place; one Ctrl-C ends it all: no process, no server, no folder left.
     """
     command = [sys.executable, "-m", "online_migrate.cli", "demo", "--users", "20", "--serve"]
     environment = {**os.environ, "TMPDIR": str(tmp_path), "COLUMNS": "200"}

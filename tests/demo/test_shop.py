@@ -148,7 +148,8 @@ def test_one_table_hangs_on_promo_groups_and_not_on_users(connection: Connection
         child
         for child, parent in rows(
             connection,
-            "SELECT conrelid::regclass::text, confrelid::regclass::text FROM pg_constraint WHERE contype = 'f'",
+            "SELECT conrelid::regclass::text, confrelid::regclass::text FROM pg_constraint WHERE contype ="
+            " 'f'",
         )
         if parent in owned and child not in owned
     }
@@ -185,7 +186,9 @@ def test_a_name_that_is_unique_twice(connection: Connection) -> None:
 
 
 def test_one_subscription_for_each_user(connection: Connection) -> None:
-    """A unique that follows the user is right in a shop of many tenants too: it must survive the migration."""
+    """A unique that follows the user is right in a shop of many tenants too: it must
+    survive the migration.
+    """
     assert ("subscriptions_user_id_key", "subscriptions_user_id_key", ["user_id"]) in uniques(
         connection, "subscriptions"
     )
@@ -195,7 +198,8 @@ def test_telegram_ids_above_int4(connection: Connection) -> None:
     """Code that binds a Telegram id as a 32-bit integer fails on most users, but not on all."""
     above, below = rows(
         connection,
-        f"SELECT count(*) FILTER (WHERE telegram_id > {INT4_MAX}), count(*) FILTER (WHERE telegram_id <= {INT4_MAX})"
+        f"SELECT count(*) FILTER (WHERE telegram_id > {INT4_MAX}), count(*) FILTER (WHERE telegram_id <="
+        f" {INT4_MAX})"
         " FROM users",
     )[0]
     assert above > below > 0
@@ -237,7 +241,8 @@ def test_composite_keys_without_an_id(connection: Connection) -> None:
     without = rows(
         connection,
         "SELECT relname::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
-        " AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = 'id') ORDER BY 1",
+        " AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = 'id') ORDER"
+        " BY 1",
     )
     assert [name for (name,) in without] == [
         "server_squad_promo_groups",
@@ -289,14 +294,17 @@ def test_a_foreign_key_that_is_there_twice(connection: Connection) -> None:
     """A list of foreign keys by their columns contains the same one twice, under two names."""
     twice = rows(
         connection,
-        "SELECT conrelid::regclass::text, conkey, confrelid::regclass::text, count(*), bool_and(confdeltype = 'c')"
+        "SELECT conrelid::regclass::text, conkey, confrelid::regclass::text, count(*), bool_and(confdeltype"
+        " = 'c')"
         " FROM pg_constraint WHERE contype = 'f' GROUP BY 1, 2, 3 HAVING count(*) > 1",
     )
     assert twice == [("subscription_events", [2], "users", 2, True)]
 
 
 def test_a_reference_that_is_no_foreign_key(connection: Connection) -> None:
-    """What leads to users by its name and its values only is not found by foreign keys, though it is right."""
+    """What leads to users by its name and its values only is not found by foreign
+    keys, though it is right.
+    """
     assert (
         one(connection, "SELECT count(*) FROM ticket_messages WHERE user_id NOT IN (SELECT id FROM users)")
         == 0
@@ -311,11 +319,14 @@ def test_a_reference_that_is_no_foreign_key(connection: Connection) -> None:
 
 
 def test_foreign_keys_are_indexed_and_never_restrict(connection: Connection) -> None:
-    """A tenant's rows go by cascade: no key forbids it, and none looks its children up by scanning a table."""
+    """A tenant's rows go by cascade: no key forbids it, and none looks its children
+    up by scanning a table.
+    """
     keys = rows(
         connection,
         "SELECT conname::text, confdeltype::text, EXISTS (SELECT FROM pg_index WHERE indrelid = conrelid"
-        " AND indkey[0] = conkey[1]) FROM pg_constraint WHERE contype = 'f' AND connamespace = 'public'::regnamespace",
+        " AND indkey[0] = conkey[1]) FROM pg_constraint WHERE contype = 'f' AND connamespace ="
+        " 'public'::regnamespace",
     )
     assert {action for _, action, _ in keys} == {"a", "c", "n"}  # NO ACTION, CASCADE, SET NULL
     assert [name for name, _, indexed in keys if not indexed] == []

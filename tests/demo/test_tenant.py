@@ -20,7 +20,9 @@ from tests.demo import by_hand
 
 
 def test_tenant_has_a_row_everywhere(shop: str) -> None:
-    """A second tenant has a row in every table of the set, also the empty one, and along every foreign key."""
+    """A second tenant has a row in every table of the set, also the empty one, and
+    along every foreign key.
+    """
     with psycopg.connect(shop, autocommit=True) as connection:
         by_hand.add_bots(connection)
         by_hand.swap(connection)

@@ -53,7 +53,9 @@ def test_old_release_works_on_the_old_shop(shop: str) -> None:
 
 
 def test_both_releases_work_through_a_swap(shop: str) -> None:
-    """Old release, gate, new release, swap, second tenant with the same telegram ids: no failure in any of it."""
+    """Old release, gate, new release, swap, second tenant with the same telegram ids: no failure in any of
+    it.
+    """
     with psycopg.connect(shop, autocommit=True) as connection:
         master = by_hand.add_bots(connection)
         with Traffic(shop, per_second=600) as traffic:
@@ -66,7 +68,8 @@ def test_both_releases_work_through_a_swap(shop: str) -> None:
             wait_for(traffic, "two tenants", 300)
         assert [str(f) for f in traffic.record.failures] == []
         rows = connection.execute(
-            "SELECT count(*) FROM users m JOIN users t USING (telegram_id) WHERE m.bot_id = %s AND t.bot_id = %s",
+            "SELECT count(*) FROM users m JOIN users t USING (telegram_id) WHERE m.bot_id = %s AND t.bot_id"
+            " = %s",
             [master, tenant],
         ).fetchone()
         assert rows is not None
@@ -86,7 +89,9 @@ def test_new_release_never_forgets_its_bot(shop: str) -> None:
 
 
 def test_errors_are_kept(shop: str) -> None:
-    """A statement that fails is a failure with its SQLSTATE and kind, counted once, and the traffic goes on."""
+    """A statement that fails is a failure with its SQLSTATE and kind, counted once,
+    and the traffic goes on.
+    """
     with psycopg.connect(shop, autocommit=True) as connection, Traffic(shop, per_second=600) as traffic:
         wait_for(traffic, "before", 20)
         connection.execute("ALTER TABLE user_messages RENAME TO gone")

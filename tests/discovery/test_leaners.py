@@ -1,4 +1,6 @@
-"""Who leans on the old unique is found at check, on the filled shop, by real views, functions and statements."""
+"""Who leans on the old unique is found at check, on the filled shop, by real views,
+functions and statements.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,8 @@ def test_functions(connection: Connection) -> None:
         connection,
         "CREATE FUNCTION upsert() RETURNS void LANGUAGE plpgsql AS"
         " 'BEGIN INSERT INTO promocodes (code) VALUES (1) ON CONFLICT (code) DO NOTHING; END'",
-        "CREATE FUNCTION look_up(c text) RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM promocodes p WHERE p.code = $1'",
+        "CREATE FUNCTION look_up(c text) RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM promocodes p"
+        " WHERE p.code = $1'",
         "CREATE FUNCTION within(c text) RETURNS void LANGUAGE plpgsql AS"
         " 'BEGIN PERFORM 1 FROM promocodes WHERE bot_id = 1 AND code = c; END'",
         "CREATE FUNCTION another() RETURNS int LANGUAGE sql AS 'SELECT 1 -- promocodes_old code = 1'",
@@ -67,7 +70,9 @@ def test_functions(connection: Connection) -> None:
 
 
 def test_statements(connection: Connection) -> None:
-    """What pg_stat_statements has of the application: upserts and look-ups by the old columns, without values."""
+    """What pg_stat_statements has of the application: upserts and look-ups by the old columns, without
+    values.
+    """
     row = connection.execute("SELECT current_setting('shared_preload_libraries')").fetchone()
     if row is None or "pg_stat_statements" not in row[0]:
         pytest.fail("the tests' server loads no pg_stat_statements")

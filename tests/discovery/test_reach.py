@@ -27,7 +27,9 @@ def key(child: str, parent: str, *, schema: str = "public") -> ConstraintInfo:
 
 
 def test_nearest_first_and_each_once() -> None:
-    """A diamond, a cycle and a self-reference end, and none is named twice; another schema's tables are not ours."""
+    """A diamond, a cycle and a self-reference end, and none is named twice; another schema's tables are not
+    ours.
+    """
     keys = [
         key("b", "a"), key("c", "a"), key("d", "b"), key("d", "c"), key("b", "d"), key("a", "a"), key("z", "y"),
         key("far", "a", schema="other"),
@@ -44,7 +46,9 @@ def test_what_hangs_on_a_set() -> None:
 
 
 def test_the_shops_further_tables(shop: str) -> None:
-    """Seven tables reach users although the brief does not name them; the one that hangs on promo_groups is a question."""
+    """Seven tables reach users although the brief does not name them; the one that hangs on promo_groups is a
+    question.
+    """
     with Connector(dsn=shop).open("test") as connection:
         keys = Catalog(connection).foreign_keys()
     reached = tables_referencing("users", keys, "public")

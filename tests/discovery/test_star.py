@@ -27,7 +27,9 @@ def run(connection: Connection, *statements: str) -> None:
 
 
 def test_functions_and_triggers(connection: Connection) -> None:
-    """``SELECT *``, ``t.*``, ``RETURNING *``, and NEW.* of a trigger on one of the tables; count(*) is none of them."""
+    """``SELECT *``, ``t.*``, ``RETURNING *``, and NEW.* of a trigger on one of the tables; count(*) is none
+    of them.
+    """
     body = "CREATE FUNCTION {}() RETURNS {} LANGUAGE plpgsql AS 'BEGIN {}; RETURN NULL; END'"
     run(
         connection,
@@ -53,7 +55,9 @@ def test_functions_and_triggers(connection: Connection) -> None:
 
 
 def test_statements(connection: Connection) -> None:
-    """What the application has run, where pg_stat_statements is there; nothing, and no error, where it is not."""
+    """What the application has run, where pg_stat_statements is there; nothing, and no error, where it is
+    not.
+    """
     assert read_star_statements(connection, TABLES) == ()
     run(
         connection,

@@ -13,7 +13,9 @@ from online_migrate.operations.registry import OPERATIONS
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_generated_blocks_of_a_page_are_current(path: Path) -> None:
-    """Parameters, SQL, locks, options, metrics and exit codes never fall behind the code: `make docs` changes nothing."""
+    """Parameters, SQL, locks, options, metrics and exit codes never fall behind the code: `make docs` changes
+    nothing.
+    """
     text = path.read_text(encoding="utf-8")
     assert filled(text) == text, "run `make docs`, then read what changed"
 

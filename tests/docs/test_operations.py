@@ -34,7 +34,9 @@ def test_the_example_shows_the_operation_of_its_page(name: str) -> None:
 def test_the_example_runs_on_a_real_server(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: Path
 ) -> None:
-    """A reader who copies the example and example.sql gets a run that ends well, and a verify that finds nothing."""
+    """A reader who copies the example and example.sql gets a run that ends well, and a verify that finds
+    nothing.
+    """
     monkeypatch.chdir(tmp_path)
     page = path.read_text(encoding="utf-8")
     for file_name, text in files_of(page).items():

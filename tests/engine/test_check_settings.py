@@ -1,4 +1,6 @@
-"""What role and database give to a new session is told at check: what our sessions override, and what they cannot."""
+"""What role and database give to a new session is told at check: what our sessions override, and what they
+cannot.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,8 @@ def place(role: str, database: str) -> dict[str, str]:
     [
         ("ALTER ROLE {role}", "statement_timeout = '300ms'", "statement_timeout = 300ms"),
         ("ALTER DATABASE {base}", "lock_timeout = '2s'", "lock_timeout = 2000ms"),
-        ("ALTER ROLE {role} IN DATABASE {base}", "idle_session_timeout = '1min'", "idle_session_timeout = 60000ms"),
+        (("ALTER ROLE {role} IN DATABASE"
+            " {base}"), "idle_session_timeout = '1min'", "idle_session_timeout = 60000ms"),
         (
             "ALTER DATABASE {base}",
             "idle_in_transaction_session_timeout = '9s'",
@@ -108,7 +111,9 @@ def test_a_timeout_that_may_cut_our_first_statement_stops(
 
 @pytest.mark.parametrize("name", ["statement_timeout", "transaction_timeout"])
 def test_a_session_that_is_cut_off_at_its_first_statement_says_why(place: dict[str, str], name: str) -> None:
-    """Exit 8 with the setting's name and both ways out, not 'check host and port'; here the statement waits for a lock."""
+    """Exit 8 with the setting's name and both ways out, not 'check host and port'; here the statement waits
+    for a lock.
+    """
     if not ask(place["admin"], "SELECT count(*) FROM pg_settings WHERE name = %s", name):
         return  # transaction_timeout came with 17
     do(place["admin"], f"ALTER ROLE {place['role']} SET {name} = '60ms'")

@@ -129,7 +129,9 @@ def found(folder: Path, *steps: str, head: str = "") -> list[Finding]:
 def test_a_contradiction_is_found_without_a_database(
     tmp_path: Path, code: str, steps: tuple[str, ...]
 ) -> None:
-    """Each kind stops, names the line of the step, and says what to do; where another step has a part in it, its line too."""
+    """Each kind stops, names the line of the step, and says what to do; where another step has a part in it,
+    its line too.
+    """
     (finding,) = [f for f in found(tmp_path, *steps) if f.severity is Severity.STOP]
     assert finding.code == code
     assert finding.fact.startswith(str(tmp_path / "plan.yaml"))

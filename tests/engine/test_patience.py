@@ -72,7 +72,9 @@ def run(dsn: str, sink: Intruder, *, lock_wait: float = 20.0) -> None:
 
 @pytest.mark.parametrize("step", ["backfill", "set_not_null"])
 def test_a_lock_in_the_way_of_a_look_is_waited_for(database: str, step: str) -> None:
-    """VACUUM FULL, or an ORM's ALTER, under a step that reads its table: who it is is said, and then it goes on."""
+    """VACUUM FULL, or an ORM's ALTER, under a step that reads its table: who it is is said, and then it goes
+    on.
+    """
     make_table(database, 200)
     sink = Intruder(database, step=step, seconds=1.5)
     run(database, sink)

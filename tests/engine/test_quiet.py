@@ -1,4 +1,6 @@
-"""Write coverage over a table set: the tables wait for their quiet time together, each from its own last row."""
+"""Write coverage over a table set: the tables wait for their quiet time together,
+each from its own last row.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,10 @@ QUIET = "backfill: {tables: owned, column: bot_id, value: <master.id>, quiet: 3s
 LAST_ROW_TO_END = """
 SELECT min(extract(epoch FROM ended_at - moved_at))::float8
   FROM online_migrate.step JOIN online_migrate.cursor USING (run_id, stage, step, table_name)"""
-ALL = "SELECT extract(epoch FROM max(ended_at) - min(started_at))::float8 FROM online_migrate.step WHERE step LIKE 'backfill%'"
+ALL = (
+    "SELECT extract(epoch FROM max(ended_at) - min(started_at))::float8 FROM online_migrate.step WHERE"
+    " step LIKE 'backfill%'"
+)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -33,7 +38,8 @@ def test_a_late_row_begins_the_time_anew(desk: Desk) -> None:
     child = desk.start("--through", "backfill")
     desk.await_true("SELECT to_regclass('online_migrate.history') IS NOT NULL", child)
     desk.await_true(
-        "SELECT EXISTS (SELECT FROM online_migrate.history WHERE event = 'wait_started' AND fields ->> 'kind' = 'soak')",
+        "SELECT EXISTS (SELECT FROM online_migrate.history WHERE event = 'wait_started' AND fields ->>"
+        " 'kind' = 'soak')",
         child,
     )
     writer = threading.Timer(
@@ -57,7 +63,8 @@ def test_a_table_that_fails_takes_no_other_along(desk: Desk) -> None:
     last = desk.ask("SELECT max(id) FROM promocodes")
     desk.run_sql(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$BEGIN IF new.id = tg_argv[0]::int THEN RAISE 'no such code' USING ERRCODE = '23514'; END IF; RETURN new; END$$",
+        " $$BEGIN IF new.id = tg_argv[0]::int THEN RAISE 'no such code' USING ERRCODE = '23514'; END IF;"
+        " RETURN new; END$$",
         f"CREATE TRIGGER refuse BEFORE UPDATE ON promocodes FOR EACH ROW EXECUTE FUNCTION refuse({last})",
     )
     desk.write(small_text().replace("backfill: {tables: owned, column: bot_id, value: <master.id>}", QUIET))

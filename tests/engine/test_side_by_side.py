@@ -1,4 +1,6 @@
-"""Several tables filled at once by one run: the largest first, one budget, and stopped, cut off or failed as one."""
+"""Several tables filled at once by one run: the largest first, one budget, and stopped, cut off or failed as
+one.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ def finish(desk: Desk, undisturbed: End) -> None:
 
 
 def test_two_tables_are_filled_at_once_and_nothing_else_beside_them(pair: Desk, undisturbed: End) -> None:
-    """The largest first, never more than two, no build and no VALIDATE meanwhile, and six sessions with page and history."""
+    """The largest first, never more than two, no build and no VALIDATE meanwhile, and six sessions with page
+    and history.
+    """
     with SessionCount(pair.dsn) as sessions:
         child = pair.start("--approve", "swap", "--metrics-port", "0")
         await_both(pair, child)
@@ -123,7 +127,8 @@ def test_a_row_that_is_refused_in_one_table_stops_the_run_there(pair: Desk, undi
     last = pair.ask("SELECT max(id) FROM users")
     pair.run_sql(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$BEGIN IF new.id = tg_argv[0]::int THEN RAISE 'no such user' USING ERRCODE = '23514'; END IF; RETURN new; END$$",
+        " $$BEGIN IF new.id = tg_argv[0]::int THEN RAISE 'no such user' USING ERRCODE = '23514'; END IF;"
+        " RETURN new; END$$",
         f"CREATE TRIGGER refuse BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION refuse({last})",
     )
     child = pair.start("--approve", "swap")
@@ -141,11 +146,18 @@ def test_a_row_that_is_refused_in_one_table_stops_the_run_there(pair: Desk, undi
 
 
 DAWDLE = (
-    "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN IF pg_sleep(20) IS NULL THEN END IF; RETURN new; END$$",
+    (
+        "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN IF pg_sleep(20) IS NULL THEN"
+        " END"
+        " IF; RETURN new; END$$"
+    ),
     "CREATE TRIGGER dawdle BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION dawdle()",
     "CREATE TRIGGER dawdle BEFORE UPDATE ON transactions FOR EACH ROW EXECUTE FUNCTION dawdle()",
 )
-ASLEEP = "SELECT count(*) = 2 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND application_name LIKE 'online-migrate work%'"
+ASLEEP = (
+    "SELECT count(*) = 2 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND application_name LIKE"
+    " 'online-migrate work%'"
+)
 
 
 def test_a_second_ctrl_c_ends_both_at_once(pair: Desk, undisturbed: End) -> None:
@@ -164,7 +176,9 @@ def test_a_second_ctrl_c_ends_both_at_once(pair: Desk, undisturbed: End) -> None
 
 
 def test_a_lost_lease_is_told_as_such(pair: Desk) -> None:
-    """The heartbeat sees it while both workers are in long statements, which are then cancelled: exit 6, and no step has failed."""
+    """The heartbeat sees it while both workers are in long statements, which are then cancelled: exit 6, and
+    no step has failed.
+    """
     pair.run_sql(*DAWDLE)
     child = pair.start("--approve", "swap")
     pair.await_true(ASLEEP, child)
@@ -348,14 +362,18 @@ def test_what_a_function_may_read_the_server_knows(desk: Desk, value: str, how: 
     assert f"\n  backfill bot_id by sql: {how}" in said.out, said.all
 
 
-WRITES = "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO log SELECT old.id; RETURN new; END$$"
+WRITES = (
+    "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO log SELECT old.id;"
+    " RETURN new; END$$"
+)
 SETS = "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN new.note := now(); RETURN new; END$$"
 
 
 @pytest.mark.parametrize(
     ("sql", "why"),
     [
-        ([WRITES, "CREATE TRIGGER t AFTER UPDATE ON users FOR EACH ROW EXECUTE FUNCTION f()"], "trigger t of users may write another table"),
+        ([WRITES, ("CREATE TRIGGER t AFTER UPDATE ON users FOR EACH ROW EXECUTE FUNCTION"
+            " f()")], "trigger t of users may write another table"),
         ([WRITES, "CREATE TRIGGER t AFTER INSERT ON users FOR EACH ROW EXECUTE FUNCTION f()"], ""),
         ([SETS, "CREATE TRIGGER t BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION f()"], ""),
         ([WRITES, "CREATE TRIGGER t AFTER UPDATE ON polls FOR EACH ROW EXECUTE FUNCTION f()"], ""),
@@ -364,7 +382,9 @@ SETS = "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN new.note
 def test_a_trigger_that_writes_other_tables_asks_for_the_plans_order(
     desk: Desk, sql: list[str], why: str
 ) -> None:
-    """It could write a row without a value into a table that is done; one that only sets its own row's columns cannot."""
+    """It could write a row without a value into a table that is done; one that only sets its own row's
+    columns cannot.
+    """
     desk.run_sql(*sql)
     desk.write(small_text(pace="{workers: 2}"))
     said = desk.call("explain", "--stage", "backfill")

@@ -1,4 +1,6 @@
-"""A runner that is stopped, killed or cut off goes on where it was, by the same command, and ends where it would have."""
+"""A runner that is stopped, killed or cut off goes on where it was, by the same command, and ends where it
+would have.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,9 @@ def slow(desk: Desk) -> Desk:
 
 
 def test_a_stop_loses_nothing_and_says_how_to_go_on(slow: Desk, undisturbed: End) -> None:
-    """Ctrl-C, and `online-migrate stop` on another host: the batch is finished, exit 130, and the next run goes on there."""
+    """Ctrl-C, and `online-migrate stop` on another host: the batch is finished, exit 130, and the next run
+    goes on there.
+    """
     child = slow.start("--approve", "swap")
     slow.await_batches(20, child)
     child.send(signal.SIGINT)
@@ -100,8 +104,8 @@ def test_a_stop_loses_nothing_and_says_how_to_go_on(slow: Desk, undisturbed: End
 
 
 def test_a_kill_in_the_backfill_loses_no_batch_and_repeats_none(slow: Desk, undisturbed: End) -> None:
-    """SIGKILL: the cursor and the rows agree, since they were committed together, and the next run takes over at once.
-    pg_terminate_backend on any of the runner's sessions is a pause, not an end.
+    """SIGKILL: the cursor and the rows agree, since they were committed together, and the next run takes over
+    at once. pg_terminate_backend on any of the runner's sessions is a pause, not an end.
     """
     child = slow.start("--approve", "swap")
     slow.await_batches(20, child)
@@ -121,7 +125,9 @@ def test_a_kill_in_the_backfill_loses_no_batch_and_repeats_none(slow: Desk, undi
 
 
 def test_an_ended_session_between_two_steps_is_no_end(desk: Desk, undisturbed: End) -> None:
-    """A connection that is lost where only the journal is written, outside of any step, is regained as well."""
+    """A connection that is lost where only the journal is written, outside of any
+    step, is regained as well.
+    """
     child = desk.start("--approve", "swap")
     await_true(desk.has_journal, "the journal is there", child)
     desk.await_true("SELECT EXISTS (SELECT FROM online_migrate.run)", child)
@@ -149,7 +155,9 @@ WAITS_IN_A_BUILD = "SELECT true FROM pg_stat_progress_create_index WHERE phase L
 def test_a_build_that_is_cut_off_leaves_nothing_invalid_after_the_next_run(
     desk: Desk, undisturbed: End
 ) -> None:
-    """Ctrl-C twice cancels the build that waits for somebody's old snapshot, a kill leaves it too: it is built again."""
+    """Ctrl-C twice cancels the build that waits for somebody's old snapshot, a kill leaves it too: it is
+    built again.
+    """
     assert desk.call("run", "--through", "backfill").code == 0
     with old_snapshot(desk):
         child = desk.start("--approve", "swap")
@@ -173,7 +181,9 @@ def test_a_build_that_is_cut_off_leaves_nothing_invalid_after_the_next_run(
 
 
 def test_a_stop_in_a_lock_window_leaves_the_application_alone(desk: Desk) -> None:
-    """While somebody's transaction is in the way, one signal is enough, and no lock of ours stays asked for."""
+    """While somebody's transaction is in the way, one signal is enough, and no lock
+    of ours stays asked for.
+    """
     with desk.connect() as connection:
         connection.execute("BEGIN; LOCK TABLE transactions IN ROW EXCLUSIVE MODE")
         child = desk.start()
@@ -193,7 +203,9 @@ def own_server() -> Iterator[Server]:
 
 
 def test_a_crash_of_the_server_is_waited_out(own_server: Server, slow: Desk, undisturbed: End) -> None:
-    """pg_ctl restart -m immediate in the middle of the backfill: the runner waits for the recovery and goes on."""
+    """pg_ctl restart -m immediate in the middle of the backfill: the runner waits for the recovery and goes
+    on.
+    """
     from online_migrate.demo.shop import create_shop
     from tests.servers import SHOP_USERS
 
@@ -214,9 +226,11 @@ def test_a_crash_of_the_server_is_waited_out(own_server: Server, slow: Desk, und
 
 
 def test_one_runner_a_database(desk: Desk, undisturbed: End) -> None:
-    """Two operators, or a supervisor that is too eager: the second exits 6 and says who is at work, and since when.
+    """Two operators, or a supervisor that is too eager: the second exits 6 and says who is at work, and since
+    when.
 
-    A runner that sleeps in the middle of its backfill is taken over; when it wakes, nothing of it is written, and it exits 6.
+    A runner that sleeps in the middle of its backfill is taken over; when it wakes, nothing of it is written,
+    and it exits 6.
     """
     desk.write(small_text(pace=SLOWER))
     first, second = desk.start("--approve", "swap"), desk.start("--approve", "swap")

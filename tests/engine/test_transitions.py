@@ -32,7 +32,9 @@ def test_the_journal_knows_no_other_state(desk: Desk) -> None:
 
 @pairs
 def test_what_is_done_is_never_done_again(remembered: StepState, found: State) -> None:
-    """Done in the journal: skipped, whatever later steps made of it.  Done in the catalog: written down, not repeated."""
+    """Done in the journal: skipped, whatever later steps made of it.  Done in the catalog: written down, not
+    repeated.
+    """
     action = decide_action(remembered, found)
     assert (action is Action.SKIP) == (remembered is StepState.DONE)
     assert (action is Action.ADOPT) == (remembered is not StepState.DONE and found is State.DONE)
@@ -47,6 +49,8 @@ def test_a_conflict_is_never_written_over(remembered: StepState, found: State) -
 
 @pairs
 def test_what_was_begun_is_said_to_be_resumed(remembered: StepState, found: State) -> None:
-    """The operator reads 'goes on' where the journal or the catalog shows a beginning, and 'begins' where neither does."""
+    """The operator reads 'goes on' where the journal or the catalog shows a beginning, and 'begins' where
+    neither does.
+    """
     action = decide_action(remembered, found)
     assert (action is Action.EXECUTE) == (remembered is StepState.PENDING and found is State.ABSENT)

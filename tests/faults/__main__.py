@@ -1,4 +1,5 @@
-"""``make faults``: strike the plan at every statement boundary, once for each kind of fault, and write what came of it.
+"""``make faults``: strike the plan at every statement boundary, once for each kind of fault, and write what
+came of it.
 
 A pass that is interrupted goes on where it was: results are kept in .venv/faults.jsonl until ``--fresh``.
 """

@@ -149,7 +149,9 @@ class Attempt:
         self._running.append(running)
 
     def _await_last(self, deadline: float) -> int | None:
-        """The exit code of the runner that was started last and those that it took over from; None: not in time."""
+        """The exit code of the runner that was started last and those that it took over from; None: not in
+        time.
+        """
         while monotonic() < deadline:
             running = self._running[-1]
             running.process.join(0.05)

@@ -1,7 +1,7 @@
 """Which boundary of the plan a request is: its stage, step, session, statement, and the statement before it.
 
-Requests are not numbered: sessions run beside each other, and each fault adds the requests of a reconnect.  What differs
-from run to run, numbers and the runner's UUID, is left out.
+Requests are not numbered: sessions run beside each other, and each fault adds the requests of a reconnect.
+What differs from run to run, numbers and the runner's UUID, is left out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ _LENGTHS: Final = re.compile(rb"[\0-\x1f]+")  # of the Bind message: counts, for
 
 @dataclass(slots=True)
 class Boundaries:
-    """Names the boundary of each request of one stage, in the order in which they come; for one thread at a time."""
+    """Names the boundary of each request of one stage, in the order in which they come; for one thread at a
+    time.
+    """
 
     stage: str
     _step: bytes = field(init=False, default=b"")

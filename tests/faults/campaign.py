@@ -1,4 +1,6 @@
-"""Many attempts: which boundaries are struck by which kind, and what has come of each; results are kept in a file."""
+"""Many attempts: which boundaries are struck by which kind, and what has come of each; results are kept in a
+file.
+"""
 
 from __future__ import annotations
 
@@ -132,7 +134,10 @@ def line_of(outcome: Outcome) -> str:
     """For people."""
     exits = ", ".join(f"{count} × exit {code}" for code, count in sorted(outcome.exits.items()))
     end = "equal" if outcome.is_equal else f"NOT EQUAL: {'; '.join(outcome.differences)}"
-    return f"{outcome.kind} {outcome.stage}: {len(outcome.struck)} faults, {outcome.seconds:.1f} s, {exits}: {end}"
+    return (
+        f"{outcome.kind} {outcome.stage}: {len(outcome.struck)} faults, {outcome.seconds:.1f} s, {exits}:"
+        f" {end}"
+    )
 
 
 def write_outcome(path: Path, outcome: Outcome) -> None:

@@ -121,7 +121,8 @@ KINDS: Final = {
         ),
         Kind(
             name="lossy-failover",
-            what=f"the same with an asynchronous standby that misses what up to {LOST_REQUESTS} statements committed",
+            what=f"the same with an asynchronous standby that misses what up to {LOST_REQUESTS} statements"
+            " committed",
             strike=_lose,
             needs_standby=True,
         ),

@@ -1,6 +1,7 @@
 """A TCP proxy between a runner and its server that knows where one request of PostgreSQL's protocol ends.
 
-It shows each request to one function before the server gets it, and does with the connection what that function says.
+It shows each request to one function before the server gets it, and does with the connection what that
+function says.
 
 Source: PostgreSQL manual, 55 "Frontend/Backend Protocol", version 3.0.
 """
@@ -87,7 +88,9 @@ class _Pair:
 
 @dataclass(slots=True, kw_only=True)
 class Proxy:
-    """Listens on ``port`` of the loopback; ``target`` is the server's port and may change, as a virtual address does."""
+    """Listens on ``port`` of the loopback; ``target`` is the server's port and may change, as a virtual
+    address does.
+    """
 
     target: int
     at_request: Callable[[Request], Cut] = lambda _: Cut.NOTHING
@@ -175,7 +178,9 @@ class Proxy:
     # what the client sends
 
     def _start_session(self, pair: _Pair) -> bool:
-        """Its first packet is sent on; False where it was the request to cancel another session's statement."""
+        """Its first packet is sent on; False where it was the request to cancel
+        another session's statement.
+        """
         while True:
             size = _receive(pair.client, 4)
             packet = _receive(pair.client, struct.unpack(">i", size)[0] - 4)

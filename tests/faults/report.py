@@ -75,8 +75,10 @@ class Conditions:
     def __str__(self) -> str:
         ended = datetime.now(UTC)
         return (
-            f"Last pass: {self.began:%Y-%m-%d %H:%M} to {ended:%H:%M} UTC, PostgreSQL {self.version}, {os.cpu_count()} cores"
-            f" ({platform.machine()}), Python {platform.python_version()}; load {self.load:.1f} at its beginning,"
+            f"Last pass: {self.began:%Y-%m-%d %H:%M} to {ended:%H:%M} UTC, PostgreSQL {self.version},"
+            f" {os.cpu_count()} cores"
+            f" ({platform.machine()}), Python {platform.python_version()}; load {self.load:.1f} at its"
+            " beginning,"
             f" {os.getloadavg()[0]:.1f} at its end. Command: `{self.command}`."
         )
 

@@ -37,8 +37,8 @@ _SETTINGS: Final = {
 _DISK: Final = "256m"
 _RUN_S: Final = 180.0
 _LEFT_OUT: Final = {**DIFFERS_BY_RUN, "bots": (*DIFFERS_BY_RUN["bots"], "id")}
-"""A sequence skips numbers after a crash and a failover (manual, 9.17), so the bot may get another id.  What belongs
-to the bot is compared from the next stage on, which begins with the bot of the undisturbed run."""
+"""A sequence skips numbers after a crash and a failover (manual, 9.17), so the bot may get another id.  What
+belongs to the bot is compared from the next stage on, which begins with the bot of the undisturbed run."""
 _STATES: Final = (
     "SELECT stage, step, table_name, state FROM online_migrate.step UNION ALL"
     " SELECT stage, '', '', state FROM online_migrate.stage ORDER BY 1, 2, 3"
@@ -236,7 +236,9 @@ def start_site(
     bin_dir: Path | None = None,
     with_disk: bool = False,
 ) -> Iterator[Site]:
-    """A site that is ready; raises :class:`DiskUnavailable` where a small disk is asked for and none can be made."""
+    """A site that is ready; raises :class:`DiskUnavailable` where a small disk is asked for and none can be
+    made.
+    """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="online-migrate-faults-")))
         disk = stack.enter_context(_small_disk(folder)) if with_disk else None

@@ -1,4 +1,6 @@
-"""The proxy of the faults: it counts requests as PostgreSQL does, and each cut is the one that its name says."""
+"""The proxy of the faults: it counts requests as PostgreSQL does, and each cut is
+the one that its name says.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""Every finding, error and plan mistake, as the source constructs it: its message and its remedy, read from the syntax tree.
+"""Every finding, error and plan mistake, as the source constructs it: its message and its remedy, read from
+the syntax tree.
 
-A value that is known only when the program runs is shown as ``{expression}``; alternatives are joined by ``| or |``.
+A value that is known only when the program runs is shown as ``{expression}``; alternatives are joined by ``|
+or |``.
 """
 
 from __future__ import annotations
@@ -134,7 +136,9 @@ class _Module:
 
 
 def _calls_of(body: list[ast.stmt], names: _Names) -> Iterator[tuple[ast.Call, _Names]]:
-    """Every call of some statements with what the names hold there; changes ``names`` as the statements do."""
+    """Every call of some statements with what the names hold there; changes
+    ``names`` as the statements do.
+    """
     for statement in body:
         if isinstance(statement, ast.FunctionDef | ast.ClassDef):
             yield from _calls_of(statement.body, dict(names))
@@ -194,7 +198,9 @@ def _pairs(target: ast.expr, value: ast.expr) -> Iterator[tuple[str, ast.expr]]:
 
 
 def _alternatives(node: ast.expr | None, names: _Names, depth: int = 0) -> list[str]:
-    """The texts that an expression can be; what is not known before the program runs stays ``{expression}``."""
+    """The texts that an expression can be; what is not known before the program runs
+    stays ``{expression}``.
+    """
     match node:
         case None:
             return []

@@ -96,7 +96,9 @@ def test_the_help_of_every_command(golden: Callable[[str, str], None]) -> None:
 
 
 def test_the_plan_of_the_project_explained(tmp_path: Path, golden: Callable[[str, str], None]) -> None:
-    """Every kind of step with its SQL and locks; over four tables, as the other 26 differ in their names only."""
+    """Every kind of step with its SQL and locks; over four tables, as the other 26 differ in their names
+    only.
+    """
     (tmp_path / "plan.yaml").write_text(small_text())
     ddl = (PLANS / "multi_tenant.sql").read_text(encoding="utf-8").partition("-- What a bot may do.")[0]
     (tmp_path / "bots.sql").write_text(ddl)
@@ -122,7 +124,9 @@ def test_check_on_the_shop(
 def test_status_of_a_stopped_run(
     shop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, golden: Callable[[str, str], None]
 ) -> None:
-    """In the middle of a plan: what is done, what is pending, and what comes next; for people and for programs."""
+    """In the middle of a plan: what is done, what is pending, and what comes next; for people and for
+    programs.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     with open_desk(shop, tmp_path, small_text()) as desk:

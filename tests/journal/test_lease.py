@@ -50,7 +50,9 @@ def leases(connector: Connector, connection: Connection, monkeypatch: pytest.Mon
 
 
 def test_a_live_runner_keeps_its_lease(leases: Leases, connection: Connection) -> None:
-    """The second is told who, which plan, since when, and how fresh the heartbeat is; the first notices nothing."""
+    """The second is told who, which plan, since when, and how fresh the heartbeat is; the first notices
+    nothing.
+    """
     first = leases.new()
     first.acquire()
     second = leases.new()
@@ -96,7 +98,9 @@ def test_a_stale_runner_is_fenced_off_and_learns_it(leases: Leases, connection: 
 def test_a_number_that_was_given_out_twice_does_not_let_the_old_holder_write(
     leases: Leases, connection: Connection
 ) -> None:
-    """After a failover to a standby that missed the last commits, the epoch may be the same; the holder is not."""
+    """After a failover to a standby that missed the last commits, the epoch may be the same; the holder is
+    not.
+    """
     lease = leases.new()
     old = lease.acquire()
     connection.execute("UPDATE online_migrate.epoch SET holder = gen_random_uuid()")
@@ -107,7 +111,9 @@ def test_a_number_that_was_given_out_twice_does_not_let_the_old_holder_write(
 def test_a_start_does_not_end_another_that_is_just_taking_the_lease(
     leases: Leases, connector: Connector, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two starts after a long rest: the heartbeat is yesterday's for both, and neither ends the other's session."""
+    """Two starts after a long rest: the heartbeat is yesterday's for both, and neither ends the other's
+    session.
+    """
     monkeypatch.setattr(module, "TAKE_OVER_S", 0.5)
     first = leases.new()
     first.acquire()
@@ -170,7 +176,9 @@ def cut_off(lease: Lease) -> None:
 def test_a_runner_that_is_reconnecting_keeps_its_lease(
     leases: Leases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its sessions were cut off a moment ago and the advisory lock is free: a start waits, and it comes back."""
+    """Its sessions were cut off a moment ago and the advisory lock is free: a start
+    waits, and it comes back.
+    """
     monkeypatch.setattr(module, "RETURN_S", 10.0)
     first = leases.new()
     first.acquire()

@@ -1,4 +1,6 @@
-"""The journal's own promises: one transaction a write, every table with a key, a plan that is accepted as a whole."""
+"""The journal's own promises: one transaction a write, every table with a key, a plan that is accepted as a
+whole.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,8 @@ def states(journal: Journal, run_id: int) -> dict[Key, str]:
 def test_every_table_has_a_primary_key(connection: Connection) -> None:
     """Logical replication FOR ALL TABLES does not stop at our first row (55000)."""
     rows = connection.execute(
-        "SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'online_migrate'::regnamespace AND c.relkind = 'r'"
+        "SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'online_migrate'::regnamespace AND"
+        " c.relkind = 'r'"
         " AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'p')"
     ).fetchall()
     assert rows == []
@@ -120,7 +123,9 @@ def test_without_a_lease_nothing_is_written(journal: Journal) -> None:
 
 
 def test_an_accepted_plan_leaves_nothing_open_that_it_no_longer_has(journal: Journal) -> None:
-    """What is gone and was never done is forgotten, its cursor too; what was done stays done, at the end of the list."""
+    """What is gone and was never done is forgotten, its cursor too; what was done stays done, at the end of
+    the list.
+    """
     run_id = begin(journal)
     for table in ("users", "tickets"):
         journal.set_step(run_id, ("columns", "add_column bot_id", table), StepState.DONE)

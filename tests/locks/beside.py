@@ -1,4 +1,6 @@
-"""What stands beside a lock window in these tests: blockers that come and go, and an application that reads and writes."""
+"""What stands beside a lock window in these tests: blockers that come and go, and an application that reads
+and writes.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,10 @@ class Site:
         )
 
     def columns(self, table: str) -> set[str]:
-        query = "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"
+        query = (
+            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT"
+            " attisdropped"
+        )
         return {str(name) for (name,) in self.watch.execute(query, [table]).fetchall()}
 
 

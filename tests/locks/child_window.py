@@ -1,4 +1,6 @@
-"""A runner in a process of its own, which the tests stop with SIGSTOP: one lock window over child, then 'done'."""
+"""A runner in a process of its own, which the tests stop with SIGSTOP: one lock window over child, then
+'done'.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from tests.locks.beside import ddl, need, sessions_on
 
 
 def main(dsn: str, stop_before: str) -> None:
-    """``stop_before``: stop ourselves before the n-th statement of the work session, counted from the window's beginning."""
+    """``stop_before``: stop ourselves before the n-th statement of the work session, counted from the
+    window's beginning.
+    """
     ladder.FIRST_TIMEOUT_S = 0.6  # long enough for the test to see it wait
     with sessions_on(dsn) as site:
         left = int(stop_before)

@@ -1,4 +1,6 @@
-"""What check says of locks before anything is run: rights that would make us blind or powerless, and the plan's own keys."""
+"""What check says of locks before anything is run: rights that would make us blind or powerless, and the
+plan's own keys.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def stops(dsn: str, plan: Plan) -> dict[str, str]:
 
 
 def test_rights_that_are_missing_are_named_with_the_grant(shop: str) -> None:
-    """Who sees no other session would see nobody in the way; who may end none cannot carry a blocker policy out."""
+    """Who sees no other session would see nobody in the way; who may end none cannot carry a blocker policy
+    out.
+    """
     with psycopg.connect(shop, autocommit=True) as admin:
         admin.execute("DO $$ BEGIN CREATE ROLE om_blind LOGIN; EXCEPTION WHEN duplicate_object THEN END $$")
     blind = make_conninfo(shop, user="om_blind")
@@ -80,7 +84,9 @@ def test_a_policy_that_is_half_said_is_a_mistake(locks: str, words: str) -> None
 
 
 def test_a_blocker_that_never_goes_by_the_command_line(shop: str, tmp_path: Path) -> None:
-    """Exit 4, its pid named, nothing changed, how to go on; and when it has gone the same command goes on to the end."""
+    """Exit 4, its pid named, nothing changed, how to go on; and when it has gone the same command goes on to
+    the end.
+    """
     plan = tmp_path / "plan.yaml"
     plan.write_text(
         "plan: small\nlocks: {lock_wait: 1s}\nstages:\n  - stage: columns\n    steps:\n"

@@ -1,7 +1,8 @@
-"""Each numbered fact of PostgreSQL on which lock windows and long statements rest, as a test on the server at hand.
+"""Each numbered fact of PostgreSQL on which lock windows and long statements rest, as a test on the server at
+hand.
 
-The numbers are those of our list of facts.  5 is in tests/postgres/test_blockers.py (it needs a slow autovacuum); 8 and the
-part of 7 that is about COMMIT are in test_standby.py.
+The numbers are those of our list of facts.  5 is in tests/postgres/test_blockers.py (it needs a slow
+autovacuum); 8 and the part of 7 that is about COMMIT are in test_standby.py.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def other(site: Site) -> Iterator[psycopg.Connection]:
 def held_by(site: Site, pid: int) -> dict[str, str]:
     """Relation → its strongest mode, of a session that is in the middle of a transaction."""
     rows = site.watch.execute(
-        "SELECT relation::regclass::text, mode FROM pg_locks WHERE pid = %s AND locktype = 'relation' AND granted",
+        "SELECT relation::regclass::text, mode FROM pg_locks WHERE pid = %s AND locktype = 'relation' AND"
+        " granted",
         [pid],
     ).fetchall()
     return {str(name): str(mode) for name, mode in rows if mode != "AccessShareLock" and "pg_" not in name}
@@ -61,7 +63,8 @@ CHECKED = "ALTER TABLE child ADD CONSTRAINT c CHECK (v IS NOT NULL) NOT VALID"
         ("", "ALTER TABLE child ADD COLUMN x int, ALTER x SET DEFAULT 7", EXCLUSIVE),
         ("", KEYED, {"child": "ShareRowExclusiveLock", "parent": "ShareRowExclusiveLock"}),
         ("", "CREATE TABLE t (p int REFERENCES parent)", {"parent": "ShareRowExclusiveLock"}),
-        (KEYED, "ALTER TABLE child VALIDATE CONSTRAINT fk", {"child": "ShareUpdateExclusiveLock", "parent": "RowShareLock"}),
+        (KEYED, ("ALTER TABLE child VALIDATE CONSTRAINT"
+            " fk"), {"child": "ShareUpdateExclusiveLock", "parent": "RowShareLock"}),
         (KEYED, "ALTER TABLE child DROP CONSTRAINT fk", {**EXCLUSIVE, "parent": "AccessExclusiveLock"}),
         ("", CHECKED, EXCLUSIVE),
         (CHECKED, "ALTER TABLE child VALIDATE CONSTRAINT c", {"child": "ShareUpdateExclusiveLock"}),
@@ -141,7 +144,8 @@ def test_set_not_null_needs_its_check_and_a_statement_of_its_own(other: psycopg.
 def test_a_check_not_valid_binds_every_later_update(other: psycopg.Connection) -> None:
     """An old row that is still NULL can no longer be updated: add it only when none is left."""
     other.execute(
-        "ALTER TABLE child ADD COLUMN x int; ALTER TABLE child ADD CONSTRAINT c CHECK (x IS NOT NULL) NOT VALID"
+        "ALTER TABLE child ADD COLUMN x int; ALTER TABLE child ADD CONSTRAINT c CHECK (x IS NOT NULL) NOT"
+        " VALID"
     )
     with pytest.raises(errors.CheckViolation):
         other.execute("UPDATE child SET v = 1 WHERE id = 1")
@@ -161,7 +165,9 @@ def test_partitioned_roots(other: psycopg.Connection) -> None:
 
 
 def test_1_lock_timeout_counts_the_wait_for_snapshots(site: Site, other: psycopg.Connection) -> None:
-    """It leaves an invalid index; a plain retry says 'already exists', and IF NOT EXISTS succeeds over the invalid one."""
+    """It leaves an invalid index; a plain retry says 'already exists', and IF NOT EXISTS succeeds over the
+    invalid one.
+    """
     with blocker(site.dsn, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM parent"):
         other.execute("SET lock_timeout = '200ms'")
         with pytest.raises(errors.LockNotAvailable):
@@ -175,7 +181,9 @@ def test_1_lock_timeout_counts_the_wait_for_snapshots(site: Site, other: psycopg
 
 
 def test_2_a_blocking_advisory_lock_holds_a_snapshot(site: Site, other: psycopg.Connection) -> None:
-    """One's own waiting pg_advisory_lock() would hang one's own build; pg_try_advisory_lock in autocommit holds nothing."""
+    """One's own waiting pg_advisory_lock() would hang one's own build; pg_try_advisory_lock in autocommit
+    holds nothing.
+    """
     with Connector(dsn=site.dsn).open("holder") as holder:
         holder.execute("SELECT pg_advisory_lock(7)")
         with in_thread(lambda: other.execute("SELECT pg_advisory_lock(7)")):
@@ -190,8 +198,8 @@ def test_2_a_blocking_advisory_lock_holds_a_snapshot(site: Site, other: psycopg.
 
 
 def test_3_steps_on_different_tables_meet_through_snapshots(site: Site, other: psycopg.Connection) -> None:
-    """A build on one table waits for a statement on another that holds a snapshot, as a VALIDATE does; beside a plain
-    build it does not wait.
+    """A build on one table waits for a statement on another that holds a snapshot, as a VALIDATE does; beside
+    a plain build it does not wait.
     """
     with in_thread(lambda: other.execute("SELECT count(*), pg_sleep(1.2) FROM parent")):
         pause(0.2)
@@ -230,7 +238,9 @@ def test_4_lock_timeout_is_per_lock(site: Site, other: psycopg.Connection) -> No
 
 
 def cross(site: Site, ours: psycopg.Connection, wait: str) -> tuple[str, str]:
-    """We hold child and ask for parent, the application holds a row of parent and asks for child: who fails, by SQLSTATE."""
+    """We hold child and ask for parent, the application holds a row of parent and asks for child: who fails,
+    by SQLSTATE.
+    """
     states = {"ours": "", "app": ""}
     with psycopg.connect(site.dsn) as app:
         app.execute(WRITE_PARENT.encode())
@@ -256,13 +266,17 @@ def cross(site: Site, ours: psycopg.Connection, wait: str) -> tuple[str, str]:
 
 
 def test_6_two_strong_locks(site: Site, other: psycopg.Connection) -> None:
-    """Waiting past deadlock_timeout for the second made the application the victim; a short wait costs us 55P03, it nothing."""
+    """Waiting past deadlock_timeout for the second made the application the victim; a short wait costs us
+    55P03, it nothing.
+    """
     assert cross(site, other, "3s") == ("", "40P01")
     assert cross(site, other, "250ms") == ("55P03", "")
 
 
 def test_7_statement_timeout_does_not_run_between_statements(site: Site, other: psycopg.Connection) -> None:
-    """A runner that is stopped after its ALTER holds the lock on; idle_in_transaction_session_timeout ends it."""
+    """A runner that is stopped after its ALTER holds the lock on; idle_in_transaction_session_timeout ends
+    it.
+    """
     other.execute("BEGIN; SET LOCAL statement_timeout = '100ms'; LOCK TABLE child")
     with pytest.raises(errors.QueryCanceled):
         site.work.execute(f"SET statement_timeout = '400ms'; {READ}".encode())
@@ -275,10 +289,13 @@ def test_7_statement_timeout_does_not_run_between_statements(site: Site, other: 
 
 
 def test_9_a_prepared_star_fails_after_add_column(site: Site, other: psycopg.Connection) -> None:
-    """0A000 until it is prepared anew; statements that name their columns go on; trigger and function bodies with * break."""
+    """0A000 until it is prepared anew; statements that name their columns go on; trigger and function bodies
+    with * break.
+    """
     other.execute(
         "CREATE TABLE copy (LIKE child);"
-        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO copy SELECT NEW.*; RETURN NEW; END';"
+        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO copy SELECT NEW.*;"
+        " RETURN NEW; END';"
         "CREATE TRIGGER keep AFTER UPDATE ON child FOR EACH ROW EXECUTE FUNCTION keep();"
         "CREATE FUNCTION all_of() RETURNS TABLE (id int, parent_id int, v int, w int) LANGUAGE plpgsql"
         " AS 'BEGIN RETURN QUERY SELECT * FROM child LIMIT 1; END'"
@@ -327,7 +344,9 @@ def test_11_a_role_without_the_right_sees_nobody(site: Site) -> None:
 
 
 def test_12_names_are_cut_and_advisory_locks_are_seen(site: Site, other: psycopg.Connection) -> None:
-    """application_name is for people; our sessions are found by their shared advisory lock, concurrent builds included."""
+    """application_name is for people; our sessions are found by their shared advisory lock, concurrent builds
+    included.
+    """
     name = "n" * 100
     other.execute(sql.SQL("SET application_name = {}").format(sql.Literal(name)))
     assert other.execute("SHOW application_name").fetchone() == ("n" * 63,)
@@ -356,7 +375,9 @@ def test_13_pg_xact_status_says_what_became_of_a_commit(other: psycopg.Connectio
 
 
 def test_14_the_same_epoch_with_another_holder_is_refused(site: Site) -> None:
-    """After a failover that lost the last commits a number can be given out twice: the random holder tells them apart."""
+    """After a failover that lost the last commits a number can be given out twice: the random holder tells
+    them apart.
+    """
     ensure_schema(site.work)
     site.work.execute("UPDATE online_migrate.epoch SET epoch = 7, holder = gen_random_uuid()")
     row = site.work.execute("SELECT holder FROM online_migrate.epoch").fetchone()
@@ -368,7 +389,9 @@ def test_14_the_same_epoch_with_another_holder_is_refused(site: Site) -> None:
 
 
 def test_15_a_null_does_not_keep_duplicates_out(other: psycopg.Connection) -> None:
-    """A unique over a column that can be NULL lets the same key in twice: the old unique stays until there is no NULL."""
+    """A unique over a column that can be NULL lets the same key in twice: the old unique stays until there is
+    no NULL.
+    """
     other.execute("CREATE TABLE t (tenant int, code text); CREATE UNIQUE INDEX ON t (tenant, code)")
     other.execute("INSERT INTO t VALUES (NULL, 'a'), (NULL, 'a')")
     with pytest.raises(errors.UniqueViolation):
@@ -397,22 +420,28 @@ def test_17_timeouts_of_a_role_do_not_reach_our_sessions(site: Site) -> None:
 
 
 def test_18_published_tables_need_a_replica_identity(site: Site, other: psycopg.Connection) -> None:
-    """Where every table is published, an UPDATE of one without a key fails: every journal table has a primary key."""
+    """Where every table is published, an UPDATE of one without a key fails: every journal table has a primary
+    key.
+    """
     ensure_schema(site.work)
     keyless = site.work.execute(
-        "SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'online_migrate'::regnamespace AND c.relkind = 'r'"
+        "SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'online_migrate'::regnamespace AND"
+        " c.relkind = 'r'"
         " AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)"
     ).fetchall()
     assert keyless == []
     other.execute(
-        "CREATE TABLE keyless (id int); INSERT INTO keyless VALUES (1); CREATE PUBLICATION everything FOR ALL TABLES"
+        "CREATE TABLE keyless (id int); INSERT INTO keyless VALUES (1); CREATE PUBLICATION everything FOR"
+        " ALL TABLES"
     )
     with pytest.raises(errors.ObjectNotInPrerequisiteState):
         other.execute("UPDATE keyless SET id = 2")
 
 
 def test_19_repeatable_read_gets_40001_from_our_batches(site: Site, other: psycopg.Connection) -> None:
-    """A row that a batch has updated cannot be updated by a snapshot that is older: check names such roles."""
+    """A row that a batch has updated cannot be updated by a snapshot that is older:
+    check names such roles.
+    """
     other.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM child LIMIT 1")
     site.work.execute("UPDATE child SET w = 1 WHERE id = 8")
     with pytest.raises(errors.SerializationFailure):

@@ -1,4 +1,6 @@
-"""The cap on the hold holds: a runner that is stopped, or cut off, at any point keeps no strong lock from the application."""
+"""The cap on the hold holds: a runner that is stopped, or cut off, at any point keeps no strong lock from the
+application.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ def is_stopped(process: subprocess.Popen[str]) -> bool:
 
 @pytest.mark.parametrize("statement", [1, 2, 3])
 def test_a_runner_that_stops_between_its_statements(site: Site, statement: int) -> None:
-    """Before the look, before the side lock, before the strong one: the application reads and writes as if nobody was there."""
+    """Before the look, before the side lock, before the strong one: the application reads and writes as if
+    nobody was there.
+    """
     with runner(site.dsn, stop_before=statement) as (process, _), Application(site.dsn) as application:
         await_true(lambda: is_stopped(process))
         pause(0.5)
@@ -76,7 +80,8 @@ def test_a_runner_that_stops_in_the_queue(site: Site) -> None:
         pause(0.3)
         assert application.longest_s < IN_QUEUE_S + SLACK_S
         held = site.watch.execute(
-            "SELECT count(*) FROM pg_locks WHERE pid = %s AND mode = 'AccessExclusiveLock' AND locktype = 'relation'",
+            "SELECT count(*) FROM pg_locks WHERE pid = %s AND mode = 'AccessExclusiveLock' AND locktype ="
+            " 'relation'",
             [pid],
         ).fetchone()
         assert held == (0,)
@@ -131,7 +136,9 @@ def proxy(site: Site) -> Iterator[Proxy]:
 
 
 def test_a_black_holed_socket(site: Site, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The network swallows everything after the question for the lock was sent: the change is made and the lock is gone."""
+    """The network swallows everything after the question for the lock was sent: the change is made and the
+    lock is gone.
+    """
     monkeypatch.setattr("online_migrate.postgres.ladder.FIRST_TIMEOUT_S", IN_QUEUE_S)
     with sessions_on(proxy.dsn) as far, Application(site.dsn) as application, blocker(site.dsn) as other:
         pid = far.work.info.backend_pid

@@ -22,8 +22,8 @@ STEPS = (
     "INSERT INTO child (id, parent_id) VALUES (nextval('ids'), 3)",
     "SELECT count(*) FROM parent",
 )
-"""what the application's transactions are made of, in any order; each client has a row of its own, so that any deadlock has a
-window in it
+"""what the application's transactions are made of, in any order; each client has a row of its own, so that
+any deadlock has a window in it
 """
 BOTH = (LockMode.ACCESS_EXCLUSIVE, LockMode.SHARE_ROW_EXCLUSIVE)
 WINDOWS = tuple(
@@ -50,7 +50,9 @@ def shared(server: object, new_database: object) -> Iterator[Site]:
 def transact(
     dsn: str, row: int, steps: list[tuple[int, int]], errors: list[str], over: threading.Event
 ) -> None:
-    """The application's transaction, over and over while the window lasts: steps with pauses in between (ms)."""
+    """The application's transaction, over and over while the window lasts: steps
+    with pauses in between (ms).
+    """
     with psycopg.connect(dsn, application_name="shop") as connection:
         while True:
             try:
@@ -70,7 +72,9 @@ def transact(
 def test_no_deadlock_has_the_application_as_its_victim(
     shared: Site, first: list[tuple[int, int]], second: list[tuple[int, int]], needs: list[LockNeed]
 ) -> None:
-    """Two clients in any order of steps, a window over both tables in any order of locks: they get no 40P01, no error at all."""
+    """Two clients in any order of steps, a window over both tables in any order of locks: they get no 40P01,
+    no error at all.
+    """
     errors: list[str] = []
     over = threading.Event()
     with (

@@ -1,4 +1,6 @@
-"""With standbys: a COMMIT that waits for them holds no lock, and readers there are looked at before ACCESS EXCLUSIVE."""
+"""With standbys: a COMMIT that waits for them holds no lock, and readers there are looked at before ACCESS
+EXCLUSIVE.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ def wait_for_standbys(site: Site, names: str, commit: str) -> None:
 
 
 def test_7_a_dead_synchronous_standby(pair_site: Site) -> None:
-    """A COMMIT would wait for good, with the lock held and readers of the primary behind it; a window's does not."""
+    """A COMMIT would wait for good, with the lock held and readers of the primary behind it; a window's does
+    not.
+    """
     wait_for_standbys(pair_site, "nobody", "on")
     plain = psycopg.connect(pair_site.dsn, autocommit=True)
     with plain, psycopg.connect(pair_site.dsn, autocommit=True) as reader:
@@ -83,7 +87,9 @@ def test_7_a_dead_synchronous_standby(pair_site: Site) -> None:
 
 
 def test_7_remote_apply_behind_a_reader(pair: Pair, pair_site: Site) -> None:
-    """With remote_apply one reader of the standby holds COMMIT up; a window's lock is let go at once all the same."""
+    """With remote_apply one reader of the standby holds COMMIT up; a window's lock is let go at once all the
+    same.
+    """
     name = pair_site.watch.execute("SELECT application_name FROM pg_stat_replication").fetchone()
     assert name is not None
     wait_for_standbys(pair_site, str(name[0]), "remote_apply")
@@ -97,7 +103,9 @@ def test_7_remote_apply_behind_a_reader(pair: Pair, pair_site: Site) -> None:
 
 
 def test_8_standbys_replay_access_exclusive(pair: Pair, pair_site: Site) -> None:
-    """The primary's ALTER is instant; on the standby a new reader stands behind it, which stands behind an old one."""
+    """The primary's ALTER is instant; on the standby a new reader stands behind it, which stands behind an
+    old one.
+    """
     old, new = psycopg.connect(pair.standby.dsn), psycopg.connect(pair.standby.dsn, autocommit=True)
     with old, new:
         old.execute(READ.encode())
@@ -113,7 +121,9 @@ def test_8_standbys_replay_access_exclusive(pair: Pair, pair_site: Site) -> None
 
 
 def test_a_reader_of_a_named_standby_is_waited_for(pair: Pair, pair_site: Site) -> None:
-    """It is named with its standby; when it goes the window goes on; SHARE ROW EXCLUSIVE, which is not replayed, does not wait."""
+    """It is named with its standby; when it goes the window goes on; SHARE ROW EXCLUSIVE, which is not
+    replayed, does not wait.
+    """
     name = f"host=127.0.0.1 port={pair.standby.port}"
     window = pair_site.window(lock_wait_s=0.8)
     window.standbys = Standbys(connector=Connector(dsn=pair.primary.dsn), names=[name])
@@ -152,8 +162,8 @@ def plan_with(standbys: list[str]) -> Plan:
 
 
 def test_check_asks_for_the_standbys(pair: Pair, pair_site: Site) -> None:
-    """A standby that streams and is not named is a warning that names max_standby_streaming_delay; a named one must answer,
-    be a standby, and is then no finding.
+    """A standby that streams and is not named is a warning that names max_standby_streaming_delay; a named
+    one must answer, be a standby, and is then no finding.
     """
 
     def codes(*standbys: str) -> list[tuple[str, str]]:

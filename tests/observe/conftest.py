@@ -1,4 +1,6 @@
-"""A real browser for the tests of the page, Debian's Chromium, driven by playwright; and a night that was lived through."""
+"""A real browser for the tests of the page, Debian's Chromium, driven by playwright; and a night that was
+lived through.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Draws the README's pictures from a real run: ``python -m tests.observe.images``, where chromium is there.
 
-A throwaway server, the demo's shop, the example plan at its own pace in a process of its own; in the middle of the backfill
-the page is photographed, and what ``status --watch`` shows is drawn.
+A throwaway server, the demo's shop, the example plan at its own pace in a process of its own; in the middle
+of the backfill the page is photographed, and what ``status --watch`` shows is drawn.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ IMAGES = Path(__file__).parents[2] / "docs" / "images"
 PACE = "pace: {batch_target: 50ms, duty: 25%, max_rows: 500}"
 USERS = 40_000
 MANY = 110_000
-"""rows after which there is something to be seen: the third and largest table is under way for some seconds"""
+"""rows after which there is something to be seen: the third and largest table is
+under way for some seconds"""
 WIDTH = 1180
 LAST_WHOLE_ROW = """
     Math.max(...[...document.querySelectorAll("#matrix tr")].map(row => row.getBoundingClientRect().bottom).filter(end => end < innerHeight))

@@ -1,4 +1,6 @@
-"""What goes on beside an operation: an application that writes, eyes on the locks, sessions that are in the way."""
+"""What goes on beside an operation: an application that writes, eyes on the locks, sessions that are in the
+way.
+"""
 
 from __future__ import annotations
 
@@ -33,15 +35,18 @@ TRAFFIC = (
     ),
     "UPDATE transactions SET amount_kopeks = amount_kopeks + 1 WHERE id = (SELECT min(id) FROM transactions)",
     (
-        "INSERT INTO users (telegram_id, status, language, balance_kopeks, used_promocodes, has_had_paid_subscription,"
+        "INSERT INTO users (telegram_id, status, language, balance_kopeks, used_promocodes,"
+        " has_had_paid_subscription,"
         " auto_promo_group_assigned, created_at, updated_at)"
-        " VALUES ((extract(epoch FROM clock_timestamp()) * 1e6)::int8, 'active', 'fa', 0, 0, false, false, now(), now())"
+        " VALUES ((extract(epoch FROM clock_timestamp()) * 1e6)::int8, 'active', 'fa', 0, 0, false, false,"
+        " now(), now())"
     ),
 )
 """the shop's own statements on the two tables that every case works on, columns named"""
 PAUSE_S = 0.002
 LOOK_S = 0.001
-"""between two looks at the locks, beside the look itself; what cannot be seen so is proven by its own transaction"""
+"""between two looks at the locks, beside the look itself; what cannot be seen so is proven by its own
+transaction"""
 
 
 def await_true(look: Callable[[], object], *, for_s: float = 10.0) -> None:
@@ -89,7 +94,9 @@ class Writer:
 
 
 class Eyes:
-    """A second session that samples what one session holds, every few milliseconds, on relations that were there before."""
+    """A second session that samples what one session holds, every few milliseconds, on relations that were
+    there before.
+    """
 
     def __init__(self, dsn: str, pid: int) -> None:
         self._dsn = dsn
@@ -149,7 +156,9 @@ def from_the_side(held: Held) -> Held:
 
 @contextmanager
 def old_snapshot(dsn: str) -> Iterator[Connection]:
-    """A session whose transaction keeps an old snapshot open: a concurrent build waits for it before its end."""
+    """A session whose transaction keeps an old snapshot open: a concurrent build
+    waits for it before its end.
+    """
     with psycopg.connect(dsn) as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         connection.execute("SELECT count(*) FROM pg_class")

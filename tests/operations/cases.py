@@ -1,4 +1,6 @@
-"""Every operation on the filled shop: what is there before, what may be there half, what stands against it."""
+"""Every operation on the filled shop: what is there before, what may be there half,
+what stands against it.
+"""
 
 from __future__ import annotations
 

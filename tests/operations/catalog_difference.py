@@ -1,4 +1,6 @@
-"""What a step really changed: the catalog before and after it, as facts that can be compared with declared effects."""
+"""What a step really changed: the catalog before and after it, as facts that can be compared with declared
+effects.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,9 @@ class Difference:
 
 
 def read_facts(eyes: Eyes) -> frozenset[Fact]:
-    """Tables, columns with type, NOT NULL and default, valid indexes, foreign keys and checks of the schema."""
+    """Tables, columns with type, NOT NULL and default, valid indexes, foreign keys
+    and checks of the schema.
+    """
     facts: list[Fact] = []
     for query in (_TABLES, _INDEXES, _CONSTRAINTS):
         facts += eyes.execute(query).fetchall()
@@ -129,7 +133,9 @@ def _type_name(eyes: Eyes, type_: str) -> str:
 
 
 def without_new_tables(difference: Difference, effects: Iterable[Effect]) -> Difference:
-    """A created table brings columns, keys and checks of its own: of these only what the effects name is compared."""
+    """A created table brings columns, keys and checks of its own: of these only what the effects name is
+    compared.
+    """
     effects = tuple(effects)
     new = {e.table for e in effects if isinstance(e, CreatesTable)}
     named = {e.name for e in effects if isinstance(e, CreatesIndex)}
@@ -152,7 +158,9 @@ def parents_of(facts: Iterable[Fact], table: str) -> set[str]:
 
 
 def read_rows(eyes: Eyes, effects: Iterable[Effect]) -> dict[str, str]:
-    """A digest of each table's rows, without the columns that the effects add or fill, and without the rows that they make."""
+    """A digest of each table's rows, without the columns that the effects add or fill, and without the rows
+    that they make.
+    """
     effects = tuple(effects)
     made = {e.table for e in effects if isinstance(e, MakesRow | CreatesTable)}
     digests = {}

@@ -19,7 +19,9 @@ OpenSite = Callable[..., Site]
 
 @pytest.fixture
 def site_of(shop: str) -> Iterator[OpenSite]:
-    """Open a run of a plan on this test's shop, and end the one before; its arguments are those of ``open_site`` after the DSN."""
+    """Open a run of a plan on this test's shop, and end the one before; its arguments are those of
+    ``open_site`` after the DSN.
+    """
     with ExitStack() as stack:
 
         def open_(text: str, **options: Any) -> Site:

@@ -1,4 +1,6 @@
-"""A run of a plan on a filled shop, held before one of its steps: an operation is given what the engine would give it."""
+"""A run of a plan on a filled shop, held before one of its steps: an operation is given what the engine would
+give it.
+"""
 
 from __future__ import annotations
 
@@ -197,7 +199,8 @@ def open_site(
 ) -> Iterator[Site]:
     """Begin a run of the plan ``text`` with the real sessions, lease and journal, and execute nothing.
 
-    ``role`` is who we are, the tests' superuser where it is empty; ``references`` are known as by an earlier step.
+    ``role`` is who we are, the tests' superuser where it is empty; ``references`` are known as by an earlier
+    step.
     """
     plan = load(text, OPERATIONS, path=folder / "harness.yaml")
     ours = make_conninfo(dsn, options=f"-c role={role}") if role else dsn

@@ -21,12 +21,15 @@ def plan(column: str) -> str:
 
 
 def test_old_rows_stay_null_and_new_ones_get_the_default(site_of: OpenSite) -> None:
-    """No row is written: the file of the table is as it was, and only what is inserted from now on has a value."""
+    """No row is written: the file of the table is as it was, and only what is inserted from now on has a
+    value.
+    """
     site = site_of(
         plan("column: bot_id, type: integer, new_rows: <master.id>"), references={"master.id": "7"}
     )
     before = site.sql(
-        "SELECT count(*), pg_relation_filenode('transactions'), pg_relation_size('transactions') FROM transactions"
+        "SELECT count(*), pg_relation_filenode('transactions'), pg_relation_size('transactions') FROM"
+        " transactions"
     )
     site.execute()
     after = site.sql(
@@ -53,7 +56,9 @@ def test_old_rows_stay_null_and_new_ones_get_the_default(site_of: OpenSite) -> N
     ],
 )  # fmt: skip
 def test_one_column_spelt_two_ways_is_one(site_of: OpenSite, column: str, by_hand: str) -> None:
-    """The server says how a type and a default are spelt: what it calls equal is no conflict, before and after."""
+    """The server says how a type and a default are spelt: what it calls equal is no conflict, before and
+    after.
+    """
     site = site_of(plan(f"column: note, {column}"))
     site.sql(f"ALTER TABLE transactions ADD COLUMN note {by_hand}")
     assert site.state() is State.DONE
@@ -72,7 +77,9 @@ def test_one_column_spelt_two_ways_is_one(site_of: OpenSite, column: str, by_han
     ],
 )
 def test_a_column_that_cannot_be_is_found_at_check(site_of: OpenSite, column: str, words: str) -> None:
-    """What the server refuses, and a domain whose check would be made for every row under the strongest lock."""
+    """What the server refuses, and a domain whose check would be made for every row
+    under the strongest lock.
+    """
     site = site_of(plan(f"column: note, {column}"))
     site.sql("CREATE DOMAIN positive AS integer CHECK (value > 0)")
     (finding,) = site.stops()

@@ -19,12 +19,20 @@ from tests.operations.site import plan_of
 PLAN = plan_of(
     "add_foreign_key: {table: transactions, column: bot_id, references: bots.id, on_delete: cascade}"
 )
-BY_HAND = "ALTER TABLE transactions ADD CONSTRAINT by_hand FOREIGN KEY (bot_id) REFERENCES bots (id) ON DELETE CASCADE"
-KEYS = "SELECT count(*) FROM pg_constraint WHERE conrelid = 'transactions'::regclass AND confrelid = 'bots'::regclass"
+BY_HAND = (
+    "ALTER TABLE transactions ADD CONSTRAINT by_hand FOREIGN KEY (bot_id) REFERENCES bots (id) ON"
+    " DELETE CASCADE"
+)
+KEYS = (
+    "SELECT count(*) FROM pg_constraint WHERE conrelid = 'transactions'::regclass AND confrelid ="
+    " 'bots'::regclass"
+)
 
 
 def test_an_orphan_stops_it_and_new_ones_are_refused(site_of: OpenSite) -> None:
-    """Exit 5 with the row's key; the key stays NOT VALID, so that no further orphan comes; mended, it goes on."""
+    """Exit 5 with the row's key; the key stays NOT VALID, so that no further orphan comes; mended, it goes
+    on.
+    """
     site = site_of(PLAN)
     site.sql(
         BOTS
@@ -79,7 +87,9 @@ def test_a_parent_that_is_not_there_is_found_at_check(site_of: OpenSite) -> None
 def test_a_key_that_the_server_would_refuse_stops_the_check(
     site_of: OpenSite, column: str, parent: str, code: str, words: str
 ) -> None:
-    """Incompatible types, no whole unique, rows without a parent: said before the first step, nothing is changed."""
+    """Incompatible types, no whole unique, rows without a parent: said before the first step, nothing is
+    changed.
+    """
     text = plan_of(
         "add_column: {table: b, column: planned, type: uuid}",
         f"add_foreign_key: {{table: b, column: {column}, references: {parent}}}",
@@ -88,7 +98,8 @@ def test_a_key_that_the_server_would_refuse_stops_the_check(
     site.sql(
         "CREATE TABLE a (id bigint PRIMARY KEY, partly int, later int UNIQUE DEFERRABLE);"
         "CREATE UNIQUE INDEX ON a (partly) WHERE partly > 0;"
-        "CREATE TABLE b (id int PRIMARY KEY, n text, i int); INSERT INTO a VALUES (1); INSERT INTO b VALUES (1, 'x', 1), (2, 'y', 2)"
+        "CREATE TABLE b (id int PRIMARY KEY, n text, i int); INSERT INTO a VALUES (1); INSERT INTO b VALUES"
+        " (1, 'x', 1), (2, 'y', 2)"
     )
     before = site.schema()
     (found,) = site.stops()
@@ -98,7 +109,9 @@ def test_a_key_that_the_server_would_refuse_stops_the_check(
 
 
 def test_a_key_that_the_server_takes_is_not_refused(site_of: OpenSite) -> None:
-    """A narrower integer to bigint, to itself, by a unique that a step above builds; behind a gate an orphan is a warning."""
+    """A narrower integer to bigint, to itself, by a unique that a step above builds; behind a gate an orphan
+    is a warning.
+    """
     tables = (
         "CREATE TABLE a (id bigint PRIMARY KEY, other int, above int); INSERT INTO a VALUES (1, 1, 1);"
         "CREATE TABLE b (id int PRIMARY KEY, i int); INSERT INTO b VALUES (1, 1), (2, NULL)"
@@ -118,7 +131,9 @@ def test_a_key_that_the_server_takes_is_not_refused(site_of: OpenSite) -> None:
 
 
 def test_a_partitioned_table_is_refused(site_of: OpenSite) -> None:
-    """NOT VALID on a root needs 18, and would lock every partition at once; its partitions take the key one by one."""
+    """NOT VALID on a root needs 18, and would lock every partition at once; its partitions take the key one
+    by one.
+    """
     site = site_of(PLAN.replace("transactions", "logs"))
     site.sql(BOTS + "CREATE TABLE logs (bot_id integer) PARTITION BY LIST (bot_id)")
     assert [f.code for f in site.stops()] == ["partitioned"]

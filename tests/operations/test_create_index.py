@@ -43,7 +43,9 @@ def test_duplicates_that_came_later_leave_no_invalid_index(site_of: OpenSite) ->
 
 
 def test_a_unique_that_is_there_keeps_the_search_short(site_of: OpenSite) -> None:
-    """Where a unique on fewer columns holds already there can be no duplicates: the table is not read for them."""
+    """Where a unique on fewer columns holds already there can be no duplicates: the table is not read for
+    them.
+    """
     site = site_of(
         plan_of("create_index: {table: users, name: u, columns: [telegram_id, status], unique: true}")
     )
@@ -56,7 +58,9 @@ def test_a_unique_that_is_there_keeps_the_search_short(site_of: OpenSite) -> Non
 
 
 def test_an_index_that_another_session_builds_is_left_alone(site_of: OpenSite, shop: str) -> None:
-    """Held up by an old snapshot it is invalid, as a leftover is; but it is being built: a conflict that names the session."""
+    """Held up by an old snapshot it is invalid, as a leftover is; but it is being built: a conflict that
+    names the session.
+    """
     site = site_of(PLAN)
     site.sql(COLUMN)
     with ThreadPoolExecutor(1) as pool, connect(shop) as builder:
@@ -84,7 +88,9 @@ def test_a_build_that_takes_too_long_is_cancelled_and_cleaned_up(site_of: OpenSi
 
 @pytest.mark.parametrize("unique", [False, True])
 def test_a_unique_above_the_backfill_of_its_column_is_refused(site_of: OpenSite, unique: bool) -> None:
-    """It would make each update a key update, which child inserts and the batches wait for; a plain one only costs."""
+    """It would make each update a key update, which child inserts and the batches wait for; a plain one only
+    costs.
+    """
     index = f"{{table: users, name: i, columns: [telegram_id, bot_id], unique: {str(unique).lower()}}}"
     text = (
         "plan: harness\nstages:\n"
@@ -109,7 +115,9 @@ def test_a_name_that_postgresql_would_cut_is_refused(site_of: OpenSite) -> None:
 
 
 def test_a_partitioned_table_is_refused(site_of: OpenSite) -> None:
-    """PostgreSQL builds nothing concurrently on a root; said before the run, not by its error in the middle."""
+    """PostgreSQL builds nothing concurrently on a root; said before the run, not by
+    its error in the middle.
+    """
     site = site_of(plan_of("create_index: {table: logs, name: idx_logs_at, columns: [at]}"))
     site.sql("CREATE TABLE logs (at date) PARTITION BY RANGE (at)")
     assert [f.code for f in site.stops()] == ["partitioned"]
@@ -129,7 +137,9 @@ def test_names_are_taken_as_they_are(site_of: OpenSite, name: str) -> None:
 def test_check_looks_for_duplicates_for_a_few_seconds_only(
     site_of: OpenSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A sort of a whole table is not to hold its snapshot before every run: what was not seen is said, and stops nothing."""
+    """A sort of a whole table is not to hold its snapshot before every run: what was not seen is said, and
+    stops nothing.
+    """
     monkeypatch.setattr("online_migrate.operations.create_index.LOOK_TIMEOUT_S", 0.001)
     site = site_of(plan_of("create_index: {table: slow, name: idx_slow, columns: [v], unique: true}"))
     site.sql(

@@ -39,8 +39,8 @@ def columns_in_order(connection: psycopg.Connection) -> list[tuple[str, ...]]:
 def test_the_seven_tables_equal_the_briefs(
     site_of: OpenSite, server: TestServer, new_database: Callable[[str | None], str], shop_template: str
 ) -> None:
-    """Beside the brief's own DDL, run by hand on another shop, the catalogs do not differ in a line: columns, types, defaults,
-    keys, foreign keys, owners, the 16 indexes and those of keys and uniques.
+    """Beside the brief's own DDL, run by hand on another shop, the catalogs do not differ in a line: columns,
+    types, defaults, keys, foreign keys, owners, the 16 indexes and those of keys and uniques.
     """
     site = site_of(PLAN)
     site.execute_all()
@@ -66,11 +66,14 @@ def test_tables_that_are_there_already_are_adopted(site_of: OpenSite) -> None:
 
 DIFFERENCES = (
     ("ALTER TABLE bot_plans ALTER price_kopeks TYPE bigint", "missing: column price_kopeks integer NOT NULL"),
-    ("ALTER TABLE bot_plans ALTER sort_order DROP DEFAULT", "missing: column sort_order integer NOT NULL DEFAULT 0"),
-    ('ALTER TABLE bot_plans ALTER name TYPE varchar(255) COLLATE "C"', "missing: column name character varying(255) NOT NULL"),
+    (("ALTER TABLE bot_plans ALTER sort_order DROP"
+        " DEFAULT"), "missing: column sort_order integer NOT NULL DEFAULT 0"),
+    (('ALTER TABLE bot_plans ALTER name TYPE varchar(255) COLLATE'
+        ' "C"'), "missing: column name character varying(255) NOT NULL"),
     ("ALTER TABLE bot_plans ADD extra text", "not in the plan: column extra text"),
     ("ALTER TABLE bot_plans ADD UNIQUE (name)", "not in the plan: constraint bot_plans_name_key"),
-    ("CREATE UNIQUE INDEX ON bot_plans (name)", "not in the plan: index CREATE UNIQUE INDEX bot_plans_name_idx"),
+    (("CREATE UNIQUE INDEX ON bot_plans"
+        " (name)"), "not in the plan: index CREATE UNIQUE INDEX bot_plans_name_idx"),
     ("DROP INDEX idx_bot_plans_active", "missing: index CREATE INDEX idx_bot_plans_active"),
     (
         "ALTER TABLE bot_plans DROP CONSTRAINT bot_plans_bot_id_fkey",
@@ -84,7 +87,9 @@ DIFFERENCES = (
 
 
 def test_every_difference_is_named(site_of: OpenSite) -> None:
-    """A table of that name that differs in anything is a conflict that names the difference; a further plain index is none."""
+    """A table of that name that differs in anything is a conflict that names the difference; a further plain
+    index is none.
+    """
     site = site_of(PLAN)
     step = site.step(table="bot_plans")
     (by_hand,) = re.findall(
@@ -102,8 +107,8 @@ def test_every_difference_is_named(site_of: OpenSite) -> None:
 
 
 def test_the_comparison_asks_for_nothing_that_a_reader_would_not(site_of: OpenSite, shop: str) -> None:
-    """Only ACCESS SHARE is asked for on what is there: it goes on beside EXCLUSIVE, which lets nothing else pass; and
-    it leaves nothing behind.
+    """Only ACCESS SHARE is asked for on what is there: it goes on beside EXCLUSIVE, which lets nothing else
+    pass; and it leaves nothing behind.
     """
     site = site_of(PLAN)
     site.sql(BRIEF.read_text())
@@ -123,7 +128,8 @@ def test_the_comparison_asks_for_nothing_that_a_reader_would_not(site_of: OpenSi
         ("CREATE TABLE notes (id serial PRIMARY KEY, user_id int REFERENCES users (idd))", "idd"),
         ("CREATE TABLE notes (id serial PRIMARY KEY, kind colour)", 'type "colour" does not exist'),
         ("CREATE TABLE notes (id serial PRIMARY KEY, n int DEFAULT 'x')", "invalid input syntax"),
-        ("CREATE TABLE notes (id serial PRIMARY KEY); CREATE INDEX ON notes (title)", 'column "title" does not exist'),
+        (("CREATE TABLE notes (id serial PRIMARY KEY); CREATE INDEX ON notes"
+            " (title)"), 'column "title" does not exist'),
     ],
 )  # fmt: skip
 def test_ddl_that_the_server_refuses_is_found_at_check(
@@ -141,7 +147,9 @@ def test_ddl_that_the_server_refuses_is_found_at_check(
 
 
 def test_a_window_that_fails_leaves_nothing(site_of: OpenSite, tmp_path: Path) -> None:
-    """A name that was taken between check and run: the table, its owner, its indexes come together or not at all."""
+    """A name that was taken between check and run: the table, its owner, its indexes come together or not at
+    all.
+    """
     (tmp_path / "notes.sql").write_text(
         "CREATE TABLE notes (id serial PRIMARY KEY, user_id int REFERENCES users);"
         " CREATE INDEX idx_notes_user_id ON notes (user_id)"
@@ -165,7 +173,9 @@ def test_a_parent_that_nobody_makes_is_named(site_of: OpenSite, tmp_path: Path) 
 
 
 def test_names_with_a_schema_are_refused_by_the_loader(site_of: OpenSite, tmp_path: Path) -> None:
-    """The plan says in which schema it works; a foreign key to another one would take a lock that nobody declared."""
+    """The plan says in which schema it works; a foreign key to another one would take a lock that nobody
+    declared.
+    """
     (tmp_path / "notes.sql").write_text(
         "CREATE TABLE notes (id int PRIMARY KEY, u int REFERENCES public.users)"
     )
@@ -180,7 +190,10 @@ def test_an_owner_that_we_cannot_give_tables_to_is_named(
     runner = new_role("runner")
     with psycopg.connect(shop, autocommit=True) as operator:
         operator.execute(
-            f"GRANT pg_read_all_stats TO {runner}; GRANT CREATE ON DATABASE {operator.info.dbname} TO {runner}".encode()
+            (
+                f"GRANT pg_read_all_stats TO {runner}; GRANT CREATE ON DATABASE {operator.info.dbname} TO"
+                f" {runner}"
+            ).encode()
         )
         owner = operator.info.user
     site = site_of(PLAN, role=runner)
@@ -198,8 +211,8 @@ def as_role(connection: Connection, role: str, statement: str) -> None:
 def test_the_application_may_write_the_new_tables(
     new_role: Callable[[str], str], site_of: OpenSite, shop: str, runs_as_owner: bool
 ) -> None:
-    """New tables get the owner and the grants that users has, and their sequences those of its sequence: a role that may
-    INSERT into users may INSERT into bots, and one that may only read may only read.
+    """New tables get the owner and the grants that users has, and their sequences those of its sequence: a
+    role that may INSERT into users may INSERT into bots, and one that may only read may only read.
     """
     owner, app, reader, runner = (new_role(n) for n in ("owner", "app", "reader", "runner"))
     with psycopg.connect(shop, autocommit=True) as operator:

@@ -11,7 +11,9 @@ from tests.operations.test_add_column import INSERT
 
 
 def test_a_forgotten_column_is_an_error(site_of: OpenSite) -> None:
-    """Before it the old release's INSERT gets the master's id; after it the INSERT fails, and one that names it works."""
+    """Before it the old release's INSERT gets the master's id; after it the INSERT fails, and one that names
+    it works.
+    """
     site = site_of(plan_of("drop_default: {table: transactions, column: bot_id}"))
     site.sql("ALTER TABLE transactions ADD COLUMN bot_id integer NOT NULL DEFAULT 1")
     site.sql(INSERT)

@@ -75,7 +75,9 @@ def test_the_token_is_shown_before_its_row_counts(site: Site, shown: Shown) -> N
 
 
 def test_a_commit_that_fails_leaves_nothing(site: Site, shown: Shown) -> None:
-    """The token that was shown is void: no row, no reference, and a message without it; the next run makes the row."""
+    """The token that was shown is void: no row, no reference, and a message without it; the next run makes
+    the row.
+    """
     site.sql(
         REFUSE + "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON bots DEFERRABLE INITIALLY DEFERRED"
         " FOR EACH ROW EXECUTE FUNCTION refuse()"
@@ -147,7 +149,9 @@ def test_two_masters_are_not_chosen_between(site: Site) -> None:
     ids=["unique", "trigger that quotes it", "check", "too long", "another type", "not null"],
 )
 def test_a_refused_row_tells_no_secret(site: Site, shown: Shown, before: str, words: str) -> None:
-    """Whatever refuses the row, and whatever the server quotes: the message, exit 5, names the secret and not its value."""
+    """Whatever refuses the row, and whatever the server quotes: the message, exit 5, names the secret and not
+    its value.
+    """
     site.sql(before)
     rows = site.rows()
     with pytest.raises(VerificationFailed, match="the row <master> of bots was refused") as refused:
@@ -158,7 +162,9 @@ def test_a_refused_row_tells_no_secret(site: Site, shown: Shown, before: str, wo
 
 
 def test_no_secret_stands_where_others_look(site: Site, shown: Shown) -> None:
-    """Not in the journal, not in what pg_stat_activity shows while the row is written, not in pg_stat_statements."""
+    """Not in the journal, not in what pg_stat_activity shows while the row is written, not in
+    pg_stat_statements.
+    """
     site.sql(
         """CREATE EXTENSION IF NOT EXISTS pg_stat_statements;
            CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.15); RETURN NEW; END $$;
@@ -184,8 +190,8 @@ def test_no_secret_stands_where_others_look(site: Site, shown: Shown) -> None:
 
 
 def test_no_secret_stands_in_the_servers_log() -> None:
-    """A unique violation's row is no part of the log, whoever we are; as superuser not even a failing row or the
-    parameters, on a server that logs every statement.
+    """A unique violation's row is no part of the log, whoever we are; as superuser not even a failing row or
+    the parameters, on a server that logs every statement.
     """
     with start_own_server() as server:
         create_shop(server.dsn, users=20)
@@ -202,7 +208,8 @@ def test_no_secret_stands_in_the_servers_log() -> None:
             ) as site:
                 site.execute_all(before=site.step())
                 operator.execute(
-                    "INSERT INTO bots (name, telegram_bot_token, api_token, api_token_hash) VALUES ('n', %s, '', '')",
+                    "INSERT INTO bots (name, telegram_bot_token, api_token, api_token_hash) VALUES ('n', %s,"
+                    " '', '')",
                     [TOKEN],
                 )
                 with pytest.raises(VerificationFailed):
@@ -228,11 +235,14 @@ def test_no_secret_stands_in_the_servers_log() -> None:
 
 
 def test_references_are_values_and_not_text(site_of: OpenSite) -> None:
-    """A row that hangs on another by its key: absent until that one is made, and written with the very value."""
+    """A row that hangs on another by its key: absent until that one is made, and
+    written with the very value.
+    """
     site = site_of(
         plan_of(
             'ensure_row: {id: main, table: shops, where: {is_main: true}, values: {code: "it\'s 100%"}}',
-            "ensure_row: {id: first, table: branches, where: {shop: <main.code>}, values: {copy: <main.code>}}",
+            "ensure_row: {id: first, table: branches, where: {shop: <main.code>}, values: {copy:"
+            " <main.code>}}",
         )
     )
     site.sql(
@@ -247,7 +257,9 @@ def test_references_are_values_and_not_text(site_of: OpenSite) -> None:
 
 
 def test_a_per_cent_sign_in_a_name_is_a_letter(site_of: OpenSite) -> None:
-    """Names stand beside bind parameters, where psycopg would take the sign for the beginning of a placeholder."""
+    """Names stand beside bind parameters, where psycopg would take the sign for the beginning of a
+    placeholder.
+    """
     site = site_of(
         plan_of(
             'ensure_row: {id: main, table: "sales at 50%s", where: {"50%": half}, values: {"%s of %": all}}'

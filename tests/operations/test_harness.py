@@ -1,4 +1,6 @@
-"""Every operation keeps the contract of ``operations/base.py``, on a filled shop that is written meanwhile."""
+"""Every operation keeps the contract of ``operations/base.py``, on a filled shop
+that is written meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,8 @@ from tests.operations.site import PLANS, Site
 
 HERE = Path(__file__).parent
 NOISE_S = 0.25
-"""what a statement may take by itself on a small machine that others use too; a naive ALTER stands for seconds"""
+"""what a statement may take by itself on a small machine that others use too; a naive ALTER stands for
+seconds"""
 
 all_cases = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 PARTIAL = [(c, name) for c in CASES for name in c.partial]
@@ -76,7 +79,9 @@ def test_every_operation_is_driven() -> None:
 
 @all_cases
 def test_absent_becomes_done_and_stays(case: Case, begin: Callable[[Case], Site]) -> None:
-    """ABSENT, nothing against it → execute → DONE, verified; execute once more and not a line of the world differs."""
+    """ABSENT, nothing against it → execute → DONE, verified; execute once more and not a line of the world
+    differs.
+    """
     site = begin(case)
     step = step_of(site, case)
     assert site.state(step) is State.ABSENT
@@ -107,8 +112,8 @@ def test_partial_converges(case: Case, name: str, begin: Callable[[Case], Site])
 
 @all_cases
 def test_cut_off_anywhere_it_converges(case: Case, begin: Callable[[Case], Site]) -> None:
-    """The runner dies before its first statement, its second, third, fifth, eighth …: each time new sessions go on from what
-    the catalog and the journal say, and the end is the same.
+    """The runner dies before its first statement, its second, third, fifth, eighth …: each time new sessions
+    go on from what the catalog and the journal say, and the end is the same.
     """
     site = begin(case)
     step = step_of(site, case)
@@ -137,7 +142,9 @@ class Cut(BaseException):
 
 @contextmanager
 def cut_off_after(site: Site, statements: int) -> Iterator[None]:
-    """The work session is cut before its next statement, when so many were sent; watched ones run in their own thread."""
+    """The work session is cut before its next statement, when so many were sent; watched ones run in their
+    own thread.
+    """
     left = iter(range(statements))
 
     def count() -> None:
@@ -152,7 +159,9 @@ def cut_off_after(site: Site, statements: int) -> Iterator[None]:
 
 @pytest.mark.parametrize(("case", "name"), CONFLICT, ids=[f"{c.name}: {n}" for c, n in CONFLICT])
 def test_another_definition_is_a_conflict(case: Case, name: str, begin: Callable[[Case], Site]) -> None:
-    """What is there already with another definition is named, with what to do about it, and nothing is touched."""
+    """What is there already with another definition is named, with what to do about it, and nothing is
+    touched.
+    """
     site = begin(case)
     step = step_of(site, case)
     other, words = case.conflict[name]
@@ -172,8 +181,8 @@ def test_another_definition_is_a_conflict(case: Case, name: str, begin: Callable
 def test_declared_locks_are_those_that_its_sql_takes(
     case: Case, begin: Callable[[Case], Site], shop: str
 ) -> None:
-    """Each statement, run bare and without a LOCK TABLE of ours, takes just the locks that are declared for its window:
-    none that is stronger, none on another relation, and none less.
+    """Each statement, run bare and without a LOCK TABLE of ours, takes just the locks that are declared for
+    its window: none that is stronger, none on another relation, and none less.
     """
     site = begin(case)
     step = step_of(site, case)
@@ -194,8 +203,8 @@ def test_declared_locks_are_those_that_its_sql_takes(
 
 @all_cases
 def test_declared_effects_are_what_the_catalog_shows(case: Case, begin: Callable[[Case], Site]) -> None:
-    """The difference of the catalog before and after the step is what its effects declare, no more and no less; and no row
-    differs but those that are declared to be filled or made.
+    """The difference of the catalog before and after the step is what its effects declare, no more and no
+    less; and no row differs but those that are declared to be filled or made.
     """
     site = begin(case)
     step = step_of(site, case)
@@ -250,8 +259,8 @@ def locks_of_concurrent(site: Site, step: Step, dsn: str) -> Held:
 
 @all_cases
 def test_an_application_writes_on(case: Case, begin: Callable[[Case], Site], shop: str) -> None:
-    """Seen from beside: no lock is held that was not declared, and no statement of the application waits for longer than
-    the window that caused it, nor fails.
+    """Seen from beside: no lock is held that was not declared, and no statement of the application waits for
+    longer than the window that caused it, nor fails.
     """
     site = begin(case)
     step = step_of(site, case)

@@ -33,7 +33,9 @@ STEPS = {
 @pytest.mark.parametrize("table", ["parcels", "letters"])
 @pytest.mark.parametrize("operation", STEPS)
 def test_what_is_changed_along_is_declared(site_of: OpenSite, operation: str, table: str) -> None:
-    """ADD COLUMN and DEFAULT go down to every partition and heir, in any schema: explain and check say it before."""
+    """ADD COLUMN and DEFAULT go down to every partition and heir, in any schema: explain and check say it
+    before.
+    """
     site = site_of(plan_of(STEPS[operation] % table))
     site.sql(BELOW)
     (finding,) = site.preflight()

@@ -48,7 +48,9 @@ def table_after(*effects: Effect) -> TableThen | None:
 
 
 def test_each_step_finds_what_the_steps_before_it_leave(site_of: OpenSite) -> None:
-    """On the shop's catalog: the column, its default, its rows, its index, its NOT NULL, and the end of the old unique."""
+    """On the shop's catalog: the column, its default, its rows, its index, its NOT NULL, and the end of the
+    old unique.
+    """
     site = site_of(plan_of(*STEPS))
     seen = []
     for step in site.steps:
@@ -77,7 +79,9 @@ def test_each_step_finds_what_the_steps_before_it_leave(site_of: OpenSite) -> No
 
 
 def test_the_fold_says_what_the_run_leaves(site_of: OpenSite) -> None:
-    """After the whole plan has run, the catalog says what the fold promised before: columns, NOT NULL, defaults, indexes."""
+    """After the whole plan has run, the catalog says what the fold promised before: columns, NOT NULL,
+    defaults, indexes.
+    """
     site = site_of(plan_of(*STEPS))
     promised = schema_after(site.place(site.steps[-1])).table("users")
     site.execute_all()

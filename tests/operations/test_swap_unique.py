@@ -16,7 +16,10 @@ from tests.operations.site import plan_of
 
 USERS = plan_of("swap_unique: {table: users, from: [telegram_id], to: idx_users_telegram_bot}")
 GROUPS = plan_of("swap_unique: {table: promo_groups, from: [name], to: idx_promo_groups_bot_name}")
-UNIQUES = "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = '%s'::regclass AND indisunique ORDER BY 1"
+UNIQUES = (
+    "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = '%s'::regclass AND indisunique"
+    " ORDER BY 1"
+)
 
 
 def uniques(rows: list[tuple[str]]) -> list[str]:
@@ -24,8 +27,9 @@ def uniques(rows: list[tuple[str]]) -> list[str]:
 
 
 def test_a_unique_index_without_a_constraint_goes(site_of: OpenSite) -> None:
-    """On the real shop users(telegram_id) is an index of the ORM: DROP CONSTRAINT would say 'skipping'.  Afterwards
-    two tenants hold the same telegram_id, and one tenant does not hold it twice; uniques on other columns stay.
+    """On the real shop users(telegram_id) is an index of the ORM: DROP CONSTRAINT would say 'skipping'.
+    Afterwards two tenants hold the same telegram_id, and one tenant does not hold it twice; uniques on other
+    columns stay.
     """
     site = site_of(USERS)
     site.sql(TWO_TENANTS)
@@ -33,15 +37,23 @@ def test_a_unique_index_without_a_constraint_goes(site_of: OpenSite) -> None:
     assert uniques(site.sql(UNIQUES % "users")) == [
         "idx_users_telegram_bot", "users_pkey", "users_referral_code_key", "users_remnawave_uuid_key",
     ]  # fmt: skip
-    columns = "telegram_id, status, language, balance_kopeks, used_promocodes, has_had_paid_subscription, auto_promo_group_assigned"
-    copy = f"INSERT INTO users ({columns}, created_at, updated_at, bot_id) SELECT {columns}, now(), now(), %s FROM users WHERE id = 1"
+    columns = (
+        "telegram_id, status, language, balance_kopeks, used_promocodes, has_had_paid_subscription,"
+        " auto_promo_group_assigned"
+    )
+    copy = (
+        f"INSERT INTO users ({columns}, created_at, updated_at, bot_id) SELECT {columns}, now(), now(),"
+        " %s FROM users WHERE id = 1"
+    )
     site.sql(copy % 2)
     with pytest.raises(Exception, match="idx_users_telegram_bot"):
         site.sql(copy % 1)
 
 
 def test_two_constraints_go_in_one_window(site_of: OpenSite) -> None:
-    """promo_groups(name) is unique twice under two names; after one window none is left, in one transaction."""
+    """promo_groups(name) is unique twice under two names; after one window none is
+    left, in one transaction.
+    """
     site = site_of(GROUPS)
     site.sql(TWO_TENANTS)
     site.execute()
@@ -71,7 +83,8 @@ CHANGES: list[tuple[str, str]] = [
         ),
         ("ALTER TABLE users ALTER bot_id DROP NOT NULL", "bot_id of idx_users_telegram_bot can be NULL"),
         (
-            "DROP INDEX idx_users_telegram_bot; CREATE INDEX idx_users_telegram_bot ON users (telegram_id, bot_id)",
+            ("DROP INDEX idx_users_telegram_bot; CREATE INDEX idx_users_telegram_bot ON users (telegram_id,"
+                " bot_id)"),
             "there is no unique index",
         ),
         (
@@ -80,11 +93,13 @@ CHANGES: list[tuple[str, str]] = [
             "over the whole of users",
         ),
         (
-            "DROP INDEX idx_users_telegram_bot; CREATE UNIQUE INDEX idx_users_telegram_bot ON users (id, bot_id)",
+            ("DROP INDEX idx_users_telegram_bot; CREATE UNIQUE INDEX idx_users_telegram_bot ON users (id,"
+                " bot_id)"),
             "is on (id, bot_id), which is not (telegram_id) and more",
         ),
         (
-            "DROP INDEX idx_users_telegram_bot; CREATE UNIQUE INDEX idx_users_telegram_bot ON users (telegram_id)",
+            ("DROP INDEX idx_users_telegram_bot; CREATE UNIQUE INDEX idx_users_telegram_bot ON users"
+                " (telegram_id)"),
             "is on (telegram_id), which is not (telegram_id) and more",
         ),
 ]  # fmt: skip
@@ -92,7 +107,9 @@ CHANGES: list[tuple[str, str]] = [
 
 @pytest.mark.parametrize(("change", "words"), CHANGES)
 def test_without_a_new_one_that_holds_the_old_one_stays(site_of: OpenSite, change: str, words: str) -> None:
-    """Missing, invalid, nullable, not unique, partial, on other columns, or the old one itself: refused, exit 5, nothing changed."""
+    """Missing, invalid, nullable, not unique, partial, on other columns, or the old one itself: refused, exit
+    5, nothing changed.
+    """
     site = site_of(USERS)
     site.sql(TWO_TENANTS + change)
     before = site.schema()
@@ -106,7 +123,9 @@ def test_without_a_new_one_that_holds_the_old_one_stays(site_of: OpenSite, chang
 def test_what_is_changed_while_the_window_waits_is_seen_under_the_lock(
     site_of: OpenSite, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    """The window may wait for half an hour; the new unique is asked for once more before the drops, in their transaction."""
+    """The window may wait for half an hour; the new unique is asked for once more before the drops, in their
+    transaction.
+    """
     site = site_of(USERS)
     site.sql(TWO_TENANTS)
 

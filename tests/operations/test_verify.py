@@ -22,9 +22,12 @@ FILLED = """
 @pytest.mark.parametrize(
     ("change", "table", "words"),
     [
-        ("UPDATE transactions SET bot_id = 2 WHERE id = {id} RETURNING ctid", "transactions", "as users, along transactions_user_id_fkey"),
-        ("UPDATE transactions SET bot_id = NULL WHERE id = {id} RETURNING ctid", "transactions", "no row without an owner"),
-        ("UPDATE users SET bot_id = 2 WHERE referred_by_id IS NOT NULL RETURNING ctid", "users", "as users, along users_referred_by_id_fkey"),
+        (("UPDATE transactions SET bot_id = 2 WHERE id = {id} RETURNING"
+            " ctid"), "transactions", "as users, along transactions_user_id_fkey"),
+        (("UPDATE transactions SET bot_id = NULL WHERE id = {id} RETURNING"
+            " ctid"), "transactions", "no row without an owner"),
+        (("UPDATE users SET bot_id = 2 WHERE referred_by_id IS NOT NULL RETURNING"
+            " ctid"), "users", "as users, along users_referred_by_id_fkey"),
     ],
     ids=["another owner than its parent", "no owner", "two rows of one table"],
 )  # fmt: skip
@@ -61,16 +64,22 @@ def check(site_of: OpenSite, folder: Path, text: str) -> str:
         ("-- expect: 2\nSELECT 1", "expected and not found: 2; found and not expected: 1"),
         ("-- expect: (0 rows)\nSELECT 1", "expected and not found: nothing; found and not expected: 1"),
         ("-- expect: 1\nSELECT 1 WHERE false", "expected and not found: 1; found and not expected: nothing"),
-        ("-- expect: 1\n-- expect: 2\nVALUES (2), (1)", "expected and not found: 1; 2; found and not expected: 2; 1"),
+        (("-- expect: 1\n-- expect: 2\nVALUES (2),"
+            " (1)"), "expected and not found: 1; 2; found and not expected: 2; 1"),
         ("-- expect: 1\nVALUES (1), (1)", "expected and not found: 1; found and not expected: 1; 1"),
-        ("-- expect: NULL | x\nSELECT '', 'x'", "expected and not found: NULL | x; found and not expected:  | x"),
-        ("-- expect: 1\nSELECT count(*) FROM nowhere", 'the server refuses the query: relation "nowhere" does not exist'),
-        ("-- expect: 1\nSELECT nextval('users_id_seq')", "cannot execute nextval() in a read-only transaction"),
+        (("-- expect: NULL | x\nSELECT '',"
+            " 'x'"), "expected and not found: NULL | x; found and not expected:  | x"),
+        (("-- expect: 1\nSELECT count(*) FROM"
+            " nowhere"), 'the server refuses the query: relation "nowhere" does not exist'),
+        (("-- expect: 1\nSELECT"
+            " nextval('users_id_seq')"), "cannot execute nextval() in a read-only transaction"),
     ],
     ids=["another", "too many", "none", "another order", "twice", "null", "no such table", "a query that writes"],
 )  # fmt: skip
 def test_a_wrong_answer_is_told(site_of: OpenSite, tmp_path: Path, query: str, words: str) -> None:
-    """File, line, title, what was expected and what was found; a query that the server refuses is told in the same way."""
+    """File, line, title, what was expected and what was found; a query that the server refuses is told in the
+    same way.
+    """
     message = check(site_of, tmp_path, f"-- My title\n{query};")
     first = query.count("-- expect") + 2
     assert message.startswith(f"checks.sql:{first}: My title: ")
@@ -80,7 +89,8 @@ def test_a_wrong_answer_is_told(site_of: OpenSite, tmp_path: Path, query: str, w
 def test_answers_are_compared_as_psql_prints_them(site_of: OpenSite, tmp_path: Path) -> None:
     """Truths, nulls, arrays, json, intervals, dates, numbers: as an operator copies them from psql."""
     text = (
-        '-- expect: t | NULL | {a,"b c"} | {"a": [1, null]} | 1 day 02:00:00 | 2026-01-09 00:00:00 | 1.50 | \\x01\n'
+        '-- expect: t | NULL | {a,"b c"} | {"a": [1, null]} | 1 day 02:00:00 | 2026-01-09 00:00:00 | 1.50 |'
+        " \\x01\n"
         """SELECT true, NULL, ARRAY['a', 'b c'], '{"a": [1, null]}'::json, '26:00'::interval + '1 day' - '24:00'::interval,"""
         " '2026-01-09'::timestamp, 1.50, '\\x01'::bytea"
     )
@@ -88,7 +98,9 @@ def test_answers_are_compared_as_psql_prints_them(site_of: OpenSite, tmp_path: P
 
 
 def test_the_proof_of_owners_ends_by_itself(site_of: OpenSite) -> None:
-    """It reads whole tables in one snapshot: said at check, bounded by locks.long_statement, and not proven is not passed."""
+    """It reads whole tables in one snapshot: said at check, bounded by locks.long_statement, and not proven
+    is not passed.
+    """
     site = site_of(
         plan_of("verify_owner: {table: slow, column: bot_id}", head="locks: {long_statement: 1ms}")
     )
@@ -110,7 +122,9 @@ def test_the_proof_of_owners_ends_by_itself(site_of: OpenSite) -> None:
 def test_a_proof_that_takes_long_is_told(
     site_of: OpenSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, says: str
 ) -> None:
-    """No view of the server has its share: the operator sees that it reads, and for how long, and no alert wakes him."""
+    """No view of the server has its share: the operator sees that it reads, and for how long, and no alert
+    wakes him.
+    """
     monkeypatch.setattr(long_statement, "READ_TOLD_S", 0.002)
     (tmp_path / "slow.sql").write_text("-- expect: t\nSELECT bool_and(bot_id > 0) FROM slow")
     site = site_of(plan_of(step), folder=tmp_path)

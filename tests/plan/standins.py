@@ -1,4 +1,6 @@
-"""Operations as the loader sees them: parameters, a title, files, targets.  They implement the protocol of plan."""
+"""Operations as the loader sees them: parameters, a title, files, targets.  They implement the protocol of
+plan.
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,9 @@ SCHEMA = ROOT / "docs" / "plan.schema.json"
 
 
 def test_the_published_schema_is_the_one_that_the_loader_checks() -> None:
-    """An editor never offers what the loader refuses; to update: `online-migrate schema > docs/plan.schema.json`."""
+    """An editor never offers what the loader refuses; to update: `online-migrate schema >
+    docs/plan.schema.json`.
+    """
     assert SCHEMA.read_text() == schema_text(OPERATIONS)
 
 

@@ -151,8 +151,10 @@ def test_what_is_no_plan_is_told_by_its_line(text: str, expected: str) -> None:
         case(
             "names",
             HEAD.replace("owned:", "Owned:").replace("stage: tables", "stage: My Tables"),
-            "5:3: table_sets: expected a lower-case letter, then lower-case letters, digits and _; found 'Owned'",
-            "7:12: stage My Tables, stage: expected a lower-case letter, then lower-case letters, digits and _;"
+            "5:3: table_sets: expected a lower-case letter, then lower-case letters, digits and _; found"
+            " 'Owned'",
+            "7:12: stage My Tables, stage: expected a lower-case letter, then lower-case letters, digits and"
+            " _;"
             " found 'My Tables'",
         ),
         case(
@@ -179,7 +181,8 @@ def test_what_is_no_plan_is_told_by_its_line(text: str, expected: str) -> None:
             "durations",
             f"{HEAD}locks: {{hold_cap: 5 parsecs, exposure: 12, lock_wait: 0s, long_statement: 99d}}\n",
             "10:19: locks.hold_cap: expected the form 500ms; units: us, ms, s, min, h, d; found '5 parsecs'",
-            "10:40: locks.exposure: expected the form 500ms; units: us, ms, s, min, h, d; found the number 12",
+            "10:40: locks.exposure: expected the form 500ms; units: us, ms, s, min, h, d; found the number"
+            " 12",
             "10:55: locks.lock_wait: must be from 1us to 24d; found '0s'",
             "10:75: locks.long_statement: must be from 1us to 24d; found '99d'",
         ),
@@ -193,7 +196,8 @@ def test_what_is_no_plan_is_told_by_its_line(text: str, expected: str) -> None:
         case(
             "a query that takes its time",
             f"{HEAD}    hold_when: {{queries: [{{name: queue, sql: SELECT 1, limit: 5, timeout: 1min}}]}}\n",
-            "10:27: stage tables, hold_when.queries: queue: timeout 1min is more than 3s: no batch runs during the query,"
+            "10:27: stage tables, hold_when.queries: queue: timeout 1min is more than 3s: no batch runs"
+            " during the query,"
             " and its snapshot keeps dead rows; query a small table that another job keeps up to date",
         ),
         case(
@@ -209,7 +213,8 @@ def test_what_is_no_plan_is_told_by_its_line(text: str, expected: str) -> None:
         case(
             "a table with its schema",
             HEAD.replace("[users, tickets]", "[public.users]"),
-            "5:20: table_sets.owned.tables: name the table without its schema, which is the plan's key `schema`;"
+            "5:20: table_sets.owned.tables: name the table without its schema, which is the plan's key"
+            " `schema`;"
             " found 'public.users'",
         ),
         case(
@@ -225,7 +230,9 @@ def test_what_is_no_plan_is_told_by_its_line(text: str, expected: str) -> None:
     ],
 )
 def test_a_wrong_key_or_value_is_told_with_what_was_meant(text: str, expected: str) -> None:
-    """A typo costs one look at a message: it names the line, the key, what was found and the nearest valid word."""
+    """A typo costs one look at a message: it names the line, the key, what was found and the nearest valid
+    word.
+    """
     assert message_of(text) == expected
 
 
@@ -235,7 +242,8 @@ def test_a_wrong_key_or_value_is_told_with_what_was_meant(text: str, expected: s
         case(
             "unknown operation",
             with_steps("add_colum: {tables: owned}"),
-            "10:9: stage tables, step 2 (add_colum): unknown operation 'add_colum'; did you mean 'add_column'?",
+            "10:9: stage tables, step 2 (add_colum): unknown operation 'add_colum'; did you mean"
+            " 'add_column'?",
         ),
         case(
             "operation like none",
@@ -294,12 +302,14 @@ def test_a_wrong_key_or_value_is_told_with_what_was_meant(text: str, expected: s
         case(
             "a choice",
             with_steps("add_foreign_key: {table: users, column: b, references: bots.id, on_delete: cascad}"),
-            "10:84: stage tables, step 2 (add_foreign_key), on_delete: found 'cascad'; did you mean 'cascade'?",
+            "10:84: stage tables, step 2 (add_foreign_key), on_delete: found 'cascad'; did you mean"
+            " 'cascade'?",
         ),
         case(
             "table set",
             with_steps("analyze: {tables: ownd}"),
-            "10:27: stage tables, step 2 (analyze), tables: no table set 'ownd' in the plan; did you mean 'owned'?",
+            "10:27: stage tables, step 2 (analyze), tables: no table set 'ownd' in the plan; did you mean"
+            " 'owned'?",
         ),
         case(
             "table and tables",
@@ -328,7 +338,8 @@ def test_a_wrong_key_or_value_is_told_with_what_was_meant(text: str, expected: s
                 "create_index: {table: tickets, name: x, columns: [a]}",
             ),
             "11:9: stage tables, step 3 (create_index): step 2 of this stage is 'create_index x' too;"
-            " the journal identifies steps by this title: name both tables in one step (tables: […]), or move one to another stage",
+            " the journal identifies steps by this title: name both tables in one step (tables: […]), or"
+            " move one to another stage",
         ),
         case(
             "a file that is not there",
@@ -379,25 +390,29 @@ def test_without_table_sets_the_way_to_name_one_table_is_told() -> None:
         case(
             "secret not declared",
             HEAD.replace("<secret.token>", "<secret.tokn>"),
-            "9:89: stage tables, step 1 (ensure_row), values.token: <secret.tokn> names no secret of the plan's"
+            "9:89: stage tables, step 1 (ensure_row), values.token: <secret.tokn> names no secret of the"
+            " plan's"
             " key `secrets`; did you mean 'token'?",
         ),
         case(
             "form of a secret",
             HEAD.replace("<secret.token>", "<secret.token.sha25>"),
-            "9:89: stage tables, step 1 (ensure_row), values.token: <secret.token.sha25>: a secret has no form"
+            "9:89: stage tables, step 1 (ensure_row), values.token: <secret.token.sha25>: a secret has no"
+            " form"
             " 'sha25'; did you mean 'sha256'?",
         ),
         case(
             "within a name",
             with_steps("create_index: {tables: owned, name: idx_<tabel>_x, columns: [a]}"),
-            "10:45: stage tables, step 2 (create_index), name: <tabel> inside a text: only <table> may be part"
+            "10:45: stage tables, step 2 (create_index), name: <tabel> inside a text: only <table> may be"
+            " part"
             " of a text; write other references alone; did you mean 'table'?",
         ),
         case(
             "a secret within prose",
             HEAD.replace("<secret.token>", "the <secret.token> one"),
-            "9:89: stage tables, step 1 (ensure_row), values.token: <secret.token> inside a text: only <table>"
+            "9:89: stage tables, step 1 (ensure_row), values.token: <secret.token> inside a text: only"
+            " <table>"
             " may be part of a text; write other references alone",
         ),
         case(

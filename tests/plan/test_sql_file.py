@@ -35,7 +35,9 @@ def test_lines_are_right_behind_letters_of_many_bytes_and_comments() -> None:
 
 
 def test_what_a_statement_makes_is_known() -> None:
-    """Tables, their indexes and the tables that their foreign keys lock are read by PostgreSQL's own parser."""
+    """Tables, their indexes and the tables that their foreign keys lock are read by
+    PostgreSQL's own parser.
+    """
     text = """\
 CREATE TABLE "Bots" (id serial PRIMARY KEY, n BIGSERIAL, by int REFERENCES users(id), again int REFERENCES users,
   self int REFERENCES "Bots", CONSTRAINT k FOREIGN KEY (n) REFERENCES other.t (a));

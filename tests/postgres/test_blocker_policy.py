@@ -1,4 +1,6 @@
-"""Ending who is in the way: off by default, by age and pattern, and with those spared whose end costs more than a wait."""
+"""Ending who is in the way: off by default, by age and pattern, and with those spared whose end costs more
+than a wait.
+"""
 
 from __future__ import annotations
 

@@ -49,7 +49,9 @@ def one_blocker(site: Site, mode: LockMode = LockMode.ACCESS_EXCLUSIVE) -> Block
     [("psql", "idle in transaction"), ("pg_dump", "pg_dump"), ("online-migrate work", "another migration")],
 )
 def test_a_session(site: Site, application: str, kind: str) -> None:
-    """By its application's name, its state, or what it runs; with pid, user, age, and no value of its statement."""
+    """By its application's name, its state, or what it runs; with pid, user, age, and no value of its
+    statement.
+    """
     with blocker(site.dsn, "SELECT v AS hunter FROM child WHERE id = 4711", application=application) as other:
         pause(0.1)
         found = one_blocker(site)
@@ -139,7 +141,9 @@ def await_autovacuum(site: Site) -> int:
 
 
 def test_an_ordinary_autovacuum_gives_way(slow_site: Site) -> None:
-    """postgres-facts 5, repeated: SHARE UPDATE EXCLUSIVE makes it go after deadlock_timeout, while the application goes on."""
+    """postgres-facts 5, repeated: SHARE UPDATE EXCLUSIVE makes it go after deadlock_timeout, while the
+    application goes on.
+    """
     pid = await_autovacuum(slow_site)
     found = one_blocker(slow_site)
     assert (found.pid, found.kind, found.is_autovacuum) == (pid, "autovacuum", True)
@@ -152,7 +156,9 @@ def test_an_ordinary_autovacuum_gives_way(slow_site: Site) -> None:
 
 
 def test_the_hammer_that_we_are_not(slow_site: Site) -> None:
-    """The other half of the measurement: asked for at once with less than deadlock_timeout, the strong lock is never had."""
+    """The other half of the measurement: asked for at once with less than deadlock_timeout, the strong lock
+    is never had.
+    """
     await_autovacuum(slow_site)
     with psycopg.connect(slow_site.dsn, autocommit=True) as other:
         for timeout in ("100ms", "500ms", "900ms"):
@@ -171,7 +177,10 @@ def test_a_vacuum_to_prevent_wraparound(slow_site: Site) -> None:
     slow_site.watch.execute(
         "DO $$ BEGIN FOR i IN 1..110000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$"
     )
-    query = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%public.child%to prevent wraparound%' AND backend_type = 'autovacuum worker'"
+    query = (
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%public.child%to prevent wraparound%'"
+        " AND backend_type = 'autovacuum worker'"
+    )
     await_true(lambda: slow_site.watch.execute(query).fetchone() == (1,), seconds=20)
     found = one_blocker(slow_site)
     assert found.kind == "vacuum to prevent wraparound"

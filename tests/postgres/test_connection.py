@@ -35,7 +35,9 @@ def test_a_server_from_14_4_on_is_supported(version: int) -> None:
 
 
 def test_a_pooler_is_known_by_the_process_that_answers() -> None:
-    """A pooler hands out a process id of its own: advisory locks and settings would belong to whoever comes next."""
+    """A pooler hands out a process id of its own: advisory locks and settings would belong to whoever comes
+    next.
+    """
     ensure_direct(4711, 4711)
     with pytest.raises(PreflightFailed, match="4712, the pooler had said 4711") as caught:
         ensure_direct(4711, 4712)
@@ -43,7 +45,9 @@ def test_a_pooler_is_known_by_the_process_that_answers() -> None:
 
 
 def test_a_transaction_is_one_threads_turn(database: str) -> None:
-    """Another thread's statement waits until it is over: it would see what is rolled back, under settings that it did not make."""
+    """Another thread's statement waits until it is over: it would see what is rolled back, under settings
+    that it did not make.
+    """
     with Connector(dsn=database).open("test") as connection, ThreadPoolExecutor() as pool:
         with connection.transaction(force_rollback=True):
             connection.execute("CREATE TABLE only_inside (); SET LOCAL statement_timeout = '2s'")
@@ -66,7 +70,9 @@ SETTINGS = {
 
 
 def test_a_cut_network_is_noticed_from_both_sides(database: str) -> None:
-    """Idle or with something not yet acknowledged, on our side and on the server's: within 30 s and not a quarter of an hour."""
+    """Idle or with something not yet acknowledged, on our side and on the server's: within 30 s and not a
+    quarter of an hour.
+    """
     with Connector(dsn=database).open("test") as connection:
         for name, value in SETTINGS.items():
             row = connection.execute(f"SHOW {name}".encode()).fetchone()
@@ -89,7 +95,9 @@ def pair() -> Iterator[Pair]:
 
 
 def test_a_standby_is_told_at_once(pair: Pair) -> None:
-    """Not by the first write's 'read-only transaction', which a failover says too: exit 8, and what to put into the DSN."""
+    """Not by the first write's 'read-only transaction', which a failover says too: exit 8, and what to put
+    into the DSN.
+    """
     with pytest.raises(NoServer, match="is a standby") as caught:
         Connector(dsn=pair.standby.dsn).open("check")
     assert caught.value.exit_code == 8

@@ -23,7 +23,9 @@ def test_the_rungs() -> None:
 def test_no_rung_is_as_long_as_deadlock_timeout(
     deadlock_s: float, cap_s: float, attempt: int, left_s: float
 ) -> None:
-    """Whatever the bounds: shorter than deadlock_timeout, than the cap, and than what is left of the budget."""
+    """Whatever the bounds: shorter than deadlock_timeout, than the cap, and than
+    what is left of the budget.
+    """
     ladder = Ladder(deadlock_timeout_s=deadlock_s, hold_cap_s=cap_s)
     timeout_s = ladder.timeout_s(attempt, left_s)
     assert timeout_s <= min(0.8 * deadlock_s, cap_s, left_s)

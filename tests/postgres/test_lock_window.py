@@ -1,4 +1,6 @@
-"""The lock window beside real sessions: nothing of the application waits longer than it may, nothing is done by halves."""
+"""The lock window beside real sessions: nothing of the application waits longer than it may, nothing is done
+by halves.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ SLACK_S = 0.15
 
 
 def test_had_at_once(site: Site) -> None:
-    """With nobody in the way the change is made at the first try, and what was held is told with its times."""
+    """With nobody in the way the change is made at the first try, and what was held
+    is told with its times.
+    """
     site.window().run([need("child")], ddl(ADD))
     (held,) = site.heard.of(LockHeld)
     assert "extra" in site.columns("child")
@@ -65,7 +69,9 @@ def test_a_blocker_that_never_goes(site: Site) -> None:
 
 
 def test_a_blocker_that_is_always_new(site: Site) -> None:
-    """Young blockers are asked behind by the ladder; attempts bound it, and no statement waits longer than a rung."""
+    """Young blockers are asked behind by the ladder; attempts bound it, and no statement waits longer than a
+    rung.
+    """
     window = site.window(attempts=4, blocker_age_s=60.0)
     with (
         blocker(site.dsn),
@@ -81,7 +87,9 @@ def test_a_blocker_that_is_always_new(site: Site) -> None:
 
 
 def test_a_blocker_that_comes_and_goes(site: Site) -> None:
-    """It is waited for outside the queue; the lock is had as soon as it is gone, and the application never noticed."""
+    """It is waited for outside the queue; the lock is had as soon as it is gone, and the application never
+    noticed.
+    """
     with blocker(site.dsn) as other, Application(site.dsn) as application:
         pause(0.25)
         with in_thread(lambda: site.window().run([need("child")], ddl(ADD))) as errors:
@@ -97,7 +105,9 @@ def test_a_blocker_that_comes_and_goes(site: Site) -> None:
 
 
 def test_another_blocker_is_told_at_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not after the 10 s in which one that stays is told once: until then status would name a pid that is gone."""
+    """Not after the 10 s in which one that stays is told once: until then status would name a pid that is
+    gone.
+    """
     monkeypatch.setattr("online_migrate.waiting.REPORT_CHANGED_S", 0.0)
     with blocker(site.dsn) as first, blocker(site.dsn) as second:
         pid = second.info.backend_pid
@@ -114,7 +124,9 @@ def test_another_blocker_is_told_at_once(site: Site, monkeypatch: pytest.MonkeyP
 
 
 def test_the_exposure_budget_ends_it(site: Site) -> None:
-    """A window gives up when the application could have stood behind it for as long as the plan allows, not later."""
+    """A window gives up when the application could have stood behind it for as long as the plan allows, not
+    later.
+    """
     window = site.window(exposure_s=0.1, blocker_age_s=60.0)
     with blocker(site.dsn), pytest.raises(LockNotAcquired, match="exposure"):
         window.run([need("child")], ddl(ADD))
@@ -155,7 +167,9 @@ def test_no_lock_is_asked_for_without_a_timeout(site: Site) -> None:
 
 
 def test_an_undeclared_lock(site: Site) -> None:
-    """A statement that locks more than declared is rolled back, with both lists, before anything of it is seen."""
+    """A statement that locks more than declared is rolled back, with both lists, before anything of it is
+    seen.
+    """
     with pytest.raises(UndeclaredLock) as caught:
         site.window().run(
             [need("child", LockMode.SHARE_ROW_EXCLUSIVE)],
@@ -168,7 +182,9 @@ def test_an_undeclared_lock(site: Site) -> None:
 
 
 def test_a_dropped_relations_lock_is_compared(site: Site) -> None:
-    """A relation that the statement drops has no row in the catalog any more, and is compared all the same."""
+    """A relation that the statement drops has no row in the catalog any more, and is
+    compared all the same.
+    """
     site.watch.execute("CREATE INDEX child_v ON public.child (v)")
     drop = ddl("DROP INDEX public.child_v")
     with pytest.raises(UndeclaredLock, match="declared: nothing"):
@@ -186,7 +202,9 @@ def test_what_the_window_makes_need_not_be_declared(site: Site) -> None:
 
 
 def test_a_window_without_a_relation(site: Site) -> None:
-    """A table without foreign keys needs no lock at all; when its window gives way, it says so and does not break."""
+    """A table without foreign keys needs no lock at all; when its window gives way, it says so and does not
+    break.
+    """
     site.window().run([], ddl("CREATE TABLE public.lonely (id int)"))
     assert site.heard.of(LockHeld)[0].locks == ()
     with pytest.raises(LockNotAcquired, match="a lock of the change itself"):
@@ -194,7 +212,9 @@ def test_a_window_without_a_relation(site: Site) -> None:
 
 
 def test_partitions_go_with_their_table(site: Site) -> None:
-    """ALTER of a partitioned table locks its partitions: they are looked at, asked for and declared with it."""
+    """ALTER of a partitioned table locks its partitions: they are looked at, asked
+    for and declared with it.
+    """
     site.watch.execute(
         "CREATE TABLE public.log (id int, at int) PARTITION BY RANGE (at);"
         "CREATE TABLE public.log_1 PARTITION OF public.log FOR VALUES FROM (0) TO (9)"
@@ -209,7 +229,9 @@ def test_partitions_go_with_their_table(site: Site) -> None:
 
 
 def test_the_cap_is_one_on_the_whole_hold(site: Site) -> None:
-    """statement_timeout begins anew with each statement of a message: many short ones may not add up past the cap."""
+    """statement_timeout begins anew with each statement of a message: many short ones may not add up past the
+    cap.
+    """
     window = site.window(hold_cap_s=0.3)
     with Application(site.dsn) as application, pytest.raises(LockNotAcquired, match="hold_cap"):
         window.run([need("child")], ddl(*["SELECT pg_sleep(0.1)"] * 20))
@@ -218,7 +240,9 @@ def test_the_cap_is_one_on_the_whole_hold(site: Site) -> None:
 
 
 def test_only_the_first_lock_waits_by_the_ladder(site: Site) -> None:
-    """The second strong lock gets a quarter of deadlock_timeout, then all is rolled back: the first table is free again."""
+    """The second strong lock gets a quarter of deadlock_timeout, then all is rolled back: the first table is
+    free again.
+    """
     needs = [need("child"), need("parent", LockMode.SHARE_ROW_EXCLUSIVE)]
     with (
         blocker(site.dsn, "UPDATE parent SET note = 'x' WHERE id = 1"),
@@ -273,7 +297,9 @@ def test_an_error_of_the_ddl_is_raised_as_it_is(site: Site) -> None:
 
 
 def test_a_cancel_after_the_commit_is_no_failure(site: Site) -> None:
-    """The change is committed when a cancellation hits the question for the time after it: it is not made again."""
+    """The change is committed when a cancellation hits the question for the time after it: it is not made
+    again.
+    """
     window = site.window()
     xid = window._come_from_the_side()
     site.work.execute("COMMIT")
@@ -284,7 +310,9 @@ def test_a_cancel_after_the_commit_is_no_failure(site: Site) -> None:
 
 
 def test_a_lock_that_somebody_waits_for_already(site: Site) -> None:
-    """Another's ALTER that queues is a blocker before it has anything: behind it we would stand, and all behind us."""
+    """Another's ALTER that queues is a blocker before it has anything: behind it we would stand, and all
+    behind us.
+    """
     other = psycopg.connect(site.dsn, autocommit=True, application_name="flyway")
     pid = other.info.backend_pid
     with (

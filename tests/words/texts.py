@@ -1,4 +1,6 @@
-"""Where a file holds text for people: all of a document; in Python docstrings, comments and, on request, other strings."""
+"""Where a file holds text for people: all of a document; in Python docstrings, comments and, on request,
+other strings.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def mask_document(source: str) -> str:
 
 
 def mask_python(source: str, *, strings: bool) -> str:
-    """The source with all code replaced by :data:`CODE`; without ``strings``, docstrings are the only strings left."""
+    """The source with all code replaced by :data:`CODE`; without ``strings``, docstrings are the only strings
+    left.
+    """
     lines = [list(re.sub(r"\S", CODE, line)) for line in source.split("\n")]
     docstrings = _docstring_lines(source)
     for token in tokenize.generate_tokens(io.StringIO(source).readline):

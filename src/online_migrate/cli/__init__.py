@@ -24,7 +24,8 @@ SUMMARIES: Final = {
     "schema": "Print the JSON Schema of plan files.",
     "demo": "Show a whole migration on a throwaway PostgreSQL.",
 }
-"""the commands in the order of their use; a text each, so that ``--help`` imports none of them (0.1 s instead of 0.8 s of CPU)"""
+"""the commands in the order of their use; a text each, so that ``--help`` imports none of them (0.1 s instead
+of 0.8 s of CPU)"""
 
 _EPILOG = """\b
 Exit codes:
@@ -125,7 +126,8 @@ def _known(caught: BaseException) -> OnlineMigrateError | None:
 )
 @click.version_option(online_migrate.__version__, prog_name="online-migrate")
 def main() -> None:
-    """Change the schema and the rows of a live PostgreSQL database, in stages that can stop and resume at any point.
+    """Change the schema and the rows of a live PostgreSQL database, in stages that can stop and resume at any
+    point.
 
     \b
     Example, in this order:

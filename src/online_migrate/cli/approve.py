@@ -38,7 +38,8 @@ def approve_command(plan: Path, stage: str, dsn: str, by: str, note: str) -> Non
         run = journal.read_run(read.name) if ensure_readable(connection) else None
         if run is None:
             raise UsageError(
-                f"there is no run of plan {read.name} in database {connection.info.dbname} on {connection.info.host}",
+                f"there is no run of plan {read.name} in database {connection.info.dbname} on"
+                f" {connection.info.host}",
                 remedy=f"start one: online-migrate run {plan}",
             )
         if any(s.stage == stage and s.started_at is not None for s in journal.read_stages(run.run_id)):

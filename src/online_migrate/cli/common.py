@@ -73,9 +73,11 @@ def connector_of(plan: Plan, dsn: str) -> Connector:
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print a line; a closed terminal or pipe is ignored, so that it changes neither the run nor its exit code.
+    """Print a line; a closed terminal or pipe is ignored, so that it changes neither the run nor its exit
+    code.
 
-    After an error the stream is redirected to /dev/null, so that flushing its buffer at exit does not fail either.
+    After an error the stream is redirected to /dev/null, so that flushing its buffer at exit does not fail
+    either.
     """
     try:
         click.echo(text, err=err)
@@ -110,7 +112,9 @@ def echo_findings(findings: Iterable[Finding], *, err: bool = False) -> None:
 
 
 def fit(text: str, indent: int, width: int | None) -> str:
-    """``text`` in lines of at most ``width``, all but the first indented; a longer word, such as a path, is not cut."""
+    """``text`` in lines of at most ``width``, all but the first indented; a longer word, such as a path, is
+    not cut.
+    """
     if width is None:
         return text
     room = max(width - indent, 20)

@@ -67,7 +67,8 @@ def demo_command(
     metrics_port: int,
     serve: bool,
 ) -> None:
-    """Show a whole migration on a throwaway PostgreSQL: a shop becomes multi-tenant while its application runs.
+    """Show a whole migration on a throwaway PostgreSQL: a shop becomes multi-tenant while its application
+    runs.
 
     Needs no server: one is started on 127.0.0.1 and removed at the end.
 

@@ -95,7 +95,10 @@ def _step_lines(step: ExplainedStep) -> Iterator[str]:
     size = (
         "" if step.rows is None or step.bytes is None else f", about {step.rows:,} rows, {_size(step.bytes)}"
     )
-    yield f"    {step.table or '(the database)'}: {'instant' if step.is_instant else 'long'}{size}{', done' if step.is_done else ''}"
+    yield (
+        f"    {step.table or '(the database)'}:"
+        f" {'instant' if step.is_instant else 'long'}{size}{', done' if step.is_done else ''}"
+    )
     for position, statement in enumerate(step.statements):
         how = _HOW[statement.kind] + (f": {statement.note}" if statement.note else "")
         yield f"      -- {how}"

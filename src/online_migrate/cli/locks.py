@@ -60,7 +60,8 @@ def markdown_lines(lines: list[LockLine]) -> Iterator[str]:
     for line in lines:
         on = ", ".join(f"`{r}`" for r in line.relations)
         yield (
-            f"| {line.stage} | {line.step.replace('<', '&lt;')} | [{line.statement}]({line.manual}) | {line.mode.sql} | {on}"
+            f"| {line.stage} | {line.step.replace('<', '&lt;')} | [{line.statement}]({line.manual}) |"
+            f" {line.mode.sql} | {on}"
             f" | {line.how_long} | {line.waits_behind} |"
         )
 
@@ -88,14 +89,18 @@ def _line(line: LockLine) -> Iterator[str]:
 
 def _rules_lines(rules: LockRules) -> Iterator[str]:
     yield (
-        f"each lock: at most {rules.attempts} attempts, lock_timeout from 50 ms to 0.8 × deadlock_timeout; held for at"
+        f"each lock: at most {rules.attempts} attempts, lock_timeout from 50 ms to 0.8 × deadlock_timeout;"
+        " held for at"
         f" most {rules.hold_cap:g} s, commit included"
     )
     yield (
-        f"exposure budget: application statements wait behind lock requests for at most {rules.exposure:g} s per table"
+        f"exposure budget: application statements wait behind lock requests for at most {rules.exposure:g} s"
+        " per table"
         f" and {rules.exposure_run:g} s per run, then the run stops"
     )
-    yield f"outside the lock queue, the run waits up to {rules.lock_wait:g} s for blocking transactions to end"
+    yield (
+        f"outside the lock queue, the run waits up to {rules.lock_wait:g} s for blocking transactions to end"
+    )
 
 
 def _json(line: LockLine) -> dict[str, Any]:

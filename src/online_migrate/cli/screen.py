@@ -34,7 +34,9 @@ class Screen:
             self._last.append(text)
 
     def notice(self, text: str) -> None:
-        """Print from a signal handler: in the table's header until the end; without a table, unbuffered to stderr."""
+        """Print from a signal handler: in the table's header until the end; without a table, unbuffered to
+        stderr.
+        """
         if self.view is not None:
             self.view.notice = text
             return

@@ -18,7 +18,8 @@ REMEDY: Final = (
 
 
 def default_directory(environ: Mapping[str, str]) -> Path:
-    """``$XDG_STATE_HOME/online-migrate``, or ``~/.local/state/online-migrate`` where that variable is not set.
+    """``$XDG_STATE_HOME/online-migrate``, or ``~/.local/state/online-migrate`` where that variable is not
+    set.
 
     A relative ``XDG_STATE_HOME`` is ignored, as the XDG Base Directory Specification 0.8 asks.  Raises
     :class:`UsageError` where the user has no home directory.
@@ -33,10 +34,11 @@ def default_directory(environ: Mapping[str, str]) -> Path:
 
 
 def write_secret_file(directory: Path, stem: str, value: str) -> Path:
-    """A new file of mode 0600 in ``directory`` that holds ``value``, flushed to disk; returns its absolute path.
+    """A new file of mode 0600 in ``directory`` that holds ``value``, flushed to disk; returns its absolute
+    path.
 
-    A missing directory is created with mode 0700.  An existing file is never overwritten: its token may be in use, so
-    the new file gets a number.  Raises :class:`UsageError` where the directory cannot be used.
+    A missing directory is created with mode 0700.  An existing file is never overwritten: its token may be in
+    use, so the new file gets a number.  Raises :class:`UsageError` where the directory cannot be used.
     """
     directory = directory.absolute()
     try:

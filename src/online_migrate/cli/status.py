@@ -28,13 +28,15 @@ WATCH_EVERY_S = 1.0
     "--json",
     "as_json",
     is_flag=True,
-    help="For programs: plan, state, stages, steps.  `state` is the journal's: after a runner was killed it is still"
+    help="For programs: plan, state, stages, steps.  `state` is the journal's: after a runner was killed it"
+    " is still"
     " `running`, and `is_live` is false.",
 )
 @click.option(
     "--watch",
     is_flag=True,
-    help="Refresh every second until the plan completes; waits for the run to start, and while it is stopped.",
+    help="Refresh every second until the plan completes; waits for the run to start, and while it is"
+    " stopped.",
 )
 def status_command(plan: Path, dsn: str, as_json: bool, watch: bool) -> None:
     """Show the progress of PLAN, and what it waits for.

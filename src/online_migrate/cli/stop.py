@@ -44,7 +44,8 @@ def stop_command(plan: Path, dsn: str) -> None:
             CLOCK.wait(0.2, Signal())
         if read_sessions(connection):
             click.echo(
-                f"its statement still runs after {WAIT_S:.0f} s; it stops when that ends: online-migrate status {plan}"
+                f"its statement still runs after {WAIT_S:.0f} s; it stops when that ends: online-migrate"
+                f" status {plan}"
             )
         else:
             click.echo(f"stopped\nnext: online-migrate run {plan}")

@@ -17,8 +17,8 @@ from online_migrate.errors import VerificationFailed
 def verify_command(plan: Path, dsn: str) -> None:
     """Compare the database with what the finished steps of PLAN promise.
 
-    Scans rows.  To compare definitions, it creates tables in its own schema and rolls back; that needs CREATE and
-    TEMP on the database.
+    Scans rows.  To compare definitions, it creates tables in its own schema and rolls back; that needs CREATE
+    and TEMP on the database.
 
     \b
     Example:
@@ -29,12 +29,14 @@ def verify_command(plan: Path, dsn: str) -> None:
         result = verify(read, connection)
     echo_findings(result.findings)
     click.echo(
-        f"{result.verified} finished steps checked: {result.verified - result.broken} match, {result.broken} differ;"
+        f"{result.verified} finished steps checked: {result.verified - result.broken} match, {result.broken}"
+        " differ;"
         f" {result.open} steps are not done yet"
     )
     if result.findings:
         raise VerificationFailed(
             "the database differs from what finished steps of the plan promise",
-            remedy="fix it manually, as each finding says (`explain --format sql` prints the SQL of the steps);"
+            remedy="fix it manually, as each finding says (`explain --format sql` prints the SQL of the"
+            " steps);"
             " `run` does not repeat a finished step",
         )

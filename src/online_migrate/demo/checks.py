@@ -1,4 +1,6 @@
-"""Checks of what must hold after the plan has run on the shop; each reads the database, not the demo's memory."""
+"""Checks of what must hold after the plan has run on the shop; each reads the database, not the demo's
+memory.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,8 @@ def check_owner(connection: Connection, tables: Collection[str]) -> Check:
     foreign_rows, rows = [], 0
     for table in tables:
         query = sql.SQL(
-            "SELECT count(*), count(*) FILTER (WHERE bot_id IS DISTINCT FROM (SELECT id FROM bots WHERE is_master))"
+            "SELECT count(*), count(*) FILTER (WHERE bot_id IS DISTINCT FROM (SELECT id FROM bots WHERE"
+            " is_master))"
             " FROM {}"
         ).format(sql.Identifier(table))
         for total, others in connection.execute(query):
@@ -92,9 +95,9 @@ def final_checks(
 ) -> tuple[Check, ...]:
     """Every check after the run, when the second tenant exists and the traffic has stopped.
 
-    ``tables`` are the plan's set as the journal froze it; ``tenant`` is the second tenant's bots.id; ``failures`` are
-    the application's.  The journal must contain neither ``secrets`` nor the tokens that the runner generated and has
-    ``handed_over``.
+    ``tables`` are the plan's set as the journal froze it; ``tenant`` is the second tenant's bots.id;
+    ``failures`` are the application's.  The journal must contain neither ``secrets`` nor the tokens that the
+    runner generated and has ``handed_over``.
     """
     missing = sorted(set(BRIEF_TABLES + FURTHER_TABLES).symmetric_difference(tables))
     hidden = [*secrets, *handed_over]
@@ -116,12 +119,16 @@ def final_checks(
         "the seven new tables exist": named(_TABLES, NEW_TABLES),
         "the brief's 16 indexes are valid": named(_VALID_INDEXES, NEW_INDEXES),
         "no index is invalid": lambda: (_column(connection, _INVALID), "none in the database"),
-        "no constraint is left to validate": lambda: (_column(connection, _UNVALIDATED), "none in the database"),
-        "one master bot, its api_token masked, the token handed over": lambda: _look_at_token(connection, handed_over),
+        ("no constraint is left to"
+            " validate"): lambda: (_column(connection, _UNVALIDATED), "none in the database"),
+        ("one master bot, its api_token masked, the token handed"
+            " over"): lambda: _look_at_token(connection, handed_over),
         "the journal contains no secret": lambda: _search_journal(connection, hidden),
         "two tenants share telegram_id, code and name": lambda: _look_at_sharing(connection, tenant),
-        "tenant 2 has a row in every table and along every foreign key": lambda: (find_gaps(connection, tenant), "no gap"),
-        "DELETE FROM bots removes the tenant from every table": lambda: _try_deletion(connection, tenant, tables),
+        ("tenant 2 has a row in every table and along every foreign"
+            " key"): lambda: (find_gaps(connection, tenant), "no gap"),
+        ("DELETE FROM bots removes the tenant from every"
+            " table"): lambda: _try_deletion(connection, tenant, tables),
         "no transaction of the application failed": lambda: (failures, "0 failures"),
     }  # fmt: skip
     return tuple(_look(connection, name, promise) for name, promise in promises.items())
@@ -216,7 +223,8 @@ def _look_at_sharing(connection: Connection, tenant: int) -> Found:
     alone = []
     for table, column in SHARED.items():
         query = sql.SQL(
-            "SELECT count(*) FROM {table} AS m JOIN {table} AS t USING ({column}) JOIN bots b ON b.id = m.bot_id"
+            "SELECT count(*) FROM {table} AS m JOIN {table} AS t USING ({column}) JOIN bots b ON b.id ="
+            " m.bot_id"
             " WHERE b.is_master AND t.bot_id = %s"
         ).format(table=sql.Identifier(table), column=sql.Identifier(column))
         alone += [f"no {table}.{column}" for (rows,) in connection.execute(query, [tenant]) if not rows]

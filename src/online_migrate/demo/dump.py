@@ -1,4 +1,5 @@
-"""Two databases, or one database at two times, compared: the schema as text, the rows as a digest of each table.
+"""Two databases, or one database at two times, compared: the schema as text, the rows as a digest of each
+table.
 
 The journal's schema is left out: it says how a run went, not where it ended.
 """
@@ -61,7 +62,8 @@ _TABLE_COLUMNS: Final = """
 
 
 def schema_dump(connection: Connection) -> str:
-    """Every table, column, type, default, constraint, index, sequence, view, trigger and function, a line each, sorted.
+    """Every table, column, type, default, constraint, index, sequence, view, trigger and function, a line
+    each, sorted.
 
     The order of a table's columns and the state of sequences are left out.
     """

@@ -54,8 +54,9 @@ class Kill:
 class Operator:
     """Runs commands for a plan on a database, as an operator at a terminal does.
 
-    ``secrets`` are environment variables for the runner, whose working directory is ``folder``; generated secrets are
-    written below it.  ``on_tick`` is called twice a second while it runs, ``on_metrics`` with the address of its metrics.
+    ``secrets`` are environment variables for the runner, whose working directory is ``folder``; generated
+    secrets are written below it.  ``on_tick`` is called twice a second while it runs, ``on_metrics`` with the
+    address of its metrics.
     """
 
     dsn: str
@@ -109,7 +110,8 @@ class Operator:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C in the terminal reaches this process, which then stops the runner
+                # Ctrl-C in the terminal reaches this process, which then stops the runner
+                start_new_session=True,
             )
         try:
             return self._await(process, begin)
@@ -129,7 +131,9 @@ class Operator:
         return code
 
     def _report_metrics(self, begin: int) -> bool:
-        """Report where the runner serves its metrics; False while its part of the log, from ``begin`` on, does not say."""
+        """Report where the runner serves its metrics; False while its part of the log, from ``begin`` on,
+        does not say.
+        """
         with self.log.open("rb") as log:
             log.seek(begin)
             found = _METRICS.search(log.read())
@@ -143,8 +147,8 @@ def carry_out(
 ) -> tuple[Kill, ...]:
     """Run the plan to its end; approve each gate after ``at_gate(stage)``; run again after each of ``kills``.
 
-    Returns the kills.  Raises :class:`DemoFailed` if a command exits with an unexpected code, or if a stage ended
-    before its kill.
+    Returns the kills.  Raises :class:`DemoFailed` if a command exits with an unexpected code, or if a stage
+    ended before its kill.
     """
     ahead, done, approved = iter(kills), list[Kill](), set[str]()
     kill = next(ahead, None)
@@ -167,7 +171,9 @@ def carry_out(
 
 
 def draw_kills(steps: Mapping[str, int], dice: Random) -> tuple[Kill, ...]:
-    """One kill in each stage, after a random number of statements that a stage of so many steps certainly reaches."""
+    """One kill in each stage, after a random number of statements that a stage of so many steps certainly
+    reaches.
+    """
     return tuple(
         Kill(stage=stage, statements=dice.randint(1, _STATEMENTS_A_STEP * count))
         for stage, count in steps.items()

@@ -1,7 +1,8 @@
 """The SQL of the shop's application: its old release, which knows no bots, and its new one.
 
-Columns are named, as an ORM writes them.  A transaction is of one kind, does what one action of a customer causes, and expects
-what the application expects: a telegram_id, a code or a name that is looked up has exactly one row.
+Columns are named, as an ORM writes them.  A transaction is of one kind, does what one action of a customer
+causes, and expects what the application expects: a telegram_id, a code or a name that is looked up has
+exactly one row.
 """
 
 from __future__ import annotations
@@ -100,7 +101,9 @@ class Customer:
         return int(row[0])
 
     def execute(self, query: LiteralString, **values: object) -> list[Row]:
-        """Run a statement; ``/*bot*/`` in it becomes the condition that keeps the new release within its bot."""
+        """Run a statement; ``/*bot*/`` in it becomes the condition that keeps the
+        new release within its bot.
+        """
         scope: LiteralString = "" if self.bot.bot_id is None else "AND bot_id = %(bot_id)s"
         if self.bot.bot_id is not None:
             values["bot_id"] = self.bot.bot_id
@@ -152,7 +155,8 @@ def top_up(app: Customer) -> None:
         amount=amount, now=now, user_id=user_id,
     )  # fmt: skip
     app.execute(
-        "UPDATE yookassa_payments SET status = 'succeeded', is_paid = true, transaction_id = %(transaction_id)s,"
+        "UPDATE yookassa_payments SET status = 'succeeded', is_paid = true, transaction_id ="
+        " %(transaction_id)s,"
         " updated_at = %(now)s WHERE id = %(payment_id)s /*bot*/",
         transaction_id=transaction_id, now=now, payment_id=payment_id,
     )  # fmt: skip
@@ -210,13 +214,15 @@ def redeem(app: Customer) -> None:
     )
     used = {"promocode_id": code[0], "user_id": app.random_customer()}
     if app.execute(
-        "SELECT id FROM promocode_uses WHERE promocode_id = %(promocode_id)s AND user_id = %(user_id)s /*bot*/",
+        "SELECT id FROM promocode_uses WHERE promocode_id = %(promocode_id)s AND user_id = %(user_id)s"
+        " /*bot*/",
         **used,
     ):
         return
     app.insert("promocode_uses", **used, used_at=now)
     app.execute(
-        "UPDATE promocodes SET current_uses = current_uses + 1, updated_at = %(now)s WHERE id = %(id)s /*bot*/",
+        "UPDATE promocodes SET current_uses = current_uses + 1, updated_at = %(now)s WHERE id = %(id)s"
+        " /*bot*/",
         now=now, id=code[0],
     )  # fmt: skip
 

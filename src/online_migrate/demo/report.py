@@ -60,7 +60,8 @@ class Sizes:
         names = sql.SQL(", ").join(sql.SQL("{}::regclass").format(sql.Literal(t)) for t in tables)
         row = connection.execute(
             sql.SQL(
-                "SELECT sum(pg_table_size(t))::bigint, sum(pg_indexes_size(t))::bigint FROM unnest(ARRAY[{}]) AS t"
+                "SELECT sum(pg_table_size(t))::bigint, sum(pg_indexes_size(t))::bigint FROM"
+                " unnest(ARRAY[{}]) AS t"
             ).format(names)
         ).fetchone()
         assert row is not None
@@ -152,7 +153,10 @@ class Report:
 
     def _application(self) -> list[str]:
         rows = [
-            f"  {name:<18}{s.transactions:>12,}{s.failures:>10,}{s.p50_ms:>10.1f}{s.p99_ms:>10.1f}{s.longest_ms:>10.1f}"
+            (
+                " "
+                f" {name:<18}{s.transactions:>12,}{s.failures:>10,}{s.p50_ms:>10.1f}{s.p99_ms:>10.1f}{s.longest_ms:>10.1f}"
+            )
             for name, s in self.transactions.items()
         ]
         return [

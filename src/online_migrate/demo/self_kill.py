@@ -1,6 +1,7 @@
 """Kills a runner for ``online-migrate demo --interrupt``, after a number of statements in a stage.
 
-The process sends itself SIGKILL before a statement: nothing is cleaned up, as after a power failure of its host.
+The process sends itself SIGKILL before a statement: nothing is cleaned up, as after a power failure of its
+host.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ class SelfKill:
 
     @classmethod
     def from_environment(cls) -> SelfKill:
-        """The kill that :class:`~online_migrate.demo.operate.Operator` asked for; raises KeyError if it did not."""
+        """The kill that :class:`~online_migrate.demo.operate.Operator` asked for; raises KeyError if it did
+        not.
+        """
         return cls(Kill.parse(os.environ[KILL_VARIABLE]))
 
     def __init__(self, kill: Kill) -> None:

@@ -1,4 +1,6 @@
-"""The legacy shop: a single-tenant database with the difficulties of real ones, for the demo and for tests."""
+"""The legacy shop: a single-tenant database with the difficulties of real ones, for
+the demo and for tests.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,8 @@ OUTSIDE_TABLES: Final[tuple[str, ...]] = (
 #: Every table of the shop.
 SHOP_TABLES: Final[tuple[str, ...]] = BRIEF_TABLES + FURTHER_TABLES + OUTSIDE_TABLES
 
-#: With fewer, some payment provider would have no payment; every promise about the rows holds from this number on.
+#: With fewer, some payment provider would have no payment; every promise about the rows holds from this
+#: number on.
 FEWEST_USERS: Final = 20
 
 _PART_TWO: Final = b"-- Part 2:"
@@ -80,8 +83,9 @@ _PART_TWO: Final = b"-- Part 2:"
 def create_shop(dsn: str, *, users: int, seed: int = 1) -> None:
     """Create the legacy shop in schema public of an empty database and fill it, about 20 rows for each user.
 
-    The same users and seed give the same rows, byte for byte, on every supported version of PostgreSQL. Schema and
-    rows are created in one transaction, so a failure leaves the database unchanged; ANALYZE runs at the end.
+    The same users and seed give the same rows, byte for byte, on every supported version of PostgreSQL.
+    Schema and rows are created in one transaction, so a failure leaves the database unchanged; ANALYZE runs
+    at the end.
 
     Raises ValueError for fewer than 20 users, or a negative seed, and psycopg.errors.DuplicateTable if a shop
     already exists.

@@ -83,10 +83,10 @@ def run_demo(
 ) -> Report:
     """Run the demo on a throwaway server; returns the report, and writes it to ``out`` as JSON.
 
-    ``on_tick(dsn, plan)`` is called twice a second while a runner runs, ``say`` before each part, ``on_metrics(url)``
-    for each runner that serves metrics, ``on_report`` and ``inspect(dsn)`` at the end, before the server is stopped.
-    Raises :class:`~online_migrate.demo.operate.DemoFailed` if the plan does not complete; failed transactions and
-    failed checks are in the report.
+    ``on_tick(dsn, plan)`` is called twice a second while a runner runs, ``say`` before each part,
+    ``on_metrics(url)`` for each runner that serves metrics, ``on_report`` and ``inspect(dsn)`` at the end,
+    before the server is stopped. Raises :class:`~online_migrate.demo.operate.DemoFailed` if the plan does not
+    complete; failed transactions and failed checks are in the report.
     """
     plan = load_file(find_plan(options.plan), OPERATIONS)
     with ExitStack() as stack:
@@ -259,7 +259,8 @@ def _count_rows(connection: Connection) -> int:
     return int(
         _one(
             connection,
-            "SELECT sum(reltuples) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace",
+            "SELECT sum(reltuples) FROM pg_class WHERE relkind = 'r' AND relnamespace ="
+            " 'public'::regnamespace",
         )
     )
 

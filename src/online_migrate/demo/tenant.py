@@ -1,4 +1,5 @@
-"""A second tenant: a row in every table that belongs to a bot, along every foreign key, read from the catalog.
+"""A second tenant: a row in every table that belongs to a bot, along every foreign key, read from the
+catalog.
 
 Each row is a copy of a row of the first tenant, so that both have the same telegram_id, code and name; where
 there is none to copy (an empty table), its values follow from the columns' types.
@@ -15,7 +16,8 @@ from psycopg import sql
 
 from online_migrate.demo.owned_tables import Connection, OwnedColumn, OwnedTable, Reference, read_owned_tables
 
-#: What tenants share: these columns are copied unchanged, so a remaining unique on one of them refuses the row.
+#: What tenants share: these columns are copied unchanged, so a remaining unique on one of them refuses the
+#: row.
 SHARED: Final[Mapping[str, str]] = {"users": "telegram_id", "promocodes": "code", "promo_groups": "name"}
 
 _MADE_UP: Final[Mapping[str, LiteralString]] = {
@@ -31,9 +33,9 @@ _MADE_UP: Final[Mapping[str, LiteralString]] = {
 def create_tenant(connection: Connection, *, bot: int = 2) -> int:
     """Create tenant number ``bot`` with a row in every table that belongs to a bot; returns its bots.id.
 
-    One transaction.  Every foreign key of every row is set: to the tenant's own row where it leads to a tenant's
-    table, else as the first tenant has it.  Raises psycopg.errors.UniqueViolation while tenants cannot share a
-    telegram_id, a code or a name.
+    One transaction.  Every foreign key of every row is set: to the tenant's own row where it leads to a
+    tenant's table, else as the first tenant has it.  Raises psycopg.errors.UniqueViolation while tenants
+    cannot share a telegram_id, a code or a name.
     """
     token = secrets.token_urlsafe(32)
     digest = hashlib.sha256(token.encode()).hexdigest()
@@ -65,7 +67,9 @@ def count_rows(connection: Connection, bot_id: int, tables: Collection[str] = ()
 
 
 def find_gaps(connection: Connection, bot_id: int) -> list[str]:
-    """Where the tenant has no row, or none along a foreign key to a row of its own; empty when it has them all."""
+    """Where the tenant has no row, or none along a foreign key to a row of its own; empty when it has them
+    all.
+    """
     owned = read_owned_tables(connection)
     gaps = [f"no row in {table}" for table, rows in count_rows(connection, bot_id).items() if not rows]
     for table in owned:
@@ -132,7 +136,8 @@ class _Copier:
                 fixed.add(column.name)
         query = sql.SQL(
             "INSERT INTO {table} ({columns}) SELECT {values} FROM (SELECT) AS one LEFT JOIN LATERAL"
-            " (SELECT * FROM {table} WHERE bot_id <> {bot} ORDER BY bot_id, num_nulls({columns}), ctid LIMIT 1)"
+            " (SELECT * FROM {table} WHERE bot_id <> {bot} ORDER BY bot_id, num_nulls({columns}), ctid LIMIT"
+            " 1)"
             " AS src ON true RETURNING *"
         ).format(
             table=sql.Identifier(table.name),

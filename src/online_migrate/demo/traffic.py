@@ -1,7 +1,7 @@
 """The shop's application: several connections that record every latency and every error, and retry nothing.
 
-One extra client keeps a prepared ``SELECT *``: PostgreSQL refuses it once after any ADD COLUMN (0A000).  Those refusals
-are counted as plan invalidations, not as failures.
+One extra client keeps a prepared ``SELECT *``: PostgreSQL refuses it once after any ADD COLUMN (0A000).
+Those refusals are counted as plan invalidations, not as failures.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ class Summary:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The nearest-rank percentile of sorted ``values``: the first that ``share`` of them do not exceed; 0.0 of none."""
+    """The nearest-rank percentile of sorted ``values``: the first that ``share`` of them do not exceed; 0.0
+    of none.
+    """
     return values[max(0, math.ceil(share * len(values)) - 1)] if values else 0.0
 
 
@@ -102,7 +104,9 @@ class Record:
 
 
 class _Client(threading.Thread, ABC):
-    """One connection of the application: none of the runner's settings, and psycopg prepares statements by default."""
+    """One connection of the application: none of the runner's settings, and psycopg prepares statements by
+    default.
+    """
 
     def __init__(
         self, dsn: str, record: Record, signal: Signal, *, name: str, every_s: float, dice: Random
@@ -244,12 +248,16 @@ class Traffic:
         self.stop()
 
     def switch_to_new_release(self, bot_id: int) -> None:
-        """From now on every statement reads and writes within the bot; returns when no old transaction is left."""
+        """From now on every statement reads and writes within the bot; returns when no old transaction is
+        left.
+        """
         self._give([self._read_bot(bot_id)])
         self._await_switch()
 
     def start_tenant(self, bot_id: int) -> None:
-        """A second bot works beside the first; customers of the first register there with their telegram ids."""
+        """A second bot works beside the first; customers of the first register there
+        with their telegram ids.
+        """
         (first,) = self._workers[0].bots
         tenant = self._read_bot(bot_id)
         known = set(tenant.customers)

@@ -1,4 +1,5 @@
-"""The plan file as it is written; pydantic checks it against these models, and the JSON Schema is made from them.
+"""The plan file as it is written; pydantic checks it against these models, and the JSON Schema is made from
+them.
 
 Steps are not read here: each operation says which keys its steps take.
 """

@@ -1,4 +1,6 @@
-"""The JSON Schema of the plan file, for editors: what the loader checks, described by the models' docstrings."""
+"""The JSON Schema of the plan file, for editors: what the loader checks, described
+by the models' docstrings.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
 class _ForEditors(GenerateJsonSchema):
-    """Without titles that repeat the key, without null for what can be left out, with defaults as plans spell them."""
+    """Without titles that repeat the key, without null for what can be left out, with defaults as plans spell
+    them.
+    """
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
         return False

@@ -133,8 +133,10 @@ class _StepReader:
                     continue
                 if (first := titles.setdefault(spec.title, j)) != j:
                     text = (
-                        f"step {first + 1} of this stage is '{spec.title}' too; the journal identifies steps by"
-                        " this title: name both tables in one step (tables: […]), or move one to another stage"
+                        f"step {first + 1} of this stage is '{spec.title}' too; the journal identifies steps"
+                        " by"
+                        " this title: name both tables in one step (tables: […]), or move one to another"
+                        " stage"
                     )
                     self._mistakes.add(loc, text)
                 yield loc, spec

@@ -184,7 +184,9 @@ def _resolve(schema: Mapping[str, Any], root: Mapping[str, Any]) -> list[Mapping
 
 
 def _by_loc(error: ValidationError, data: object) -> dict[Loc, list[ErrorDetails]]:
-    """The errors by their place in the data; where one branch of a union came further than others, only its errors."""
+    """The errors by their place in the data; where one branch of a union came further than others, only its
+    errors.
+    """
     found: dict[Loc, list[ErrorDetails]] = {}
     for details in error.errors(include_url=False):
         found.setdefault(_real_loc(data, details), []).append(details)

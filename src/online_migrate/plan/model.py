@@ -48,7 +48,9 @@ TableName = Annotated[str, AfterValidator(_check_relation), Field(json_schema_ex
 
 
 class Phase(Enum):
-    """What a stage belongs to.  During expand and backfill the current release of the application keeps working."""
+    """What a stage belongs to.  During expand and backfill the current release of the application keeps
+    working.
+    """
 
     EXPAND = "expand"
     BACKFILL = "backfill"
@@ -126,9 +128,11 @@ class Pace(Strict):
     batch_target: Duration = 0.05
     """how long a batch should take"""
     duty: Duty = 0.5
-    """share of the time in which batches run, summed over workers; the rest is pause.  Above 100% needs several workers"""
+    """share of the time in which batches run, summed over workers; the rest is pause.  Above 100% needs
+    several workers"""
     workers: int = Field(default=1, ge=1, le=MOST_WORKERS)
-    """tables that are filled at the same time, the largest first; each has its own connection, beside four shared ones"""
+    """tables that are filled at the same time, the largest first; each has its own connection, beside four
+    shared ones"""
     max_rows: int = Field(default=50_000, ge=1, le=10_000_000)
     """upper bound of a batch's rows, estimated from the pages before it"""
     min_rows: int = Field(default=50, ge=1, le=10_000_000)
@@ -142,18 +146,22 @@ class Pace(Strict):
             raise ValueError(f"min_rows {self.min_rows} is more than max_rows {self.max_rows}")
         if self.duty > self.workers:
             raise ValueError(
-                f"duty {write_share(self.duty)} is more than {self.workers} worker{'s' * (self.workers > 1)} can do:"
+                f"duty {write_share(self.duty)} is more than {self.workers} worker{'s' * (self.workers > 1)}"
+                " can do:"
                 f" give up to {self.workers}00%, or more workers"
             )
         return self
 
 
 LONGEST_QUERY_S = 3.0
-"""about the revisit interval of a page at the default pace, and far below the 15 s after which a reading is too old"""
+"""about the revisit interval of a page at the default pace, and far below the 15 s after which a reading is
+too old"""
 
 
 class HoldQuery(Strict):
-    """A query that holds a backfill: while its boolean is true, or while its number is at or above ``limit``."""
+    """A query that holds a backfill: while its boolean is true, or while its number
+    is at or above ``limit``.
+    """
 
     name: Name
     sql: str = Field(min_length=1)
@@ -167,8 +175,10 @@ class HoldQuery(Strict):
     def _is_short(self) -> HoldQuery:
         if self.timeout > LONGEST_QUERY_S:
             raise ValueError(
-                f"{self.name}: timeout {write_seconds(self.timeout)} is more than {write_seconds(LONGEST_QUERY_S)}: no batch"
-                " runs during the query, and its snapshot keeps dead rows; query a small table that another job"
+                f"{self.name}: timeout {write_seconds(self.timeout)} is more than"
+                f" {write_seconds(LONGEST_QUERY_S)}: no batch"
+                " runs during the query, and its snapshot keeps dead rows; query a small table that another"
+                " job"
                 " keeps up to date"
             )
         return self
@@ -248,8 +258,8 @@ class LockRules(Strict):
     end_blockers: EndBlockers | None = None
     """blocking sessions that may be cancelled; without it, none"""
     standbys: list[str] = []
-    """standbys whose long queries are checked before ACCESS EXCLUSIVE; connection strings, completed from --dsn:
-    host=replica-1"""
+    """standbys whose long queries are checked before ACCESS EXCLUSIVE; connection strings, completed from
+    --dsn: host=replica-1"""
     long_statement: Duration = 86_400.0
     """a concurrent index build or a VALIDATE that takes longer is cancelled and cleaned up"""
 
@@ -309,8 +319,9 @@ class Plan:
     def parts(self) -> dict[str, str]:
         """Digests of what must not change while a run is open, by a name for people.
 
-        Pace, throttlers, gates and lock rules are not among them: they may change during a run.  Nor are values that
-        equal the default: so a newer program, which knows more keys, can resume an older one's run.
+        Pace, throttlers, gates and lock rules are not among them: they may change during a run.  Nor are
+        values that equal the default: so a newer program, which knows more keys, can resume an older one's
+        run.
         """
         parts = {"requires": self.requires.postgres, "schema": self.schema}
         parts |= {set_part(n): s.model_dump_json(exclude_defaults=True) for n, s in self.table_sets.items()}
@@ -364,13 +375,17 @@ class OperationType(Protocol):
         """The step's name within its stage."""
 
     def load(self, params: BaseModel, folder: Path) -> BaseModel:
-        """Read the files that the parameters name, relative to the plan's folder; raises ValueError with the reason.
+        """Read the files that the parameters name, relative to the plan's folder; raises ValueError with the
+        reason.
 
-        What was read becomes part of the result, for example of a subclass of Params, so that the fingerprint covers it.
+        What was read becomes part of the result, for example of a subclass of Params, so that the fingerprint
+        covers it.
         """
 
     def targets(self, params: BaseModel) -> tuple[str | None, ...] | str:
-        """The tables of the step, or the name of the table set that it is over; (None,) for a step over no table."""
+        """The tables of the step, or the name of the table set that it is over; (None,) for a step over no
+        table.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,6 @@
-"""``<table>``, ``<master.id>``, ``<secret.token>``: the only references of a plan, in the order of its steps."""
+"""``<table>``, ``<master.id>``, ``<secret.token>``: the only references of a plan,
+in the order of its steps.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,8 @@ def check_references(data: Any, mistakes: Mistakes) -> None:
         elif name in known:
             mistakes.add(
                 loc,
-                f"a step above has the id '{name}' too, so <{name}.id> would be ambiguous; rename one of them",
+                f"a step above has the id '{name}' too, so <{name}.id> would be ambiguous; rename one of"
+                " them",
             )
         elif name is not None:
             known.append(name)
@@ -50,8 +53,8 @@ def check_references(data: Any, mistakes: Mistakes) -> None:
 def _problem_of_text(text: str, known: list[str], ids: list[str], secrets: list[str]) -> str | None:
     """Only ``<table>`` may be a part of a text; every other reference is the whole of one.
 
-    In a name (``idx_<tabel>_bot_id``) other brackets are mistakes; in prose (``<b>Welcome</b>``) they are allowed, except
-    for what is clearly meant as a reference.
+    In a name (``idx_<tabel>_bot_id``) other brackets are mistakes; in prose (``<b>Welcome</b>``) they are
+    allowed, except for what is clearly meant as a reference.
     """
     if _WHOLE.fullmatch(text):
         return _problem(text[1:-1], known, ids, secrets)
@@ -61,11 +64,16 @@ def _problem_of_text(text: str, known: list[str], ids: list[str], secrets: list[
     if not others:
         return None
     meant = did_you_mean(others[0], ["table"]) if "." not in others[0] else ""
-    return f"<{others[0]}> inside a text: only <table> may be part of a text; write other references alone{meant}"
+    return (
+        f"<{others[0]}> inside a text: only <table> may be part of a text; write other references"
+        f" alone{meant}"
+    )
 
 
 def _problem(reference: str, known: list[str], ids: list[str], secrets: list[str]) -> str | None:
-    """What is wrong with a reference; ``known`` are the ids of the steps above, ``ids`` those of all steps."""
+    """What is wrong with a reference; ``known`` are the ids of the steps above,
+    ``ids`` those of all steps.
+    """
     head, *rest = reference.split(".")
     if reference == "table":
         return None
@@ -76,7 +84,10 @@ def _problem(reference: str, known: list[str], ids: list[str], secrets: list[str
             return None
         return f"<{reference}> names no column; <{head}.id> is the column id of that row"
     if head in ids:
-        return f"<{reference}> is used above the step that ensures the row '{head}'; move this step below that one"
+        return (
+            f"<{reference}> is used above the step that ensures the row '{head}'; move this step below"
+            " that one"
+        )
     tail = ".".join(rest) or "id"
     valid = [f"<{name}.{tail}>" for name in known] + ["<table>", *(f"<secret.{s}>" for s in secrets)]
     return f"<{reference}> is not defined{did_you_mean(f'<{reference}>', valid)}"

@@ -46,7 +46,9 @@ class Secrets:
         )
 
     def redact(self, text: str) -> str:
-        """The text without any value of ours: a server may quote what it refuses (invalid input syntax … "value")."""
+        """The text without any value of ours: a server may quote what it refuses (invalid input syntax …
+        "value").
+        """
         for name, source in self._sources.items():
             value = self._made.get(name, "") or self._peek(source)
             if len(value) >= SHORTEST:

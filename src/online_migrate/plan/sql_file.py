@@ -1,6 +1,8 @@
-"""SQL files that a plan names: their statements with lines, what each creates, and queries with expected answers.
+"""SQL files that a plan names: their statements with lines, what each creates, and queries with expected
+answers.
 
-A thin adapter: PostgreSQL's own parser (libpg_query, through postgast) says where a statement ends and what it is.
+A thin adapter: PostgreSQL's own parser (libpg_query, through postgast) says where a statement ends and what
+it is.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ class SqlKind(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SqlStatement:
-    """One statement of a file.  Names are as PostgreSQL folds them; ``schema`` is None where the text names none."""
+    """One statement of a file.  Names are as PostgreSQL folds them; ``schema`` is None where the text names
+    none.
+    """
 
     text: str
     """without the semicolon"""
@@ -104,9 +108,9 @@ def load_checks(text: str, *, path: Path) -> tuple[Check, ...]:
         -- expect: bot_plans | NULL
         SELECT …;
 
-    One ``expect`` a row, in order; ``|`` between columns; values as psql prints them (``t``, ``f``), NULL for a null,
-    ``(0 rows)`` for an answer without rows.  Raises :class:`PlanError` for a query without an answer, for a statement
-    that is not a query, and for a text without queries.
+    One ``expect`` a row, in order; ``|`` between columns; values as psql prints them (``t``, ``f``), NULL for
+    a null, ``(0 rows)`` for an answer without rows.  Raises :class:`PlanError` for a query without an answer,
+    for a statement that is not a query, and for a text without queries.
     """
     checks = [_check(raw, sql, line, before, path) for raw, sql, line, before in _parse(text, path)]
     if not checks:

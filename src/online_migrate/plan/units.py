@@ -112,4 +112,5 @@ Duty = Annotated[
     PlainSerializer(write_share, return_type=str, when_used="json"),
     _schema("%", "50%"),
 ]
-"""How many of the runner's sessions are busy on average: 1.5 is one always and a second one half of the time."""
+"""How many of the runner's sessions are busy on average: 1.5 is one always and a
+second one half of the time."""

@@ -1,7 +1,7 @@
 """From YAML text to plain data in which every key and value knows its line and column.
 
-The text is only *composed* by ruamel.yaml (in ``rt`` mode, YAML 1.2), never constructed: no tag makes an object,
-nothing else is read, and all mistakes, such as a duplicate key, are found in one pass.
+The text is only *composed* by ruamel.yaml (in ``rt`` mode, YAML 1.2), never constructed: no tag makes an
+object, nothing else is read, and all mistakes, such as a duplicate key, are found in one pass.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ class Document:
     """what is not valid data, such as a duplicate key; ``data`` holds the rest"""
 
     def where(self, loc: Loc, *, of_key: bool = False) -> str:
-        """``file:line:column`` of a value, or of its key; if it does not exist, of the nearest value around it."""
+        """``file:line:column`` of a value, or of its key; if it does not exist, of the nearest value around
+        it.
+        """
         found = self.keys.get(loc) if of_key else None
         while found is None and loc:
             found = self.values.get(loc)

@@ -39,7 +39,9 @@ def on_primary(pair: Pair) -> Iterator[Connection]:
 
 @pytest.fixture
 def synchronous(pair: Pair, on_primary: Connection, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connection]:
-    """A session of ours where commits wait until the standby has replayed them; a reading gives up after 0.5 s."""
+    """A session of ours where commits wait until the standby has replayed them; a reading gives up after 0.5
+    s.
+    """
     monkeypatch.setattr(commit_latency, "READ_TIMEOUT_S", 0.5)
     alter = sql.SQL("ALTER DATABASE {} {}")
     name = sql.Identifier(on_primary.info.dbname)

@@ -119,7 +119,9 @@ def test_it_holds_before_the_first_answer(connection: Connection, clock: StillCl
 
 
 def test_one_that_falls_silent_is_red_after_a_while(connection: Connection, clock: StillClock) -> None:
-    """A blip keeps the last reading; from 15 s on it is red with the error, and green again with the next answer."""
+    """A blip keeps the last reading; from 15 s on it is red with the error, and green again with the next
+    answer.
+    """
     gauge = Gauge("gauge", 0.2)
     throttle = Throttle([gauge], clock)
     throttle.read(connection)
@@ -161,7 +163,9 @@ def test_readings_grow_old_while_nobody_asks(connection: Connection, clock: Stil
 
 
 def test_each_is_asked_at_most_once_a_second(connection: Connection, clock: StillClock) -> None:
-    """Batches of 50 ms do not turn into twenty questions a second; a failing one is asked as often, no more."""
+    """Batches of 50 ms do not turn into twenty questions a second; a failing one is
+    asked as often, no more.
+    """
     good, bad = Gauge("good"), Gauge("bad", None)
     throttle = Throttle([good, bad], clock)
     for _ in range(20):
@@ -174,7 +178,9 @@ def test_each_is_asked_at_most_once_a_second(connection: Connection, clock: Stil
 def test_a_slow_one_is_asked_less_often(
     connection: Connection, clock: StillClock, takes_s: float, asked: int
 ) -> None:
-    """Nothing is written while it is asked: a quarter of the time is enough for it, as long as its answer stays fresh."""
+    """Nothing is written while it is asked: a quarter of the time is enough for it, as long as its answer
+    stays fresh.
+    """
     gauge = Gauge("slow", 0.2, clock=clock, takes_s=takes_s)
     throttle = Throttle([gauge], clock)
     end = clock.now + 20
@@ -187,7 +193,9 @@ def test_a_slow_one_is_asked_less_often(
 
 
 def test_a_lost_connection_is_no_answer(database: str, clock: StillClock) -> None:
-    """The session may be ended under us: that is red, never an exception out of the throttle, and never green."""
+    """The session may be ended under us: that is red, never an exception out of the throttle, and never
+    green.
+    """
     throttle = Throttle([Gauge("gauge", None)], clock)
     connection = Connector(dsn=database).open("test")
     connection.close()
@@ -203,7 +211,9 @@ def test_an_error_leaves_the_session_usable(connection: Connection, clock: Still
 
 
 def test_a_reading_is_bounded_and_read_only(connection: Connection) -> None:
-    """A question that hangs ends by itself, one that writes is refused, and the session's settings are as before."""
+    """A question that hangs ends by itself, one that writes is refused, and the session's settings are as
+    before.
+    """
     with pytest.raises(psycopg.errors.QueryCanceled), bounded(connection, 0.05):
         connection.execute("SELECT pg_sleep(5)")
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction), bounded(connection, 1):
@@ -213,7 +223,9 @@ def test_a_reading_is_bounded_and_read_only(connection: Connection) -> None:
 
 
 def test_our_own_sessions_are_known_by_their_lock(database: str, connection: Connection) -> None:
-    """Who holds our advisory lock in this database, and the session that asks, are ours; a name proves nothing."""
+    """Who holds our advisory lock in this database, and the session that asks, are ours; a name proves
+    nothing.
+    """
     with (
         Connector(dsn=database).open("worker") as worker,
         Connector(dsn=database).open("stranger") as stranger,

@@ -16,7 +16,9 @@ from tests.backfill.throttlers.standby import Pair, await_true
 
 
 def test_a_commit_that_waits_holds_us(pair: Pair, synchronous: Connection) -> None:
-    """A synchronous standby that stands still is red after a bounded wait, in spite of no timeout for COMMIT; then green."""
+    """A synchronous standby that stands still is red after a bounded wait, in spite of no timeout for COMMIT;
+    then green.
+    """
     throttle = Throttle([CommitLatency(limit_s=0.2)], SystemClock(), every_s=0)
     assert not throttle.read(synchronous)[0].is_red
     pair.pause()
@@ -31,7 +33,9 @@ def test_a_commit_that_waits_holds_us(pair: Pair, synchronous: Connection) -> No
 
 
 def test_an_error_leaves_the_session_usable(pair: Pair) -> None:
-    """Where no commit is possible, on a server turned standby, it is an error, not a session stuck in a transaction."""
+    """Where no commit is possible, on a server turned standby, it is an error, not a session stuck in a
+    transaction.
+    """
     with Connector(dsn=pair.standby.dsn).open("test", may_be_standby=True) as connection:
         with pytest.raises(psycopg.Error):
             CommitLatency(limit_s=0.2).read(connection)

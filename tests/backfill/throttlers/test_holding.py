@@ -1,4 +1,5 @@
-"""Each throttler holds a real backfill in the middle, and lets it go on by itself; one that goes blind holds it, too.
+"""Each throttler holds a real backfill in the middle, and lets it go on by itself; one that goes blind holds
+it, too.
 
 Standby lag and the oldest snapshot have tests of their own, beside a standby and a report.
 """
@@ -122,7 +123,10 @@ def test_lock_waiters(database: str) -> None:
         psycopg.connect(database, application_name="till", autocommit=True) as waiter,
     ):
         wait = threading.Thread(target=waiter.execute, args=["UPDATE contended SET a = 3"])
-        waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND waitstart < clock_timestamp() - interval '0.15 s'"
+        waits = (
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND waitstart < clock_timestamp() -"
+            " interval '0.15 s'"
+        )
 
         def red() -> None:
             holder.execute("UPDATE contended SET a = 2")
@@ -135,7 +139,9 @@ def test_lock_waiters(database: str) -> None:
 
 
 def test_commit_latency(pair: Pair, synchronous: Connection) -> None:
-    """Our batches commit asynchronously and would not feel a standby that stands still: the application does."""
+    """Our batches commit asynchronously and would not feel a standby that stands
+    still: the application does.
+    """
     do(pair.primary.dsn, "DROP TABLE IF EXISTS t")
     held = {"commit_latency": "200ms"}
     assert "our probe commit took" in assert_held(
@@ -158,7 +164,9 @@ def test_multixacts(database: str, connection: Connection) -> None:
 
 
 def test_one_that_goes_blind_holds(database: str, clerk: str) -> None:
-    """A right that is taken away in the night is no green: it holds from the moment at which the last answer is stale."""
+    """A right that is taken away in the night is no green: it holds from the moment at which the last answer
+    is stale.
+    """
     user = psycopg.conninfo.conninfo_to_dict(clerk)["user"]
     reason = assert_held(
         clerk,

@@ -43,7 +43,9 @@ def waiting(session: psycopg.Connection) -> Iterator[None]:
 
 
 def test_a_queue_holds_us_until_it_is_gone(database: str, connection: Connection) -> None:
-    """A session that waits is red at a limit of one, with who waits behind whom; when it has its lock all is green."""
+    """A session that waits is red at a limit of one, with who waits behind whom; when it has its lock all is
+    green.
+    """
     throttle = Throttle([LockWaiters(limit=1)], SystemClock(), every_s=0)
     assert throttle.read(connection)[0].reason == "no session waits for a lock"
     with (
@@ -64,7 +66,10 @@ def test_a_queue_holds_us_until_it_is_gone(database: str, connection: Connection
 
 def test_our_own_waits_do_not_hold_us(database: str, connection: Connection) -> None:
     """A batch of ours that waits for a row is no reason for us to wait."""
-    waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND waitstart < clock_timestamp() - interval '0.15 s'"
+    waits = (
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND waitstart < clock_timestamp() - interval"
+        " '0.15 s'"
+    )
     with Connector(dsn=database).open("worker") as worker, locked_row(database) as holder:
         hold_shared(worker)
         with waiting(worker):

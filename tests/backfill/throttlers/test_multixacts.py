@@ -21,7 +21,9 @@ LOCK_EACH_ROW = """
 
 
 def use_multixacts(dsn: str, *, rows: int, sessions: int) -> None:
-    """Let so many sessions lock the same rows at the same time, as inserts of children do by their foreign key."""
+    """Let so many sessions lock the same rows at the same time, as inserts of children do by their foreign
+    key.
+    """
     run(
         dsn,
         f"DROP TABLE IF EXISTS parent; CREATE TABLE parent AS SELECT generate_series(1, {rows}) AS id;"
@@ -38,7 +40,9 @@ def use_multixacts(dsn: str, *, rows: int, sessions: int) -> None:
 
 
 def test_old_multixacts_hold_us_until_they_are_frozen(database: str, connection: Connection) -> None:
-    """Ids that pile up are red at a share of autovacuum's limit; VACUUM (FREEZE) of the database makes it green."""
+    """Ids that pile up are red at a share of autovacuum's limit; VACUUM (FREEZE) of the database makes it
+    green.
+    """
     throttle = Throttle([Multixacts(age_share=1e-6)], SystemClock(), every_s=0)
     connection.execute("VACUUM (FREEZE)")
     assert not throttle.read(connection)[0].is_red
@@ -48,7 +52,8 @@ def test_old_multixacts_hold_us_until_they_are_frozen(database: str, connection:
     name = connection.info.dbname
     assert reading.reason.startswith(f"the oldest multixact of database {name} is ")
     assert reading.reason.endswith(
-        " ids old (limit 400, 1e-06 of autovacuum_multixact_freeze_max_age); make sure that VACUUM (FREEZE) completes"
+        " ids old (limit 400, 1e-06 of autovacuum_multixact_freeze_max_age); make sure that VACUUM (FREEZE)"
+        " completes"
     )
 
     def is_green_after_vacuum() -> bool:
@@ -67,7 +72,9 @@ def frozen(pair: Pair, on_primary: Connection) -> Iterator[Pair]:
 
 
 def test_members_hold_us_until_their_files_are_gone(frozen: Pair, on_primary: Connection) -> None:
-    """RowSet rows and many sessions use members up much faster than ids: red by the files, green when all is frozen."""
+    """RowSet rows and many sessions use members up much faster than ids: red by the files, green when all is
+    frozen.
+    """
     throttle = Throttle([Multixacts(members_share=120_000 / MOST_MEMBERS)], SystemClock(), every_s=0)
     assert not throttle.read(on_primary)[0].is_red
     use_multixacts(frozen.primary.dsn, rows=600, sessions=20)
@@ -87,7 +94,9 @@ def test_members_hold_us_until_their_files_are_gone(frozen: Pair, on_primary: Co
 def test_a_role_that_may_not_count_members_is_told_what_it_lacks(
     database: str, connection: Connection
 ) -> None:
-    """The age is everybody's to see; the members are not, and check names the grant instead of a silent zero."""
+    """The age is everybody's to see; the members are not, and check names the grant
+    instead of a silent zero.
+    """
     both = Multixacts(age_share=0.8, members_share=0.4)
     run(database, "CREATE ROLE no_sight LOGIN")
     try:

@@ -53,14 +53,18 @@ def test_an_old_snapshot_holds_us_until_it_is_gone(database: str, connection: Co
 
 
 def test_a_transaction_that_wrote_counts_without_a_snapshot(database: str, connection: Connection) -> None:
-    """Idle at READ COMMITTED it has no snapshot, but every new one begins at its id: the dead rows stay all the same."""
+    """Idle at READ COMMITTED it has no snapshot, but every new one begins at its id: the dead rows stay all
+    the same.
+    """
     connection.execute("CREATE TABLE written (a int)")
     with holding(database, "INSERT INTO written VALUES (1)"):
         assert len(read_words(connection)) == 1
 
 
 def test_an_idle_reader_is_not_in_the_way(database: str, connection: Connection) -> None:
-    """Between two statements at READ COMMITTED a reader holds nothing back, however old its transaction is."""
+    """Between two statements at READ COMMITTED a reader holds nothing back, however
+    old its transaction is.
+    """
     with holding(database, "SELECT 1"):
         assert read_words(connection) == []
 
@@ -68,7 +72,9 @@ def test_an_idle_reader_is_not_in_the_way(database: str, connection: Connection)
 def test_of_other_databases_only_writers_count(
     database: str, connection: Connection, new_database: Callable[[str | None], str]
 ) -> None:
-    """Their snapshots do not hold our tables back; their transaction ids do, by the snapshots taken beside them."""
+    """Their snapshots do not hold our tables back; their transaction ids do, by the snapshots taken beside
+    them.
+    """
     name = new_database(None)
     other = psycopg.conninfo.make_conninfo(database, dbname=name)
     try:
@@ -92,7 +98,9 @@ def test_our_own_sessions_do_not_hold_us(database: str, connection: Connection) 
 
 
 def test_a_forgotten_prepared_transaction_is_named(database: str, connection: Connection) -> None:
-    """It has no session, survives restarts and holds everything back: the reason gives the name to roll back."""
+    """It has no session, survives restarts and holds everything back: the reason
+    gives the name to roll back.
+    """
     connection.execute("CREATE TABLE written (a int)")
     connection.execute("BEGIN; INSERT INTO written VALUES (1); PREPARE TRANSACTION 'it''s forgotten'")
     connection.execute(LONG_ENOUGH.encode())
@@ -105,7 +113,9 @@ def test_a_forgotten_prepared_transaction_is_named(database: str, connection: Co
 
 
 def test_a_query_on_a_standby_counts_by_its_feedback(pair: Pair, on_primary: Connection) -> None:
-    """With hot_standby_feedback a report on the standby keeps our dead rows: red here, and green when it ends there."""
+    """With hot_standby_feedback a report on the standby keeps our dead rows: red here, and green when it ends
+    there.
+    """
     throttler = OldestSnapshot(limit_s=LIMIT_S)
     xmin = "SELECT backend_xmin IS NOT NULL FROM pg_stat_replication"
     with psycopg.connect(pair.standby.dsn) as report:

@@ -16,7 +16,9 @@ def make_query(text: str, limit: float | None = None, timeout_s: float = 1.0) ->
 
 
 def test_a_number_holds_us_from_its_limit_on(connection: Connection) -> None:
-    """Five jobs in a queue of the operator's are red at a limit of five, with both figures; fewer are green."""
+    """Five jobs in a queue of the operator's are red at a limit of five, with both
+    figures; fewer are green.
+    """
     connection.execute("CREATE TABLE jobs AS SELECT generate_series(1, 4) AS id")
     throttle = Throttle([make_query("SELECT count(*) FROM jobs", limit=5)], SystemClock(), every_s=0)
     assert not throttle.read(connection)[0].is_red

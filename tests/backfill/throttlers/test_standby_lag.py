@@ -20,7 +20,9 @@ LIMIT_BYTES = 1024**2
 
 
 def test_a_standby_that_stands_still_holds_us_and_lets_us_go(pair: Pair, on_primary: Connection) -> None:
-    """A megabyte that is not replayed is red, with figures, at the next look; replayed again it is green by itself."""
+    """A megabyte that is not replayed is red, with figures, at the next look; replayed again it is green by
+    itself.
+    """
     throttle = Throttle([StandbyLag(limit_bytes=LIMIT_BYTES)], SystemClock(), every_s=0)
     assert throttle.read(on_primary)[0].utilisation < 0.5
     pair.pause()
@@ -52,9 +54,9 @@ def test_a_standby_that_is_gone_is_red_until_it_is_back(pair: Pair, on_primary: 
     pair.cut()
     gone = throttler.read(on_primary)
     assert gone.utilisation >= 1
-    assert (
-        gone.reason
-        == "standby walreceiver was streaming and has disconnected; reconnect it, or stop and run again if it was removed permanently"
+    assert gone.reason == (
+        "standby walreceiver was streaming and has disconnected; reconnect it, or stop and run again if"
+        " it was removed permanently"
     )
     begun_anew = StandbyLag(limit_bytes=LIMIT_BYTES)
     assert begun_anew.read(on_primary).reason == "no streaming standby is connected"
@@ -64,7 +66,9 @@ def test_a_standby_that_is_gone_is_red_until_it_is_back(pair: Pair, on_primary: 
 
 
 def test_who_streams_but_replays_nothing_is_no_standby(pair: Pair, on_primary: Connection) -> None:
-    """A backup that streams WAL, and a logical subscriber that confirms all it got, neither lag nor are missed later."""
+    """A backup that streams WAL, and a logical subscriber that confirms all it got, neither lag nor are
+    missed later.
+    """
     throttler = StandbyLag(limit_bytes=1)
     on_primary.execute("SELECT pg_create_logical_replication_slot('subscriber', 'pgoutput')")
     here = ask(pair.primary.dsn, "SELECT pg_current_wal_flush_lsn()::text")
@@ -100,7 +104,9 @@ def start_streaming(conninfo: str, command: str) -> PGconnType:
 
 
 def test_a_role_that_may_not_see_is_told_what_it_lacks(pair: Pair, on_primary: Connection) -> None:
-    """NULLs for want of a right never look like a healthy standby: check names the grant, and a reading is no answer."""
+    """NULLs for want of a right never look like a healthy standby: check names the grant, and a reading is no
+    answer.
+    """
     throttler = StandbyLag(limit_bytes=LIMIT_BYTES)
     run(pair.primary.dsn, 'CREATE ROLE "no sight" LOGIN')
     dsn = psycopg.conninfo.make_conninfo(pair.primary.dsn, user="no sight")

@@ -26,7 +26,9 @@ def test_what_was_old_before_we_looked_is_at_least_as_old_as_our_first_look() ->
 
 
 def test_a_trail_stays_small() -> None:
-    """Asked once a second for a day, it keeps a bounded number of positions and still reaches back as promised."""
+    """Asked once a second for a day, it keeps a bounded number of positions and still reaches back as
+    promised.
+    """
     trail = Trail(keep_s=3600)
     for second in range(86_400):
         trail.note(second, second)

@@ -30,7 +30,9 @@ def test_a_slot_that_nobody_reads_holds_us(connection: Connection) -> None:
 
 
 def test_an_archiver_that_fails_holds_us(on_primary: Connection) -> None:
-    """Its WAL files pile up: red from the limit on, with the file that it fails at; archived again it is green."""
+    """Its WAL files pile up: red from the limit on, with the file that it fails at; archived again it is
+    green.
+    """
     throttle = Throttle([WalHeld(limit_bytes=2 * SEGMENT)], SystemClock(), every_s=0)
     end_segment(on_primary)
     await_true(lambda: "no slot and no archiver" in throttle.read(on_primary)[0].reason)

@@ -23,7 +23,9 @@ from tests.backfill.throttlers.standby import run, write_wal
 
 
 def test_wal_holds_us_until_the_next_checkpoint(connection: Connection) -> None:
-    """A hundredth of max_wal_size written is red at a limit of a hundredth; a checkpoint makes it green again."""
+    """A hundredth of max_wal_size written is red at a limit of a hundredth; a checkpoint makes it green
+    again.
+    """
     throttle = Throttle([WalSinceCheckpoint(limit_share=0.01)], SystemClock(), every_s=0)
     connection.execute("CHECKPOINT")
     assert not throttle.read(connection)[0].is_red
@@ -37,7 +39,9 @@ def test_wal_holds_us_until_the_next_checkpoint(connection: Connection) -> None:
 
 
 def test_a_share_below_what_starts_a_checkpoint_says_so(connection: Connection) -> None:
-    """Held at 1 % no WAL of ours would ever start the checkpoint that frees us: the reason says when one comes."""
+    """Held at 1 % no WAL of ours would ever start the checkpoint that frees us: the reason says when one
+    comes.
+    """
     connection.execute("CHECKPOINT")
     write_wal(connection, 11 * 1024**2)
     reason = WalSinceCheckpoint(limit_share=0.01).read(connection).reason
@@ -68,7 +72,9 @@ def test_every_role_sees_it_unless_the_right_was_taken_away(database: str, conne
 def test_a_share_that_holds_until_the_timeout_is_a_warning_at_check(
     database: str, share: float, is_low: bool
 ) -> None:
-    """Below what starts a checkpoint by WAL the hold would end by time alone: said before the run, once for all tables."""
+    """Below what starts a checkpoint by WAL the hold would end by time alone: said before the run, once for
+    all tables.
+    """
     for name in "ab":
         make_table(database, 10, name=name)
     text = f"""plan: small

@@ -39,7 +39,9 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 
 def figures() -> Iterator[tuple[str, str]]:
-    """What is asked for one moment and not over time: each panel's title, or each column's, with its expression."""
+    """What is asked for one moment and not over time: each panel's title, or each column's, with its
+    expression.
+    """
     for uid in PAGES:
         for panel in panels(uid):
             for target in panel["targets"]:
@@ -73,7 +75,9 @@ def put_in(expression: str, values: Mapping[str, str]) -> str:
 
 
 def sides(expression: str) -> list[str]:
-    """What an alert compares or combines, down to what has no comparison left: each must have data where all is well."""
+    """What an alert compares or combines, down to what has no comparison left: each must have data where all
+    is well.
+    """
     text = expression.strip()
     while text.startswith("(") and _closing(text) == len(text) - 1:
         text = text[1:-1].strip()

@@ -84,12 +84,15 @@ def test_promtool_agrees(what: tuple[object, ...]) -> None:
     ("expression", "parts"),
     [
         ("a > 1", ["a"]),
-        ('time() - a{x="y"} > 600\nand on (plan) b == 2\nunless on (plan) sum by (plan) (c) > 0', ['time() - a{x="y"}', "b", "sum by (plan) (c)"]),
+        (('time() - a{x="y"} > 600\nand on (plan) b == 2\nunless on (plan) sum by (plan) (c) >'
+            ' 0'), ['time() - a{x="y"}', "b", "sum by (plan) (c)"]),
         ("max(a) == 1 and on (plan) (\n b > c\n)", ["max(a)", "b", "c"]),
         ("a / on (plan) b > 0.8\nor\nc > on (plan) group_left () d", ["a / on (plan) b", "c", "d"]),
         ("border > 1", ["border"]),
     ],
 )  # fmt: skip
 def test_an_expression_comes_apart_at_its_comparisons(expression: str, parts: list[str]) -> None:
-    """The test against a real Prometheus asks each side alone: an alert that is silent for want of data would pass else."""
+    """The test against a real Prometheus asks each side alone: an alert that is silent for want of data would
+    pass else.
+    """
     assert sides(expression) == parts

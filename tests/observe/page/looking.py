@@ -32,7 +32,9 @@ class Look:
         return tile.locator("dd > span").inner_text()
 
     def wait_for(self, condition: str, seconds: float = 20) -> None:
-        """Until that expression is true in the page; not playwright's own wait, which our policy forbids: it evals."""
+        """Until that expression is true in the page; not playwright's own wait, which our policy forbids: it
+        evals.
+        """
         for _ in range(int(seconds * 10)):
             if self.ask(condition):
                 return
@@ -61,7 +63,9 @@ def looking(
     size: tuple[int, int] = WIDE,
     scheme: Literal["light", "dark"] = "light",
 ) -> Iterator[Look]:
-    """Open ``url`` in a new profile; complaints are the console's errors and warnings, and uncaught errors."""
+    """Open ``url`` in a new profile; complaints are the console's errors and
+    warnings, and uncaught errors.
+    """
     context = browser.new_context(
         viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, timezone_id="Europe/Berlin"
     )

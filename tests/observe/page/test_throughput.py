@@ -129,7 +129,9 @@ def test_a_hold_ends_with_its_wait_its_step_or_its_run() -> None:
 
 
 def test_the_time_without_a_runner_is_not_held() -> None:
-    """Killed at two while it held, and resumed at nine: it held until it was last heard of, not for seven hours."""
+    """Killed at two while it held, and resumed at nine: it held until it was last heard of, not for seven
+    hours.
+    """
     wait: dict[str, Any] = {**PLACE, "kind": "standby_lag"}
     resumed = e.RunStarted(plan="shop", run_id=1, resumed=True, steps_total=1, steps_done=0)
     held = [

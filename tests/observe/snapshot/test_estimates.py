@@ -29,7 +29,9 @@ def seconds_later(seconds: float) -> timedelta:
     ],
 )
 def test_the_share_counts_every_walk_over_a_page(place: dict[str, object], share: float) -> None:
-    """A table is at 50 % when half of the work on it is done, not when its pages were seen once of four times."""
+    """A table is at 50 % when half of the work on it is done, not when its pages were seen once of four
+    times.
+    """
     assert share_of(make_cursor(**place)) == pytest.approx(share)
 
 
@@ -82,7 +84,9 @@ def test_without_history_nothing_is_known() -> None:
 
 
 def test_a_table_that_has_passed_has_no_rate_and_no_end() -> None:
-    """Its pass was a moment ago, and nobody may be at work on it; how long the proof takes is known when it is over."""
+    """Its pass was a moment ago, and nobody may be at work on it; how long the proof takes is known when it
+    is over.
+    """
     cursor = make_cursor(pass_name="sweep", rows_done=100, moved_at=NOON + seconds_later(10))
     pace = pace_of(cursor, points_of([make_record(started())])[BACKFILL], NOON + seconds_later(10))
     assert (pace.rate, pace.eta_s) == (None, None)

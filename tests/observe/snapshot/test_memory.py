@@ -100,7 +100,9 @@ def test_new_events_are_read_once(run: MadeRun, connection: Connection) -> None:
 
 
 def test_a_wait_that_lasts_is_not_forgotten_beside_busy_tables(run: MadeRun, connection: Connection) -> None:
-    """One table is locked, and seven others write their throughput: after an hour it waits still, since then."""
+    """One table is locked, and seven others write their throughput: after an hour it
+    waits still, since then.
+    """
     memory = Memory()
     begin_backfill(run)
     users = {"stage": BACKFILL[0], "step": BACKFILL[1], "table": BACKFILL[2]}
