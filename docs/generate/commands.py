@@ -34,19 +34,35 @@ def _help(text: str) -> str:
     for part in re.split(r"\n\s*\n", inspect.cleandoc(text)):
         mark, _, fixed = part.partition("\b\n")
         is_fixed = not mark and fixed
-        parts.append(f"```text\n{inspect.cleandoc(fixed)}\n```" if is_fixed else " ".join(part.split()))
+        parts.append(_fixed(inspect.cleandoc(fixed)) if is_fixed else " ".join(part.split()))
     return "\n\n".join(parts)
+
+
+def _fixed(text: str) -> str:
+    """Lines that stay as they are; their title goes above the block."""
+    title, _, rest = text.partition("\n")
+    if rest and title.endswith(":"):
+        return f"{title}\n\n```text\n{inspect.cleandoc(rest)}\n```"
+    return f"```text\n{text}\n```"
 
 
 def _row(option: click.Option, context: click.Context) -> tuple[str, str, str]:
     is_flag = option.is_flag or option.count
-    name = ", ".join(f"`{o}`" for o in option.opts) + ("" if is_flag else f" {_metavar(option, context)}")
+    value = "" if is_flag else f" {_value(option, context)}"
+    name = ", ".join(f"`{o}{value}`" for o in option.opts)
     variable = f" Environment: `{option.envvar}`." if option.envvar and option.show_envvar else ""
-    return name, _default(option), sentence(option.help or "") + variable
+    text, default = _split(option.help or "")
+    return name, default or _default(option), sentence(text) + variable
 
 
-def _metavar(option: click.Option, context: click.Context) -> str:
-    return f"`{option.make_metavar(context)}`"
+def _split(text: str) -> tuple[str, str]:
+    """A help text and the default that it names in brackets, where click cannot know it."""
+    found = re.search(r"\s*\[default: ([^\]]*)\]$", text)
+    return (text, "") if found is None else (text[: found.start()], found[1])
+
+
+def _value(option: click.Option, context: click.Context) -> str:
+    return option.make_metavar(context).removesuffix(" RANGE")
 
 
 def _default(option: click.Option) -> str:

@@ -65,7 +65,8 @@ def section_of(name: str, title: str) -> str:
     paragraphs = (inspect.getdoc(type(OPERATIONS[name])) or "").split("\n\n")
     texts = [p.partition(":")[2] for p in paragraphs if p.startswith(f"{title}:")]
     assert texts, f"the docstring of operation {name} has no section '{title}:'"
-    return textwrap.fill(sentence(texts[0]), 110, break_long_words=False, break_on_hyphens=False)
+    linked = re.sub(r"\bdocs/([\w-]+\.md)", rf"[\1]({UP}\1)", sentence(texts[0]))
+    return textwrap.fill(linked, 110, break_long_words=False, break_on_hyphens=False)
 
 
 def lock_table(page: str, plan: str) -> str:  # noqa: ARG001  # every maker is given its page

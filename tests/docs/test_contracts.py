@@ -63,6 +63,15 @@ def test_the_picture_of_status_json_has_the_keys_that_status_prints(desk: Desk) 
     assert keys_of(json.loads(shown[1])) == keys_of(printed)
 
 
+def test_every_exit_code_says_what_to_do() -> None:
+    """No operator meets an exit code without advice: the first table of the page has each code of the errors."""
+    page = (ROOT / "docs" / "exit-codes.md").read_text(encoding="utf-8")
+    advised, _, generated = page.partition("## Errors by code")
+    codes = set(re.findall(r"^\| (\d+) \|", generated, flags=re.MULTILINE))
+    assert codes
+    assert set(re.findall(r"^\| (\d+) \|", advised, flags=re.MULTILINE)) == codes
+
+
 def test_every_code_that_check_reports_is_on_the_page_of_findings(desk: Desk) -> None:
     """The codes come from the source; none that is reported is missing."""
     desk.run_sql("ALTER TABLE orders ADD COLUMN shop_id text", "CREATE VIEW bad AS SELECT 1 AS id")
