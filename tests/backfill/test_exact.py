@@ -243,7 +243,7 @@ def test_nulls_that_keep_coming_end_the_run_with_their_rows_and_their_writer(
         Backfill(context, table="t", column="c", value=Constant.of(1)).run()
     assert len(heard.of("late_rows")) == 30
     assert "for example id = " in caught.value.message
-    assert "explicitly (the default covers those that leave it out)" in caught.value.remedy
+    assert "explicitly (the default covers statements that omit the column)" in caught.value.remedy
     if has_statements:
         assert "INSERT INTO t (user_id, c)" in caught.value.message
         assert "UPDATE" not in caught.value.message, "our own sweep is not the cause"
@@ -275,7 +275,7 @@ def test_rows_without_a_default_keep_coming_for_some_time_before_they_are_said_t
     assert [seconds >= least for seconds, least in zip(apart, (0, 0.05, 0.1, 0.12), strict=True)] == [
         True
     ] * 4
-    assert "c has no default: every INSERT that leaves it out writes NULL" in caught.value.remedy
+    assert "c has no default, so each INSERT that omits it writes NULL" in caught.value.remedy
     assert "explicitly" not in caught.value.remedy
 
 

@@ -12,11 +12,11 @@ import pytest
 
 from benchmarks.workbench import Heard, workbench
 from online_migrate.backfill import health, strategy
-from online_migrate.backfill.context import BackfillContext
 from online_migrate.backfill.values import Constant
 from online_migrate.backfill.worker import LONGEST_RELAXED, Backfill
 from online_migrate.clock import Signal
 from online_migrate.journal.records import CursorRecord
+from online_migrate.journal.store import Journal
 from online_migrate.plan.model import HoldQuery, HoldWhen, Pace
 from tests.backfill.tables import ask, make_table
 from tests.backfill.throttlers.standby import await_true
@@ -48,23 +48,23 @@ def test_the_chunk_grows_with_the_oldest_snapshot(
 ) -> None:
     """The way back to a page is to take twice the age of what is open beside us; the journal keeps the new length."""
     with workbench(database, "t", pace=FAST) as context:
-        lengths = noting_lengths(context, monkeypatch)
+        lengths = noting_lengths(monkeypatch)
         assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 20_000
     assert 40 in lengths
     assert max(lengths) > 40
     assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 0
 
 
-def noting_lengths(context: BackfillContext, monkeypatch: pytest.MonkeyPatch) -> set[int]:
-    """How long chunks are, as the journal is told."""
+def noting_lengths(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """The lengths of chunks, as they are written into the journal."""
     lengths: set[int] = set()
-    write = context.journal.write_cursor
+    write = Journal.write_cursor
 
-    def noting(run_id: int, cursor: CursorRecord) -> None:
+    def noting(journal: Journal, run_id: int, cursor: CursorRecord) -> None:
         lengths.add(cursor.chunk_pages)
-        write(run_id, cursor)
+        write(journal, run_id, cursor)
 
-    monkeypatch.setattr(context.journal, "write_cursor", noting)
+    monkeypatch.setattr(Journal, "write_cursor", noting)
     return lengths
 
 
@@ -119,7 +119,7 @@ def test_the_operator_s_own_query_counts(
     make_table(database, 20_000)
     hold = HoldWhen(queries=[HoldQuery(name="slow", sql="SELECT pg_sleep(0.3) IS NULL")])
     with workbench(database, "t", pace=FAST, hold_when=hold) as context:
-        lengths = noting_lengths(context, monkeypatch)
+        lengths = noting_lengths(monkeypatch)
         assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 20_000
     assert max(lengths) > 40
 

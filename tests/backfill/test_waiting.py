@@ -15,6 +15,7 @@ from online_migrate.clock import SystemClock
 from online_migrate.events import Event, WaitContinues, WaitEnded, WaitStarted
 from online_migrate.plan.model import HoldQuery, HoldWhen
 from online_migrate.waiting import Waiting
+from tests.backfill.hearing import ActsOnWait
 from tests.backfill.tables import do, make_table
 
 LOCK = "BEGIN; LOCK TABLE t IN SHARE MODE"
@@ -89,14 +90,11 @@ def test_another_in_the_way_is_told_at_once(database: str, monkeypatch: pytest.M
 def test_a_wait_for_a_lock_is_no_work_of_the_batch(database: str) -> None:
     """Rows in 10 s, where they were waited for for 9.9: the batch is told by its work."""
     make_table(database, 50)
-    heard = Heard()
     orm = psycopg.connect(database, autocommit=True)
     orm.execute(LOCK)
-    timer = threading.Timer(0.8, orm.close)
-    timer.start()
+    heard = ActsOnWait(0.8, orm.close)
     with workbench(database, "t", emit=heard.emit) as context:
         assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 50
-    timer.join()
     (batch,) = heard.of("batch_done")
     (waited,) = heard.of("wait_ended")
     assert waited.seconds > 0.4

@@ -19,6 +19,7 @@ from online_migrate.clock import Signal
 from online_migrate.errors import Interrupted, LeaseLost, LockNotAcquired, VerificationFailed
 from online_migrate.events import BatchDone
 from online_migrate.plan.model import LockRules, Pace
+from tests.backfill.hearing import ActsOnWait
 from tests.backfill.tables import ask, do, make_table, session
 
 SMALL = Pace.model_construct(duty=1.0, min_rows=50, max_rows=200)
@@ -152,13 +153,10 @@ def test_a_runner_that_was_fenced_off_writes_no_row(database: str) -> None:
 def test_a_row_lock_is_waited_for_50_ms_and_then_left_to_the_sweep(database: str) -> None:
     """One locked row holds up no other, and it is filled in the end; who had it is said."""
     make_table(database, 2_000)
-    heard = Heard()
     with psycopg.connect(database, application_name="the shop") as holder:
         holder.execute("SELECT FROM t WHERE id = 1000 FOR UPDATE")
-        timer = threading.Timer(1.0, holder.rollback)
-        timer.start()
+        heard = ActsOnWait(0.1, holder.rollback)
         assert run(database, heard) == 2_000
-        timer.join()
     assert any(e.skipped_locked for e in heard.of("batch_done"))
     assert max(e.seconds for e in heard.of("batch_done")) < 0.5
     waits = heard.of("wait_started")
@@ -200,13 +198,10 @@ def test_a_prepared_transaction_that_holds_a_row_is_named(database: str) -> None
 def test_a_lock_on_the_whole_table_is_waited_for_outside_the_queue(database: str) -> None:
     """Somebody's LOCK TABLE delays us and ends nothing; we never stand in the queue for longer than 50 ms."""
     make_table(database, 500)
-    heard = Heard()
     with psycopg.connect(database, application_name="a dump") as holder:
         holder.execute("LOCK TABLE t IN SHARE MODE")
-        timer = threading.Timer(1.0, holder.rollback)
-        timer.start()
+        heard = ActsOnWait(0.1, holder.rollback)
         assert run(database, heard) == 500
-        timer.join()
     assert [w.kind for w in heard.of("wait_started")] == ["table_lock"]
     assert "a dump" in heard.of("wait_started")[0].reason
 
