@@ -7,8 +7,8 @@
     │   ├── PlanChanged               2   the plan is no longer the one that the run began with
     │   └── SecretMissing             2   a secret of the plan is not set (its name, never a value)
     ├── PreflightFailed               3   findings that stop the run; nothing was run
-    │   └── Conflict                  3   something of that name is there with another definition
-    ├── LockNotAcquired                    4   a lock window gave way for the last time; blockers named
+    │   └── Conflict                  3   an object of that name exists with another definition
+    ├── LockNotAcquired              4   a lock window's last attempt timed out; blockers named
     ├── VerificationFailed            5   the rows or the catalog are not what the step promises
     ├── LeaseLost                     6   another runner holds, or took over, the lease
     ├── JournalVersion                7   the journal in the database is of another version
@@ -66,7 +66,7 @@ class PlanError(UsageError):
 
 
 class PlanErrors(PlanError):
-    """All the mistakes of one plan, told at once."""
+    """All mistakes of one plan, reported together."""
 
     def __init__(self, errors: list[PlanError]) -> None:
         super().__init__(
@@ -97,11 +97,11 @@ class PreflightFailed(OnlineMigrateError):
 
 
 class Conflict(PreflightFailed):
-    """An object of the plan's name is there with another definition."""
+    """An object of the planned name exists with another definition."""
 
 
 class LockNotAcquired(OnlineMigrateError):
-    """A lock was not had within its bounds; nothing was changed, the run can be resumed."""
+    """A lock could not be acquired within its bounds; nothing was changed, and the run can be resumed."""
 
     exit_code = 4
 
