@@ -1,0 +1,131 @@
+"""k: a check never asks for a lock that an application could wait for, or wait behind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import sleep
+from typing import Final
+
+import psycopg
+import pytest
+
+from tests.cases.conftest import OpenTrial
+from tests.cases.trial import COLUMN_ROWS_KEY, EITHER, PARENT_AND_TABLE, RUNS, Case
+from tests.operations.site import plan_of
+
+WAITING: Final = """
+    SELECT relation::regclass || ': ' || mode FROM pg_locks
+    WHERE NOT granted AND locktype = 'relation' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+HOLDING: Final = "LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE"
+"""as VACUUM does: whatever is stronger than ROW EXCLUSIVE waits for it; an application's statements do not"""
+
+
+class Watch(threading.Thread):
+    """Which lock requests of other sessions were seen waiting, asked every 5 ms."""
+
+    def __init__(self, dsn: str) -> None:
+        super().__init__(daemon=True)
+        self.seen: set[str] = set()
+        self._dsn = dsn
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        with psycopg.connect(self._dsn, autocommit=True) as connection:
+            while not self._over.is_set():
+                self.seen.update(row[0] for row in connection.execute(WAITING.encode()).fetchall())
+                sleep(0.005)
+
+    def stop(self) -> set[str]:
+        self._over.set()
+        self.join()
+        return self.seen
+
+
+@contextmanager
+def live(dsn: str, tables: str) -> Iterator[Watch]:
+    """Tables that an application reads and writes, its transaction open, beside a vacuum."""
+    with psycopg.connect(dsn) as vacuum, psycopg.connect(dsn) as application:
+        vacuum.execute(HOLDING.format(tables).encode())
+        application.execute(f"LOCK TABLE {tables} IN ROW EXCLUSIVE MODE".encode())
+        watch = Watch(dsn)
+        watch.start()
+        try:
+            yield watch
+        finally:
+            watch.stop()
+            vacuum.rollback()
+            application.rollback()
+
+
+PARTITIONED = """
+    CREATE TABLE pt (id int, d date) PARTITION BY RANGE (d); CREATE TABLE pt_def PARTITION OF pt DEFAULT;
+    INSERT INTO pt SELECT g, date '2020-01-01' + g % 1000 FROM generate_series(1, 3000) g; ANALYZE;"""
+FILE = plan_of("create_tables: new.sql")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("CREATE TABLE pt_2030 PARTITION OF pt FOR VALUES FROM ('2030-01-01') TO ('2031-01-01');", id="k1"),
+        pytest.param("CREATE TABLE heir () INHERITS (pt_def);", id="k1-inherits"),
+        pytest.param("CREATE TABLE alike (LIKE pt INCLUDING ALL);", id="k1-like"),
+        pytest.param("CREATE TABLE child (id int PRIMARY KEY, t int REFERENCES parent);", id="k1-references"),
+        pytest.param("CREATE TABLE n (id int); CREATE TABLE alike (LIKE n); CREATE TABLE c (n int REFERENCES parent);", id="k1-several"),
+    ],
+)  # fmt: skip
+def test_k1_a_rehearsal_never_asks_a_live_table_for_a_lock(trial_of: OpenTrial, text: str) -> None:
+    """No request of check waits, so nothing queues behind it: a new partition, an heir, a foreign key into a live parent."""
+    setup = PARTITIONED + "CREATE TABLE parent (id int PRIMARY KEY);"
+    trial = trial_of(Case(name="k1", setup=setup, plan=FILE, files={"new.sql": text}))
+    with live(trial.admin.dsn, "pt, pt_def, parent") as watch:
+        said = trial.call("check")
+    assert not watch.seen, f"{watch.seen}\n{said.all}"
+    assert said.code in EITHER, said.all
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("CREATE TABLE pt_2030 PARTITION OF pt FOR VALUES FROM ('2030-01-01') TO ('2031-01-01');", id="k2-partition"),
+        pytest.param("CREATE TABLE heir () INHERITS (pt_def);", id="k2-inherits"),
+        pytest.param("CREATE TABLE alike (LIKE pt INCLUDING ALL);", id="k2-like"),
+    ],
+)  # fmt: skip
+def test_k2_what_check_lets_pass_runs_by_declared_locks(trial_of: OpenTrial, text: str) -> None:
+    """A table that is made from a live one runs through a lock window that says its locks, or is refused when it is read."""
+    case = Case(name="k2", setup=PARTITIONED, plan=FILE, files={"new.sql": text}, check=EITHER, run=RUNS)
+    trial = trial_of(case)
+    trial.prove(case)
+
+
+OPERATIONS = (
+    pytest.param(COLUMN_ROWS_KEY, id="k3-column-rows-key"),
+    pytest.param(
+        ("add_column: {table: t, column: c, type: text, new_rows: x, instant: true}",), id="k3-instant"
+    ),
+    pytest.param(
+        (
+            "create_index: {table: t, name: new_unique, columns: [code, id], unique: true}",
+            "swap_unique: {table: t, from: [code], to: new_unique}",
+        ),
+        id="k3-swap",
+    ),
+    pytest.param(
+        ("set_not_null: {table: t, column: code}", "drop_default: {table: t, column: code}"), id="k3-not-null"
+    ),
+    pytest.param(("ensure_row: {id: one, table: p, where: {id: 7}}", "analyze: {table: t}"), id="k3-row"),
+    pytest.param(("create_tables: new.sql",), id="k3-tables"),
+)
+
+
+@pytest.mark.parametrize("steps", OPERATIONS)
+def test_k3_no_operation_asks_for_a_lock_at_check(trial_of: OpenTrial, steps: tuple[str, ...]) -> None:
+    """Every operation's check beside an application that writes, a reader, and a vacuum: no request waits."""
+    files = {"new.sql": "CREATE TABLE n (id int PRIMARY KEY, p int REFERENCES p);"}
+    trial = trial_of(Case(name="k3", setup=PARENT_AND_TABLE, plan=plan_of(*steps), files=files))
+    with live(trial.admin.dsn, "p, t") as watch:
+        said = trial.call("check")
+    assert not watch.seen, f"{watch.seen}\n{said.all}"
+    assert said.code == 0, said.all
