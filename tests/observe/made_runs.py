@@ -198,7 +198,7 @@ def whole_run() -> Iterator[e.Event]:
         share_done=0.3, seconds=2.0, waits_for=("pid 14",),
     )  # fmt: skip
     yield e.StepFailed(**index, error="could not create unique index")
-    yield e.SecretShown(secret="api_token", where="written to a file")
+    yield e.SecretShown(secret="api_token", where="the terminal")
     yield e.StopAsked(**column, reason="SIGINT")
     yield e.Note(message="orders was rewritten")
     yield e.GateWaiting(stage="swap", approval="the new release is live")
