@@ -8,7 +8,7 @@
     │   └── SecretMissing             2   a secret of the plan is not set (its name, never a value)
     ├── PreflightFailed               3   findings that stop the run; nothing was run
     │   └── Conflict                  3   an object of that name exists with another definition
-    ├── LockNotAcquired              4   a lock window's last attempt timed out; blockers named
+    ├── LockNotAcquired               4   a lock window's last attempt timed out; blockers named
     ├── VerificationFailed            5   the rows or the catalog are not what the step promises
     ├── LeaseLost                     6   another runner holds, or took over, the lease
     ├── JournalVersion                7   the journal in the database is of another version
