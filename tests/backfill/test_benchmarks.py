@@ -1,4 +1,6 @@
-"""Each benchmark runs, by its own command line, and prints what docs/benchmarks.md is made of; figures are not asserted."""
+"""Each benchmark runs, by its own command line, and prints what docs/benchmarks.md is made of; figures are
+not asserted.
+"""
 
 from __future__ import annotations
 

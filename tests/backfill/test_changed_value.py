@@ -1,4 +1,4 @@
-"""A value that the plan changes while its backfill is under way."""
+"""A value that the plan changes while its backfill is running."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_pass_begins_again_with_a_note_and_the_journal_has_the_new_value(dat
 
 
 def test_a_sweep_that_is_left_is_told_of_it_too(database: str) -> None:
-    """The pass was over before the plan changed: the note is told all the same, and only once."""
+    """The pass was over before the plan changed: the note is still logged, once."""
     make_table(database, 500)
     with session(database) as connection:
         begun = begin_journal(connection, ["t"])

@@ -19,7 +19,7 @@ TEXT = (ROOT / "docs" / "backfill.md").read_text()
 
 
 def test_every_value_that_is_shown_can_be_written_in_a_plan() -> None:
-    """Whoever copies a line of the page gets a step that loads."""
+    """A line that is copied from the page is a step that loads."""
     blocks = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
     data: list[Any] = [read_document(block, "backfill.md").data for block in blocks]
     steps = [step["backfill"] for block in data for step in block]

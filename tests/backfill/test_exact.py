@@ -148,7 +148,7 @@ def test_every_row_has_a_value_and_the_application_s_own_stay(
 
 
 def test_a_row_is_counted_once_although_it_was_tried_twice(database: str) -> None:
-    """A batch that gave way to a lock was rolled back: its rows are counted by the second try only."""
+    """A batch that timed out at a lock was rolled back: its rows are counted by the second try only."""
     make_table(database, 3_000)
     pace = Pace.model_construct(duty=1.0, max_rows=100)
     with psycopg.connect(database) as holder, workbench(database, "t", pace=pace) as context:
@@ -161,7 +161,7 @@ def test_a_row_is_counted_once_although_it_was_tried_twice(database: str) -> Non
 
 
 def test_the_proof_counts_locked_rows(database: str) -> None:
-    """SKIP LOCKED finds nothing while a locked NULL is there: the proof is a plain read in one snapshot."""
+    """SKIP LOCKED finds nothing while a locked NULL exists: the proof is a plain read in one snapshot."""
     make_table(database, 50, more="UPDATE t SET c = 1 WHERE id <> 7")
     with psycopg.connect(database) as holder, workbench(database, "t") as context:
         holder.execute("SELECT FROM t WHERE id = 7 FOR UPDATE")
@@ -225,7 +225,7 @@ class NullWriter(threading.Thread):
 def test_nulls_that_keep_coming_end_the_run_with_their_rows_and_their_writer(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bounded rounds, then exit 5: rows by key, and the statement where pg_stat_statements is there."""
+    """Bounded rounds, then exit 5: rows by key, and the statement if pg_stat_statements exists."""
     monkeypatch.setattr("online_migrate.backfill.sweep.LATE_PAUSE_S", 0.0)
     make_table(database, 200)
     has_statements = create_statements(database)
@@ -310,10 +310,10 @@ def test_what_breaks_the_quiet_is_told_while_it_is_waited_for(
         Backfill(context, table="t", column="c", value=Constant.of(1), quiet_s=0.8).run()
     timer.join()
     writer.join()
-    told = [e.reason for name in ("wait_started", "wait_continues") for e in heard.of(name)]
-    assert any("the last proof that found any found 1 rows" in reason for reason in told)
-    assert not any("id = " in reason for reason in told)
-    assert has_statements == any("INSERT INTO t (user_id, c)" in reason for reason in told)
+    reported = [e.reason for name in ("wait_started", "wait_continues") for e in heard.of(name)]
+    assert any("the last proof that found any found 1 rows" in reason for reason in reported)
+    assert not any("id = " in reason for reason in reported)
+    assert has_statements == any("INSERT INTO t (user_id, c)" in reason for reason in reported)
     names = [e.name for e in heard.events if e.name in ("late_rows", "wait_started", "wait_ended")]
     assert names.count("wait_started") == names.count("wait_ended") > 1
     waits = "".join({"wait_started": "(", "wait_ended": ")", "late_rows": "."}[name] for name in names)

@@ -61,7 +61,7 @@ def test_explain_prints_what_run_executes(database: str, more: str, names: str, 
 
 
 def test_the_proof_of_explain_finds_what_run_s_would(database: str) -> None:
-    """It can be run by hand: a row without a value, by its key."""
+    """It can be run manually: a row without a value, by its key."""
     make_table(database, 30, more="UPDATE t SET c = 1 WHERE id <> 7")
     _, proof = explained(database, "backfill: {table: t, column: c, value: 1}")
     with psycopg.connect(database) as connection:

@@ -118,7 +118,9 @@ def test_one_round_shows_no_spread() -> None:
 
 
 def test_a_size_that_could_not_be_read_is_not_made_up() -> None:
-    """Behind somebody's lock: the rounds on both its sides have no growth, and their WAL all the same."""
+    """Behind another session's lock: the rounds on both its sides have no growth,
+    and their WAL all the same.
+    """
     costs = Costs()
     for n, size in enumerate([100, None, 300, 400]):
         costs.note(10, 1_000)
@@ -128,7 +130,7 @@ def test_a_size_that_could_not_be_read_is_not_made_up() -> None:
 
 
 def test_a_table_that_shrinks_grows_by_nothing() -> None:
-    """Somebody's VACUUM has cut it: no negative growth is foretold."""
+    """Another session's VACUUM truncated it: no negative growth is foretold."""
     costs = marked([(0.0, 1_000), (0.1, 500), (0.2, 600)], bytes_a_row=[1, 1])
     growth = costs.growth_left(0.2)
     assert growth is not None
@@ -152,7 +154,7 @@ SLOWER = Pace.model_construct(duty=0.08, batch_target=0.02, max_rows=300)
 
 @dataclass
 class Foretold:
-    """Hears a pass, and looks at the server when the forecast is told."""
+    """Hears a pass, and reads the server when the forecast is logged."""
 
     watch: Connection
     heard: Heard = field(default_factory=Heard)
@@ -206,10 +208,17 @@ def test_a_running_pass_says_what_is_left_and_is_right(
         with workbench(database, "t", pace=SLOW, emit=foretold.emit) as context:
             Backfill(context, table="t", column="c", value=Constant.of(1)).run()
             after = foretold.look()
-    told = FORETOLD.fullmatch(foretold.notes[-1])
-    assert told is not None, foretold.notes
+    reported = FORETOLD.fullmatch(foretold.notes[-1])
+    assert reported is not None, foretold.notes
     seconds, wal, growth = (b - a for a, b in zip(foretold.before, after, strict=True))
-    ends = [told[1], told[2], told[3], told[4] or told[3], told[5], told[6] or told[5]]
+    ends = [
+        reported[1],
+        reported[2],
+        reported[3],
+        reported[4] or reported[3],
+        reported[5],
+        reported[6] or reported[5],
+    ]
     low_s, high_s, low_wal, high_wal, low_growth, high_growth = map(size_of, ends)
     assert 0.6 * low_s <= seconds <= 1.6 * high_s, foretold.notes
     assert 0.8 * low_wal <= wal <= 1.25 * high_wal, foretold.notes
@@ -219,7 +228,9 @@ def test_a_running_pass_says_what_is_left_and_is_right(
 
 
 def test_what_is_not_measured_yet_is_not_told(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table that is one chunk has no second one to compare: its time is told, WAL and growth are n/a."""
+    """A table that is one chunk has no second one to compare: its time is reported,
+    WAL and growth are n/a.
+    """
     monkeypatch.setattr(telling, "FORECAST_AFTER_S", 0.0)
     make_table(database, 20_000)
     heard = Heard()

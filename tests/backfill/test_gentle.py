@@ -75,7 +75,7 @@ def test_a_batch_has_bounds_of_its_own(database: str) -> None:
 
 
 def test_a_batch_that_waits_again_and_again_takes_the_free_rows_instead(database: str) -> None:
-    """No single wait is long, but their sum is: after a second the batch lets go of all and comes again,
+    """No single wait is long, but their sum is: after a second the batch releases all and tries again,
     without waiting.
     """
     make_table(
@@ -111,7 +111,7 @@ def test_a_trigger_finds_what_the_database_s_search_path_shows(database: str) ->
 
 
 def test_a_cancelled_commit_is_done_again(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """pg_cancel_backend while the cursor moves, or at COMMIT: that is nobody's take-over, however long it
+    """pg_cancel_backend while the cursor moves, or at COMMIT: that is not a take-over, however long it
     went before.
     """
     monkeypatch.setattr(batch, "CURSOR_LOCK_S", 0.0)

@@ -159,14 +159,14 @@ def test_a_check_that_is_not_enforced_is_none(database: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "reported"),
     [
         pytest.param("SELECT 1 INTO new.v", "v", id="SELECT INTO"),
         pytest.param("SELECT 1, 'x' INTO STRICT new.v, NEW.\"filler\"", "filler, v", id="two of them"),
         pytest.param("EXECUTE 'SELECT 1' INTO new.v", "v", id="EXECUTE INTO"),
     ],
 )
-def test_a_trigger_that_sets_a_column_by_into_is_told(database: str, body: str, told: str) -> None:
+def test_a_trigger_that_sets_a_column_by_into_is_told(database: str, body: str, reported: str) -> None:
     """Every way of PL/pgSQL to give a column a value, not := alone."""
     make_table(
         database,
@@ -175,7 +175,8 @@ def test_a_trigger_that_sets_a_column_by_into_is_told(database: str, body: str, 
                  CREATE TRIGGER f BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION f()""",
     )
     assert (
-        f"trigger f of t sets {told} in every row" in findings_of(database, FILL)["trigger_sets_column"].fact
+        f"trigger f of t sets {reported} in every row"
+        in findings_of(database, FILL)["trigger_sets_column"].fact
     )
 
 
@@ -237,7 +238,7 @@ def test_a_trigger_of_the_root_fires_on_its_partitions(database: str) -> None:
 
 
 def test_a_constraint_trigger_is_a_trigger(database: str) -> None:
-    """It is somebody's own, although it stands in pg_constraint."""
+    """It is a trigger of the user, although pg_constraint lists it."""
     make_table(
         database,
         20,
@@ -261,7 +262,7 @@ def test_a_foreign_table_is_none_of_ours(database: str) -> None:
 
 def test_an_index_that_the_plan_builds_above_is_told_as_one_that_is_there(database: str) -> None:
     """It will be there by then: check says what it costs, explain shows the one stripe, the forecast is the
-    dearer one.
+    more expensive one.
     """
     make_table(database, 2_000)
     key = "create_index: {table: t, name: <table>_c, columns: [c]}"
@@ -301,7 +302,7 @@ def test_skipped_triggers_are_refused_beside_a_foreign_key(database: str) -> Non
 
 
 def test_skipped_triggers_are_refused_below_a_foreign_key_of_the_plan(database: str) -> None:
-    """It is there by then; below the backfill it hinders nobody."""
+    """It exists by then; below the backfill it blocks no session."""
     make_table(database, 20, more="CREATE TABLE bots (id integer PRIMARY KEY)")
     fill = "backfill: {table: t, column: c, value: 1, triggers: skip}"
     key = "add_foreign_key: {table: t, column: c, references: bots.id}"
@@ -427,7 +428,7 @@ def test_row_level_security_that_hides_rows_stops(database: str, clerk: str) -> 
     make_table(database, 20, more=f"ALTER TABLE t ENABLE ROW LEVEL SECURITY; GRANT ALL ON t TO {user}")
     do(
         database, "ALTER TABLE t ADD CONSTRAINT positive CHECK (v > 0) NOT VALID"
-    )  # whose rows are not looked at then
+    )  # whose rows are not read then
     assert findings_of(clerk, FILL)["row_security"].severity is Severity.STOP
     assert "row_security" not in findings_of(database, FILL)
 

@@ -1,4 +1,4 @@
-"""A constant for a column that is not there yet needs no row to be written: check offers it, the plan may
+"""A constant for a column that does not exist yet needs no row to be written: check offers it, the plan may
 take it.
 """
 
@@ -28,7 +28,7 @@ def table(database: str) -> str:
 
 
 def test_check_offers_it_with_what_it_would_save(table: str) -> None:
-    """The same end at no cost, told beside the forecast of the batches; not where it is taken already."""
+    """The same end at no cost, reported beside the forecast of the batches; not where it is taken already."""
     found = findings_of(table, ADD, FILL)
     assert "`instant: true`" in found["instant"].remedy
     assert "5,000 rows" in found["forecast"].fact
@@ -36,7 +36,7 @@ def test_check_offers_it_with_what_it_would_save(table: str) -> None:
 
 
 def test_it_is_not_offered_where_rows_differ(table: str) -> None:
-    """A derived value, or a column that is there already, needs its rows written."""
+    """A derived value, or a column that already exists, needs its rows written."""
     assert "instant" not in findings_of(table, ADD, "backfill: {table: t, column: c, value: {sql: id * 2}}")
     do(table, "ALTER TABLE t ADD c integer DEFAULT 7")
     assert "instant" not in findings_of(table, ADD, FILL)

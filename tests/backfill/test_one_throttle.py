@@ -29,7 +29,7 @@ stages:
 
 
 def test_all_tables_of_a_run_have_one_throttle(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A standby that was seen at the first table and is gone at the second holds it."""
+    """A standby that was seen at the first table and is unreachable at the second holds it."""
     make_table(database, 100, name="a")
     make_table(database, 100, name="b")
     made: list[HoldWhen] = []

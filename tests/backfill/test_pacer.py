@@ -182,7 +182,9 @@ def test_a_stripe_of_dear_rows_after_cheap_ones_keeps_near_the_target(seed: int,
 
 
 def test_rows_as_dear_as_those_of_the_last_chunk_may_come_in_the_middle_of_a_stripe() -> None:
-    """However cheap a stripe's rows are, a batch that meets the dearest ones is not past three targets."""
+    """However cheap a stripe's rows are, a batch that meets the most expensive ones is not past three
+    targets.
+    """
     pacer = make_pacer()
     Server(batch_s=0, row_s=2e-5).run(pacer, 20)
     pacer.begin_stripe(1)

@@ -130,7 +130,7 @@ def test_a_row_behind_a_lock_is_not_blamed_for_another_s_error(database: str) ->
 
 
 def test_rows_that_are_refused_together_are_told_with_their_page(database: str) -> None:
-    """Each alone goes through: no row is blamed, and what the server says is told."""
+    """Each alone goes through: no row is blamed, and the server's message is reported."""
     make_table(
         database,
         300,

@@ -29,7 +29,7 @@ HOT = "UPDATE t SET v = v + 1 WHERE id <= 10"
 
 
 def moving(heard: Heard, move: Callable[[], object]) -> Callable[..., None]:
-    """What hears of late rows, and moves them before they are mended."""
+    """What hears of late rows, and moves them before they are fixed."""
 
     def emit(event_type: type[Event], **fields: object) -> None:
         heard.emit(event_type, **fields)
@@ -101,8 +101,8 @@ def updating(dsn: str, *, lanes: int) -> Iterator[list[int]]:
 
 @pytest.mark.parametrize("more", ["", "ALTER TABLE t DROP CONSTRAINT t_pkey; CREATE INDEX ON t (id)"])
 def test_rows_that_are_updated_without_a_pause_are_filled(database: str, more: str) -> None:
-    """Hundreds of updates a second on ten rows: they have their value in the end, and nobody is blamed for
-    writing NULL.
+    """Hundreds of updates a second on ten rows: they have their value in the end, and no session is blamed
+    for writing NULL.
     """
     make_table(database, 20_000, more=f"{more}; UPDATE t SET c = 1 WHERE id > 10")
     heard = Heard()
@@ -123,7 +123,7 @@ def test_a_row_that_is_let_go_between_change_and_look_is_not_blamed(database: st
         def letting_go(*args: object, **more: object) -> Change:
             change = write(*args, **more)  # type: ignore[arg-type]
             tries.append(change.rows)
-            if len(tries) == 2:  # the first is the pass, the second the mend
+            if len(tries) == 2:  # the first is the pass, the second the fix
                 holder.rollback()
             return change
 
@@ -187,7 +187,7 @@ def test_a_row_without_a_key_that_is_gone_costs_no_walk(database: str) -> None:
 
 
 def test_many_rows_that_cannot_be_given_a_value_are_blamed_at_once(database: str) -> None:
-    """More than one proof counts: the table is not walked again and again for them, and nobody is said to
+    """More than one proof counts: the table is not walked again and again for them, and no session is said to
     write NULL.
     """
     make_table(database, 3_000, more="UPDATE t SET user_id = NULL WHERE id % 2 = 0")
@@ -260,7 +260,7 @@ def test_a_table_without_a_key_is_searched_without_keeping_a_row_locked(database
 
 
 def test_only_rounds_without_progress_count(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Late rows that become fewer are no sign of somebody who writes NULLs, and a clean proof forgets what
+    """Late rows that become fewer are no sign of a session that writes NULLs, and a clean proof forgets what
     was before.
     """
     monkeypatch.setattr("online_migrate.backfill.sweep.LATE_ROUNDS", 2)
@@ -344,5 +344,5 @@ def test_a_proof_that_takes_long_is_told(database: str, monkeypatch: pytest.Monk
     heard = Heard()
     with workbench(database, "t", emit=heard.emit) as context:
         Backfill(context, table="t", column="c", value=Constant.of(1)).run()
-    (said,) = {(told.statement, told.phase) for told in heard.of("long_statement")}
+    (said,) = {(reported.statement, reported.phase) for reported in heard.of("long_statement")}
     assert said == ("no row of public.t without c", "proving")

@@ -1,4 +1,6 @@
-"""Old snapshots keep dead rows from being pruned: the chunk grows, the holder is named, the cursor commits less often."""
+"""Old snapshots keep dead rows from being pruned: the chunk grows, the holder is named, the cursor commits
+less often.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def reader(database: str) -> Iterator[psycopg.Connection]:
 def test_the_chunk_grows_with_the_oldest_snapshot(
     database: str, reader: psycopg.Connection, short_chunks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The way back to a page is to take twice the age of what is open beside us; the journal keeps the new length."""
+    """The revisit interval of a page is twice the age of the oldest open snapshot; the journal keeps the new
+    length.
+    """
     with workbench(database, "t", pace=FAST) as context:
         lengths = noting_lengths(monkeypatch)
         assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 20_000
@@ -69,7 +73,9 @@ def noting_lengths(monkeypatch: pytest.MonkeyPatch) -> set[int]:
 
 
 def test_a_longer_chunk_makes_updates_heap_only_again(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside a query that is always there again, chunks of 10 pages find no room; those that have grown do."""
+    """Beside a query that is always there again, chunks of 10 pages find no room;
+    those that have grown do.
+    """
     monkeypatch.setattr(strategy, "CHUNK_PAGES", 10)
     monkeypatch.setattr(health, "SNAPSHOT_CHECK_S", 0.0)
     pace = Pace.model_construct(duty=0.5, min_rows=10, max_rows=10)
@@ -105,7 +111,7 @@ def asked_again_and_again(dsn: str) -> Iterator[None]:
 
 
 def heap_only_share(dsn: str, table: str) -> float:
-    """Of all updates, once the session that made them has told of them."""
+    """Of all updates, once the session that made them has reported them."""
     updates = "SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = %s"
     await_true(lambda: int(str(ask(dsn, updates, table))) >= 2_000)
     share = "SELECT n_tup_hot_upd::float8 / n_tup_upd FROM pg_stat_user_tables WHERE relname = %s"
@@ -115,7 +121,9 @@ def heap_only_share(dsn: str, table: str) -> float:
 def test_the_operator_s_own_query_counts(
     database: str, short_chunks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beside another worker it keeps dead rows for as long as it takes: the way back is made longer than that."""
+    """Beside another worker it keeps dead rows for as long as it takes: the revisit interval is made longer
+    than that.
+    """
     make_table(database, 20_000)
     hold = HoldWhen(queries=[HoldQuery(name="slow", sql="SELECT pg_sleep(0.3) IS NULL")])
     with workbench(database, "t", pace=FAST, hold_when=hold) as context:
@@ -127,7 +135,9 @@ def test_the_operator_s_own_query_counts(
 def test_a_snapshot_that_no_chunk_outlasts_is_named(
     database: str, reader: psycopg.Connection, short_chunks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a hold in the plan it goes on, and says who makes the table grow, once and not at every chunk."""
+    """Without a hold in the plan it goes on, and says who makes the table grow, once
+    and not at every chunk.
+    """
     monkeypatch.setattr(strategy, "CHUNK_SHARE_OF_BUFFERS", 0.0015)
     heard = Heard()
     with workbench(database, "t", pace=FAST, emit=heard.emit) as context:
@@ -138,7 +148,7 @@ def test_a_snapshot_that_no_chunk_outlasts_is_named(
 
 
 def test_the_plan_may_wait_for_it_instead(database: str, reader: psycopg.Connection) -> None:
-    """`hold_when: {oldest_snapshot: …}` holds until it is gone, and goes on by itself."""
+    """`hold_when: {oldest_snapshot: …}` holds until it has ended, and continues by itself."""
     heard = Heard()
     timer = threading.Timer(1.2, reader.rollback)
     timer.start()
@@ -171,7 +181,9 @@ def test_a_stop_ends_a_hold(database: str, reader: psycopg.Connection) -> None:
 
 
 def test_a_slow_cursor_makes_longer_batches(database: str) -> None:
-    """Its row decays behind an old snapshot: past a twentieth of the batch's time we commit less often, within bounds."""
+    """Its row decays behind an old snapshot: past a twentieth of the batch's time we commit less often,
+    within bounds.
+    """
     make_table(database, 10)
     with workbench(database, "t", pace=Pace.model_construct(batch_target=0.05, duty=1.0)) as context:
         work = Backfill(context, table="t", column="c", value=Constant.of(1))

@@ -18,7 +18,7 @@ BUSY_MACHINE_S = 1.0
 
 
 def test_a_paused_standby_holds_the_backfill_within_two_seconds() -> None:
-    """From the moment at which the limit is passed; afterwards nobody needs to tell it that all is well
+    """From the moment at which the limit is passed; afterwards no signal is needed that all is well
     again.
     """
     heard, done = Heard(), []

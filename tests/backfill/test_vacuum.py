@@ -53,7 +53,7 @@ def slow(database: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_round_ends_when_a_throttler_turns_red(slow: str) -> None:
-    """A standby that stands still does not get the WAL of a tenth of the table;
+    """A stalled standby does not get the WAL of a tenth of the table;
     afterwards all is as it was.
     """
     ended: list[float] = []
@@ -100,8 +100,8 @@ def test_a_round_ends_when_a_stop_is_asked_for(slow: str) -> None:
 
 
 def test_a_round_does_not_wait_for_a_lock(database: str) -> None:
-    """An autovacuum against wraparound, or somebody's concurrent build, may take hours: the batches go on
-    beside it.
+    """An autovacuum against wraparound, or another session's concurrent build, may take hours: the batches go
+    on beside it.
     """
     make_table(database, 100_000, more="CREATE INDEX ON t (c)")
     heard, locks = Heard(), LockRules.model_construct(long_statement=1.0)

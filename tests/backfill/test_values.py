@@ -206,7 +206,7 @@ def test_a_look_for_rows_is_one_statement(bound: str) -> None:
 
 
 def test_a_constant_that_the_column_cannot_take_is_found_at_check(bound: str) -> None:
-    """Not at row 1: of a column that is there, and of one that the plan adds."""
+    """Not at row 1: of a column that exists, and of one that the plan adds."""
     fill = "backfill: {table: uses, column: %s, value: %s}"
     fact = findings_of(bound, fill % ("c", "abc"))["invalid_value"].fact
     assert fact == "uses.c cannot be set to 'abc': invalid input syntax for type integer: \"abc\""
@@ -230,7 +230,7 @@ def test_a_constant_that_the_column_cannot_take_is_found_at_check(bound: str) ->
 def test_a_value_that_a_planned_column_cannot_take_is_found_at_check(
     bound: str, of_type: str, value: str, words: str
 ) -> None:
-    """The column is not there yet, and its type is known: the run would add it, and fail then."""
+    """The column does not exist yet, and its type is known: the run would add it, and fail then."""
     do(bound, "ALTER TABLE uses ADD what text", "CREATE TABLE named (id integer PRIMARY KEY, name text)")
     do(bound, "INSERT INTO named SELECT id, 'a' FROM uses")
     add = f"add_column: {{table: uses, column: zz, type: '{of_type}'}}"
@@ -304,7 +304,7 @@ def test_a_constant_without_its_parent_is_found_at_check(bound: str) -> None:
 
 
 def test_a_value_that_cannot_be_asked_for_behind_a_lock_is_a_warning(bound: str) -> None:
-    """Somebody builds an index: reading goes on, and so does check."""
+    """Another session builds an index: reading continues, and so does check."""
     with psycopg.connect(bound) as other:
         other.execute("LOCK TABLE uses IN SHARE MODE")
         found = findings_of(bound, "backfill: {table: uses, column: c, value: 1}")

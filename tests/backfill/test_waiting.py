@@ -1,4 +1,4 @@
-"""A wait is told when it begins, every 10 s with the reason as it is by then, and when it is over."""
+"""A wait is reported when it starts, every 10 s with its current reason, and when it ends."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_who_locks_the_table_is_told_again(database: str) -> None:
 
 
 def test_another_in_the_way_is_told_at_once(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not after the 10 s of a log line: until then status would offer to end a session that is gone."""
+    """Not after the 10 s of a log line: until then status would offer to end a session that has ended."""
     monkeypatch.setattr("online_migrate.waiting.REPORT_EVERY_S", 60.0)
     monkeypatch.setattr("online_migrate.waiting.REPORT_CHANGED_S", 0.1)
     make_table(database, 50)
@@ -88,7 +88,7 @@ def test_another_in_the_way_is_told_at_once(database: str, monkeypatch: pytest.M
 
 
 def test_a_wait_for_a_lock_is_no_work_of_the_batch(database: str) -> None:
-    """Rows in 10 s, where they were waited for for 9.9: the batch is told by its work."""
+    """Rows in 10 s, of which 9.9 were a wait: the batch is measured by its work."""
     make_table(database, 50)
     orm = psycopg.connect(database, autocommit=True)
     orm.execute(LOCK)
@@ -120,7 +120,9 @@ def test_what_holds_us_is_told_again_with_its_figures(database: str) -> None:
 
 
 def test_a_hold_is_told_by_what_holds(database: str) -> None:
-    """The queue is short again and another reading is red by then: its name, its seconds, not the first one's."""
+    """The queue is short again and another reading is red by then: its name, its seconds, not the first
+    one's.
+    """
     make_table(
         database, 50, more="CREATE TABLE queue (depth int, errors int); INSERT INTO queue VALUES (7, 0)"
     )
@@ -139,14 +141,14 @@ def test_a_hold_is_told_by_what_holds(database: str) -> None:
         assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 50
     for timer in timers:
         timer.join()
-    told = [e for e in heard.events if isinstance(e, WaitStarted | WaitEnded)]
-    assert [e.kind for e in told] == ["query_depth"] * 2 + ["query_errors"] * 2
-    assert isinstance(told[2], WaitStarted)
-    assert "query_errors is 9" in told[2].reason
+    reported = [e for e in heard.events if isinstance(e, WaitStarted | WaitEnded)]
+    assert [e.kind for e in reported] == ["query_depth"] * 2 + ["query_errors"] * 2
+    assert isinstance(reported[2], WaitStarted)
+    assert "query_errors is 9" in reported[2].reason
 
 
 def test_a_wait_that_is_cut_off_is_over() -> None:
-    """A connection that is lost, a stop, a lock not had: its seconds are told all the same, and once."""
+    """A connection that is lost, a stop, a lock not acquired: its seconds are still reported, once."""
     heard: list[type[Event]] = []
 
     def emit(event_type: type[Event], **_: Any) -> None:
@@ -164,4 +166,4 @@ def test_a_wait_that_is_cut_off_is_over() -> None:
     assert heard == [WaitStarted, WaitEnded] * 2
     with Waiting(emit, SystemClock(), "standby_lag"):
         pass
-    assert len(heard) == 4, "what never began is not told"
+    assert len(heard) == 4, "what never started is not reported"

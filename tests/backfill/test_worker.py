@@ -66,7 +66,7 @@ def test_nothing_to_do_walks_nothing(database: str) -> None:
 
 
 def test_progress_rises_to_one(database: str) -> None:
-    """Shares that are told never go back, the sweep's included."""
+    """Shares that are reported never decrease, the sweep's included."""
     make_table(database, 5_000)
     heard = Heard()
     run(database, heard)
@@ -196,7 +196,9 @@ def test_a_prepared_transaction_that_holds_a_row_is_named(database: str) -> None
 
 
 def test_a_lock_on_the_whole_table_is_waited_for_outside_the_queue(database: str) -> None:
-    """Somebody's LOCK TABLE delays us and ends nothing; we never stand in the queue for longer than 50 ms."""
+    """Another session's LOCK TABLE delays the run and does not end it; no request waits in the queue for over
+    50 ms.
+    """
     make_table(database, 500)
     with psycopg.connect(database, application_name="a dump") as holder:
         holder.execute("LOCK TABLE t IN SHARE MODE")
@@ -419,7 +421,7 @@ def test_a_batch_s_wal_is_measured_and_bounded(database: str) -> None:
 
 
 def test_a_row_that_cannot_be_changed_is_found_and_named(database: str) -> None:
-    """All others before it are done; after it is mended the same run goes on."""
+    """All others before it are done; after it is fixed the same run continues."""
     make_table(database, 3_000, more="UPDATE t SET v = -1 WHERE id = 1234")
     do(database, "ALTER TABLE t ADD CONSTRAINT v_is_positive CHECK (v >= 0) NOT VALID")
     with session(database) as connection:
@@ -466,7 +468,7 @@ def test_inherited_rows_are_their_own_table_s(database: str) -> None:
 
 
 def test_a_lost_watch_connection_does_not_hold_for_good(database: str) -> None:
-    """Throttlers that nobody can ask are red; a connection that is lost is opened anew instead."""
+    """Throttlers without a connection are red; a lost connection is opened again instead."""
     make_table(database, 1_000)
     with workbench(database, "t", pace=SMALL) as context:
         context.watch.close()

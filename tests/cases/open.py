@@ -1,4 +1,6 @@
-"""The cases that do not hold yet.  Whoever makes one hold removes its line: a name too many fails its test."""
+"""The cases that do not hold yet.  A change that makes one hold removes its line: a name too many fails its
+test.
+"""
 
 from __future__ import annotations
 

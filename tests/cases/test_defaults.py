@@ -1,4 +1,4 @@
-"""d: a given value is a given value, whoever gives it, and a default says what each INSERT gets."""
+"""d: a given value stays, from whatever source, and a default says what each INSERT gets."""
 
 from __future__ import annotations
 

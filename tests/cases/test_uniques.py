@@ -140,7 +140,7 @@ def test_u1_a_unique_with_the_owner_in_it_is_no_question(trial_of: OpenTrial, ca
 
 
 def upserts(name: str, more: str, says: str) -> Case:
-    """Somebody who writes ON CONFLICT over the old unique."""
+    """An application that writes ON CONFLICT over the old unique."""
     return Case(name=name, setup=CODES + more, plan=SWAP_PLAN, check=EITHER, says=(says,), run=None)
 
 
@@ -276,7 +276,7 @@ LOST = (
 
 @pytest.mark.parametrize(("old", "says"), LOST)
 def test_u5_what_the_swap_loses_is_named(trial_of: OpenTrial, old: str, says: str) -> None:
-    """The new unique is compared with the old one: an application that defers, or that excludes, is told
+    """The new unique is compared with the old one: an application that defers, or that excludes, is warned
     before the swap.
     """
     setup = (

@@ -1,4 +1,4 @@
-"""Who leans on the old unique is found at check, on the filled shop, by real views,
+"""What depends on the old unique is found at check, on the filled shop, by real views,
 functions and statements.
 """
 

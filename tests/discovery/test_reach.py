@@ -1,4 +1,4 @@
-"""Tables that reach a root, at any distance; those that hang on a set from outside."""
+"""Tables that reach a root, at any distance; those outside that reference a set."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def test_nearest_first_and_each_once() -> None:
 
 
 def test_what_hangs_on_a_set() -> None:
-    """With the parents that it hangs on, so that the operator can answer."""
+    """With the parents that it references, so that the operator can answer."""
     keys = [key("b", "a"), key("x", "a"), key("x", "b"), key("y", "z")]
     assert tables_hanging_on(["a", "b"], keys, "public") == {"x": ("a", "b")}
 
 
 def test_the_shops_further_tables(shop: str) -> None:
-    """Seven tables reach users although the brief does not name them; the one that hangs on promo_groups is a
-    question.
+    """Seven tables reach users although the brief does not name them; the one that references promo_groups is
+    a question.
     """
     with Connector(dsn=shop).open("test") as connection:
         keys = Catalog(connection).foreign_keys()

@@ -55,7 +55,7 @@ def test_functions_and_triggers(connection: Connection) -> None:
 
 
 def test_statements(connection: Connection) -> None:
-    """What the application has run, where pg_stat_statements is there; nothing, and no error, where it is
+    """What the application has run, if pg_stat_statements exists; nothing, and no error, where it is
     not.
     """
     assert read_star_statements(connection, TABLES) == ()

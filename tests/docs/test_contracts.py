@@ -31,7 +31,9 @@ def desk(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk
 
 
 def promised(command: str) -> set[str]:
-    """The keys that contracts.md names for a command: those of its paragraph, but for values in parentheses."""
+    """The keys that contracts.md names for a command: those of its paragraph, but
+    for values in parentheses.
+    """
     paragraph = next(p for p in CONTRACTS.split("\n\n") if p.startswith(f"`{command}` prints"))
     text = re.sub(r"\(`stop`.*?\)", "", " ".join(paragraph.split()).partition(":")[2])
     return set(re.findall(r"`(\w+)`", text))
@@ -64,7 +66,9 @@ def test_the_picture_of_status_json_has_the_keys_that_status_prints(desk: Desk) 
 
 
 def test_every_exit_code_says_what_to_do() -> None:
-    """No operator meets an exit code without advice: the first table of the page has each code of the errors."""
+    """No operator meets an exit code without advice: the first table of the page has
+    each code of the errors.
+    """
     page = (ROOT / "docs" / "exit-codes.md").read_text(encoding="utf-8")
     advised, _, generated = page.partition("## Errors by code")
     codes = set(re.findall(r"^\| (\d+) \|", generated, flags=re.MULTILINE))

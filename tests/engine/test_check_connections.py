@@ -53,7 +53,7 @@ def test_a_roles_limit(modest: tuple[str, str], database: str, limit: int, sever
 
 
 def test_sessions_that_are_open_now_are_a_warning(modest: tuple[str, str], database: str) -> None:
-    """They may be gone when the run begins."""
+    """They may have ended when the run starts."""
     name, dsn = modest
     alter = sql.SQL("ALTER ROLE {} CONNECTION LIMIT 6").format(sql.Identifier(name))
     with psycopg.connect(database, autocommit=True) as connection:

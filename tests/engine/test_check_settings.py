@@ -1,5 +1,5 @@
-"""What role and database give to a new session is told at check: what our sessions override, and what they
-cannot.
+"""What role and database give to a new session is reported at check: what our sessions override, and what
+they cannot.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def place(role: str, database: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("by", "setting", "told"),
+    ("by", "setting", "reported"),
     [
         ("ALTER ROLE {role}", "statement_timeout = '300ms'", "statement_timeout = 300ms"),
         ("ALTER DATABASE {base}", "lock_timeout = '2s'", "lock_timeout = 2000ms"),
@@ -65,13 +65,13 @@ def place(role: str, database: str) -> dict[str, str]:
     ],
 )  # fmt: skip
 def test_what_our_sessions_override_is_told_once(
-    place: dict[str, str], by: str, setting: str, told: str
+    place: dict[str, str], by: str, setting: str, reported: str
 ) -> None:
     """Its value, and the ALTER that it comes from; once for both tables."""
     do(place["admin"], f"{by.format(**place)} SET {setting}")
     found = findings_of(place["dsn"], FILL)["session_settings"]
     assert found.severity is Severity.INFO
-    assert found.fact == f"new sessions begin with {told} ({by.format(**place)})"
+    assert found.fact == f"new sessions begin with {reported} ({by.format(**place)})"
     assert found.table == ""
     assert found.remedy.startswith("nothing: ")
 

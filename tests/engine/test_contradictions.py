@@ -201,7 +201,7 @@ def test_several_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_a_done_step_contradicts_nothing(tmp_path: Path) -> None:
-    """A run that is half way is not stopped for what has already gone well, or cannot be changed any more."""
+    """A run that is half way is not stopped for what has already succeeded, or cannot be changed any more."""
     plan = effects(tmp_path, ADD_DEFAULT, DROP_DEFAULT, FILL)
     assert find_contradictions(plan, done=[s.key for s in plan.steps[:2]]) == []
     assert find_contradictions(plan, done=[plan.steps[0].key]) != []

@@ -1,4 +1,4 @@
-"""A session that is lost while we wait: the wait is over with it, and what comes next is told as it is."""
+"""A session that is lost while we wait: the wait ends with it, and what comes next is reported correctly."""
 
 from __future__ import annotations
 
@@ -86,7 +86,9 @@ def test_a_hold_ends_with_its_session(database: str) -> None:
 
 @pytest.mark.parametrize("purpose", ["work", "watch", "journal"])
 def test_a_session_that_was_ended_is_named(database: str, purpose: str) -> None:
-    """An operator who ends a session in the night reads in the morning which it was, and that the server ended it."""
+    """An operator who ends a session in the night reads in the morning which it was, and that the server
+    ended it.
+    """
     heard: list[dict[str, Any]] = []
     sessions = Sessions(
         connector=Connector(dsn=database),
@@ -116,7 +118,7 @@ def test_a_session_that_was_ended_is_named(database: str, purpose: str) -> None:
 
 
 def test_a_connection_that_is_away_is_waited_for(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For up to 15 minutes: whoever looks sees that we wait, and for what, instead of a time that is left."""
+    """For up to 15 minutes: status shows that the run waits, and for what, instead of a time that is left."""
     monkeypatch.setattr("online_migrate.journal.sessions.RECONNECT_FOR_S", 0.5)
     heard: list[tuple[type[e.Event], str]] = []
     signal = Signal()

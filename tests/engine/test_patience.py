@@ -1,4 +1,4 @@
-"""Somebody's strong lock delays a run and does not end it, also where a step only looks at its table."""
+"""Another session's strong lock delays a run and does not end it, even where a step only reads its table."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_lock_in_the_way_of_the_check_is_no_surprise(database: str) -> None:
 
 
 def test_a_look_before_the_run_names_who_locks_the_table(desk: Desk) -> None:
-    """Nothing is run, and it is not tried again: the operator is told whom to ask."""
+    """Nothing is run, and it is not tried again: the message says whom to ask."""
     with desk.connect() as orm:
         orm.execute("SET application_name = 'nightly report'")
         with orm.transaction():

@@ -31,7 +31,7 @@ def test_what_is_not_set_is_named_by_its_variable_or_file(tmp_path: Path) -> Non
 
 
 def test_no_value_is_left_in_a_message(tmp_path: Path) -> None:
-    """Whatever the server quotes is told by the secret's name; what is too short to be a secret stays."""
+    """What the server quotes is replaced by the secret's name; what is too short to be a secret stays."""
     (tmp_path / "key").write_text("from-a-file\n")
     sources = {
         "one": SecretSource(env="ONE"),
@@ -41,5 +41,5 @@ def test_no_value_is_left_in_a_message(tmp_path: Path) -> None:
     }
     secrets = Secrets(sources, {"ONE": "from-the-environment", "FOUR": "a"})
     made = secrets.value("three")
-    told = secrets.redact(f"bad value: from-the-environment, from-a-file, {made}")
-    assert told == "bad value: <secret.one>, <secret.two>, <secret.three>"
+    reported = secrets.redact(f"bad value: from-the-environment, from-a-file, {made}")
+    assert reported == "bad value: <secret.one>, <secret.two>, <secret.three>"

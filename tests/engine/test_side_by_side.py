@@ -123,7 +123,7 @@ def test_a_kill_and_a_lost_session_of_either_worker_lose_nothing(pair: Desk, und
 
 
 def test_a_row_that_is_refused_in_one_table_stops_the_run_there(pair: Desk, undisturbed: End) -> None:
-    """The table is named, its step alone has failed, and once the row is mended the run goes on."""
+    """The table is named, its step alone has failed, and after the row is fixed the run continues."""
     last = pair.ask("SELECT max(id) FROM users")
     pair.run_sql(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
@@ -226,7 +226,7 @@ def test_every_step_is_taken_once_in_order_and_the_share_grows_at_the_end(databa
 
 
 def test_a_failure_ends_the_others_statement_and_is_what_is_raised(database: str) -> None:
-    """Nobody waits for another's long statement; the steps that are left are not begun."""
+    """No worker waits for another's long statement; the steps that are left are not begun."""
     taken: list[str] = []
 
     def take(step: Step, worker: WorkerContext) -> None:
@@ -244,7 +244,7 @@ def test_a_failure_ends_the_others_statement_and_is_what_is_raised(database: str
 
 
 def test_a_stop_lets_each_worker_finish_what_it_does(database: str) -> None:
-    """One signal of the operator: no statement is cancelled, and no failure is told."""
+    """One signal of the operator: no statement is cancelled, and no failure is reported."""
     stop, ended = Signal(), []
 
     def take(step: Step, worker: WorkerContext) -> None:
@@ -288,7 +288,7 @@ def test_no_proof_is_made_while_another_table_is_walked(pair: Desk) -> None:
 
 
 def test_a_server_without_room_for_a_second_worker_is_served_by_fewer(database: str) -> None:
-    """After a failover everybody comes at once: fewer workers are no end, and it is said."""
+    """After a failover all clients connect at once: fewer workers are no end, and it is said."""
     narrow = f"om_test_{os.getpid()}_narrow"
     said: list[int] = []
     with psycopg.connect(database, autocommit=True) as connection:

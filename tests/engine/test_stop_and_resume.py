@@ -155,8 +155,8 @@ WAITS_IN_A_BUILD = "SELECT true FROM pg_stat_progress_create_index WHERE phase L
 def test_a_build_that_is_cut_off_leaves_nothing_invalid_after_the_next_run(
     desk: Desk, undisturbed: End
 ) -> None:
-    """Ctrl-C twice cancels the build that waits for somebody's old snapshot, a kill leaves it too: it is
-    built again.
+    """Ctrl-C twice cancels the build that waits for another session's old snapshot, a kill leaves it too: it
+    is built again.
     """
     assert desk.call("run", "--through", "backfill").code == 0
     with old_snapshot(desk):
@@ -181,7 +181,7 @@ def test_a_build_that_is_cut_off_leaves_nothing_invalid_after_the_next_run(
 
 
 def test_a_stop_in_a_lock_window_leaves_the_application_alone(desk: Desk) -> None:
-    """While somebody's transaction is in the way, one signal is enough, and no lock
+    """While another session's transaction blocks it, one signal is enough, and no lock
     of ours stays asked for.
     """
     with desk.connect() as connection:

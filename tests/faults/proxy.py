@@ -281,7 +281,7 @@ def _close(end: socket.socket) -> None:
 
 
 def _reset(end: socket.socket) -> None:
-    """Close it so that the other side gets ECONNRESET, as from a network or a host that is gone."""
+    """Close it so that the other side gets ECONNRESET, as from an unreachable network or host."""
     with suppress(OSError):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     end.close()

@@ -24,7 +24,7 @@ def start_runner(*arguments: str, dsn: str, folder: Path, log: Path) -> BaseProc
 
 
 def send(process: BaseProcess, number: signal.Signals) -> None:
-    """Send a signal to a runner that may have ended; until :meth:`join` its pid is nobody else's."""
+    """Send a signal to a runner that may have ended; until :meth:`join` no other process gets its pid."""
     assert process.pid is not None
     os.kill(process.pid, number)
 

@@ -28,7 +28,7 @@ SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
 
 
 class Leases:
-    """Makes leases that are let go with the test."""
+    """Makes leases that are released with the test."""
 
     def __init__(self, connector: Connector, stack: ExitStack) -> None:
         self._connector = connector
@@ -42,7 +42,7 @@ class Leases:
 
 @pytest.fixture
 def leases(connector: Connector, connection: Connection, monkeypatch: pytest.MonkeyPatch) -> Iterator[Leases]:
-    """With a short grace, and a beat that comes soon."""
+    """With a short grace period and a short heartbeat interval."""
     monkeypatch.setattr(module, "GRACE_S", 0.5)
     monkeypatch.setattr(module, "BEAT_EVERY_S", 0.1)
     with ExitStack() as stack:
@@ -50,7 +50,7 @@ def leases(connector: Connector, connection: Connection, monkeypatch: pytest.Mon
 
 
 def test_a_live_runner_keeps_its_lease(leases: Leases, connection: Connection) -> None:
-    """The second is told who, which plan, since when, and how fresh the heartbeat is; the first notices
+    """The second is shown who, which plan, since when, and how fresh the heartbeat is; the first notices
     nothing.
     """
     first = leases.new()
@@ -80,7 +80,7 @@ def test_a_stale_runner_is_fenced_off_and_learns_it(leases: Leases, connection: 
     old = first.acquire()
     beats = first._thread
     assert beats is not None
-    first._over.stop("asleep")  # a runner that was stopped: it holds its sessions and does not beat
+    first._over.stop("asleep")  # a runner that was stopped: it holds its sessions and sends no heartbeat
     beats.join()
     connection.execute(STALE)
     second = leases.new()
@@ -142,17 +142,17 @@ def test_the_heartbeat_s_session_is_told_once_it_was_lost(leases: Leases, connec
 
 
 def test_a_terminal_that_is_stopped_does_not_keep_the_beat(leases: Leases, connection: Connection) -> None:
-    """Whoever tells something there waits; the heartbeat goes on, so that nobody takes the lease over."""
-    told, goes_on = threading.Event(), threading.Event()
+    """A thread that prints there waits; the heartbeat continues, so that no runner takes the lease over."""
+    reported, goes_on = threading.Event(), threading.Event()
 
     def say(_: str) -> None:
-        told.set()
+        reported.set()
         goes_on.wait()
 
     leases.new(say=say).acquire()
     connection.execute(END_ITS_SESSION)
     try:
-        assert told.wait(10)
+        assert reported.wait(10)
         beats: set[object] = set()
         until = monotonic() + 3
         while len(beats) < 2 and monotonic() < until:
@@ -164,7 +164,7 @@ def test_a_terminal_that_is_stopped_does_not_keep_the_beat(leases: Leases, conne
 
 
 def cut_off(lease: Lease) -> None:
-    """As a failover does: the runner lives, its sessions do not, and its next beat is to come."""
+    """As a failover does: the runner lives, its sessions do not, and its next heartbeat is due."""
     lease._over.stop("cut off")
     assert lease._thread is not None
     lease._thread.join()
@@ -204,7 +204,7 @@ def test_a_runner_that_does_not_come_back_is_waited_for_some_seconds_only(
 
 
 def test_a_killed_process_of_this_machine_is_not_waited_for(leases: Leases, connection: Connection) -> None:
-    """`run` right after a SIGKILL goes on at once: its process is seen to be gone."""
+    """`run` right after a SIGKILL goes on at once: its process is seen to have ended."""
     first = leases.new()
     epoch = first.acquire().epoch
     cut_off(first)
@@ -229,7 +229,7 @@ def test_a_stop_while_waiting_for_the_lease_is_a_stop(leases: Leases) -> None:
 
 
 def test_the_heartbeat_s_session_is_opened_again(leases: Leases, connection: Connection) -> None:
-    """An ended session costs a beat, and one session is open at a time."""
+    """An ended session costs a heartbeat, and one session is open at a time."""
     lease = leases.new()
     lease.acquire()
     ((pid, name),) = read_sessions(connection)

@@ -123,7 +123,7 @@ def test_without_a_lease_nothing_is_written(journal: Journal) -> None:
 
 
 def test_an_accepted_plan_leaves_nothing_open_that_it_no_longer_has(journal: Journal) -> None:
-    """What is gone and was never done is forgotten, its cursor too; what was done stays done, at the end of
+    """What was removed and never done is forgotten, its cursor too; what was done stays done, at the end of
     the list.
     """
     run_id = begin(journal)

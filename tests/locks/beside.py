@@ -1,4 +1,4 @@
-"""What stands beside a lock window in these tests: blockers that come and go, and an application that reads
+"""What runs beside a lock window in these tests: blockers that come and go, and an application that reads
 and writes.
 """
 
@@ -139,7 +139,7 @@ def in_thread(work: Callable[[], object]) -> Iterator[list[BaseException]]:
     def run() -> None:
         try:
             work()
-        except BaseException as error:  # noqa: BLE001  # the test looks at it
+        except BaseException as error:  # noqa: BLE001  # the test reads it
             errors.append(error)
 
     thread = threading.Thread(target=run, name="beside")
@@ -206,6 +206,6 @@ def pause(seconds: float) -> None:
 
 
 def is_waiting(watch: Connection, pid: int) -> bool:
-    """Does this session stand in a lock's queue?"""
+    """Does this session wait in a lock's queue?"""
     row = watch.execute("SELECT count(*) FROM pg_locks WHERE pid = %s AND NOT granted", [pid]).fetchone()
     return row is not None and row[0] > 0

@@ -40,7 +40,7 @@ def stops(dsn: str, plan: Plan) -> dict[str, str]:
 
 
 def test_rights_that_are_missing_are_named_with_the_grant(shop: str) -> None:
-    """Who sees no other session would see nobody in the way; who may end none cannot carry a blocker policy
+    """A role that sees no other session would see no blocker; who may end none cannot carry a blocker policy
     out.
     """
     with psycopg.connect(shop, autocommit=True) as admin:
@@ -84,7 +84,7 @@ def test_a_policy_that_is_half_said_is_a_mistake(locks: str, words: str) -> None
 
 
 def test_a_blocker_that_never_goes_by_the_command_line(shop: str, tmp_path: Path) -> None:
-    """Exit 4, its pid named, nothing changed, how to go on; and when it has gone the same command goes on to
+    """Exit 4, its pid named, nothing changed, how to go on; and when it has ended the same command goes on to
     the end.
     """
     plan = tmp_path / "plan.yaml"

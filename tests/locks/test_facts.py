@@ -289,8 +289,8 @@ def test_7_statement_timeout_does_not_run_between_statements(site: Site, other: 
 
 
 def test_9_a_prepared_star_fails_after_add_column(site: Site, other: psycopg.Connection) -> None:
-    """0A000 until it is prepared anew; statements that name their columns go on; trigger and function bodies
-    with * break.
+    """0A000 until it is prepared again; statements that name their columns still work; trigger and function
+    bodies with * break.
     """
     other.execute(
         "CREATE TABLE copy (LIKE child);"
@@ -332,7 +332,9 @@ def test_10_for_share_stops_an_update_and_for_key_share_does_not(
 
 
 def test_11_a_role_without_the_right_sees_nobody(site: Site) -> None:
-    """NULL for others' xact_start and backend_xmin, no text: look-first would see nobody, so check stops."""
+    """NULL for others' xact_start and backend_xmin, no text: look-first would see no
+    blocker, so check stops.
+    """
     with psycopg.connect(site.dsn, autocommit=True) as admin:
         admin.execute("DO $$ BEGIN CREATE ROLE om_blind LOGIN; EXCEPTION WHEN duplicate_object THEN END $$")
     with blocker(site.dsn) as other, psycopg.connect(site.dsn, user="om_blind", autocommit=True) as blind:

@@ -34,7 +34,7 @@ from tests.locks.beside import (
 ADD = "ALTER TABLE public.child ADD COLUMN extra int"
 SLACK_S = 0.2
 IN_QUEUE_S = 0.6
-"""the one rung of these tests' ladder: long enough to see somebody stand in the queue"""
+"""the one rung of these tests' ladder: long enough to see a session wait in the queue"""
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def is_stopped(process: subprocess.Popen[str]) -> bool:
 @pytest.mark.parametrize("statement", [1, 2, 3])
 def test_a_runner_that_stops_between_its_statements(site: Site, statement: int) -> None:
     """Before the look, before the side lock, before the strong one: the application reads and writes as if
-    nobody was there.
+    no session was waiting.
     """
     with runner(site.dsn, stop_before=statement) as (process, _), Application(site.dsn) as application:
         await_true(lambda: is_stopped(process))
@@ -137,7 +137,7 @@ def proxy(site: Site) -> Iterator[Proxy]:
 
 def test_a_black_holed_socket(site: Site, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """The network swallows everything after the question for the lock was sent: the change is made and the
-    lock is gone.
+    lock is released.
     """
     monkeypatch.setattr("online_migrate.postgres.ladder.FIRST_TIMEOUT_S", IN_QUEUE_S)
     with sessions_on(proxy.dsn) as far, Application(site.dsn) as application, blocker(site.dsn) as other:
@@ -155,7 +155,7 @@ def test_a_black_holed_socket(site: Site, proxy: Proxy, monkeypatch: pytest.Monk
 
 
 def test_a_socket_cut_before_the_question(site: Site, proxy: Proxy) -> None:
-    """Cut with the side lock had: the application does not stand behind it, and nothing was changed."""
+    """Cut with the side lock acquired: the application does not wait behind it, and nothing was changed."""
     with sessions_on(proxy.dsn) as far, Application(site.dsn) as application:
         window = far.window(attempts=1)
         window.run([], [])

@@ -1,4 +1,6 @@
-"""online-migrate locks: what it prints is what operations declare, and the documentation has it word by word."""
+"""online-migrate locks: what it prints is what operations declare, and the
+documentation has it word by word.
+"""
 
 from __future__ import annotations
 
@@ -109,7 +111,8 @@ def test_a_runs_last_words() -> None:
     )
     first, _, line = summary.lines()
     assert first == (
-        "3 lock windows: held 4.0 ms (median), 30.0 ms (99th percentile), 30.0 ms at most (ACCESS EXCLUSIVE on public.users);"
+        "3 lock windows: held 4.0 ms (median), 30.0 ms (99th percentile), 30.0 ms at most (ACCESS EXCLUSIVE"
+        " on public.users);"
         " 1 failed lock attempts"
     )
     assert line.split() == ["swap", "/", "drop_default", "bot_id", "3", "4", "30.0", "ms", "50.0", "ms"]

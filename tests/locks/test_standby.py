@@ -1,4 +1,4 @@
-"""With standbys: a COMMIT that waits for them holds no lock, and readers there are looked at before ACCESS
+"""With standbys: a COMMIT that waits for them holds no lock, and readers there are checked before ACCESS
 EXCLUSIVE.
 """
 
@@ -67,7 +67,7 @@ def wait_for_standbys(site: Site, names: str, commit: str) -> None:
 
 
 def test_7_a_dead_synchronous_standby(pair_site: Site) -> None:
-    """A COMMIT would wait for good, with the lock held and readers of the primary behind it; a window's does
+    """A COMMIT would wait forever, with the lock held and readers of the primary behind it; a window's does
     not.
     """
     wait_for_standbys(pair_site, "nobody", "on")
@@ -87,8 +87,8 @@ def test_7_a_dead_synchronous_standby(pair_site: Site) -> None:
 
 
 def test_7_remote_apply_behind_a_reader(pair: Pair, pair_site: Site) -> None:
-    """With remote_apply one reader of the standby holds COMMIT up; a window's lock is let go at once all the
-    same.
+    """With remote_apply one reader of the standby holds COMMIT up; a window's lock is released at once all
+    the same.
     """
     name = pair_site.watch.execute("SELECT application_name FROM pg_stat_replication").fetchone()
     assert name is not None
@@ -103,7 +103,7 @@ def test_7_remote_apply_behind_a_reader(pair: Pair, pair_site: Site) -> None:
 
 
 def test_8_standbys_replay_access_exclusive(pair: Pair, pair_site: Site) -> None:
-    """The primary's ALTER is instant; on the standby a new reader stands behind it, which stands behind an
+    """The primary's ALTER is instant; on the standby a new reader waits behind it, which waits behind an
     old one.
     """
     old, new = psycopg.connect(pair.standby.dsn), psycopg.connect(pair.standby.dsn, autocommit=True)

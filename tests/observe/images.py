@@ -1,4 +1,4 @@
-"""Draws the README's pictures from a real run: ``python -m tests.observe.images``, where chromium is there.
+"""Draws the README's pictures from a real run: ``python -m tests.observe.images``, if chromium is installed.
 
 A throwaway server, the demo's shop, the example plan at its own pace in a process of its own; in the middle
 of the backfill the page is photographed, and what ``status --watch`` shows is drawn.
@@ -34,7 +34,7 @@ PACE = "pace: {batch_target: 50ms, duty: 25%, max_rows: 500}"
 USERS = 40_000
 MANY = 110_000
 """rows after which there is something to be seen: the third and largest table is
-under way for some seconds"""
+running for some seconds"""
 WIDTH = 1180
 LAST_WHOLE_ROW = """
     Math.max(...[...document.querySelectorAll("#matrix tr")].map(row => row.getBoundingClientRect().bottom).filter(end => end < innerHeight))
@@ -82,7 +82,7 @@ def photograph(url: str) -> None:
             look.wait_for("/^[0-9]/.test(document.querySelectorAll('#figures dd span')[3].textContent)")
             look.ask(
                 "facts.textContent = facts.textContent.replace(/ · by .*/, '')"
-            )  # whose machine is nobody's business
+            )  # which machine it was is private
             height = look.ask(LAST_WHOLE_ROW)
             look.page.screenshot(
                 path=IMAGES / "page.png", clip={"x": 0, "y": 0, "width": WIDTH, "height": height}

@@ -239,8 +239,10 @@ def make_snapshot(tables: tuple[str, ...] = ("users", "orders"), **changes: obje
 
 
 LONG_REASON = (
-    "canceling statement due to lock timeout: public.{0} is locked: pid 4711 (reports, application nightly-report) holds"
-    " ACCESS EXCLUSIVE on {0} since 12 min 04 s, state idle in transaction: LOCK TABLE {0} IN ACCESS EXCLUSIVE MODE"
+    "canceling statement due to lock timeout: public.{0} is locked: pid 4711 (reports, application"
+    " nightly-report) holds"
+    " ACCESS EXCLUSIVE on {0} since 12 min 04 s, state idle in transaction: LOCK TABLE {0} IN ACCESS"
+    " EXCLUSIVE MODE"
 )
 """what the engine says of a locked table"""
 
@@ -248,7 +250,9 @@ LONG_REASON = (
 def make_crowd(
     tables: tuple[str, ...], *, passed: int = 20, moving: int = 4, locked: int = 2, held: int = 1
 ) -> Snapshot:
-    """Tables side by side, in the plan's order: some have passed, some move, some wait; the rest is to come."""
+    """Tables side by side, in the plan's order: some have passed, some move, some
+    wait; the rest is pending.
+    """
     snapshot = make_snapshot(tables)
     users = snapshot.stages[2].steps[0]
     kinds = [*["passed"] * passed, *["moving"] * moving, *["table_lock"] * locked, *["standby_lag"] * held]

@@ -1,4 +1,6 @@
-"""A night: a real run that waits at its gate, is killed and goes on to its end, with a real exporter and a real Prometheus."""
+"""A night: a real run that waits at its gate, is killed and goes on to its end, with a real exporter and a
+real Prometheus.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,9 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> None:
 
 @contextmanager
 def scraping(folder: Path, target_port: int) -> Iterator[Prometheus]:
-    """A Prometheus that scrapes that port of this machine, with our alerts, which it looks at every second."""
+    """A Prometheus that scrapes that port of this machine, with our alerts, which it
+    evaluates every second.
+    """
     config = folder / "prometheus.yml"
     rules = ALERTS.read_text(encoding="utf-8").replace("interval: 15s", f"interval: {SCRAPE_S}s")
     (folder / "alerts.yml").write_text(rules, encoding="utf-8")
@@ -170,20 +174,22 @@ def shown(port: int, sample: str) -> Callable[[], bool]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Night:
-    """A plan from its first step to its last, as Prometheus has seen it, by the moments at which an operator may look."""
+    """A plan from its first step to its last, as Prometheus has seen it, by the moments at which an operator
+    may look.
+    """
 
     prometheus: Prometheus
     dsn: str
     folder: Path
     began: float
     at_gate: float
-    """the runner has ended at its gate and is gone"""
+    """the runner has ended at its gate"""
     at_work: float
     """the next one waits for a lock"""
     killed: float
-    """it was killed meanwhile and is gone"""
+    """it was killed meanwhile"""
     ended: float
-    """the last one carried the plan out and is gone"""
+    """the last one completed the plan and has ended"""
 
     def put_in(self, expression: str) -> str:
         """The dashboard's variables, as Grafana puts them in."""
@@ -197,7 +203,7 @@ class Night:
         return _numbers(value for one in series for _, value in one["values"])
 
     def points_at(self, moment: float, expression: str) -> list[float]:
-        """The values that somebody sees who looks at that moment."""
+        """The values that an operator sees at that moment."""
         return _numbers(one["value"][1] for one in self.prometheus.query(self.put_in(expression), moment))
 
     def firing(self, moment: float) -> set[str]:
@@ -216,7 +222,9 @@ def _numbers(values: Iterable[str]) -> list[float]:
 
 @contextmanager
 def lived_through(folder: Path) -> Iterator[Night]:
-    """A transaction stands in the way of a lock, another makes a concurrent build wait; the standby is away for a moment."""
+    """A transaction blocks a lock, another makes a concurrent build wait; the
+    standby is away for a moment.
+    """
     port = free_port()
     with scraping(folder, port) as prometheus, start_pair() as pair:
         dsn = filled_shop(pair.primary)
@@ -243,7 +251,7 @@ def lived_through(folder: Path) -> Iterator[Night]:
 
 
 def after_a_look(prometheus: Prometheus, *, is_up: bool) -> float:
-    """Now, after Prometheus has seen that the runner is there, or gone, and has looked at its rules."""
+    """Now, after Prometheus has seen that the runner runs, or has ended, and has evaluated its rules."""
     wait_for(lambda: bool(prometheus.query(f"up == {is_up:d}", time.time())), 10)
     time.sleep(SEEN_S)
     return time.time()
@@ -258,7 +266,7 @@ def filled_shop(server: Server) -> str:
 
 
 def go_to_the_gate(dsn: str, pair: Pair, port: int, process: subprocess.Popen[str]) -> None:
-    """What is in the way goes as soon as Prometheus has seen it."""
+    """The blocker ends as soon as Prometheus has seen it."""
 
     def await_shown(sample: str) -> None:
         wait_for(lambda: shown(port, sample)() or process.poll() is not None, 90)

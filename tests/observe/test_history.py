@@ -1,4 +1,4 @@
-"""The keeper of events: what it keeps, and that nobody waits for it."""
+"""The keeper of events: what it keeps, and that no worker waits for it."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_batches_are_summed_by_table_and_time() -> None:
 
 
 def test_a_step_that_ends_takes_its_sum_along() -> None:
-    """The last seconds of a table stand before its end, not after it."""
+    """The last seconds of a table come before its end, not after it."""
     summary = Summary()
     summary.take(batch(), 0)
     ended = e.StepEnded(stage="fill", step="backfill bot_id", table="users", outcome="done", seconds=1)
@@ -104,7 +104,7 @@ def test_nobody_waits_for_a_server_that_is_away(run: MadeRun) -> None:
 
 
 def test_a_lost_connection_loses_no_event(run: MadeRun, session: Session) -> None:
-    """What was not written is written when the server is there again."""
+    """What was not written is written when the server is reachable again."""
     sink = HistorySink(session)
     sink.emit(run_started(run))
     sink.emit(e.Note(message="before"))
@@ -138,7 +138,7 @@ def test_an_event_that_cannot_be_kept_does_not_stop_the_others(run: MadeRun, ses
 
 
 def test_memory_is_bounded(run: MadeRun, session: Session) -> None:
-    """A server that is away for a day does not fill our memory; what was let go is counted."""
+    """A server that is away for a day does not fill our memory; what was dropped is counted."""
     sink = HistorySink(session)
     sink._append([e.Note(message="x")] * (KEPT + 5))
     assert sink.dropped == 5
@@ -146,7 +146,9 @@ def test_memory_is_bounded(run: MadeRun, session: Session) -> None:
 
 
 def test_the_keeper_is_not_among_the_runners_statements(run: MadeRun) -> None:
-    """Fault injection counts the runner's statements; a thread beside it would make the count a matter of luck."""
+    """Fault injection counts the runner's statements; a thread beside it would make the count a matter of
+    luck.
+    """
     calls: list[int] = []
     counted = Connector(dsn=run.connector.dsn, on_statement=lambda: calls.append(1))
     with Session(counted) as session:
@@ -176,7 +178,7 @@ def test_tables_are_measured_when_a_run_begins_and_ends(run: MadeRun, session: S
 
 
 def test_sizes_are_not_worth_a_wait(run: MadeRun, session: Session) -> None:
-    """Somebody's strong lock on one table costs the sizes, not the events behind them."""
+    """Another session's strong lock on one table costs the sizes, not the events behind them."""
     with psycopg.connect(run.connector.dsn) as connection:
         connection.execute("CREATE TABLE users (id int PRIMARY KEY)")
         connection.commit()
@@ -189,7 +191,9 @@ def test_sizes_are_not_worth_a_wait(run: MadeRun, session: Session) -> None:
 
 
 def test_a_slow_reading_on_the_same_session_loses_nothing(run: MadeRun, session: Session) -> None:
-    """One connection is for the history and for all that is shown: what happens meanwhile waits in the queue."""
+    """One connection is for the history and for all that is shown: what happens
+    meanwhile waits in the queue.
+    """
     reading, over = threading.Event(), threading.Event()
 
     def look(connection: Connection, _: Snapshot) -> None:

@@ -55,7 +55,7 @@ def both_running(**changes: Any) -> Snapshot:
 
 
 def test_two_tables_make_the_rate_and_share_the_rest() -> None:
-    """Rows of both count; the tables to come are taken by whoever is done first."""
+    """Rows of both count; the next table is taken by the worker that is done first."""
     document = to_document(both_running())
     assert document["rate"] == pytest.approx(1_000)
     assert document["eta_s"] == pytest.approx(4.0 + 2_000 / 1_000)
@@ -79,7 +79,7 @@ def test_tables_that_have_passed_do_not_shorten_the_time_left() -> None:
 
 
 def test_a_table_that_waits_does_not_hold_the_run() -> None:
-    """While another is at work the run is not holding: its rate is shown, a time left that nobody knows is not."""
+    """While another is running the run is not holding: its rate is shown, an unknown time left is not."""
     snapshot = both_running(waits=(wait_of("users"),))
     document = to_document(snapshot)
     assert (document["word"], document["eta_s"]) == ("running", None)
@@ -121,7 +121,9 @@ def run(database: str) -> Iterator[MadeRun]:
 
 
 def test_each_table_has_its_own_wait_and_its_own_pace(run: MadeRun) -> None:
-    """The one that waits has a reason and no rate; the other has a rate and no reason, and the run is at work."""
+    """The one that waits has a reason and no rate; the other has a rate and no reason, and the run is at
+    work.
+    """
     run.journal.set_stage(run.run_id, "fill", StageState.RUNNING)
     for table in TABLES:
         run.journal.set_step(run.run_id, (*FILL, table), StepState.RUNNING)
@@ -144,7 +146,9 @@ def test_each_table_has_its_own_wait_and_its_own_pace(run: MadeRun) -> None:
 
 
 def test_a_table_that_has_passed_is_left_alone_until_the_others_have(run: MadeRun) -> None:
-    """It has no rate and no time left, and says what comes next: nobody is at work on it, also where another waits."""
+    """It has no rate and no time left, and says what comes next: no worker is on it, also where another
+    waits.
+    """
     run.journal.set_stage(run.run_id, "fill", StageState.RUNNING)
     for table in TABLES:
         run.journal.set_step(run.run_id, (*FILL, table), StepState.RUNNING)
@@ -170,7 +174,9 @@ def test_a_table_that_has_passed_is_left_alone_until_the_others_have(run: MadeRu
 
 
 def test_a_table_to_come_is_waited_for_where_several_are_taken_at_once(run: MadeRun) -> None:
-    """Orders has not begun.  While users alone is under way one worker may be proving it; beside another nobody is."""
+    """Orders has not begun.  While only users is running one worker may be proving it; beside another none
+    is.
+    """
     run.journal.set_step(run.run_id, (*FILL, "users"), StepState.RUNNING)
     run.put_cursor(table="users", pass_name="sweep")
     assert [s.is_parked for s in read(run).steps if s.is_passed] == [False]
@@ -212,7 +218,9 @@ def test_metrics_of_one_table_leave_the_other_alone() -> None:
 
 
 def test_a_table_that_has_passed_has_no_time_left() -> None:
-    """Neither the last batch's 0 s nor an old one stays while the others go on; a proven table has 0 s left."""
+    """Neither the last batch's 0 s nor an old one stays while the others go on; a
+    proven table has 0 s left.
+    """
     sink, labels = MetricsSink(plan="shop"), {"plan": "shop", "stage": FILL[0], "step": FILL[1]}
     for table in TABLES:
         sink.emit(started(table))
@@ -244,7 +252,9 @@ def value(sink: MetricsSink, name: str, labels: dict[str, str]) -> float | None:
 
 
 def test_two_tables_that_wait_at_once_wait_once() -> None:
-    """The report's seconds are those of the clock, as the exporter's are: 10 and 10 that overlap by 5 are 15."""
+    """The report's seconds are those of the clock, as the exporter's are: 10 and 10
+    that overlap by 5 are 15.
+    """
     wait: dict[str, Any] = {"kind": "wal", "reason": "full"}
     history = [
         make_record(e.WaitStarted(**place("users"), **wait), NOON),

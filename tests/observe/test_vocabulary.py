@@ -1,4 +1,6 @@
-"""One vocabulary: what can happen is told by logs, metrics and journal alike, or left out for a reason."""
+"""One vocabulary: what can happen is reported by logs, metrics and journal alike, or
+left out for a reason.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,7 @@ def test_every_event_is_made_up_for_the_tests() -> None:
 
 
 def test_every_event_is_counted_or_excused_by_name() -> None:
-    """A new kind of event is either a figure, or somebody has said why not."""
+    """A new kind of event is either a figure, or there is a written reason why not."""
     counted = {kind.__name__ for kind in MetricsSink(plan="shop")._handlers}
     assert KINDS - counted == NO_METRIC.keys()
 

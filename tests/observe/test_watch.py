@@ -62,7 +62,7 @@ def test_a_server_that_is_away_is_borne() -> None:
 
 
 def test_a_watch_that_never_started_can_be_closed() -> None:
-    """Whoever cleans up after a failed start need not know how far it came."""
+    """Clean-up after a failed start need not know how far it came."""
     watch = SnapshotWatch(Session(Connector(dsn="")), "shop")
     watch.freshen()
     watch.close()
@@ -104,7 +104,9 @@ def test_a_reading_that_fails_takes_no_picture_away(session: Session) -> None:
 
 
 def test_who_fails_takes_nobody_with_it(session: Session) -> None:
-    """A terminal that is gone, or a defect of ours, leaves the page and the metrics as fresh as before; each failure is counted."""
+    """A closed terminal, or a defect of ours, leaves the page and the metrics as fresh as before; each
+    failure is counted.
+    """
     errors: list[int] = []
     seen: list[Snapshot] = []
     looked: list[Snapshot] = []
@@ -126,7 +128,9 @@ def test_who_fails_takes_nobody_with_it(session: Session) -> None:
 
 
 def test_a_runner_counts_what_fails(session: Session) -> None:
-    """The dashboard has the number; without it a page that stands still would look like a run that does."""
+    """The dashboard has the number; without it a page that is not updated would look like a run without
+    progress.
+    """
     watch = SnapshotWatch(session, "shop")
     with ExitStack() as stack:
         metrics = _serve_metrics(read_plan(PLAN), (LOOPBACK, 0), watch, stack)
@@ -138,7 +142,7 @@ def test_a_runner_counts_what_fails(session: Session) -> None:
 
 
 def test_who_asks_sees_what_is_now(run: MadeRun, session: Session) -> None:
-    """A page that is opened is no picture of some seconds ago, and one that nobody has open is not drawn."""
+    """A page that is opened shows the current state, and one that is not open is not drawn."""
     seen: list[Snapshot] = []
     watch = SnapshotWatch(session, "shop", [seen.append], every_s=60)
     watch.start()
@@ -156,7 +160,7 @@ def test_who_asks_sees_what_is_now(run: MadeRun, session: Session) -> None:
 
 
 def test_who_asks_waits_for_a_moment_only(run: MadeRun, session: Session) -> None:
-    """A scrape or a page does not hang on a server that does not answer: it shows what was last known."""
+    """A scrape or a page does not wait for a server that does not answer: it shows what was last known."""
     seen: list[Snapshot] = []
     watch = SnapshotWatch(session, "shop", [seen.append], every_s=60)
     watch.start()

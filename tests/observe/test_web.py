@@ -67,7 +67,7 @@ def test_it_says_that_it_is_well(url: str) -> None:
 
 
 def test_it_is_on_loopback_unless_told_otherwise(url: str) -> None:
-    """Table names are nobody's business outside; a free port is taken for 0."""
+    """Table names are private; a free port is taken for 0."""
     assert url.startswith("http://127.0.0.1:")
     assert not url.endswith(":0")
 

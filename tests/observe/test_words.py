@@ -12,10 +12,10 @@ KINDS = [k for k in vars(e).values() if isinstance(k, type) and issubclass(k, e.
 
 
 def test_every_event_has_a_sentence_of_its_own() -> None:
-    """Nobody should have to read ``kind=… reason=…`` at three in the morning."""
-    told = {type(event): describe(event.name, make_record(event).fields) for event in whole_run()}
-    assert set(told) == set(KINDS) - {e.TablesMeasured, e.Throughput}
-    for kind, sentence in told.items():
+    """No operator should have to read ``kind=… reason=…`` at three in the morning."""
+    reported = {type(event): describe(event.name, make_record(event).fields) for event in whole_run()}
+    assert set(reported) == set(KINDS) - {e.TablesMeasured, e.Throughput}
+    for kind, sentence in reported.items():
         bare = kind.__name__.lower()
         assert sentence.strip()
         assert sentence.replace(" ", "") != bare

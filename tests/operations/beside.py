@@ -1,6 +1,4 @@
-"""What goes on beside an operation: an application that writes, eyes on the locks, sessions that are in the
-way.
-"""
+"""What runs beside an operation: an application that writes, samples of the locks, sessions that block."""
 
 from __future__ import annotations
 
@@ -45,7 +43,7 @@ TRAFFIC = (
 """the shop's own statements on the two tables that every case works on, columns named"""
 PAUSE_S = 0.002
 LOOK_S = 0.001
-"""between two looks at the locks, beside the look itself; what cannot be seen so is proven by its own
+"""between two readings of the locks, besides the reading itself; what cannot be seen so is proven by its own
 transaction"""
 
 
@@ -94,8 +92,8 @@ class Writer:
 
 
 class Eyes:
-    """A second session that samples what one session holds, every few milliseconds, on relations that were
-    there before.
+    """A second session that samples what one session holds, every few milliseconds, on relations that
+    existed before.
     """
 
     def __init__(self, dsn: str, pid: int) -> None:

@@ -1,5 +1,5 @@
-"""Every operation on the filled shop: what is there before, what may be there half,
-what stands against it.
+"""Every operation on the filled shop: what exists before, what may exist half,
+what conflicts with it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Case:
     of: str = ""
     """tells two cases of an operation apart"""
     table: str | None = None
-    """where the step is over several tables: the one that is looked at; those before it are made first"""
+    """where the step is over several tables: the one that is checked; those before it are made first"""
     before: str = ""
     """SQL that makes the shop what the steps above would have made of it"""
     ends_in: State = State.DONE
@@ -28,7 +28,7 @@ class Case:
     partial: Mapping[str, tuple[State, str]] = field(default_factory=dict)
     """what a crash, or a hand, may have left half: its state, and the SQL that makes it"""
     conflict: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """what stands against it: the SQL that makes it, and words of the finding"""
+    """what conflicts with it: the SQL that makes it, and words of the finding"""
     environ: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -1,4 +1,4 @@
-"""What the operations' tests share: a run on the filled shop, and roles that are gone afterwards."""
+"""What the operations' tests share: a run on the filled shop, and roles that are dropped afterwards."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def test_a_column_that_cannot_be_is_found_at_check(site_of: OpenSite, column: st
 
 
 def test_a_default_that_is_not_known_yet_is_no_conflict(site_of: OpenSite) -> None:
-    """<master.id> is known once its row is there; until then what an earlier run has set is not doubted."""
+    """<master.id> is known once its row exists; until then what an earlier run has set is not doubted."""
     site = site_of(plan("column: bot_id, type: integer, new_rows: <master.id>"))
     site.sql("ALTER TABLE transactions ADD COLUMN bot_id integer DEFAULT 1")
     assert (site.state(), site.stops()) == (State.DONE, [])

@@ -1,4 +1,4 @@
-"""add_foreign_key: two windows' work, and what is there already under another name is taken up."""
+"""add_foreign_key: two windows' work, and what already exists under another name is used."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ KEYS = (
 
 
 def test_an_orphan_stops_it_and_new_ones_are_refused(site_of: OpenSite) -> None:
-    """Exit 5 with the row's key; the key stays NOT VALID, so that no further orphan comes; mended, it goes
-    on.
+    """Exit 5 with the row's key; the key stays NOT VALID, so that no further orphan is added; once fixed, it
+    goes on.
     """
     site = site_of(PLAN)
     site.sql(

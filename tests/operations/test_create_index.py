@@ -1,4 +1,4 @@
-"""create_index: built beside the application, never left invalid, and never upon somebody else's."""
+"""create_index: built beside the application, never left invalid, and never in place of another's."""
 
 from __future__ import annotations
 

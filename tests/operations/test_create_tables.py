@@ -39,8 +39,8 @@ def columns_in_order(connection: psycopg.Connection) -> list[tuple[str, ...]]:
 def test_the_seven_tables_equal_the_briefs(
     site_of: OpenSite, server: TestServer, new_database: Callable[[str | None], str], shop_template: str
 ) -> None:
-    """Beside the brief's own DDL, run by hand on another shop, the catalogs do not differ in a line: columns,
-    types, defaults, keys, foreign keys, owners, the 16 indexes and those of keys and uniques.
+    """Beside the brief's own DDL, run manually on another shop, the catalogs do not differ in a line:
+    columns, types, defaults, keys, foreign keys, owners, the 16 indexes and those of keys and uniques.
     """
     site = site_of(PLAN)
     site.execute_all()
@@ -57,7 +57,7 @@ def test_the_seven_tables_equal_the_briefs(
 
 
 def test_tables_that_are_there_already_are_adopted(site_of: OpenSite) -> None:
-    """Made by hand before, to the letter, they are DONE: nothing is asked for and nothing is run."""
+    """Created manually before, exactly as written, they are DONE: nothing is asked for and nothing is run."""
     site = site_of(PLAN)
     site.sql(BRIEF.read_text())
     assert {site.state(step) for step in site.steps} == {State.DONE}
@@ -107,7 +107,7 @@ def test_every_difference_is_named(site_of: OpenSite) -> None:
 
 
 def test_the_comparison_asks_for_nothing_that_a_reader_would_not(site_of: OpenSite, shop: str) -> None:
-    """Only ACCESS SHARE is asked for on what is there: it goes on beside EXCLUSIVE, which lets nothing else
+    """Only ACCESS SHARE is requested on existing tables: it works beside EXCLUSIVE, which lets nothing else
     pass; and it leaves nothing behind.
     """
     site = site_of(PLAN)
@@ -165,7 +165,7 @@ def test_a_window_that_fails_leaves_nothing(site_of: OpenSite, tmp_path: Path) -
 
 
 def test_a_parent_that_nobody_makes_is_named(site_of: OpenSite, tmp_path: Path) -> None:
-    """A table outside the file that is not there is said before anything is run."""
+    """A missing table outside the file is reported before anything is run."""
     (tmp_path / "notes.sql").write_text("CREATE TABLE notes (id int PRIMARY KEY, shop int REFERENCES shops)")
     site = site_of(plan_of("create_tables: notes.sql"), folder=tmp_path)
     (finding,) = site.stops()
@@ -173,8 +173,8 @@ def test_a_parent_that_nobody_makes_is_named(site_of: OpenSite, tmp_path: Path) 
 
 
 def test_names_with_a_schema_are_refused_by_the_loader(site_of: OpenSite, tmp_path: Path) -> None:
-    """The plan says in which schema it works; a foreign key to another one would take a lock that nobody
-    declared.
+    """The plan says in which schema it works; a foreign key to another one would take a lock that no
+    declaration declared.
     """
     (tmp_path / "notes.sql").write_text(
         "CREATE TABLE notes (id int PRIMARY KEY, u int REFERENCES public.users)"
@@ -186,7 +186,7 @@ def test_names_with_a_schema_are_refused_by_the_loader(site_of: OpenSite, tmp_pa
 def test_an_owner_that_we_cannot_give_tables_to_is_named(
     new_role: Callable[[str], str], site_of: OpenSite, shop: str
 ) -> None:
-    """Said at check with the GRANT that mends it, not by the server in the middle of the run."""
+    """Reported at check with the GRANT that fixes it, not by the server in the middle of the run."""
     runner = new_role("runner")
     with psycopg.connect(shop, autocommit=True) as operator:
         operator.execute(

@@ -1,4 +1,4 @@
-"""drop_default: from here on a forgotten column is an error and not somebody's row."""
+"""drop_default: from here on a forgotten column is an error and not the master's row."""
 
 from __future__ import annotations
 

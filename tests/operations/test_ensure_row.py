@@ -63,7 +63,9 @@ def ensure_no_secret(text: str, *secrets: str) -> None:
 
 
 def test_the_token_is_shown_before_its_row_counts(site: Site, shown: Shown) -> None:
-    """Whoever sees the row can use the token that was shown; of it only 12 digits and the digest are kept."""
+    """Once the row is visible the token that was shown works; of it only 12 digits
+    and the digest are kept.
+    """
     assert site.execute() == 1
     (value,) = shown.values
     assert shown.rows_then == [0]
@@ -190,7 +192,7 @@ def test_no_secret_stands_where_others_look(site: Site, shown: Shown) -> None:
 
 
 def test_no_secret_stands_in_the_servers_log() -> None:
-    """A unique violation's row is no part of the log, whoever we are; as superuser not even a failing row or
+    """A unique violation's row is not in the log, with any role; as superuser not even a failing row or
     the parameters, on a server that logs every statement.
     """
     with start_own_server() as server:
@@ -235,7 +237,7 @@ def test_no_secret_stands_in_the_servers_log() -> None:
 
 
 def test_references_are_values_and_not_text(site_of: OpenSite) -> None:
-    """A row that hangs on another by its key: absent until that one is made, and
+    """A row that references another by its key: absent until that one is made, and
     written with the very value.
     """
     site = site_of(
@@ -257,7 +259,7 @@ def test_references_are_values_and_not_text(site_of: OpenSite) -> None:
 
 
 def test_a_per_cent_sign_in_a_name_is_a_letter(site_of: OpenSite) -> None:
-    """Names stand beside bind parameters, where psycopg would take the sign for the beginning of a
+    """Names occur beside bind parameters, where psycopg would take the sign for the beginning of a
     placeholder.
     """
     site = site_of(
@@ -272,7 +274,7 @@ def test_a_per_cent_sign_in_a_name_is_a_letter(site_of: OpenSite) -> None:
 
 
 def test_a_row_is_not_looked_for_by_a_secret(site_of: OpenSite) -> None:
-    """It would stand in a statement's text; the loader says so with the column."""
+    """It would be part of a statement's text; the loader says so with the column."""
     text = MASTER_PLAN.replace("is_master: true", "telegram_bot_token: <secret.telegram_token>")
     with pytest.raises(PlanError, match="telegram_bot_token is a secret"):
         site_of(text)

@@ -56,7 +56,7 @@ CONFLICT = [(c, name) for c in CASES for name in c.conflict]
 
 @pytest.fixture
 def begin(site_of: OpenSite) -> Callable[[Case], Site]:
-    """Open a case's run with everything done that its step stands upon."""
+    """Open a case's run with everything done that its step needs."""
 
     def open_(case: Case) -> Site:
         folder = HERE if case.operation == "verify_sql" else PLANS
@@ -137,7 +137,7 @@ def test_cut_off_anywhere_it_converges(case: Case, begin: Callable[[Case], Site]
 
 
 class Cut(BaseException):
-    """The runner is gone: nothing catches this."""
+    """The runner was killed: nothing catches this."""
 
 
 @contextmanager
@@ -159,7 +159,7 @@ def cut_off_after(site: Site, statements: int) -> Iterator[None]:
 
 @pytest.mark.parametrize(("case", "name"), CONFLICT, ids=[f"{c.name}: {n}" for c, n in CONFLICT])
 def test_another_definition_is_a_conflict(case: Case, name: str, begin: Callable[[Case], Site]) -> None:
-    """What is there already with another definition is named, with what to do about it, and nothing is
+    """What already exists with another definition is named, with what to do about it, and nothing is
     touched.
     """
     site = begin(case)
@@ -276,7 +276,7 @@ def test_an_application_writes_on(case: Case, begin: Callable[[Case], Site], sho
 
 
 def longest_window_s(site: Site) -> float:
-    """How long a statement could have stood behind us: the wait for the lock, and its hold."""
+    """How long a statement could have waited behind our request: the wait for the lock, and its hold."""
     held = [e.waited_s + e.held_s for e in site.heard.of(LockHeld)]
     gave_way = [e.waited_s for e in site.heard.of(LockAttemptFailed)]
     return max([0.0, *held, *gave_way])

@@ -43,7 +43,9 @@ CHECKS = "SELECT count(*) FROM pg_constraint WHERE conrelid = 'transactions'::re
 
 
 class BesideAForgetfulWriter(SetNotNull):
-    """The same operation, with somebody who writes NULL at the worst moment: after the proof, before the check."""
+    """The same operation, with a session that writes NULL at the worst moment: after the proof, before the
+    check.
+    """
 
     def __init__(self, forget: Callable[[], object], *, times: int) -> None:
         self._forget = forget
@@ -73,7 +75,9 @@ def execute(site: Site, *, times: int) -> None:
 
 
 def test_a_null_after_the_proof_is_mended(site: Site) -> None:
-    """The check goes at once, the backfill's own sweep gives the row its value, and the second round ends it."""
+    """The check goes at once, the backfill's own sweep gives the row its value, and
+    the second round ends it.
+    """
     execute(site, times=1)
     assert site.state() is State.DONE
     assert site.one("SELECT bot_id FROM transactions ORDER BY id DESC LIMIT 1") == 1
@@ -94,7 +98,9 @@ def test_late_rows_are_counted_once_and_for_the_stage_that_found_them(site: Site
 
 
 def test_somebody_who_keeps_writing_nulls_is_not_fought(site: Site) -> None:
-    """Exit 5, and the check is gone: the row that is still NULL can be updated, so the application fails nowhere."""
+    """Exit 5, and the check was dropped: the row that is still NULL can be updated, so the application fails
+    nowhere.
+    """
     with pytest.raises(VerificationFailed, match="transactions: NULLs keep being written into bot_id"):
         execute(site, times=ROUNDS)
     assert site.one(CHECKS) == 0
@@ -105,7 +111,9 @@ def test_somebody_who_keeps_writing_nulls_is_not_fought(site: Site) -> None:
 
 
 def test_a_column_that_nobody_fills_is_refused_with_a_row(site_of: OpenSite) -> None:
-    """Without a backfill of the column in the plan a NULL is the operator's: named by its place, and nothing is changed."""
+    """Without a backfill of the column in the plan a NULL is the operator's: named by its place, and nothing
+    is changed.
+    """
     site = site_of(plan_of("set_not_null: {table: transactions, column: bot_id}"))
     site.sql(EMPTY_COLUMN)
     before = site.schema()
@@ -115,7 +123,9 @@ def test_a_column_that_nobody_fills_is_refused_with_a_row(site_of: OpenSite) -> 
 
 
 def test_a_check_left_over_nulls_is_taken_away(site: Site) -> None:
-    """A crash after the check, and a row that came before it: VALIDATE finds it, the check goes, the sweep mends, it ends."""
+    """A crash after the check, and a row that came before it: VALIDATE finds it, the check is dropped, the
+    sweep fixes the row, the step ends.
+    """
     site.sql(
         FORGET + ";ALTER TABLE transactions ADD CONSTRAINT online_migrate_bot_id_not_null"
         " CHECK (bot_id IS NOT NULL) NOT VALID"
@@ -136,7 +146,7 @@ def test_nobody_scans_under_the_strongest_lock(site: Site) -> None:
 
 
 def test_a_nullable_column_is_seen(site: Site) -> None:
-    """Somebody takes NOT NULL away: verify says so."""
+    """Another session drops NOT NULL: verify says so."""
     site.execute()
     site.sql("ALTER TABLE transactions ALTER bot_id DROP NOT NULL")
     (finding,) = site.verify()
@@ -190,7 +200,9 @@ def raising(error: BaseException) -> Callable[[], object]:
 def test_whatever_ends_it_the_check_goes_first(
     site: Site, at_validate: Callable[[Callable[[], object]], None], error: BaseException
 ) -> None:
-    """A timeout, a second Ctrl-C, an error of the server: the run ends as it would, and no UPDATE meets the check."""
+    """A timeout, a second Ctrl-C, an error of the server: the run ends as it would, and no UPDATE meets the
+    check.
+    """
     at_validate(raising(error))
     site.signal.stop("SIGINT")  # no stop keeps the drop from its window
     context = site.context()
@@ -204,7 +216,9 @@ def test_whatever_ends_it_the_check_goes_first(
 def test_a_stop_at_the_worst_moment_leaves_no_check(
     site: Site, at_validate: Callable[[Callable[[], object]], None]
 ) -> None:
-    """VALIDATE finds a NULL, and the operator has asked for a stop meanwhile: the check goes, then the run stops."""
+    """VALIDATE finds a NULL, and the operator has asked for a stop meanwhile: the check goes, then the run
+    stops.
+    """
 
     def happens() -> None:
         site.sql("ALTER TABLE transactions DROP CONSTRAINT online_migrate_bot_id_not_null;" + LEFT)
@@ -220,7 +234,9 @@ def test_a_stop_at_the_worst_moment_leaves_no_check(
 def test_a_check_that_cannot_be_taken_away_is_named_with_its_drop(
     site_of: OpenSite, at_validate: Callable[[Callable[[], object]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A session in the way to the end: the error says who hurts, whom, who is in the way, and the statement that ends it."""
+    """A session that blocks until the end: the error names it, what it delays, and the statement that ends
+    it.
+    """
     monkeypatch.setattr(owed_check, "LAST_WAIT_S", 0.5)
     site = site_of(PLAN.replace("plan: harness\n", f"plan: harness\n{SHORT}\n"))
     site.sql(EMPTY_COLUMN)
@@ -256,7 +272,9 @@ def test_a_check_that_cannot_be_taken_away_is_named_with_its_drop(
 def test_who_lost_the_lease_leaves_the_check_to_the_next_and_says_so(
     site: Site, at_validate: Callable[[Callable[[], object]], None]
 ) -> None:
-    """Fenced off, we may not even drop: the error is the lease's, exit 6, and names the check all the same."""
+    """Fenced off, we may not even drop: the error is the lease's, exit 6, and names
+    the check all the same.
+    """
 
     def happens() -> None:
         site.sql("UPDATE online_migrate.epoch SET epoch = epoch + 1")
@@ -271,7 +289,9 @@ def test_who_lost_the_lease_leaves_the_check_to_the_next_and_says_so(
 def test_a_leftover_over_nulls_goes_before_anything_is_scanned_behind_it(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A killed runner's check over a NULL row: it is gone before the sweep, which may take long, and before a VALIDATE."""
+    """A killed runner's check over a NULL row: it is dropped before the sweep, which may take long, and
+    before a VALIDATE.
+    """
     site.sql(LEFT)
     seen: list[tuple[str, int]] = []
     real = steps.run_long
@@ -299,7 +319,9 @@ LONG = "ж" * 30
 
 
 def test_a_long_name_in_another_script_is_found_again(site_of: OpenSite) -> None:
-    """The server cuts names by bytes; a check of ours that is cut is never found again, and stays in the way."""
+    """The server cuts names by bytes; a check of ours that is cut is never found
+    again, and keeps blocking.
+    """
     site = site_of(plan_of(f"set_not_null: {{table: transactions, column: {LONG}}}"))
     site.sql(f'ALTER TABLE transactions ADD COLUMN "{LONG}" integer DEFAULT 1')
     site.execute()
@@ -308,7 +330,7 @@ def test_a_long_name_in_another_script_is_found_again(site_of: OpenSite) -> None
 
 
 def test_two_columns_alike_at_their_beginning_have_two_checks() -> None:
-    """Cut names are told apart by a hash, and stay within 63 bytes; a short name is as it always was."""
+    """Cut names are distinguished by a hash, and stay within 63 bytes; a short name is as it always was."""
     first, second = (check_name("an_owner_of_some_other_kind_with_a_name_" + end) for end in ("a", "b"))
     assert first != second
     assert max(len(check_name(n).encode()) for n in (LONG, "a" * 63, "a" * 39, "a" * 40)) <= 63
@@ -316,7 +338,9 @@ def test_two_columns_alike_at_their_beginning_have_two_checks() -> None:
 
 
 def test_a_check_that_an_earlier_version_named_is_found_by_what_it_says(site_of: OpenSite) -> None:
-    """Earlier versions cut the name otherwise; the leftover is used, and goes.  A check of somebody else's stays."""
+    """Earlier versions cut the name otherwise; the leftover is used, then dropped.  Another owner's check
+    stays.
+    """
     column = "a_column_whose_name_is_longer_than_thirty_bytes"
     old = f"online_migrate_{column}"[:54] + "_not_null"
     site = site_of(plan_of(f"set_not_null: {{table: transactions, column: {column}}}"))
@@ -348,7 +372,9 @@ PARENT = """
     [("parcels", "partitioned", "name its partitions"), ("letters", "inherited", "name them")],
 )
 def test_what_would_bind_other_tables_is_refused(site_of: OpenSite, table: str, code: str, way: str) -> None:
-    """The check would bind partitions and heirs, of which nothing is proven; and were it run, the NULL there is found."""
+    """The check would bind partitions and heirs, of which nothing is proven; and were it run, the NULL there
+    is found.
+    """
     site = site_of(plan_of(f"set_not_null: {{table: {table}, column: bot_id}}"))
     site.sql(PARENT)
     (finding,) = site.stops()
@@ -394,7 +420,9 @@ REFUSES = """CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN R
 def test_a_late_null_is_mended_as_the_plan_s_backfill_would(
     site_of: OpenSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last backfill of the column above: its value, its `triggers: skip`, and its own stage's pace and holds."""
+    """The last backfill of the column above: its value, its `triggers: skip`, and its own stage's pace and
+    holds.
+    """
     site: Site = site_of(IN_STAGES)
     site.sql(EMPTY_COLUMN)
     site.execute(site.step("backfill"))
@@ -441,7 +469,9 @@ def test_what_was_quiet_long_enough_goes_on_at_once(quiet_site: Site) -> None:
 
 
 def test_a_proof_that_is_clean_by_luck_waits_all_the_same(quiet_site: Site) -> None:
-    """A NULL was seen and mended, then the run was stopped: the next one finds none, and waits for the rest of the time."""
+    """A NULL was seen and fixed, then the run was stopped: the next one finds none, and waits for the rest of
+    the time.
+    """
     site = quiet_site
     site.sql(FORGET)
     context = site.context()
@@ -484,7 +514,9 @@ def test_a_null_that_validate_found_begins_the_time_anew(quiet_site: Site) -> No
 def test_a_null_that_was_seen_counts_although_we_end_there(
     quiet_site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is written down before the check is taken away: a run that ends in between waits all the same when it goes on."""
+    """It is written down before the check is taken away: a run that ends in between waits all the same when
+    it goes on.
+    """
     site, moved_at = quiet_site, "SELECT moved_at FROM online_migrate.cursor"
     before = site.one(moved_at)
 
@@ -505,7 +537,9 @@ def test_a_null_that_was_seen_counts_although_we_end_there(
 
 
 def test_the_check_waits_until_no_null_came_for_as_long_as_the_plan_says(quiet_site: Site) -> None:
-    """Write coverage: a check would fail the writer that still forgets the column; its last NULL begins the time anew."""
+    """Write coverage: a check would fail the writer that still forgets the column; its last NULL restarts the
+    time.
+    """
     site = quiet_site
     site.sql(FORGET)
     writer = threading.Timer(0.7, site.sql, [FORGET])
@@ -518,7 +552,9 @@ def test_the_check_waits_until_no_null_came_for_as_long_as_the_plan_says(quiet_s
 
 
 def test_an_application_that_leaves_the_column_out_is_told_before(site_of: OpenSite) -> None:
-    """Without a default its INSERT fails from this step on: a warning, unless a default, a trigger or a gate is there."""
+    """Without a default its INSERT fails from this step on: a warning, unless a default, a trigger or a gate
+    exists.
+    """
     add = "add_column: {table: transactions, column: reg, type: integer%s}"
     steps = (
         "backfill: {table: transactions, column: reg, value: 1}",
@@ -542,14 +578,17 @@ def test_an_application_that_leaves_the_column_out_is_told_before(site_of: OpenS
     assert site.preflight() == []
     site = site_of(plan_of(add % "", *steps, name="triggered"))
     site.sql(
-        "CREATE FUNCTION give() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN new.reg := 1; RETURN new; END $$;"
+        "CREATE FUNCTION give() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN new.reg := 1; RETURN new; END"
+        " $$;"
         "CREATE TRIGGER give BEFORE INSERT ON transactions FOR EACH ROW EXECUTE FUNCTION give()"
     )
     assert site.preflight() == []
 
 
 def test_rows_that_no_step_fills_stop_the_check(site_of: OpenSite) -> None:
-    """Of a column that is there, and of one that is added; behind a gate somebody may fill them, so it is a warning."""
+    """Of an existing column, and of one that is added; behind a gate the rows may be filled, so it is a
+    warning.
+    """
     step = "set_not_null: {table: transactions, column: bot_id}"
     site = site_of(plan_of(step))
     site.sql(EMPTY_COLUMN)

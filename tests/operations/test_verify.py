@@ -77,8 +77,8 @@ def check(site_of: OpenSite, folder: Path, text: str) -> str:
     ids=["another", "too many", "none", "another order", "twice", "null", "no such table", "a query that writes"],
 )  # fmt: skip
 def test_a_wrong_answer_is_told(site_of: OpenSite, tmp_path: Path, query: str, words: str) -> None:
-    """File, line, title, what was expected and what was found; a query that the server refuses is told in the
-    same way.
+    """File, line, title, what was expected and what was found; a query that the server refuses is reported in
+    the same way.
     """
     message = check(site_of, tmp_path, f"-- My title\n{query};")
     first = query.count("-- expect") + 2
@@ -130,5 +130,5 @@ def test_a_proof_that_takes_long_is_told(
     site = site_of(plan_of(step), folder=tmp_path)
     site.sql("CREATE TABLE slow AS SELECT n, 1 AS bot_id FROM generate_series(1, 500000) n")
     site.execute()
-    told = site.heard.of(LongStatement)
-    assert (says, "proving", None) in {(t.statement, t.phase, t.share_done) for t in told}
+    reported = site.heard.of(LongStatement)
+    assert (says, "proving", None) in {(t.statement, t.phase, t.share_done) for t in reported}

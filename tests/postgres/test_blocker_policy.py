@@ -1,4 +1,4 @@
-"""Ending who is in the way: off by default, by age and pattern, and with those spared whose end costs more
+"""Ending blocking sessions: off by default, by age and pattern, and with those spared whose end costs more
 than a wait.
 """
 
@@ -79,7 +79,7 @@ def as_application(site: Site, statement: str) -> psycopg.Connection:
 
 
 def test_off_unless_asked(site: Site) -> None:
-    """Without a policy nobody is ended, however long they sit there."""
+    """Without a policy no session is ended, however long it blocks."""
     with as_application(site, "SELECT count(*) FROM child") as other:
         pause(0.3)
         with pytest.raises(LockNotAcquired):
@@ -89,7 +89,7 @@ def test_off_unless_asked(site: Site) -> None:
 
 
 def test_a_query_is_cancelled(site: Site) -> None:
-    """A query in the way that is old enough is cancelled, its session lives on; it is told."""
+    """A blocking query that is old enough is cancelled, its session lives on; it is reported."""
     with as_application(site, "SELECT count(*) FROM child") as other:
         with in_thread(lambda: other.execute("SELECT pg_sleep(20)")) as errors:
             pause(0.3)

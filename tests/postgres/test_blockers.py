@@ -1,4 +1,4 @@
-"""Each kind of session in the way is named as what it is."""
+"""Each kind of blocking session is named as what it is."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_prepared_transaction(site: Site) -> None:
 
 
 def test_only_conflicting_locks_count(site: Site) -> None:
-    """Who reads is in nobody's way who asks for SHARE ROW EXCLUSIVE."""
+    """A reader does not block a request for SHARE ROW EXCLUSIVE."""
     row = site.watch.execute("SELECT 'public.child'::regclass::oid::int8").fetchone()
     assert row is not None
     with blocker(site.dsn):
@@ -168,7 +168,7 @@ def test_the_hammer_that_we_are_not(slow_site: Site) -> None:
 
 
 def test_a_vacuum_to_prevent_wraparound(slow_site: Site) -> None:
-    """It gives way to nobody, so it is waited for outside and named, not asked behind: a real one."""
+    """It never yields, so it is waited for outside and named, not asked behind: a real one."""
     slow_site.watch.execute(
         "ALTER TABLE child SET (autovacuum_enabled = off, autovacuum_freeze_max_age = 100000)"
     )

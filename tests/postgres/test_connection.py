@@ -35,8 +35,8 @@ def test_a_server_from_14_4_on_is_supported(version: int) -> None:
 
 
 def test_a_pooler_is_known_by_the_process_that_answers() -> None:
-    """A pooler hands out a process id of its own: advisory locks and settings would belong to whoever comes
-    next.
+    """A pooler hands out a process id of its own: advisory locks and settings would belong to the client that
+    comes next.
     """
     ensure_direct(4711, 4711)
     with pytest.raises(PreflightFailed, match="4712, the pooler had said 4711") as caught:

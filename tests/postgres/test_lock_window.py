@@ -39,8 +39,8 @@ SLACK_S = 0.15
 
 
 def test_had_at_once(site: Site) -> None:
-    """With nobody in the way the change is made at the first try, and what was held
-    is told with its times.
+    """Without a blocker the change is made at the first attempt, and what was held
+    is reported with its times.
     """
     site.window().run([need("child")], ddl(ADD))
     (held,) = site.heard.of(LockHeld)
@@ -52,7 +52,7 @@ def test_had_at_once(site: Site) -> None:
 
 
 def test_a_blocker_that_never_goes(site: Site) -> None:
-    """Exit 4, its pid named, nothing changed, and nobody of the application ever stood behind us."""
+    """Exit 4, its pid named, nothing changed, and no application session ever waited behind it."""
     with blocker(site.dsn) as other, Application(site.dsn) as application:
         pid = other.info.backend_pid
         with pytest.raises(LockNotAcquired) as caught:
@@ -87,8 +87,8 @@ def test_a_blocker_that_is_always_new(site: Site) -> None:
 
 
 def test_a_blocker_that_comes_and_goes(site: Site) -> None:
-    """It is waited for outside the queue; the lock is had as soon as it is gone, and the application never
-    noticed.
+    """It is waited for outside the queue; the lock is acquired as soon as it has ended, and the application
+    never noticed.
     """
     with blocker(site.dsn) as other, Application(site.dsn) as application:
         pause(0.25)
@@ -105,8 +105,8 @@ def test_a_blocker_that_comes_and_goes(site: Site) -> None:
 
 
 def test_another_blocker_is_told_at_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not after the 10 s in which one that stays is told once: until then status would name a pid that is
-    gone.
+    """Not after the 10 s in which one that stays is reported once: until then status would name a pid that has
+    ended.
     """
     monkeypatch.setattr("online_migrate.waiting.REPORT_CHANGED_S", 0.0)
     with blocker(site.dsn) as first, blocker(site.dsn) as second:
@@ -124,7 +124,7 @@ def test_another_blocker_is_told_at_once(site: Site, monkeypatch: pytest.MonkeyP
 
 
 def test_the_exposure_budget_ends_it(site: Site) -> None:
-    """A window gives up when the application could have stood behind it for as long as the plan allows, not
+    """A window gives up when the application could have waited behind it for as long as the plan allows, not
     later.
     """
     window = site.window(exposure_s=0.1, blocker_age_s=60.0)
@@ -193,7 +193,9 @@ def test_a_dropped_relations_lock_is_compared(site: Site) -> None:
 
 
 def test_what_the_window_makes_need_not_be_declared(site: Site) -> None:
-    """New tables, their indexes and sequences are nobody's yet; their parent's lock is declared."""
+    """New tables, their indexes and sequences are in use by no session yet; their
+    parent's lock is declared.
+    """
     made = ddl(
         "CREATE TABLE public.fresh (id serial PRIMARY KEY, parent_id int REFERENCES public.parent, note text)"
     )
@@ -202,7 +204,7 @@ def test_what_the_window_makes_need_not_be_declared(site: Site) -> None:
 
 
 def test_a_window_without_a_relation(site: Site) -> None:
-    """A table without foreign keys needs no lock at all; when its window gives way, it says so and does not
+    """A table without foreign keys needs no lock at all; when its window times out, it says so and does not
     break.
     """
     site.window().run([], ddl("CREATE TABLE public.lonely (id int)"))
@@ -212,7 +214,7 @@ def test_a_window_without_a_relation(site: Site) -> None:
 
 
 def test_partitions_go_with_their_table(site: Site) -> None:
-    """ALTER of a partitioned table locks its partitions: they are looked at, asked
+    """ALTER of a partitioned table locks its partitions: they are checked, asked
     for and declared with it.
     """
     site.watch.execute(
@@ -229,7 +231,7 @@ def test_partitions_go_with_their_table(site: Site) -> None:
 
 
 def test_the_cap_is_one_on_the_whole_hold(site: Site) -> None:
-    """statement_timeout begins anew with each statement of a message: many short ones may not add up past the
+    """statement_timeout restarts with each statement of a message: many short ones may not add up past the
     cap.
     """
     window = site.window(hold_cap_s=0.3)
@@ -266,7 +268,7 @@ def test_a_stop_while_waiting_outside(site: Site) -> None:
 
 
 def test_a_stop_asked_for_elsewhere(site: Site) -> None:
-    """The same for a request that stands in the journal only."""
+    """The same for a request that is in the journal only."""
     window = site.window()
     asked = threading.Event()
     window.is_stop_asked = asked.is_set
@@ -310,8 +312,8 @@ def test_a_cancel_after_the_commit_is_no_failure(site: Site) -> None:
 
 
 def test_a_lock_that_somebody_waits_for_already(site: Site) -> None:
-    """Another's ALTER that queues is a blocker before it has anything: behind it we would stand, and all
-    behind us.
+    """Another's ALTER that queues is a blocker before it has anything: our request would wait behind it, and
+    all others behind our request.
     """
     other = psycopg.connect(site.dsn, autocommit=True, application_name="flyway")
     pid = other.info.backend_pid
@@ -330,7 +332,7 @@ def test_a_lock_that_somebody_waits_for_already(site: Site) -> None:
 
 
 def test_windows_on_one_table_are_spaced(site: Site) -> None:
-    """Whoever stood behind one window gets through before the next one asks for the same table."""
+    """Sessions that waited behind one window get through before the next one asks for the same table."""
     window = site.window()
     began = window.clock.monotonic()
     for number in range(3):

@@ -61,8 +61,8 @@ def test_a_build_waits_for_an_old_snapshot_and_says_whose(site: Site) -> None:
 
 
 def test_who_keeps_a_build_waiting_is_a_wait(site: Site) -> None:
-    """As with a lock window: told with what ends it, told anew when it is another, not at each look, and over
-    as soon as nobody is there.
+    """As with a lock window: reported with what ends it, again when it changes, not at each reading, and over
+    as soon as no session blocks.
     """
     with (
         blocker(site.dsn, "UPDATE child SET v = 1 WHERE id = 1") as first,
@@ -86,7 +86,7 @@ def test_who_keeps_a_build_waiting_is_a_wait(site: Site) -> None:
 
 
 def test_whoever_is_gone_at_the_next_look_is_no_wait(site: Site) -> None:
-    """A build waits for each short transaction in turn: nobody has to do anything about them."""
+    """A build waits for each short transaction in turn: no operator has to do anything about them."""
     with (
         blocker(site.dsn, "UPDATE child SET v = 1 WHERE id = 1") as other,
         in_thread(lambda: site.long(BUILD)) as errors,
@@ -144,7 +144,7 @@ def test_an_error_of_the_server_is_raised_as_it_is(site: Site) -> None:
 
 def test_an_undeclared_lock_cancels_it(site: Site) -> None:
     """What cannot run in our transaction is sampled by a second session: more than declared is cancelled,
-    both lists told.
+    both lists reported.
     """
     with blocker(site.dsn, "SELECT count(*) FROM child"), pytest.raises(UndeclaredLock) as caught:
         site.long("ALTER TABLE public.child ALTER w SET DEFAULT 1", needs=[SIDE])
@@ -163,7 +163,7 @@ def test_validate_beside_a_writer(site: Site) -> None:
 
 
 def test_a_watcher_that_is_cut_off_leaves_nothing_running(site: Site) -> None:
-    """Without eyes the statement is cancelled, and the lost connection is what is told."""
+    """Without eyes the statement is cancelled, and the lost connection is what is reported."""
     with blocker(site.dsn, "UPDATE child SET v = 1 WHERE id = 1"):
         with in_thread(lambda: site.long(BUILD)) as errors:
             site.heard.await_one(LongStatement)
@@ -183,15 +183,15 @@ def test_a_proof_that_takes_long_is_told(site: Site, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(long_statement, "READ_TOLD_S", 0.05)
     with tell_meanwhile("no row without v", clock=SystemClock(), emit=site.heard):
         site.work.execute("SELECT pg_sleep(0.3)")
-    told = site.heard.of(LongStatement)
-    assert {(t.statement, t.phase, t.share_done) for t in told} == {("no row without v", "proving", None)}
-    assert [t.seconds for t in told] == sorted(t.seconds for t in told)
+    reported = site.heard.of(LongStatement)
+    assert {(t.statement, t.phase, t.share_done) for t in reported} == {("no row without v", "proving", None)}
+    assert [t.seconds for t in reported] == sorted(t.seconds for t in reported)
     site.work.execute("SELECT pg_sleep(0.1)")
-    assert site.heard.of(LongStatement) == told
+    assert site.heard.of(LongStatement) == reported
 
 
 def test_who_holds_the_oldest_snapshot(site: Site) -> None:
-    """Sessions, prepared transactions and slots are told apart, and which of them a build can have to wait
+    """Sessions, prepared transactions and slots are distinguished, and which of them a build can have to wait
     for.
     """
     with psycopg.connect(site.dsn, autocommit=True) as other:

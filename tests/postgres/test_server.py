@@ -77,7 +77,7 @@ def test_what_nobody_configured_is_honest() -> None:
 
 
 def test_stop_leaves_nothing_and_can_be_said_twice() -> None:
-    """No process and no file is left behind, whoever stops it how often."""
+    """No process and no file is left behind, however often it is stopped."""
     with start_own_server() as server:
         pid = int((server.data / "postmaster.pid").read_text().splitlines()[0])
         server.stop()

@@ -1,4 +1,4 @@
-"""What the throttlers' tests share: a pair of servers, our own session, a clock that stands still."""
+"""What the throttlers' tests share: a pair of servers, our own session, a clock that does not advance."""
 
 from __future__ import annotations
 

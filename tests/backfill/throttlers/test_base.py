@@ -72,7 +72,9 @@ def test_the_worst_decides(connection: Connection, clock: StillClock) -> None:
 
 
 def test_who_was_named_holds_until_it_is_green(connection: Connection, clock: StillClock) -> None:
-    """Of two that are red at once none is told anew at each look; once it is green, the other is named."""
+    """Of two that are red at once neither is reported again at each reading; once it is green, the other is
+    named.
+    """
     first, second = Gauge("first", 1.5), Gauge("second", 1.1)
     throttle = Throttle([first, second], clock, every_s=0)
     assert held_by(throttle, connection) == ("first", "first says so")
@@ -90,7 +92,7 @@ def held_by(throttle: Throttle, connection: Connection, named: str = "") -> tupl
 
 
 def test_red_decides_before_high(connection: Connection, clock: StillClock) -> None:
-    """One that was red and is not green again yet holds, although another stands higher."""
+    """One that was red and is not green again yet holds, although another is higher."""
     was_red, high = Gauge("was_red", 1.5), Gauge("high", 0.99)
     throttle = Throttle([was_red, high], clock, every_s=0)
     throttle.read(connection)

@@ -16,7 +16,7 @@ from tests.backfill.throttlers.standby import Pair, await_true
 
 
 def test_a_commit_that_waits_holds_us(pair: Pair, synchronous: Connection) -> None:
-    """A synchronous standby that stands still is red after a bounded wait, in spite of no timeout for COMMIT;
+    """A stalled synchronous standby is red after a bounded wait, in spite of no timeout for COMMIT;
     then green.
     """
     throttle = Throttle([CommitLatency(limit_s=0.2)], SystemClock(), every_s=0)

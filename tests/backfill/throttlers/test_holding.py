@@ -41,7 +41,7 @@ class Quick(Throttles):
 
 
 class Ears(Heard):
-    """Turns it red after the first batch, and green as soon as a hold is told."""
+    """Turns it red after the first batch, and green as soon as a hold is reported."""
 
     def __init__(self, red: Act, green: Act) -> None:
         super().__init__()
@@ -72,19 +72,19 @@ def assert_held(
     ) as context:
         work = Backfill(replace(context, throttles=Quick()), table="t", column="c", value=Constant.of(1))
         assert work.run() == 2_000
-    told = [e for e in heard.events if isinstance(e, WaitStarted | WaitEnded | BatchDone)]
-    began = next(n for n, e in enumerate(told) if isinstance(e, WaitStarted))
-    first, second, *later = told[began:]
+    reported = [e for e in heard.events if isinstance(e, WaitStarted | WaitEnded | BatchDone)]
+    began = next(n for n, e in enumerate(reported) if isinstance(e, WaitStarted))
+    first, second, *later = reported[began:]
     assert isinstance(first, WaitStarted)
     assert isinstance(second, WaitEnded), "no batch while it is held"
     assert (first.kind, second.kind) == (kind, kind)
-    assert any(isinstance(e, BatchDone) for e in told[:began])
+    assert any(isinstance(e, BatchDone) for e in reported[:began])
     assert any(isinstance(e, BatchDone) for e in later)
     return first.reason
 
 
 def test_wal_since_the_last_checkpoint(database: str, connection: Connection) -> None:
-    """Somebody else's WAL counts as ours; the checkpoint lets us go."""
+    """Other sessions' WAL counts too; the checkpoint releases the hold."""
     connection.execute("CHECKPOINT")
     reason = assert_held(
         database,
@@ -116,7 +116,7 @@ def test_wal_that_is_held_back(database: str, connection: Connection) -> None:
 
 
 def test_lock_waiters(database: str) -> None:
-    """Sessions of the application that stand in a queue of their own, with which we have nothing to do."""
+    """Application sessions that wait in another queue, which the run does not cause."""
     do(database, "CREATE TABLE contended AS SELECT 1 AS a")
     with (
         psycopg.connect(database, application_name="shop") as holder,
@@ -139,8 +139,8 @@ def test_lock_waiters(database: str) -> None:
 
 
 def test_commit_latency(pair: Pair, synchronous: Connection) -> None:
-    """Our batches commit asynchronously and would not feel a standby that stands
-    still: the application does.
+    """Our batches commit asynchronously and would not notice a standby that has stopped or
+    stalled: the application does.
     """
     do(pair.primary.dsn, "DROP TABLE IF EXISTS t")
     held = {"commit_latency": "200ms"}

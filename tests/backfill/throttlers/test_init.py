@@ -35,7 +35,7 @@ def test_each_key_has_its_throttler(key: str, value: Any, name: str) -> None:
 
 
 def test_no_key_is_forgotten() -> None:
-    """A key of the plan that no throttler reads would be a promise that nobody keeps."""
+    """A key of the plan that no throttler reads would be a promise that is not kept."""
     keys = {mark[0] for mark in test_each_key_has_its_throttler.pytestmark[0].args[1]}
     assert keys == set(HoldWhen.model_fields)
 
@@ -46,6 +46,6 @@ def test_nothing_named_is_nothing_watched() -> None:
 
 
 def test_two_queries_of_one_name_are_refused() -> None:
-    """Their readings could not be told apart in a log or on a dashboard."""
+    """Their readings could not be distinguished in a log or on a dashboard."""
     with pytest.raises(ValidationError, match="queries names queue twice"):
         HoldWhen.model_validate({"queries": [QUERY, QUERY]})

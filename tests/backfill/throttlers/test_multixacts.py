@@ -60,7 +60,7 @@ def test_old_multixacts_hold_us_until_they_are_frozen(database: str, connection:
         connection.execute("VACUUM (FREEZE)")
         return not throttle.read(connection)[0].is_red
 
-    await_true(is_green_after_vacuum)  # an autovacuum's own transaction may be in its way for a moment
+    await_true(is_green_after_vacuum)  # an autovacuum's own transaction may block it for a moment
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_members_hold_us_until_their_files_are_gone(frozen: Pair, on_primary: Co
 def test_a_role_that_may_not_count_members_is_told_what_it_lacks(
     database: str, connection: Connection
 ) -> None:
-    """The age is everybody's to see; the members are not, and check names the grant
+    """Every role can read the age, but not the members, and check names the grant
     instead of a silent zero.
     """
     both = Multixacts(age_share=0.8, members_share=0.4)

@@ -48,7 +48,9 @@ def test_seconds_behind_hold_us_too(pair: Pair, on_primary: Connection) -> None:
 
 
 def test_a_standby_that_is_gone_is_red_until_it_is_back(pair: Pair, on_primary: Connection) -> None:
-    """A crashed standby does not look like no standby, but to a run that begins when it has gone for good."""
+    """A crashed standby does not look like no standby, but to a run that begins when it has been removed
+    permanently.
+    """
     throttler = StandbyLag(limit_bytes=LIMIT_BYTES)
     throttler.read(on_primary)
     pair.cut()
@@ -96,7 +98,7 @@ def test_who_streams_but_replays_nothing_is_no_standby(pair: Pair, on_primary: C
 
 
 def start_streaming(conninfo: str, command: str) -> PGconnType:
-    """A walsender's other end, by hand: psycopg has no replication protocol."""
+    """A walsender's other end, written here: psycopg has no replication protocol."""
     connection = PGconn.connect(conninfo.encode())
     result = connection.exec_(command.encode())
     assert result.status == psycopg.pq.ExecStatus.COPY_BOTH, result.error_message

@@ -8,7 +8,7 @@ from online_migrate.backfill.throttlers.trail import Trail
 
 
 def test_a_position_is_as_old_as_the_last_time_it_was_current() -> None:
-    """The counter stood at 10 until second 5: what has come to 10 only is behind since then."""
+    """The counter was 10 until second 5: what has come to 10 only is behind since then."""
     trail = Trail(keep_s=60)
     for at_s, position in [(0, 10), (5, 10), (6, 20), (7, 30)]:
         trail.note(at_s, position)

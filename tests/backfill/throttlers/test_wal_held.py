@@ -14,7 +14,7 @@ SEGMENT = 16 * 1024**2
 
 
 def test_a_slot_that_nobody_reads_holds_us(connection: Connection) -> None:
-    """A forgotten slot keeps WAL for good: red with its name, and green again when it is dropped."""
+    """A forgotten slot retains WAL permanently: red with its name, and green again when it is dropped."""
     throttle = Throttle([WalHeld(limit_bytes=1024**2)], SystemClock(), every_s=0)
     assert not throttle.read(connection)[0].is_red
     connection.execute("SELECT pg_create_physical_replication_slot('forgotten', true)")

@@ -53,7 +53,7 @@ def test_a_share_below_what_starts_a_checkpoint_says_so(connection: Connection) 
 
 
 def test_every_role_sees_it_unless_the_right_was_taken_away(database: str, connection: Connection) -> None:
-    """A plain role needs no grant; where somebody revoked it, check says which grant is missing."""
+    """A plain role needs no grant; if it was revoked, check says which grant is missing."""
     throttler = WalSinceCheckpoint(limit_share=0.8)
     run(database, "CREATE ROLE no_sight LOGIN")
     try:

@@ -88,7 +88,7 @@ def sides(expression: str) -> list[str]:
 
 
 def _split(text: str) -> list[str]:
-    """At the operators that stand in no parentheses and no selector."""
+    """At the operators outside parentheses and selectors."""
     parts, depth, start, at = [], 0, 0, 0
     while at < len(text):
         depth += {"(": 1, "{": 1, "[": 1, ")": -1, "}": -1, "]": -1}.get(text[at], 0)

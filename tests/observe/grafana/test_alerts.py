@@ -38,7 +38,7 @@ def test_an_alert_says_how_bad_what_and_where_to_read_on(rule: dict[str, Any]) -
 
 
 def test_alerts_and_runbook_know_each_other() -> None:
-    """No alert without an entry, no entry of an alert that is gone, and no link into the void."""
+    """No alert without an entry, no entry of an alert that was removed, and no broken link."""
     text = RUNBOOK.read_text(encoding="utf-8")
     entries = re.findall(r"^## (\S+)$", text, re.MULTILINE)
     assert sorted(entries) == sorted([*(slug(rule["alert"]) for rule in alerts()), *NO_ALERT])
@@ -47,7 +47,7 @@ def test_alerts_and_runbook_know_each_other() -> None:
 
 
 def test_alerts_ask_for_metrics_that_exist() -> None:
-    """An alert on a metric that was renamed never fires, and nobody notices."""
+    """An alert on a metric that was renamed never fires, unnoticed."""
     known = {
         sample
         for metric in MetricsSink(plan="shop").registry.collect()

@@ -62,7 +62,7 @@ def base_name(name: str) -> str:
 
 @pytest.mark.parametrize("uid", PAGES)
 def test_the_committed_json_is_what_its_source_makes(uid: str) -> None:
-    """Nobody edits the JSON by hand, and nobody forgets to write it."""
+    """The JSON is never edited manually, and never out of date."""
     text = (FOLDER / f"{uid}.json").read_text(encoding="utf-8")
     assert text == to_text(uid), "write it: python -m grafana.dashboard"
 
@@ -73,7 +73,9 @@ def test_there_is_no_json_without_a_source() -> None:
 
 
 def test_every_metric_is_shown_and_every_metric_that_is_shown_exists() -> None:
-    """A figure that is exported and shown nowhere helps nobody; a panel without its metric is empty at night."""
+    """A figure that is exported and shown nowhere is useless; a panel without its
+    metric is empty at night.
+    """
     asked = [expression for _, expression in (*expressions(), *marks())]
     shown = {base_name(name) for expression in asked for name in metrics_of(expression)}
     assert shown <= declared().keys()
@@ -111,7 +113,7 @@ def test_ids_and_titles_are_unique(uid: str) -> None:
 
 @pytest.mark.parametrize("uid", PAGES)
 def test_panels_lie_on_the_grid_side_by_side(uid: str) -> None:
-    """No panel covers another or sticks out; rows stand above their panels, and are questions."""
+    """No panel covers another or sticks out; rows come above their panels, and are questions."""
     shown = committed(uid)["panels"]
     boxes = [panel["gridPos"] for panel in shown]
     assert all(box["x"] + box["w"] <= 24 for box in boxes)
@@ -135,7 +137,7 @@ def test_variables_are_declared_before_they_are_used(uid: str) -> None:
 
 
 def test_what_is_not_ours_is_of_one_server_and_one_database() -> None:
-    """A Prometheus knows many servers: another one's deadlocks must not stand under what we did."""
+    """A Prometheus knows many servers: another one's deadlocks must not appear as ours."""
     for title, expression in expressions():
         selectors = re.findall(r"\bpg_\w+(\{[^}]*\})?", expression)
         assert set(selectors) <= {'{instance="$server", datname="$database"}'}, title
@@ -150,7 +152,7 @@ def test_what_happened_is_marked_on_every_graph() -> None:
 
 @pytest.mark.parametrize("uid", PAGES)
 def test_links_lead_to_entries_of_the_runbook(uid: str) -> None:
-    """A red figure says what to do: its link leads to an entry that is there."""
+    """A red figure says what to do: its link leads to an existing entry."""
     entries = {
         str(panel["id"]): panel for panel in committed(runbook.DASHBOARD)["panels"] if panel["type"] == "text"
     }
@@ -184,7 +186,7 @@ tests:
 
 @pytest.mark.prometheus
 def test_a_figure_is_the_newest_runners(tmp_path: Path) -> None:
-    """A run that moved to another host has one state, while a runner is there and when none is."""
+    """A run that moved to another host has one state, with a runner and without one."""
     expression = put_in(last("run_state"), {"plan": "x"})
     path = tmp_path / "cases.yml"
     path.write_text(PROMTOOL_CASES.format(expression=expression, name="online_migrate_run_state"))
@@ -213,7 +215,7 @@ def test_provisioning_names_no_machine(path: Path) -> None:
 
 
 def test_compose_mounts_what_is_there() -> None:
-    """Whoever starts it finds configuration, rules and dashboards, from this folder, and no port open to others."""
+    """A new start finds configuration, rules and dashboards, from this folder, and no port open to others."""
     services = YAML(typ="safe").load((ROOT / "compose.yml").read_text(encoding="utf-8"))["services"]
     mounts = [mount for service in services.values() for mount in service["volumes"]]
     assert all((ROOT / mount.split(":")[0]).exists() and mount.endswith(":ro") for mount in mounts)

@@ -1,4 +1,6 @@
-"""What an operator sees of a real night, asked of Prometheus as Grafana does: before, between and after the runners."""
+"""What an operator sees of a real night, asked of Prometheus as Grafana does: before, between and after the
+runners.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ OF_THE_ENDED = {"Exit code"}
 
 
 def figure(night: Night, title: str, moment: float) -> list[float]:
-    """What that figure of the night's dashboard says to who looks at that moment."""
+    """What that figure of the night's dashboard says at that moment."""
     (panel,) = (panel for panel in panels("online-migrate-night") if panel["title"] == title)
     return night.points_at(moment, panel["targets"][0]["expr"])
 
@@ -44,21 +46,25 @@ def empty_figures(night: Night, moment: float) -> set[str]:
 
 
 def test_every_panel_of_a_real_night_has_a_point(night: Night) -> None:
-    """What an operator opens at night is not empty; only what postgres_exporter has is excused, by its names."""
+    """What an operator opens at night is not empty; only what postgres_exporter has
+    is excused, by its names.
+    """
     ours = [(title, expr) for title, expr in expressions() if not any(name in expr for name in OTHERS)]
     assert len(ours) > 60
     assert [one for one in ours if not night.points(one[1])] == []
 
 
 def test_every_figure_is_there_where_the_runner_has_gone(night: Night) -> None:
-    """That is when somebody opens the dashboard: at the gate, after a crash, and in the morning after the end."""
+    """That is when an operator opens the dashboard: at the gate, after a crash, and in the morning after the
+    end.
+    """
     assert empty_figures(night, night.at_gate) == NOW_ONLY.keys() | OF_THE_LIVING
     assert empty_figures(night, night.killed) == NOW_ONLY.keys() | OF_THE_ENDED
     assert empty_figures(night, night.ended) == NOW_ONLY.keys() | OF_THE_LIVING
 
 
 def test_a_gate_is_seen_in_the_figures(night: Night) -> None:
-    """The runner has ended; what it said last stands, and nothing that is as it should be is red."""
+    """The runner has ended; its last values remain, and nothing healthy is red."""
     assert figure(night, "Run", night.at_gate) == [STATES["waiting"]]
     assert figure(night, "Waiting gates", night.at_gate) == [1]
     assert figure(night, "Exit code", night.at_gate) == [GATE]
@@ -76,7 +82,9 @@ def test_a_runner_that_is_at_work_speaks_for_itself(night: Night) -> None:
 
 
 def test_a_runner_that_was_killed_is_seen_by_its_heartbeat(night: Night) -> None:
-    """Its last word was that it is at work; its heartbeat grows from there, and what it had begun is told."""
+    """Its last value was that it runs; its heartbeat's age grows from there, and what it had started is
+    shown.
+    """
     assert figure(night, "Run", night.killed) == [STATES["running"]]
     assert figure(night, "Running steps", night.killed) == [1]
     assert figure(night, "Exit code", night.killed) == []
@@ -89,7 +97,7 @@ def test_a_runner_that_was_killed_is_seen_by_its_heartbeat(night: Night) -> None
 
 
 def test_the_end_is_seen_in_the_figures(night: Night) -> None:
-    """In the morning all is done, by whoever did the last step."""
+    """In the morning all is done, by any runner."""
     assert figure(night, "Run", night.ended) == [STATES["done"]]
     assert figure(night, "Steps done", night.ended) == [1]
     assert figure(night, "Rows filled", night.ended) == [1]
@@ -104,23 +112,28 @@ def test_every_annotation_of_a_real_night_marks_something(night: Night) -> None:
 
 @pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])
 def test_every_alert_of_a_real_night_has_data_on_all_its_sides(night: Night, rule: dict[str, Any]) -> None:
-    """An alert that is silent because its metric is not there would look like one that has nothing to say.
+    """An alert that is silent because its metric does not exist would look like one that has nothing to say.
 
-    Its sides match, too: the whole of it is asked over the whole night, which fails where they are many to many.
+    Its sides match, too: the whole of it is asked over the whole night, which fails where they are many to
+    many.
     """
     assert [side for side in sides(rule["expr"]) if not night.points(side)] == []
     night.points(rule["expr"])
 
 
 def test_alerts_say_what_each_moment_needs(night: Night) -> None:
-    """At the gate somebody has to decide; once it is passed, and once all is done, there is nothing to say."""
+    """At the gate an operator has to decide; once it is passed, and once all is done, there is nothing to
+    say.
+    """
     assert night.firing(night.at_gate) == {"OnlineMigrateGateWaiting"}
     assert night.firing(night.at_work) == set()
     assert night.firing(night.ended) == set()
 
 
 def test_no_secret_and_no_literal_is_seen(night: Night) -> None:
-    """Not in the logs at their most talkative, not in the journal, not in a label: neither ours nor a customer's."""
+    """Not in the logs at their most talkative, not in the journal, not in a label: neither ours nor a
+    customer's.
+    """
     (written,) = night.folder.rglob("*.secret")
     with psycopg.connect(night.dsn) as connection:
         history = str(connection.execute("SELECT event, fields::text FROM online_migrate.history").fetchall())
@@ -140,7 +153,8 @@ def test_the_figures_are_true(night: Night) -> None:
 
     with psycopg.connect(night.dsn) as connection:
         row = connection.execute(
-            "SELECT count(*), sum(rows_done) FILTER (WHERE stage = 'backfill') FROM online_migrate.step WHERE state = 'done'"
+            "SELECT count(*), sum(rows_done) FILTER (WHERE stage = 'backfill') FROM online_migrate.step"
+            " WHERE state = 'done'"
         ).fetchone()
     assert row == (
         largest("online_migrate_run_steps_done"),

@@ -94,7 +94,9 @@ def holding(tables: Sequence[str] = ("users", "orders")) -> Snapshot:
 
 @pytest.mark.timeout(120)
 def test_an_operator_sees_a_real_run_move(shop: str, tmp_path: Path, look_at: Looking) -> None:
-    """The page of a real runner: tables by name, figures that move, why it waits, nothing from elsewhere, no error."""
+    """The page of a real runner: tables by name, figures that move, why it waits, nothing from elsewhere, no
+    error.
+    """
     port = free_port()
     with psycopg.connect(shop) as session, a_runner(shop, tmp_path, port) as process:
         session.execute("SELECT count(*) FROM tickets")
@@ -119,11 +121,12 @@ def test_an_operator_sees_a_real_run_move(shop: str, tmp_path: Path, look_at: Lo
 
 
 def assert_it_moves(look: Look) -> None:
-    """Rows are written, a rate is measured and drawn, a time left is said, a table is under way."""
+    """Rows are written, a rate is measured and drawn, a time left is shown, a table is running."""
     look.wait_for("/Time left in backfill/.test(document.body.innerText)", 40)
     seen = int(look.figure("Rows written").replace(",", ""))
     look.wait_for(
-        f"parseInt([...document.querySelectorAll('#figures dd span')][1].textContent.replaceAll(',', '')) > {seen}"
+        "parseInt([...document.querySelectorAll('#figures dd span')][1].textContent.replaceAll(',', '')) >"
+        f" {seen}"
     )
     look.wait_for("/^[0-9,]+$/.test(document.querySelectorAll('#figures dd span')[2].textContent)")
     look.wait_for("document.querySelector('#curve svg path.line') !== null")
@@ -146,7 +149,9 @@ def test_nothing_is_cut_off(look_at: Looking, width: int, scheme: Literal["light
 
 
 def test_tables_that_have_passed_leave_room_for_those_at_work(look_at: Looking) -> None:
-    """Twenty are told in one line, which says what comes next; who waits comes first, and nobody is forgotten."""
+    """Twenty are shown in one line, which says what comes next; waiting tables come first, and none is
+    missing.
+    """
     tables = BRIEF_TABLES + FURTHER_TABLES
     with served(make_crowd(tables)) as url, look_at(url, size=(390, 844)) as look:
         look.wait_for("document.querySelectorAll('#working li').length > 3")
@@ -185,7 +190,9 @@ def test_what_is_to_be_known_of_the_runner_stands_above_its_waits(look_at: Looki
 
 
 def test_three_hundred_tables_are_found_by_name_and_by_state(look_at: Looking) -> None:
-    """At 300 tables an operator types a name, or asks for what is under way, and the page stays one screen or two."""
+    """At 300 tables an operator types a name, or asks for what is running, and the page stays one screen or
+    two.
+    """
     tables = [f"tenant_{n:03}" for n in range(300)]
     with served(holding(tables)) as url, look_at(url) as look:
         look.wait_for("document.querySelectorAll('#matrix tbody tr').length === 301")
@@ -210,7 +217,9 @@ def test_a_table_may_be_called_anything(look_at: Looking) -> None:
 
 
 def test_it_is_read_aloud_and_used_by_keyboard(look_at: Looking) -> None:
-    """Landmarks, one title, headers for every cell, a reason that is announced once, and all of it without a mouse."""
+    """Landmarks, one title, headers for every cell, a reason that is announced once, and all of it without a
+    mouse.
+    """
     with served(holding()) as url, look_at(url) as look:
         look.wait_for("document.querySelectorAll('#matrix tbody tr').length === 3")
         for landmark in ("banner", "main", "contentinfo"):
@@ -221,7 +230,8 @@ def test_it_is_read_aloud_and_used_by_keyboard(look_at: Looking) -> None:
         assert look.page.get_by_role("cell", name="running, 45 %").count() == 1
         assert look.page.locator("[aria-live=polite]").inner_text() == LOCKED
         assert look.ask(
-            "[...document.querySelectorAll('section')].every((s) => s.hasAttribute('aria-labelledby') || s.hasAttribute('aria-label'))"
+            "[...document.querySelectorAll('section')].every((s) => s.hasAttribute('aria-labelledby') ||"
+            " s.hasAttribute('aria-label'))"
         )
         stops = []
         for _ in range(5):
@@ -232,7 +242,9 @@ def test_it_is_read_aloud_and_used_by_keyboard(look_at: Looking) -> None:
 
 
 def test_the_announcement_does_not_repeat_itself(look_at: Looking) -> None:
-    """A reader is not told the same reason every second: the live region changes only when the reason does."""
+    """A screen reader does not repeat the same reason every second: the live region changes only when the
+    reason does.
+    """
     snapshot = holding()
     page = StatusPage("shop")
     page.update(snapshot)
@@ -241,7 +253,8 @@ def test_the_announcement_does_not_repeat_itself(look_at: Looking) -> None:
         look.wait_for("document.getElementById('since').textContent.includes('41 s')")
         look.ask(
             "window.changes = 0, new MutationObserver((all) => { window.changes += all.length })"
-            ".observe(document.getElementById('reasons'), {childList: true, characterData: true, subtree: true})"
+            ".observe(document.getElementById('reasons'), {childList: true, characterData: true, subtree:"
+            " true})"
         )
         page.update(replace(snapshot, read_at=snapshot.read_at + timedelta(seconds=5)))
         look.wait_for("document.getElementById('since').textContent.includes('46 s')")

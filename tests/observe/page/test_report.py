@@ -51,7 +51,7 @@ def at_times(*events: tuple[float, e.Event]) -> list[HistoryRecord]:
 
 
 def test_the_journal_alone_says_all_of_it(run: MadeRun) -> None:
-    """Whoever reads the report months later has no metrics, no logs and no terminal any more."""
+    """A reader of the report months later has no metrics, no logs and no terminal any more."""
     run.tell(*whole_run(), e.TablesMeasured(sizes={"users": (100, 50)}))
     run.tell(e.TablesMeasured(sizes={"users": (120, 80), "orders": (7, 7)}))
     approve(run.journal.connection, plan="shop", stage="swap", approved_by="ada", note="2.4 is live")
@@ -116,17 +116,21 @@ def test_holds_are_summed_and_the_longest_are_shown() -> None:
 
 
 def test_rows_are_the_cursor_s_and_the_rate_is_what_was_measured() -> None:
-    """Up to ten seconds of sums go with a runner that is killed; its rows were committed with the cursor, and are not lost."""
+    """Up to ten seconds of sums go with a runner that is killed; its rows were committed with the cursor, and
+    are not lost.
+    """
     place: dict[str, Any] = dict(zip(("stage", "step", "table"), BACKFILL, strict=True))
-    told = e.Throughput(
+    reported = e.Throughput(
         **place, rows=40_000, batches=80, pages=9, worked_s=5, paused_s=5, rows_done=40_000, share_done=0.4
     )
-    (users,) = sum_throughput(at_times((10, told)), make_snapshot().steps)
+    (users,) = sum_throughput(at_times((10, reported)), make_snapshot().steps)
     assert (users["table"], users["rows"], users["rate"], users["batches"]) == ("users", 45_000, 4_000, 80)
 
 
 def test_locks_are_told_by_their_worst() -> None:
-    """The target is the 99th percentile of the hold: the report says it, and which windows were the longest."""
+    """The target is the 99th percentile of the hold: the report says it, and which
+    windows were the longest.
+    """
     held = [
         (n, e.LockHeld(stage="swap", relation=f"t{n}", lock="ACCESS EXCLUSIVE", attempts=1, waited_s=0.0, held_s=n / 1_000))
         for n in range(1, 101)
@@ -155,8 +159,8 @@ def test_a_report_of_nothing_is_an_error_of_usage(shop: str, tmp_path: Path) -> 
 def test_the_report_of_a_real_night_is_read_in_a_browser_without_any_server(
     night: Night, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, browser: Browser
 ) -> None:
-    """One file, opened from a disk: every section has what happened that night, on a wide screen and on a phone, and it
-    asks for nothing.
+    """One file, opened from a disk: every section has what happened that night, on a wide screen and on a
+    phone, and it asks for nothing.
     """
     from tests.observe.page.looking import NARROW, WIDE, looking
 

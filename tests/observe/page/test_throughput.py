@@ -102,7 +102,7 @@ def test_the_rate_of_now_is_that_of_the_last_ten_seconds() -> None:
 
 
 def test_a_hold_ends_with_its_wait_its_step_or_its_run() -> None:
-    """Whatever ends what waited ends the wait, also where nobody could say so."""
+    """The end of what waited ends the wait, even if no event says so."""
     wait = e.WaitStarted(**PLACE, kind="standby_lag", reason="71 MiB behind")
     other = e.WaitStarted(**PLACE, kind="blocker", reason="pid 12")
     history = [

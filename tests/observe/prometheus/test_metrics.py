@@ -138,7 +138,7 @@ def test_a_counter_begins_at_zero() -> None:
 
 
 def test_a_sweep_does_not_take_the_share_back() -> None:
-    """All pages were passed; that the sweep walks them again makes nothing undone.  A pass anew does."""
+    """All pages were passed; that the sweep walks them again makes nothing undone.  A second pass does."""
     sink = sink_of([started(), batch(share_done=1.0), batch(share_done=0.1)])
     assert sink_and_share(sink) == 1
     sink.emit(started(pages_done=0))
@@ -185,7 +185,9 @@ def test_waits_open_and_close() -> None:
     "over", [e.Reconnected(seconds=2), e.StepStarted(stage="s", step="t", table="u", resumed=True)]
 )
 def test_a_wait_does_not_outlive_its_session(over: e.Event) -> None:
-    """A hold that a failover cut off would look as if it lasted, and silence the alert that says nothing moves."""
+    """A hold that a failover cut off would look as if it lasted, and silence the alert that says nothing
+    moves.
+    """
     clock = MadeClock()
     wait = e.WaitStarted(stage="s", step="t", table="u", kind="wal", reason="full")
     sink = sink_of([wait], clock=clock)
@@ -223,7 +225,9 @@ def test_a_reading_that_nobody_makes_any_more_is_gone() -> None:
 
 
 def test_a_reading_is_gone_while_nobody_asks() -> None:
-    """A proof of a large table reads for minutes and asks no throttler: an age that stood still would say all is fresh."""
+    """A proof of a large table reads for minutes and asks no throttler: an age that did not grow would say
+    all is fresh.
+    """
     clock = MadeClock()
     sink = sink_of([e.Reading(throttler="wal", utilisation=0.4, reason="x", age_s=0.3)], clock=clock)
     clock.now += 10
@@ -249,7 +253,7 @@ def test_who_is_in_the_way_is_named_while_it_is() -> None:
 
 
 def test_texts_are_bounded() -> None:
-    """Whatever reasons there are, a hundred of them stand at a time at most; the last stands for all others."""
+    """Whatever reasons there are, at most a hundred exist at a time; the last one stands for all others."""
     waits = (e.WaitStarted(table=f"t{n}", kind="row_lock", reason="x" * n) for n in range(1, 151))
     sink = sink_of(waits)
     assert len(texts(sink, "wait_reason_info")) == 100
@@ -257,7 +261,7 @@ def test_texts_are_bounded() -> None:
 
 
 def test_who_is_in_the_way_is_named_however_many_were_before() -> None:
-    """A night has more sessions than a hundred; the one that is in the way now is the one that matters."""
+    """A night has more sessions than a hundred; the one that blocks now is the one that matters."""
     place: Any = {"stage": "columns", "step": "add_column", "table": "users", "waiting_for": "users"}
     sink = sink_of(e.BlockersSeen(**place, blockers=(f"pid {n}",)) for n in range(500))
     assert texts(sink, "blocker_info") == {"pid 499"}
@@ -282,7 +286,7 @@ def test_how_a_run_ended_is_told() -> None:
 
 @pytest.mark.parametrize(("code", "ended"), [(6, 0), (3, 1_000)], ids=["another has the lease", "unready"])
 def test_a_runner_that_never_began_has_lost_no_lease(code: int, ended: float) -> None:
-    """Started beside one that works: nobody took a lease from it, and the run of the other has not ended."""
+    """Started beside a running one: no runner took its lease, and the run of the other has not ended."""
     sink = sink_of([e.RunEnded(outcome="failed", exit_code=code, seconds=9)], now=lambda: 1_000.0)
     assert value(sink, "lease_held") is None
     assert value(sink, "run_end_time_seconds", outcome="failed") == ended
@@ -290,7 +294,9 @@ def test_a_runner_that_never_began_has_lost_no_lease(code: int, ended: float) ->
 
 
 def test_progress_is_not_the_same_as_being_busy() -> None:
-    """A build that waits for an old transaction is busy and gets nowhere: the time of the last progress stands still."""
+    """A build that waits for an old transaction is busy without progress: the time of the last progress does
+    not change.
+    """
     times = iter(range(100, 200))
     place: Any = {"stage": "indexes", "step": "create_index", "table": "users", "statement": "CREATE INDEX"}
     sink = sink_of([STARTED], now=lambda: float(next(times)))
@@ -317,7 +323,9 @@ def test_progress_is_not_the_same_as_being_busy() -> None:
 def test_a_read_without_a_share_counts_as_progress(
     phase: str, waits_for: tuple[str, ...], seconds: float, is_progress: bool
 ) -> None:
-    """A VALIDATE or a proof of a large table takes its time: nobody is woken within an hour, and no share of 0 % is drawn."""
+    """A VALIDATE or a proof of a large table takes long: no alert fires within an hour, and no share of 0 %
+    is drawn.
+    """
     times = iter(range(100, 200))
     place: Any = {"stage": "constraints", "step": "set_not_null", "table": "users"}
     sink = sink_of([STARTED], now=lambda: float(next(times)))
@@ -344,7 +352,7 @@ def test_a_read_without_a_share_counts_as_progress(
     ids=lambda event: event.name,
 )
 def test_a_read_that_is_over_is_shown_no_more(then: e.Event) -> None:
-    """A proof before the pass, or a VACUUM within it, does not stand there until the step is done."""
+    """A proof before the pass, or a VACUUM within it, is not shown until the step is done."""
     place: Any = {"stage": then.stage, "step": then.step, "table": then.table}
     sink = sink_of(
         [STARTED, e.LongStatement(**place, statement="…", phase="proving", share_done=None, seconds=60)]
@@ -357,7 +365,9 @@ def test_a_read_that_is_over_is_shown_no_more(then: e.Event) -> None:
 
 
 def test_late_rows_count_against_coverage_only_after_the_backfill() -> None:
-    """A sweep finds rows that were locked, which is its work; a later step that finds one found a leak, be it of its stage."""
+    """A sweep finds rows that were locked, which is its work; a later step that finds one found a leak, be it
+    of its stage.
+    """
     late: Any = {"stage": "fill", "table": "users", "rows": 3, "more": False}
     sink = sink_of([e.StageStarted(stage="fill", phase="contract")])
     sink.emit(e.LateRows(step="backfill bot_id", **late))
@@ -379,7 +389,9 @@ def test_the_servers_counters_count_from_our_first_look() -> None:
 
 
 def test_what_the_server_said_long_ago_is_not_shown() -> None:
-    """A lag that nobody reads any more looks like news; since when nobody reads it stays, for the alert, also from the start."""
+    """A lag that is no longer read looks current; the time of the last reading stays, for the alert, also
+    from the start.
+    """
     now = [1_000.0]
     sink = sink_of([], now=lambda: now[0])
     assert value(sink, "server_reading_time_seconds") == 1_000
@@ -396,7 +408,9 @@ def test_what_the_server_said_long_ago_is_not_shown() -> None:
 
 
 def test_the_heartbeats_age_is_shown_by_our_clock() -> None:
-    """Prometheus compares it with its own: a database whose clock is behind must wake nobody, one ahead must hide nothing."""
+    """Prometheus compares it with its own: a database whose clock is behind must not raise alerts, one ahead
+    must not hide any.
+    """
     now = [1_000.0]
     sink = sink_of([], now=lambda: now[0])
     sink.update(make_snapshot(holder=Holder(who="ada", plan="shop", since="", beat_age_s=2.0)))
@@ -440,7 +454,9 @@ def test_locks_are_counted_and_the_longest_is_kept() -> None:
 
 
 def test_the_journal_says_what_earlier_runs_did() -> None:
-    """A process that goes on shows the whole plan, not only its own part; its own news stand against an older reading."""
+    """A process that goes on shows the whole plan, not only its own part; its own events override an older
+    reading.
+    """
     sink = MetricsSink(plan="shop")
     sink.update(make_snapshot())
     assert value(sink, "stage_state", stage="columns") == STATES["done"]
@@ -462,7 +478,9 @@ def test_an_event_that_cannot_be_counted_is_counted_as_such() -> None:
 
 
 def test_three_hundred_tables_stay_under_ten_thousand_series() -> None:
-    """A Prometheus that others live on bears us: the whole plan, the journal, and as many reasons and sessions as are shown."""
+    """A Prometheus that others live on bears us: the whole plan, the journal, and as many reasons and
+    sessions as are shown.
+    """
     plan = load_file(MULTI_TENANT, OPERATIONS)
     (owned,) = listed_tables(plan).values()
     tables = (*owned, *(f"table_{n}" for n in range(len(owned), 300)))
@@ -532,7 +550,7 @@ def events_of(step: Step) -> Iterable[e.Event]:
 
 
 def journal_of(plan: Plan, steps: Iterable[Step]) -> Snapshot:
-    """The journal of a run that was there before us."""
+    """The journal of an earlier run."""
     views = [
         StepView(
             stage=s.stage, step=s.spec.title, table=s.table or "", state="done", rows_done=1, share_done=1.0,

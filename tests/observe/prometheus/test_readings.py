@@ -65,8 +65,8 @@ def test_a_reading_has_wal_sizes_and_heap_only_updates(run: MadeRun, connection:
 
 
 def test_nobody_waits_for_a_reading_and_no_reading_waits(run: MadeRun, connection: Connection) -> None:
-    """Behind a strong lock the size is left for the next look: known sizes stand, statistics are read all the
-    same.
+    """Behind a strong lock the size is left for the next look: known sizes remain, statistics are read all
+    the same.
     """
     reader = ServerReader(lambda _: None)
     known = users(read(reader, connection)).table_bytes

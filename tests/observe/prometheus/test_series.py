@@ -10,7 +10,7 @@ from tests.observe.prometheus.test_metrics import MadeClock
 
 
 class ScrapedMeanwhile(MadeClock):
-    """While somebody waits, a scrape comes."""
+    """While a thread waits, a scrape comes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class ScrapedMeanwhile(MadeClock):
 
 
 def test_the_end_of_a_run_waits_for_the_scrape_that_shows_it() -> None:
-    """A runner that is gone at once ends unseen: no alert could say that it failed or stands at a gate."""
+    """A runner that exits at once ends unseen: no alert could say that it failed or is at a gate."""
     clock = ScrapedMeanwhile()
     registry = clock.registry = Registry(clock=clock)
     for _ in range(3):

@@ -58,7 +58,7 @@ def test_rate_and_time_left_are_measured_over_the_last_seconds() -> None:
 
 
 def test_a_pass_that_begins_again_forgets_the_points_of_the_one_before() -> None:
-    """A table that was rewritten begins anew; its rate is not measured across the break."""
+    """A table that was rewritten starts again; its rate is not measured across the break."""
     again = make_record(started(rows_done=900), NOON + seconds_later(50))
     points = points_of([make_record(started()), summed(900, 0.9, 10), again])[BACKFILL]
     assert points == (Point(at=again.at, rows_done=900, share_done=0.0),)
@@ -72,7 +72,7 @@ def test_a_pass_that_begins_again_forgets_the_points_of_the_one_before() -> None
     ],
 )
 def test_no_time_left_is_made_up(moved_s: float, now_s: float, why: str) -> None:
-    """A figure that nobody measured is worse than none, at night above all."""
+    """An invented figure is worse than none, at night above all."""
     cursor = make_cursor(chunk=300, slice=300, rows_done=3_000, moved_at=NOON + seconds_later(moved_s))
     points = points_of([make_record(started())])[BACKFILL]
     assert pace_of(cursor, points, NOON + seconds_later(now_s)) == UNKNOWN, why
@@ -84,7 +84,7 @@ def test_without_history_nothing_is_known() -> None:
 
 
 def test_a_table_that_has_passed_has_no_rate_and_no_end() -> None:
-    """Its pass was a moment ago, and nobody may be at work on it; how long the proof takes is known when it
+    """Its pass was a moment ago, and no worker may be on it; how long the proof takes is known when it
     is over.
     """
     cursor = make_cursor(pass_name="sweep", rows_done=100, moved_at=NOON + seconds_later(10))

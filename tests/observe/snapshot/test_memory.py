@@ -127,7 +127,7 @@ def test_a_wait_that_lasts_is_not_forgotten_beside_busy_tables(run: MadeRun, con
 
 
 def test_more_events_than_a_look_reads_may_have_ended_a_wait(run: MadeRun, connection: Connection) -> None:
-    """Who looks again after a long while begins anew: a wait that was over in between is over."""
+    """A reading after a long time starts again: a wait that was over in between is over."""
     memory = Memory()
     run.tell(e.WaitStarted(stage=BACKFILL[0], kind="wal", reason="full"))
     read_snapshot(connection, "shop", memory)

@@ -77,7 +77,9 @@ def test_a_run_that_began_shows_everything_that_is_to_come(run: MadeRun) -> None
 
 
 def test_a_backfill_shows_how_far_how_fast_and_how_long(run: MadeRun) -> None:
-    """Rows, share, rate and time left come from the cursor and the journal's history, earlier runs included."""
+    """Rows, share, rate and time left come from the cursor and the journal's
+    history, earlier runs included.
+    """
     run.journal.set_stage(run.run_id, "fill", StageState.RUNNING)
     run.journal.set_step(run.run_id, BACKFILL, StepState.RUNNING)
     run.tell(started(rows_done=1_000))
@@ -91,7 +93,7 @@ def test_a_backfill_shows_how_far_how_fast_and_how_long(run: MadeRun) -> None:
 
 
 def test_while_it_waits_there_is_a_reason_and_no_time_left(run: MadeRun) -> None:
-    """Every wait says why, and a time left that nobody knows is not shown."""
+    """Every wait says why, and an unknown time left is not shown."""
     run.journal.set_step(run.run_id, BACKFILL, StepState.RUNNING)
     run.tell(started())
     run.journal.connection.execute("UPDATE online_migrate.history SET at = at - interval '10 s'")
@@ -119,7 +121,9 @@ def test_a_table_that_has_passed_says_so(run: MadeRun) -> None:
 
 
 def test_a_runner_that_died_is_not_shown_as_running(run: MadeRun) -> None:
-    """After a crash the journal still says running; the snapshot says that nobody is at work and what to do."""
+    """After a crash the journal still says running; the snapshot says that no runner is running and what to
+    do.
+    """
     run.journal.set_step(run.run_id, BACKFILL, StepState.RUNNING)
     run.put_cursor(chunk=200, slice=200, rows_done=3_000)
     run.lease.release()
@@ -133,7 +137,7 @@ def test_a_runner_that_died_is_not_shown_as_running(run: MadeRun) -> None:
 
 
 def test_a_build_that_waits_says_for_whom(run: MadeRun) -> None:
-    """As of any wait, and it is gone from the picture when the build goes on."""
+    """As of any wait, and it disappears when the build continues."""
     place = {"stage": "columns", "step": "add_column bot_id", "table": "users"}
     run.journal.set_run(run.run_id, RunState.RUNNING)
     run.journal.set_step(run.run_id, ("columns", "add_column bot_id", "users"), StepState.RUNNING)
@@ -144,7 +148,9 @@ def test_a_build_that_waits_says_for_whom(run: MadeRun) -> None:
 
 
 def test_a_stop_that_was_asked_for_is_shown_until_it_came(run: MadeRun) -> None:
-    """A long statement is let finish: who looks meanwhile sees that the stop was heard, by a signal or from another host."""
+    """A long statement is let finish: who looks meanwhile sees that the stop was heard, by a signal or from
+    another host.
+    """
     place = {"stage": "columns", "step": "add_column bot_id", "table": "users"}
     run.journal.set_run(run.run_id, RunState.RUNNING)
     begun = e.RunStarted(plan="shop", run_id=run.run_id, resumed=True, steps_total=7, steps_done=0)
@@ -176,11 +182,16 @@ def test_a_late_heartbeat_is_said_before_it_is_a_dead_runners(run: MadeRun) -> N
 
 
 def test_a_step_grows_no_older_while_nobody_is_at_work(run: MadeRun) -> None:
-    """Its seconds are those until the run was stopped, or until the last sign of life of a runner that was killed."""
+    """Its seconds are those until the run was stopped, or until the last sign of life of a runner that was
+    killed.
+    """
     build = ("columns", "add_column bot_id", "users")
     run.journal.set_run(run.run_id, RunState.RUNNING)
     run.journal.set_step(run.run_id, build, StepState.RUNNING)
-    shift = "UPDATE online_migrate.step SET started_at = started_at - interval '100 s' WHERE started_at IS NOT NULL"
+    shift = (
+        "UPDATE online_migrate.step SET started_at = started_at - interval '100 s' WHERE started_at IS"
+        " NOT NULL"
+    )
     run.journal.connection.execute(shift)
     assert step(read(run), build).seconds == pytest.approx(100, abs=5)
     run.journal.set_run(run.run_id, RunState.STOPPED, "SIGINT")
@@ -195,7 +206,7 @@ def test_a_step_grows_no_older_while_nobody_is_at_work(run: MadeRun) -> None:
 
 
 def test_a_stage_at_its_gate_says_what_it_waits_for(run: MadeRun) -> None:
-    """Whoever looks sees which promise is asked of them."""
+    """The operator sees which promise the gate asks for."""
     run.journal.set_stage(run.run_id, "swap", StageState.WAITING, "the new release is live")
     run.journal.set_run(run.run_id, RunState.WAITING, "stage swap waits for approval")
     snapshot = read(run)
@@ -250,7 +261,9 @@ def test_reading_takes_no_lock_that_anyone_waits_for(run: MadeRun) -> None:
 
 
 def test_waits_of_an_earlier_runner_are_over() -> None:
-    """A runner that was killed while it waited never said that the wait ended; the next one's start says it."""
+    """A runner that was killed while it waited never said that the wait ended; the
+    next one's start says it.
+    """
     waiting = make_record(e.WaitStarted(stage="s", step="t", table="u", kind="blocker", reason="pid 1"))
     again = make_record(e.RunStarted(plan="shop", run_id=1, resumed=True, steps_total=1, steps_done=0))
     ended = make_record(e.WaitEnded(stage="s", step="t", table="u", kind="blocker", seconds=1))

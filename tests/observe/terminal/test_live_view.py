@@ -27,7 +27,7 @@ def draw(snapshot: Snapshot, width: int = 100, height: int = 60) -> str:
 
 
 def test_the_picture() -> None:
-    """Where it is, how far, how fast, how long: what a person looks for stands where they look."""
+    """Where it is, how far, how fast, how long: each fact is where an operator looks for it."""
     assert draw(make_snapshot(), width=80) == (
         "shop  running  3 of 7 steps  2 min 05 s\n"
         "1 tables ✓  2 columns ✓  3 fill ▶  4 swap ·\n"
@@ -78,7 +78,7 @@ def test_a_gate_says_what_is_asked() -> None:
 
 
 def test_a_dead_runner_is_not_drawn_as_running() -> None:
-    """After a crash the picture says that nobody is at work."""
+    """After a crash the screen says that no runner is running."""
     holder = Holder(who="ada@host, process 1", plan="shop", since="", beat_age_s=75)
     snapshot = make_snapshot(
         is_live=False, holder=holder, reason="no runner is at work, last heartbeat 1 min 15 s ago"
@@ -109,13 +109,16 @@ def test_names_are_text_and_no_markup() -> None:
 def test_one_line_tells_the_same() -> None:
     """Without a terminal a line has where, how far, how fast, how long."""
     assert status_line(make_snapshot()) == (
-        "shop: running; 3 of 7 steps; stage fill (3 of 4); backfill bot_id users 45 %, 45,000 of about 100,000 rows,"
+        "shop: running; 3 of 7 steps; stage fill (3 of 4); backfill bot_id users 45 %, 45,000 of about"
+        " 100,000 rows,"
         " 96,000 rows/s, time left 3.0 s"
     )
 
 
 def test_lines_come_on_change_and_once_a_second() -> None:
-    """A log that someone reads tomorrow does not say the same thing a thousand times; its last line is the end."""
+    """A log that someone reads tomorrow does not say the same thing a thousand times; its last line is the
+    end.
+    """
     stream, clock = io.StringIO(), FixedClock()
     view = LiveView(Console(file=stream, width=80), clock=clock)
     snapshot = make_snapshot()
@@ -165,7 +168,7 @@ SIZES = [(80, 24), (100, 30), (120, 40)]
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_tables_that_pass_move_and_wait_fit_a_terminal(width: int, height: int) -> None:
-    """Those at work and those that wait are on the screen, with all stages; the sentence stands once, above."""
+    """Running and waiting tables are on the screen, with all stages; the sentence is shown once, above."""
     shown = draw(make_crowd(ALL), width=width, height=height)
     lines = shown.splitlines()
     assert max(map(len, lines)) <= width
@@ -182,7 +185,7 @@ def test_tables_that_pass_move_and_wait_fit_a_terminal(width: int, height: int) 
 
 
 def test_what_is_left_out_is_counted_by_its_state() -> None:
-    """A table that has passed is not to come."""
+    """A table that has passed is not pending."""
     snapshot = make_crowd(ALL)
     lines = draw(snapshot, width=100, height=24).splitlines()
     shown = sum(line.endswith(" · ") for line in lines)
@@ -227,7 +230,7 @@ def test_a_line_names_a_few_and_counts_the_rest() -> None:
 
 @pytest.mark.parametrize("width", range(30, 60))
 def test_a_stage_and_its_mark_stay_on_one_line(width: int) -> None:
-    """A mark alone at the beginning of a line belongs to nobody."""
+    """A mark alone at the start of a line belongs to no stage."""
     lines = draw(make_snapshot(), width=width).splitlines()
     for part in ("1 tables ✓", "2 columns ✓", "3 fill ▶", "4 swap ·"):
         assert any(part in line for line in lines)

@@ -36,7 +36,9 @@ def lines(fmt: Any = "console", level: str = "info", events: list[e.Event] | Non
 
 
 def test_json_lines_carry_the_one_vocabulary() -> None:
-    """A machine finds the event's name and facts as logs, metrics and journal all have them, and always where."""
+    """A machine finds the event's name and facts as logs, metrics and journal all have them, and always
+    where.
+    """
     shown = [json.loads(line) for line in lines("json", "debug")]
     for line, event in zip(shown, whole_run(), strict=True):
         assert line["event"] == event.name
@@ -55,7 +57,9 @@ def test_console_lines_are_sentences_with_their_place() -> None:
 
 
 def test_batches_are_sampled() -> None:
-    """Twenty batches a second do not bury what matters: one line a table in ten seconds, all of them at debug."""
+    """Twenty batches a second do not bury what matters: one line a table in ten seconds, all of them at
+    debug.
+    """
     clock, stream = FixedClock(), io.StringIO()
     sink = LogSink(plan="shop", fmt="console", stream=stream, clock=clock)
     for second in range(25):
@@ -102,7 +106,7 @@ def test_the_level_is_kept() -> None:
 
 
 def test_a_closed_stream_does_not_stop_the_run() -> None:
-    """Whoever reads our stderr may go away; the migration goes on."""
+    """The reader of stderr may close it; the migration continues."""
     stream = io.StringIO()
     sink = LogSink(plan="shop", fmt="json", stream=stream)
     stream.close()
