@@ -10,7 +10,7 @@ from typing import Protocol
 
 
 class Signal:
-    """Whether the operator wants the run to stop, and how urgently.  Thread-safe; set from signal handlers.
+    """Has the operator asked the run to stop, and how urgently?  Thread-safe; set from signal handlers.
 
     ``stop`` lets the current batch finish and keeps the state; ``abort`` also cancels the statement that runs.
     """
@@ -37,9 +37,9 @@ class Signal:
 
     @contextmanager
     def child(self) -> Iterator[Signal]:
-        """A signal that hears what this one hears, and may be stopped without it."""
+        """A signal that is stopped with this one, and may be stopped without it."""
         child = Signal()
-        self._children.append(child)  # before the look: whoever stops us meanwhile finds one of both
+        self._children.append(child)  # first: a stop that comes meanwhile reaches the child either way
         if self.is_stopping:
             child.stop(self.reason)
         if self.is_aborting:

@@ -8,7 +8,7 @@
     │   └── SecretMissing             2   a secret of the plan is not set (its name, never a value)
     ├── PreflightFailed               3   findings that stop the run; nothing was run
     │   └── Conflict                  3   an object of that name exists with another definition
-    ├── LockNotAcquired               4   a lock window's last attempt timed out; blockers named
+    ├── LockNotAcquired               4   a lock could not be acquired within its bounds; names the blockers
     ├── VerificationFailed            5   the rows or the catalog are not what the step promises
     ├── LeaseLost                     6   another runner holds, or took over, the lease
     ├── JournalVersion                7   the journal in the database is of another version
@@ -44,8 +44,8 @@ class UndeclaredLock(OnlineMigrateError):
 
     def __init__(self, *, held: str, declared: tuple[str, ...]) -> None:
         super().__init__(
-            f"a lock that was not declared: {held}\n  declared: {', '.join(declared) or 'nothing'}",
-            remedy="nothing was changed; please report this, with the two lists",
+            f"a statement took a lock that its step does not declare: {held}\n  declared: {', '.join(declared) or 'nothing'}",
+            remedy="nothing was changed; please report this with both lists",
         )
         self.held = held
         self.declared = declared
@@ -97,16 +97,16 @@ class PreflightFailed(OnlineMigrateError):
 
 
 class Conflict(PreflightFailed):
-    """An object of the planned name exists with another definition."""
+    """An object of that name exists with another definition."""
 
 
 class LockNotAcquired(OnlineMigrateError):
-    """A lock could not be acquired within its bounds; nothing was changed, and the run can be resumed."""
+    """A lock could not be acquired within its bounds; nothing was changed, the run can be resumed."""
 
     exit_code = 4
 
     def __init__(self, message: str, *, blockers: tuple[str, ...] = (), remedy: str = "") -> None:
-        super().__init__(message + "".join(f"\n  in the way: {b}" for b in blockers), remedy=remedy)
+        super().__init__(message + "".join(f"\n  blocked by {b}" for b in blockers), remedy=remedy)
         self.blockers = blockers
 
 
@@ -139,12 +139,12 @@ class ServerUnavailable(ConnectionFailed):
 
 
 class GateClosed(OnlineMigrateError):
-    """The run stopped where it should: at a gate that waits for approval."""
+    """The run stopped at a gate that waits for approval."""
 
     exit_code = 75
 
 
 class Interrupted(OnlineMigrateError):
-    """The run was asked to stop; its state is kept and the same command goes on."""
+    """The run was asked to stop; its state is kept, the same command continues it."""
 
     exit_code = 130

@@ -89,7 +89,7 @@ class StepFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackfillStarted(Event):
-    """A pass over a table begins or goes on."""
+    """A pass over a table begins or continues."""
 
     pass_name: str
     """interleaved, sequential or sweep"""
@@ -146,7 +146,7 @@ class LateRows(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitStarted(Event):
-    """We hold back, and why.  ``kind`` is one of a few names, ``reason`` a sentence."""
+    """A wait begins.  ``kind`` is one of a few names, ``reason`` a sentence."""
 
     kind: str
     reason: str
@@ -154,7 +154,7 @@ class WaitStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitContinues(Event):
-    """We still hold back; ``reason`` is as it is now, since who is in the way may have changed."""
+    """The wait continues; ``reason`` is as it is now: the blocker may have changed."""
 
     kind: str
     reason: str
@@ -180,7 +180,7 @@ class Reading(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockersSeen(Event):
-    """Sessions that are in the way of a lock or of a long statement."""
+    """Sessions that block a lock request or a long statement."""
 
     waiting_for: str
     blockers: tuple[str, ...]
@@ -188,7 +188,7 @@ class BlockersSeen(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockAttemptFailed(Event):
-    """A strong lock was asked for and not had in time; all was rolled back."""
+    """A strong lock could not be acquired in time; everything was rolled back."""
 
     relation: str
     lock: str
@@ -207,16 +207,16 @@ class LockHeld(Event):
     lock: str
     attempts: int
     waited_s: float
-    """longest time in the lock's queue: what a statement of the application could have waited behind us, before the hold"""
+    """longest time in the lock's queue: how long an application statement could have waited behind our lock request"""
     held_s: float
-    """from the strong lock's grant to after the commit, by the server's clock"""
+    """from the grant of the strong lock to the end of the commit, by the server's clock"""
     locks: tuple[str, ...] = ()
     """every strong lock that was held, as declared and compared"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LongStatement(Event):
-    """How far a statement is that takes long and hinders nobody; of a proof, what it is to prove."""
+    """Progress of a long statement, which blocks no application statement; of a proof, what it proves."""
 
     statement: str
     phase: str
@@ -228,7 +228,7 @@ class LongStatement(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopAsked(Event):
-    """A stop was asked for while a long statement runs, which is let finish."""
+    """A stop was asked for while a long statement runs; the statement may finish."""
 
     reason: str
 
@@ -258,7 +258,7 @@ class SecretShown(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckFound(Event):
-    """What the check had to say before the run began, or went on.  For the journal's keeper: people are told at once."""
+    """A finding of the check before the run began or continued.  Only the journal keeps it: people have seen it."""
 
     severity: str
     fact: str
@@ -280,18 +280,18 @@ class Note(Event):
 
     message: str
     is_warning: bool | None = None
-    """True where the operator should see it whatever is drawn over"""
+    """True if the operator must see it even on a live screen"""
 
 
 class Sink(Protocol):
     """Something that listens."""
 
     def emit(self, event: Event) -> None:
-        """Take note of ``event``; must not raise and must not block."""
+        """Receive ``event``; must not raise and must not block."""
 
 
 class Sinks:
-    """Several sinks as one, whose threads are as one: each hears one event at a time, so that none needs a lock for it."""
+    """Several sinks as one; each receives one event at a time, whatever thread emits it, so that none needs a lock."""
 
     def __init__(self, sinks: Iterable[Sink] = ()) -> None:
         self._sinks = tuple(sinks)

@@ -1,4 +1,4 @@
-"""What a check has to say: a severity, a fact, and the remedy."""
+"""A finding of a check: a severity, a fact, and the remedy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import Enum
 
 class Severity(Enum):
     STOP = "stop"
-    """nothing is run while it stands"""
+    """nothing is run until it is fixed"""
     WARN = "warn"
     ASK = "ask"
     """a question that only the operator can answer"""
@@ -17,7 +17,7 @@ class Severity(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What a check has to say: a fact, where, and what to do about it."""
+    """A fact that a check found, where, and what to do about it."""
 
     severity: Severity
     code: str

@@ -34,7 +34,7 @@ class StopRequests:
         self._read_at = float("-inf")
 
     def read(self) -> str | None:
-        """Who asked; None if nobody did, or if it was read less than a second ago."""
+        """The user who asked, or None; also None if it was read less than a second ago."""
         now = self._clock.monotonic()
         if now - self._read_at < READ_STOP_EVERY_S:
             return None

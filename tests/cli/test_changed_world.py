@@ -168,7 +168,8 @@ def test_a_table_that_vanishes_after_the_check_stops_its_step(desk: Desk) -> Non
         connection.execute("ROLLBACK")
     assert child.wait() == 3, child.said
     assert (
-        "error: columns / add_column bot_id / promo_groups: table public.promo_groups is gone" in child.said
+        "error: columns / add_column bot_id / promo_groups: table public.promo_groups does not exist"
+        in child.said
     )
     assert desk.ask("SELECT state || ' ' || reason FROM online_migrate.run").startswith(
         "failed columns / add_column"

@@ -22,7 +22,7 @@ def test_what_is_not_set_is_named_by_its_variable_or_file(tmp_path: Path) -> Non
     secrets = Secrets(sources, {"ONE": ""})
     assert secrets.missing() == (
         "secret one: environment variable ONE is not set",
-        f"secret two: file {tmp_path / 'empty'} is not there, empty, or not readable",
+        f"secret two: file {tmp_path / 'empty'} does not exist, is empty, or cannot be read",
     )
     with pytest.raises(SecretMissing, match="variable ONE is not set") as caught:
         secrets.value("one")

@@ -83,7 +83,8 @@ class Sweep:
 
     def _sweep_until_proven(self, cursor: CursorRecord, waiting: Waiting) -> int:
         clock, writers = self.context.clock, _Writers(self.context, self.writer.target)
-        clean_since = clock.monotonic() - self._read_clean_s()
+        clean_s = self._read_clean_s()  # first: the round trip must not count as soak time
+        clean_since = clock.monotonic() - clean_s
         rounds, fewest = 0, LATE_LIMIT
         while True:
             # A proof covers the time up to its start, however long it reads.

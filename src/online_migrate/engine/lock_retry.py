@@ -1,7 +1,7 @@
-"""A step whose own look at a table stood behind somebody's strong lock waits outside the queue, and is taken again.
+"""Retries a step whose read of a table was blocked by another session's strong lock, after waiting outside the queue.
 
-Lock windows and batches wait in their own ways; what is left are reads of the catalog, of sizes and of rows, which die
-of lock_timeout while somebody holds ACCESS EXCLUSIVE: VACUUM FULL, an ORM that alters the table.
+Lock windows and batches wait in their own ways; what remains are reads of the catalog, of sizes and of rows, which fail
+by lock_timeout while another session holds ACCESS EXCLUSIVE: VACUUM FULL, an ORM that alters the table.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from online_migrate.postgres.locks import LockMode
 from online_migrate.run import RunContext
 from online_migrate.waiting import Waiting
 
-LOOK_EVERY_S = 0.5
-"""whether they are gone"""
+READ_EVERY_S = 0.5
+"""how often the blockers are read again"""
 _LOCKED = {"55P03", "40P01"}
-"""not 57014: who cancels a statement wants the run to end"""
+"""not 57014: an operator who cancels a statement wants the run to end"""
 
 
 @dataclass(slots=True, kw_only=True)
 class LockRetry:
-    """Waits for at most ``lock_wait_s`` in a row, then :class:`LockNotAcquired`, which names who is in the way."""
+    """Waits for at most ``lock_wait_s`` in a row, then :class:`LockNotAcquired`, which names the blockers."""
 
     run: RunContext
 
@@ -41,7 +41,7 @@ class LockRetry:
         ensure_going: Callable[[], None],
         signal: Signal,
     ) -> None:
-        """Do it, as often as a lock is not had.  What is done must converge."""
+        """Do ``work`` again as often as a lock could not be acquired.  It must converge."""
         began = regained_at = float("-inf")
         while True:
             try:
@@ -63,7 +63,7 @@ class LockRetry:
         ensure_going: Callable[[], None],
         signal: Signal,
     ) -> None:
-        """Until nobody holds the step's table, or once where nobody is seen there."""
+        """Wait until no session locks the step's table; once, if none is found."""
         where = "a table" if table is None else f"{self.run.plan.schema}.{table}"
         with Waiting(emit, self.run.clock, "table_lock") as waiting:
             blockers = self._read(table)
@@ -71,47 +71,47 @@ class LockRetry:
                 who = (
                     describe_blockers(blockers, self.run.locks.lock_wait)
                     if blockers
-                    else "by somebody who was gone when we looked"
+                    else "by a session that had ended before we could read its name"
                 )
                 waiting.report(f"{where} is locked: {who}", cause=blockers[0].pid if blockers else None)
                 if self.run.clock.monotonic() > deadline:
                     if isinstance(error, LockNotAcquired):
                         raise error
                     raise LockNotAcquired(
-                        f"{where} stays locked for {self.run.locks.lock_wait:.0f} s: {_text(error)}",
+                        f"{where} is still locked after {self.run.locks.lock_wait:.0f} s (lock_wait): {_text(error)}",
                         blockers=tuple(map(str, blockers)),
-                        remedy="let them end, then run the same command again",
+                        remedy="wait until the sessions end, or end them, then run the same command again",
                     ) from error
-                self.run.clock.wait(LOOK_EVERY_S, signal)
+                self.run.clock.wait(READ_EVERY_S, signal)
                 ensure_going()
                 blockers = self._read(table)
                 if not any(b.relation == table for b in blockers):
                     return
 
     def _read(self, table: str | None) -> tuple[Blocker, ...]:
-        """Who keeps us from reading the table; where nobody is seen there, from reading others of the schema."""
+        """The sessions that block a read of the table; if there are none, of other tables of the schema."""
         return _read_blocking(self.run.sessions.watch, self.run.plan.schema, self.run.sessions.pids, table)
 
 
 @contextmanager
 def naming_blockers(connection: Connection, schema: str) -> Iterator[None]:
-    """Who locks the table that a look at the catalog needs is named: for looks that are not tried again."""
+    """Name the session that blocks a read of the catalog: for reads that are not retried."""
     try:
         yield
     except psycopg.errors.LockNotAvailable as error:
         blockers = _read_blocking(connection, schema, [connection.info.backend_pid])
         tables = ", ".join(dict.fromkeys(b.relation for b in blockers if b.relation)) or "a table"
         raise LockNotAcquired(
-            f"{tables} cannot be looked at: it stays locked for longer than our lock_timeout",
+            f"{tables} could not be read within our lock_timeout (5 s): another session locks it",
             blockers=tuple(map(str, blockers)),
-            remedy="let them end, then run the same command again; nothing was run",
+            remedy="nothing was run; wait until the sessions end, or end them, then run the same command again",
         ) from error
 
 
 def _read_blocking(
     connection: Connection, schema: str, mine: list[int], table: str | None = None
 ) -> tuple[Blocker, ...]:
-    """Who keeps us from reading the table; where nobody is seen there, from reading others of the schema."""
+    """The sessions that block a read of the table; if there are none, of other tables of the schema."""
     rows = connection.execute(
         "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE n.nspname = %s AND c.relkind IN ('r', 'p', 'm')",
@@ -122,7 +122,7 @@ def _read_blocking(
 
 
 def _is_locked_out(error: BaseException | None) -> bool:
-    """Did the server say so, be it told in an operation's words?"""
+    """Did the server refuse a lock, be it in an operation's words?"""
     if isinstance(error, LockNotAcquired):
         error = error.__cause__
     return isinstance(error, psycopg.Error) and error.sqlstate in _LOCKED

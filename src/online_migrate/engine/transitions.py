@@ -12,11 +12,11 @@ class Action(Enum):
     SKIP = "skip"
     EXECUTE = "execute"
     RESUME = "resume"
-    """execute what was begun before; the same call, told to the operator by another word"""
+    """execute what was begun before: the same call, reported to the operator as resumed"""
     ADOPT = "adopt"
-    """the catalog already is what the step makes: write it down, do nothing"""
+    """the catalog already is what the step makes: record it in the journal, do nothing"""
     STOP = "stop"
-    """something of that name is there with another definition"""
+    """an object of that name exists with another definition"""
 
 
 _A = Action
@@ -26,7 +26,7 @@ TRANSITIONS: dict[tuple[StepState, State], Action] = {
     (
         StepState.PENDING,
         State.PARTIAL,
-    ): _A.RESUME,  # a leftover, ours from an earlier run or somebody's: execute() converges
+    ): _A.RESUME,  # a leftover, of an earlier run or of another session: execute() converges
     (StepState.PENDING, State.DONE): _A.ADOPT,
     (StepState.PENDING, State.CONFLICT): _A.STOP,
     # Begun; then the runner ended in the middle.
@@ -37,7 +37,7 @@ TRANSITIONS: dict[tuple[StepState, State], Action] = {
         State.DONE,
     ): _A.ADOPT,  # committed, but the runner ended before the journal heard of it
     (StepState.RUNNING, State.CONFLICT): _A.STOP,
-    # Failed, and was mended by the operator since.
+    # Failed; the operator may have fixed the cause since.
     (StepState.FAILED, State.ABSENT): _A.RESUME,
     (StepState.FAILED, State.PARTIAL): _A.RESUME,
     (StepState.FAILED, State.DONE): _A.ADOPT,

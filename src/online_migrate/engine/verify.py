@@ -1,4 +1,4 @@
-"""verify: what the finished steps promise, read from the world again."""
+"""verify: compare the database with what the finished steps promise."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from online_migrate.postgres.connection import Connection
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
     verified: int
-    """finished steps that were looked at"""
+    """finished steps that were checked"""
     broken: int
-    """of these, how many are not as promised"""
+    """how many of these differ from what the step promises"""
     open: int
     findings: tuple[Finding, ...]
 
 
 def verify(plan: Plan, connection: Connection) -> Verified:
-    """Every step that the journal has as done; the others are counted as open."""
+    """Check every step that the journal has as done; the others are counted as open."""
     seen = survey(plan, connection)
     if seen.run_id is None:
         raise UsageError(

@@ -23,7 +23,7 @@ from online_migrate.run import WorkerContext
 CANCEL_S = 5.0
 """how long the request to cancel a statement may take"""
 LOOK_S = 0.2
-"""how often it is seen whether all are to end, and, until they have, their statements are cancelled"""
+"""how often workers are checked and, if all must end, their statements are cancelled"""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -31,14 +31,14 @@ class WorkerPool:
     """Workers for one step of the plan over several tables."""
 
     signal: Signal
-    """the run's; what stops it lets each worker finish its batch"""
+    """the run's; a stop lets each worker finish its batch"""
     shared: Sequence[Connection] = ()
-    """sessions that all workers look at others through"""
+    """sessions that all workers share for reading about other sessions"""
     failed: Step | None = None
     """the step that ended the others"""
     _take: Callable[[Step, WorkerContext], None] = field(init=False)
     _waiting: deque[Step] = field(init=False, default_factory=deque)
-    _at_work: int = field(init=False, default=0)
+    _active: int = field(init=False, default=0)
     _error: BaseException | None = field(init=False, default=None)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
@@ -48,12 +48,12 @@ class WorkerPool:
         steps: Iterable[Step],
         sessions: Sequence[Connection],
     ) -> None:
-        """``take`` all the steps in their order, one worker a session; returns when all are done and nobody is at work.
+        """``take`` all the steps in their order, one worker a session; returns when all are done and no worker runs.
 
         Raises what the first worker raised that failed, or :class:`Interrupted` where the run is to stop.
         """
         self._take, self._waiting = take, deque(steps)
-        self._at_work, self._error = len(sessions), None
+        self._active, self._error = len(sessions), None
         with self.signal.child() as signal:
             workers = [WorkerContext(work=work, signal=signal, share=self._share) for work in sessions]
             threads = {
@@ -72,16 +72,16 @@ class WorkerPool:
             raise self._error
 
     def _await(self, threads: Mapping[threading.Thread, WorkerContext]) -> None:
-        """Until nobody is at work.  Again and again, since a request to cancel may come between two statements."""
-        while at_work := [(t, worker) for t, worker in threads.items() if t.is_alive()]:
-            at_work[0][0].join(LOOK_S)
-            if at_work[0][1].signal.is_aborting:
-                for connection in (*(worker.work for t, worker in at_work if t.is_alive()), *self.shared):
+        """Wait until no worker runs; cancels repeatedly, since a request to cancel may come between two statements."""
+        while active := [(t, worker) for t, worker in threads.items() if t.is_alive()]:
+            active[0][0].join(LOOK_S)
+            if active[0][1].signal.is_aborting:
+                for connection in (*(worker.work for t, worker in active if t.is_alive()), *self.shared):
                     with suppress(psycopg.Error):  # a session that is lost has nothing to cancel
                         connection.cancel_safe(timeout=CANCEL_S)
 
     def _share(self) -> float:
-        return 1 / max(self._at_work, 1)
+        return 1 / max(self._active, 1)
 
     def _work(self, worker: WorkerContext) -> None:
         """One worker: the next table as soon as the last is done."""
@@ -94,14 +94,14 @@ class WorkerPool:
                     return
         finally:
             with self._lock:
-                self._at_work -= 1
+                self._active -= 1
 
     def _next(self) -> Step | None:
         with self._lock:
             return self._waiting.popleft() if self._waiting and self._error is None else None
 
     def _fail(self, step: Step, error: BaseException, signal: Signal) -> None:
-        """A stop is heard by all; a failure counts for more, and is not waited for behind another's long statement."""
+        """A stop reaches all workers; a failure has precedence, and does not wait for another worker's long statement."""
         is_stop = isinstance(error, Interrupted)
         with self._lock:
             if self._error is not None and (is_stop or not isinstance(self._error, Interrupted)):

@@ -40,24 +40,24 @@ SESSIONS = (
 """that hold our advisory lock in this database, but for the one that asks"""
 
 STALE_AFTER_S = 60
-"""a heartbeat older than this, by the server's clock, is a dead runner's"""
+"""a runner without a heartbeat for this long, by the server's clock, is dead"""
 TAKE_OVER_S = 60.0
 """how long the sessions of a dead runner may take to end"""
 BEAT_EVERY_S = 5.0
 RELEASE_S = 12.0
-"""how long letting go waits for a beat that is under way: a try to connect takes up to 10 s"""
+"""how long a release waits for a heartbeat that is being sent: an attempt to connect takes up to 10 s"""
 RETURN_S = 15.0
 """how long a start waits for a runner without sessions, whose heartbeat is not stale, to come back: behind a failover its
-next beat comes after BEAT_EVERY_S and a try to connect"""
+next heartbeat comes after BEAT_EVERY_S and an attempt to connect"""
 LET_GO = "00000000-0000-0000-0000-000000000000"
-"""the heartbeat's holder once its runner has ended by itself: nobody is waited for then"""
+"""the heartbeat's holder after its runner has released the lease: the next start does not wait"""
 GRACE_S = 8.0
 """how long a start waits for the sessions of a runner that has just been killed: client_connection_check_interval is 2 s"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """Who holds the lease, as the journal says."""
+    """The holder of the lease by the journal."""
 
     who: str
     plan: str
@@ -67,7 +67,7 @@ class Holder:
 
     @property
     def may_return(self) -> bool:
-        """Has it neither ended by itself nor been seen dead?  A process of this machine that is gone does not come back."""
+        """Could it reconnect?  Not if it released the lease, or if its process on this machine has ended."""
         if self.has_let_go or self.beat_age_s > STALE_AFTER_S:
             return False
         place, _, process = self.who.rpartition(", process ")
@@ -92,7 +92,7 @@ def whoami() -> str:
 
 
 def read_holder(connection: Connection) -> Holder | None:
-    """Who beat last."""
+    """The runner that sent the last heartbeat."""
     row = connection.execute(HOLDER).fetchone()
     return None if row is None else to_holder(row)
 
@@ -109,7 +109,7 @@ def read_sessions(connection: Connection) -> tuple[tuple[int, str], ...]:
 
 
 class Lease:
-    """Held from :meth:`acquire` to :meth:`release`; beats in a thread of its own."""
+    """Held from :meth:`acquire` to :meth:`release`; a thread of its own sends the heartbeat."""
 
     def __init__(
         self,
@@ -161,17 +161,17 @@ class Lease:
         return self.fence
 
     def release(self) -> None:
-        """Let go; safe to call twice.  The thread is waited for, so that it opens no session behind our back."""
+        """Release the lease; safe to call twice.  Waits for the thread, so that it opens no further session."""
         self._over.stop("released")
         if self._thread is not None:
             self._thread.join(timeout=RELEASE_S)
         if self._connection is not None:
-            if self._thread is None or not self._thread.is_alive():  # else it is in the middle of a beat
+            if self._thread is None or not self._thread.is_alive():  # else it is sending a heartbeat
                 self._say_let_go(self._connection)
             self._connection.close()
 
     def _say_let_go(self, connection: Connection) -> None:
-        """So that the next start waits for nobody; where it cannot be said, it waits for some seconds."""
+        """Tell the next start that it need not wait; if this cannot be written, it waits for some seconds."""
         with suppress(psycopg.Error):
             connection.execute(
                 "UPDATE online_migrate.heartbeat SET holder = %s WHERE holder = %s", [LET_GO, self._holder]
@@ -190,7 +190,7 @@ class Lease:
                 raise Interrupted(f"stopped before it began: {self._signal.reason}")
 
     def _await_exclusive(self, connection: Connection) -> None:
-        """While a live runner's sessions hold the lock, wait for some seconds: one that was killed lets go by then."""
+        """While the sessions of another runner hold the lock, wait for some seconds: a killed one has lost it by then."""
         self._await_return(connection)
         began = self._clock.monotonic()
         while not self._try_exclusive(connection):
@@ -211,7 +211,7 @@ class Lease:
         return bool(row and row[0])
 
     def _end_sessions(self, connection: Connection) -> None:
-        """End what a dead runner has left.  Whoever has held the lock exclusively for a moment only is no such: another
+        """End the sessions of a dead runner.  One that has held the lock exclusively for a moment is not meant: another
         start is just taking the lease over, and the heartbeat is not its own yet.
         """
         connection.execute(
@@ -224,7 +224,7 @@ class Lease:
         )
 
     def _beat(self) -> None:
-        """Beat until released; a beat that fails reconnects, since the lease is the epoch's row, not this session."""
+        """Send heartbeats until released; after a failure reconnect: the lease is the epoch's row, not this session."""
         while not self._clock.wait(BEAT_EVERY_S, self._over):
             try:
                 self._beat_once()
@@ -245,12 +245,16 @@ class Lease:
             self.lost = "another runner took the lease over"
 
     def _reopen(self) -> None:
-        """The old session is let go first: at most one of ours for the heartbeat."""
+        """Close the old session first: at most one of ours is for the heartbeat."""
         if self._connection is not None:
             self._connection.close()
         try:
             connection = self._connector.open("lease")
-        except (psycopg.Error, OnlineMigrateError, OSError):  # the server is away: the next beat tries again
+        except (
+            psycopg.Error,
+            OnlineMigrateError,
+            OSError,
+        ):  # the server is unreachable: the next heartbeat tries again
             return
         self._connection = connection
         try:
@@ -258,14 +262,14 @@ class Lease:
         except (
             psycopg.Error,
             OnlineMigrateError,
-        ):  # closed: the next beat tries again, the fence decides meanwhile
+        ):  # closed: the next heartbeat tries again, the fence decides meanwhile
             connection.close()
         else:
             self._tell(f"session 'lease' was lost ({self._why_away}); connected again")
             self._why_away = ""
 
     def _tell(self, text: str) -> None:
-        """From a thread of its own: a terminal that is stopped keeps whoever tells something, and must not keep the beat."""
+        """In a thread of its own: a stopped terminal blocks a write to it, which must not delay the heartbeat."""
         threading.Thread(target=self._say, args=[text], name="heartbeat's news", daemon=True).start()
 
 
@@ -274,7 +278,7 @@ def hold_shared(connection: Connection) -> None:
     row = connection.execute("SELECT pg_try_advisory_lock_shared(%s, %s)", ADVISORY_KEY).fetchone()
     if not (row and row[0]):
         raise LeaseLost(
-            "a take-over by another runner is under way", remedy="see who it is: online-migrate status PLAN"
+            "another runner is taking over the lease", remedy="see who it is: online-migrate status PLAN"
         )
 
 

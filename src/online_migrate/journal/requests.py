@@ -30,7 +30,7 @@ def request_stop(connection: Connection, *, plan: str, by_whom: str) -> None:
 
 
 def read_stop(connection: Connection, *, plan: str) -> str | None:
-    """Who asked the runner of ``plan`` to stop; None if nobody did.  The request stays open until :func:`close_stops`."""
+    """The user who asked the runner of ``plan`` to stop, or None.  The request stays open until :func:`close_stops`."""
     row = connection.execute(OPEN_STOP, {"plan": plan}).fetchone()
     return None if row is None or row[0] is None else str(row[0])
 
@@ -46,7 +46,7 @@ def close_earlier_stops(connection: Connection, *, plan: str) -> None:
 
 
 def approve(connection: Connection, *, plan: str, stage: str, approved_by: str, note: str = "") -> None:
-    """Open the gate of ``stage``: everybody may who has the right to write the journal."""
+    """Open the gate of ``stage``; needs the right to write the journal."""
     connection.execute(
         "INSERT INTO online_migrate.approval (plan, stage, approved_by, note) VALUES (%s, %s, %s, %s)",
         [plan, stage, approved_by, note],

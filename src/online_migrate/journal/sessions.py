@@ -27,16 +27,16 @@ LONGEST_PAUSE_S = 10.0
 END_OLD_MS = 5000
 """how long an old session of ours may take to end, at each try"""
 LOSSES = 20
-"""times in a row that one step may lose its connection: a statement that ends its own session must not go on for ever"""
+"""times in a row that one step may lose its connection: a statement that ends its own session must not continue for ever"""
 IN_A_ROW_S = 60.0
-"""a loss that comes later than this after the one before is a new misfortune"""
+"""a loss later than this after the one before is counted as a new one"""
 PAUSE_AFTER_LOSS_S = 0.2
 """doubled from loss to loss: the first is a failover, the tenth is a statement's own doing"""
 
 
 @dataclass(slots=True, kw_only=True)
 class Sessions:
-    """``work`` runs DDL and batches, ``watch`` looks at others meanwhile, ``journal`` writes the journal."""
+    """``work`` runs DDL and batches, ``watch`` reads about other sessions meanwhile, ``journal`` writes the journal."""
 
     connector: Connector
     signal: Signal
@@ -49,7 +49,7 @@ class Sessions:
     _old: list[tuple[int, object]] = field(default_factory=list)
 
     def open(self) -> None:
-        """Open all three; the old sessions of ours, if any, are ended first: a commit of theirs may still be under way."""
+        """Open all three.  Old sessions of ours are ended first: a commit of theirs may still be running."""
         self.journal = self._open("journal")
         self._ensure_primary()
         self._end_old()
@@ -67,7 +67,7 @@ class Sessions:
                 for number in range(2, count + 1):
                     self._more.append(self._open(f"work {number}"))
                     self._old.append(self._identity(self._more[-1]))
-            except ConnectionFailed as error:  # after a failover everybody comes at once
+            except ConnectionFailed as error:  # after a failover all clients connect at once
                 report_fewer(1 + len(self._more), error)
             yield [self.work, *self._more]
         finally:
@@ -119,7 +119,7 @@ class Sessions:
     def reopen(self, fence: Sql, lost: str = "") -> None:
         """After a lost connection: try for 15 minutes, then raise :class:`ConnectionFailed`, resumable.
 
-        ``lost`` is told once we are back.  Raises :class:`LeaseLost` where another runner took over meanwhile: memory is never ahead of the journal.
+        ``lost`` is reported when the connection is back.  Raises :class:`LeaseLost` if another runner took over meanwhile.
         """
         began = self.clock.monotonic()
         waiting = Waiting(self.emit, self.clock, "connection")
@@ -139,16 +139,16 @@ class Sessions:
                 raise Interrupted(f"stopped while the connection was lost: {self.signal.reason}") from error
             raise ConnectionFailed(
                 f"connection lost and not regained in {RECONNECT_FOR_S / 60:.0f} minutes: {error}",
-                remedy="when the server is back, run the same command again: it goes on where it stopped",
+                remedy="when the server is back, run the same command again: it continues where it stopped",
             ) from error
         self.emit(Reconnected, seconds=self.clock.monotonic() - began, lost=lost)
 
     def _describe_lost(self, error: psycopg.Error) -> str:
-        """Which sessions are gone, as far as it was noticed, and what the server said."""
+        """The sessions that were lost, as far as noticed, and what the server said."""
         purposes = ("work", "watch", "journal", *(f"work {n}" for n in range(2, len(self._more) + 2)))
         sessions = zip(purposes, (self.work, self.watch, self.journal, *self._more), strict=True)
         gone = [repr(purpose) for purpose, connection in sessions if connection.closed]
-        who = f"session {', '.join(gone)} was lost" if gone else "the server was not to be used"
+        who = f"session {', '.join(gone)} was lost" if gone else "the server was not usable"
         said = error.diag.message_primary or " ".join(str(error).split())
         return f"{who} ({f'{error.sqlstate}: ' if error.sqlstate else ''}{said})"
 
@@ -202,8 +202,8 @@ class Sessions:
             ).fetchone()
             if row is not None and not row[0]:
                 raise ConnectionFailed(
-                    f"our old session, pid {pid}, is still at work",
-                    remedy="wait for it, or end it, then run again",
+                    f"our old session, pid {pid}, is still running",
+                    remedy="wait until it ends, or end it (pg_terminate_backend), then run again",
                 )
         self._old = []
 

@@ -1,4 +1,4 @@
-"""Where the plan's secrets come from; their values go nowhere but into bind parameters."""
+"""Reads the plan's secrets; their values are only used as bind parameters."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Secrets:
             if source.env is not None and not self._environ.get(source.env):
                 found.append(f"secret {name}: environment variable {source.env} is not set")
             if source.file is not None and not _is_readable(Path(source.file)):
-                found.append(f"secret {name}: file {source.file} is not there, empty, or not readable")
+                found.append(f"secret {name}: file {source.file} does not exist, is empty, or cannot be read")
         return tuple(found)
 
     def value(self, name: str) -> str:
@@ -56,7 +56,7 @@ class Secrets:
         return text
 
     def _peek(self, source: SecretSource) -> str:
-        """What is there now, or nothing."""
+        """The value now, or nothing."""
         if source.env is not None:
             return self._environ.get(source.env, "")
         if source.file is not None and _is_readable(Path(source.file)):

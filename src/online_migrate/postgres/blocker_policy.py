@@ -1,4 +1,4 @@
-"""Ending who is in the way: off unless the plan asks, by age and pattern, and never those whose end costs more than a wait."""
+"""Ends blockers: only if the plan asks for it, by age and pattern, and never one whose end costs more than a wait."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class BlockerPolicy:
 
 
 def why_spared(blocker: Blocker, policy: BlockerPolicy) -> str | None:
-    """Why this session is left alone, or None where the policy may end it."""
+    """Why this session is spared, or None if the policy may end it."""
     rules = (
-        (blocker.prepared is not None, "a prepared transaction is somebody's promise"),
+        (blocker.prepared is not None, "it is a prepared transaction"),
         (bool(blocker.standby), "it is on a standby"),
         (blocker.is_wraparound, "a vacuum to prevent wraparound"),
         (blocker.backend_type not in ("client backend", "parallel worker"), f"{blocker.backend_type}"),
         (blocker.is_superuser, "a superuser's"),
-        (_is_strong(blocker), "it holds a lock that somebody asked for on purpose"),
+        (_is_strong(blocker), "it holds a strong lock, which was taken on purpose"),
         (policy.spare_writers and blocker.has_written, "it has written"),
         (blocker.age_s is None or blocker.age_s < policy.older_than_s, "not old enough"),
         (re.search(policy.matching, _described(blocker)) is None, "it does not match"),
@@ -51,22 +51,22 @@ def _described(blocker: Blocker) -> str:
 
 
 @dataclass(slots=True, kw_only=True)
-class Enforcer:
-    """Cancels, then terminates, what the policy does not spare; says each that it ends."""
+class BlockerEnder:
+    """Cancels, then terminates, what the policy does not spare; reports each that it ends."""
 
     policy: BlockerPolicy
     watch: Connection
     emit: Callable[..., None]
-    _told: set[tuple[str, int]] = field(default_factory=set)
+    _signalled: set[tuple[str, int]] = field(default_factory=set)
 
     def act(self, blockers: Iterable[Blocker]) -> None:
-        """Once a look: cancel who is old enough; terminate who is idle, so that there is nothing to cancel, or older still."""
+        """At each check: cancel the blockers that are old enough; terminate those that are idle, or older still."""
         for blocker in blockers:
             if blocker.pid is None or why_spared(blocker, self.policy) is not None:
                 continue
             how = self._how(blocker)
-            if how is not None and (how, blocker.pid) not in self._told:
-                self._told.add((how, blocker.pid))
+            if how is not None and (how, blocker.pid) not in self._signalled:
+                self._signalled.add((how, blocker.pid))
                 self._signal(how, blocker.pid, blocker)
 
     def _how(self, blocker: Blocker) -> str | None:

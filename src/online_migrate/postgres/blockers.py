@@ -1,4 +1,4 @@
-"""Who is in the way of a lock, said so that an operator can act on it."""
+"""The sessions that block a lock, described so that an operator can act on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from online_migrate.postgres.redact import redact
 __all__ = ["Blocker", "read_blockers", "read_sessions", "redact"]
 
 CHAIN_LENGTH = 5
-"""a session in the way may wait itself, for one that waits itself …: so many are named"""
+"""a blocker may be blocked itself, and so on: so many sessions of the chain are named"""
 
 NO_ANSWER = "standby that does not answer"
 """the kind of backend that stands for a standby of which nothing is known"""
@@ -71,18 +71,18 @@ class Blocker:
     waits_for: tuple[int, ...] = ()
     """pg_blocking_pids, where it waits for a lock itself"""
     chain: tuple[str, ...] = ()
-    """who those are, who they wait for, and so on"""
+    """those sessions, the ones that they wait for, and so on"""
     standby: str = ""
     """the standby on which it reads, or empty: the primary"""
 
     @property
     def is_wraparound(self) -> bool:
-        """A vacuum that gives way to nobody."""
+        """A vacuum that does not yield to lock requests."""
         return self.backend_type == "autovacuum worker" and "to prevent wraparound" in self.query
 
     @property
     def is_autovacuum(self) -> bool:
-        """An ordinary autovacuum, which gives way to a waiter; one against wraparound does not."""
+        """An ordinary autovacuum, which yields to lock requests; one against wraparound does not."""
         return self.backend_type == "autovacuum worker" and not self.is_wraparound
 
     @property
@@ -119,7 +119,7 @@ class Blocker:
 
     def __str__(self) -> str:
         if self.backend_type == NO_ANSWER:
-            return f"standby {self.standby} does not answer, so that its readers are not known: {self.query}"
+            return f"standby {self.standby} does not answer, so its readers are unknown: {self.query}"
         on = f" on standby {self.standby}" if self.standby else ""
         if self.prepared is not None:
             return f"prepared transaction {self.prepared!r}, {_age(self.age_s)} old, on {self.relation}: COMMIT PREPARED or ROLLBACK PREPARED it"
@@ -142,7 +142,7 @@ def read_blockers(
 ) -> tuple[Blocker, ...]:
     """Sessions that hold, or already wait for, a lock that conflicts with one of ``needs`` (oid, mode), oldest first.
 
-    Whoever waits itself is named with those it waits for (pg_blocking_pids; manual, 9.27.1).
+    A blocker that waits itself is named with those it waits for (pg_blocking_pids; manual, 9.27.1).
     """
     pairs = [(oid, m.pg_locks_mode) for oid, mode in needs for m in LockMode if mode.conflicts_with(m)]
     rows = connection.execute(
@@ -167,7 +167,7 @@ def read_sessions(connection: Connection, pids: Iterable[int]) -> tuple[Blocker,
 
 def describe_blockers(blockers: Sequence[Blocker], limit_s: float) -> str:
     """The first of them, how many more there are, until when we wait, and what ends them."""
-    more = f" (and {len(blockers) - 1} more in the way)" if len(blockers) > 1 else ""
+    more = f" (and {len(blockers) - 1} more blockers)" if len(blockers) > 1 else ""
     pids = [b.pid for b in blockers if b.pid is not None and b.is_ours_to_end]
     end = f"; to end it: SELECT pg_terminate_backend({pids[0]})" if pids else ""
     return f"{blockers[0]}{more}; we wait for at most {_age(limit_s)}{end}"

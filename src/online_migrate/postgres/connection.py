@@ -53,7 +53,7 @@ _SESSION = {
     "TimeZone": "UTC",
     "jit": "off",
 }
-"""lock_timeout 5 s: nothing of ours ever waits for good, and what may wait longer says so in its own statement.
+"""lock_timeout 5 s: no statement of ours waits for ever, and one that may wait longer sets its own.
 client_connection_check_interval (from 14 on): a statement whose runner was killed ends by itself within 2 s.
 tcp_…: the same from the server's side, so that the sessions, and the locks, of a runner whose machine vanished end within
 30 s.  Over a Unix socket, and where the system has no such option, setting them does nothing (pqcomm.c)."""
@@ -241,7 +241,7 @@ def _remedy(message: str) -> str:
     if "does not exist" in message:
         return "check the name of the database and of the role in the DSN"
     if "pg_hba.conf" in message:
-        return "the server lets nobody in from here as this user: see its pg_hba.conf"
+        return "the server refuses this user from this host: see its pg_hba.conf"
     if "too many" in message or "remaining connection slots" in message:
         return "6 connections are needed, and one more for each worker past the second: free some, or reserve them for the role; then try again"
     return "check host, port and that the server runs: --dsn, or ONLINE_MIGRATE_DSN, or libpq's PGHOST, PGPORT, PGUSER, PGDATABASE"

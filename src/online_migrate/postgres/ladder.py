@@ -19,11 +19,11 @@ SHARE_OF_DEADLOCK_TIMEOUT = 0.8
 FURTHER_SHARE = 0.25
 """a second strong lock gets at most this share of deadlock_timeout while the first is held (postgres-facts 6)"""
 ALL_FURTHER_SHARE = 0.5
-"""and all further locks together this share: the application may stand behind the first of them all that time"""
+"""and all further locks together this share: application statements may wait behind the first of them all that time"""
 LEAST_TIMEOUT_S = 0.005
 """with less left of a budget than 5 ms, asking is no more than a nuisance: the budget counts as spent"""
 REST_S = 0.1
-"""between two windows on one relation: whoever stood behind the first gets through before the second asks"""
+"""between two windows on one relation: statements that waited behind the first run before the second asks"""
 
 _UNITS_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "min": 60_000.0, "": 1.0}
 
@@ -57,9 +57,9 @@ class Ladder:
 
 @dataclass(slots=True, kw_only=True)
 class Exposure:
-    """Seconds in which the application could have stood behind us, of a run: by relation and in all.
+    """Seconds in which application statements could have waited behind our lock requests, of a run: by relation and in all.
 
-    Kept for the run's process only: an operator who starts it again after exit 4 has looked at the blockers.
+    Kept for the run's process only: an operator who starts it again after exit 4 has checked the blockers.
     """
 
     by_relation: dict[str, float] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class Exposure:
         return max(min(per_relation_s - spent, in_all_s - self.total_s), 0.0)
 
     def note_released(self, relations: Collection[str], now: float) -> None:
-        """Strong locks on ``relations`` were let go at ``now`` (monotonic)."""
+        """Strong locks on ``relations`` were released at ``now`` (monotonic)."""
         self._released.update(dict.fromkeys(relations, now))
 
     def rest_s(self, relations: Collection[str], now: float) -> float:

@@ -1,4 +1,4 @@
-"""The only way to a strong lock: look, come from the side, ask briefly, cap the hold, give way.
+"""The only way to a strong lock: check, take a weak lock first, ask briefly, cap the hold, release and retry.
 
 The short time in which a strong lock is asked for and held is one message to the server (:mod:`window_message`).  Between
 the lock's grant and its release nothing waits for us, so a runner that is stopped or cut off there cannot hold the lock.
@@ -18,11 +18,11 @@ from psycopg.pq import TransactionStatus
 from online_migrate.clock import Clock, Signal
 from online_migrate.errors import Interrupted, LockNotAcquired, UndeclaredLock
 from online_migrate.events import LockAttemptFailed, LockHeld
+from online_migrate.postgres.blocker_watch import BlockerWatch, read_deadlock_timeouts
 from online_migrate.postgres.blockers import Blocker, describe_blockers
 from online_migrate.postgres.connection import Connection, Sql
 from online_migrate.postgres.ladder import LEAST_TIMEOUT_S, Exposure, Ladder
 from online_migrate.postgres.locks import LockNeed
-from online_migrate.postgres.lookout import BlockerWatch, read_deadlock_timeouts
 from online_migrate.postgres.sqlstate import LOCK_MISMATCH, Trouble, trouble_of
 from online_migrate.postgres.standbys import Standbys
 from online_migrate.postgres.window_message import (
@@ -43,8 +43,8 @@ CAP_HITS = 2
 application each time for nothing"""
 
 
-class _LockAttemptFailed(Exception):  # a turn of the ladder, not an error that anyone meets
-    """This try is over; ``waited_s`` is what the application could have stood behind us."""
+class _LockAttemptFailed(Exception):  # control flow: it never leaves this module
+    """This attempt failed; application statements could have waited ``waited_s`` behind our request."""
 
     def __init__(self, why: str, waited_s: float) -> None:
         super().__init__(why)
@@ -72,12 +72,12 @@ class LockWindow:
     _deadline: float = 0.0
     _waited_s: float = 0.0
     _cap_hits: int = 0
-    _lookout: BlockerWatch = field(init=False)
+    _blockers: BlockerWatch = field(init=False)
 
     def __post_init__(self) -> None:
         self._own_deadlock_timeout_s, shortest_s = read_deadlock_timeouts(self.watch)
         self._ladder = Ladder(deadlock_timeout_s=shortest_s, hold_cap_s=self.rules.hold_cap_s)
-        self._lookout = BlockerWatch(
+        self._blockers = BlockerWatch(
             watch=self.watch,
             mine=self.work.info.backend_pid,
             age_s=self.rules.blocker_age_s,
@@ -89,15 +89,15 @@ class LockWindow:
         """Run ``ddl`` in one transaction under the locks of ``needs``, all or nothing.
 
         ``needs`` names every relation on which a lock above ROW EXCLUSIVE is taken; one that is made by the DDL need not
-        be named, and partitions go with their table.  The commit is local: whoever commits next on a session with
-        synchronous_commit on (the journal does) waits for the standbys, outside the lock.
+        be named, and partitions go with their table.  The commit is local: the next commit on a session with
+        synchronous_commit on (the journal's) waits for the standbys, outside the lock.
 
         Raises :class:`LockNotAcquired` with the blockers when a bound is spent, :class:`UndeclaredLock` where a stronger lock
         than declared was taken, :class:`Interrupted` on a stop, and psycopg.Error for what the DDL itself meets; in each
         case nothing was changed.
         """
         self._targets = read_targets(self.work, needs)
-        self._lookout.standbys = self.standbys
+        self._blockers.standbys = self.standbys
         self._deadline = self.clock.monotonic() + self.rules.lock_wait_s
         self._waited_s, self._cap_hits = 0.0, 0
         for attempt in tenacity.Retrying(
@@ -105,13 +105,13 @@ class LockWindow:
             stop=lambda state: self._is_spent(state.attempt_number),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=PAUSE_MAX_S),
             sleep=tenacity.sleep_using_event(self.signal.event),
-            before_sleep=self._say_gave_way,
+            before_sleep=self._report_failed_attempt,
             retry_error_callback=self._give_up,
         ):
             with attempt:
                 self._rest()
                 self._wait_outside()
-                xid = self._come_from_the_side()
+                xid = self._take_weak_lock()
                 self._ask(ddl, attempt.retry_state.attempt_number, xid)
 
     # 1. look
@@ -126,20 +126,20 @@ class LockWindow:
         """While a session blocks us for longer than the threshold, wait outside the lock's queue."""
         self._ensure_not_stopped()
         with Waiting(self.emit, self.clock, "blocker") as waiting:
-            while stale := self._lookout.look(self._targets):
+            while stale := self._blockers.look(self._targets):
                 is_first = not waiting.has_begun
                 waiting.report(describe_blockers(stale, self.rules.lock_wait_s), cause=stale[0].pid)
                 if is_first:
-                    self._lookout.say(stale, self._described())
+                    self._blockers.say(stale, self._described())
                 if self.clock.monotonic() > self._deadline:
-                    raise self._not_had(f"after {self.rules.lock_wait_s:.0f} s", stale)
-                self._lookout.end_by_rule(stale)
+                    raise self._not_acquired(f"within {self.rules.lock_wait_s:.0f} s (lock_wait)", stale)
+                self._blockers.end_by_rule(stale)
                 self.clock.wait(LOOK_EVERY_S, self.signal)
                 self._ensure_not_stopped()
 
     # 2. come from the side
 
-    def _come_from_the_side(self) -> str:
+    def _take_weak_lock(self) -> str:
         """SHARE UPDATE EXCLUSIVE conflicts with no statement of the application; an ordinary autovacuum yields to it
         after our deadlock_timeout (postgres-facts 5), so each try lasts longer than that.  Returns the transaction's id.
         """
@@ -152,17 +152,19 @@ class LockWindow:
                 if trouble_of(error) is not Trouble.LOCK:
                     raise
                 self._ensure_not_stopped()
-                self._lookout.look_at_the_side(self._targets)
+                self._blockers.look_at_the_side(self._targets)
                 if self.clock.monotonic() > self._deadline:
-                    bound = f"after {self.rules.lock_wait_s:.0f} s, SHARE UPDATE EXCLUSIVE neither"
-                    raise self._not_had(bound, self._lookout.blockers) from error
+                    bound = (
+                        f"within {self.rules.lock_wait_s:.0f} s (lock_wait), not even SHARE UPDATE EXCLUSIVE"
+                    )
+                    raise self._not_acquired(bound, self._blockers.blockers) from error
             else:
                 return _read_xid(cursor)
 
     # 3. ask briefly, 4. cap the hold
 
     def _ask(self, ddl: Sequence[sql.Composable], attempt: int, xid: str) -> None:
-        """One message; the server says itself when it was asked, when it granted, and when it had let go."""
+        """One message; the server's clock says when the lock was requested, granted and released."""
         timeout_s = self._ladder.timeout_s(attempt, self._left_s())
         message = window_message(
             self._targets,
@@ -181,7 +183,7 @@ class LockWindow:
                 self._note_held(None, elapsed_s, attempt)
             else:
                 self._roll_back()
-                self._give_way(error, elapsed_s, timeout_s)
+                self._fail_attempt(error, elapsed_s, timeout_s)
         else:
             self._note_held(times, 0.0, attempt)
 
@@ -209,9 +211,9 @@ class LockWindow:
             locks=tuple(map(str, self._targets)),
         )
 
-    # 5. give way
+    # 5. release and retry
 
-    def _give_way(self, error: psycopg.Error, elapsed_s: float, timeout_s: float) -> None:
+    def _fail_attempt(self, error: psycopg.Error, elapsed_s: float, timeout_s: float) -> None:
         """Raise what the failed try means; its time counts as exposure, the hold before the failure included."""
         if error.sqlstate == LOCK_MISMATCH:
             raise UndeclaredLock(
@@ -224,7 +226,7 @@ class LockWindow:
         self.exposure.note_released(self._names(), self.clock.monotonic())
         if isinstance(error, psycopg.errors.QueryCanceled) and elapsed_s >= self.rules.hold_cap_s:
             self._cap_hits += 1
-        self._lookout.look(self._targets)
+        self._blockers.look(self._targets)
         raise _LockAttemptFailed(str(error.diag.message_primary or error), waited_s) from error
 
     def _left_s(self) -> float:
@@ -240,7 +242,7 @@ class LockWindow:
             or self.clock.monotonic() > self._deadline
         )
 
-    def _say_gave_way(self, state: tenacity.RetryCallState) -> None:
+    def _report_failed_attempt(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         assert isinstance(error, _LockAttemptFailed)  # the only one that is retried
         self._waited_s = max(self._waited_s, error.waited_s)
@@ -253,22 +255,22 @@ class LockWindow:
             waited_s=error.waited_s,
             pause_s=state.upcoming_sleep,
             why=error.why,
-            blockers=tuple(map(str, self._lookout.blockers)),
+            blockers=tuple(map(str, self._blockers.blockers)),
         )
 
     def _give_up(self, state: tenacity.RetryCallState) -> None:
         if self._cap_hits >= CAP_HITS:
-            bound = f"for as long as the change takes: {self._cap_hits} times it needed more than hold_cap, {self.rules.hold_cap_s:.1f} s"
+            bound = f"for long enough: {self._cap_hits} times the change took longer than {self.rules.hold_cap_s:.1f} s (hold_cap)"
         else:
             spent_s = self.exposure.total_s
-            bound = f"after {state.attempt_number} tries, {spent_s:.1f} s of exposure in this run"
-        raise self._not_had(bound, self._lookout.blockers)
+            bound = f"in {state.attempt_number} attempts; {spent_s:.1f} s of exposure used in this run"
+        raise self._not_acquired(bound, self._blockers.blockers)
 
-    def _not_had(self, bound: str, blockers: Sequence[Blocker]) -> LockNotAcquired:
+    def _not_acquired(self, bound: str, blockers: Sequence[Blocker]) -> LockNotAcquired:
         return LockNotAcquired(
-            f"{self._described()} not had {bound}; nothing was changed",
+            f"could not acquire {self._described()} {bound}; nothing was changed",
             blockers=tuple(map(str, blockers)),
-            remedy="let the sessions in the way end, or end them (pg_terminate_backend), then run the same command again",
+            remedy="wait until the blocking sessions end, or end them (pg_terminate_backend), then run the same command again",
         )
 
     # words and states

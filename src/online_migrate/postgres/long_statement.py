@@ -1,9 +1,9 @@
-"""Concurrent builds, VALIDATE, VACUUM: statements that take long and that no statement of the application waits for.
+"""Concurrent builds, VALIDATE, VACUUM: long statements that block no application statement.
 
 They run without a short lock_timeout, which would count the wait for old snapshots (postgres-facts 1), but watched:
-phase, blocks done and who is waited for are read by a second session, what it locks is compared with what was declared,
-and a limit cancels it.  Where somebody is in its way at two looks in a row, that is told as a wait, as a lock window's is.
-Of a read that takes long no view has a share: :func:`tell_meanwhile` says that it is under way.
+phase, blocks done and who is waited for are read by a second session, its locks are compared with what was declared,
+and a limit cancels it.  If two checks in a row find a blocker, a wait is reported, as by a lock window.
+No view shows the progress of a long read: :func:`tell_meanwhile` reports that it runs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FIRST_LOOK_S = 0.02
 """the first look comes early: a build of a small table is over in some 10 ms, and its locks should have been seen"""
 LOOK_EVERY_S = 0.5
 READ_TOLD_S = 1.0
-"""how often a read that takes long is told; a shorter one never"""
+"""how often a long read is reported; a shorter one never is"""
 PROVING = "proving"
 """the phase of a read that looks whether all is as it should be"""
 SHOWN_HOLDERS = 3
@@ -115,7 +115,7 @@ class _Watcher:
     _done: Signal = field(default_factory=Signal)
     _seen: tuple[str, ...] = ()
     _said: frozenset[str] = frozenset()
-    _is_stop_told: bool = False
+    _is_stop_reported: bool = False
     _was_blocked: bool = False
     """at the check before"""
     _waiting: Waiting = field(init=False)
@@ -146,7 +146,7 @@ class _Watcher:
             raise self._error
 
     def _watch_until_over(self, signal: Signal) -> OnlineMigrateError | None:
-        """Why it has to be cancelled, or None when it is over."""
+        """Why it must be cancelled, or None when it has ended."""
         with self._waiting:
             return self._look_until_over(self.clock.monotonic(), signal)
 
@@ -156,7 +156,7 @@ class _Watcher:
             pause_s = LOOK_EVERY_S
             elapsed_s = self.clock.monotonic() - began
             self._look(elapsed_s)
-            self._tell_stop(signal)
+            self._report_stop(signal)
             if more := self._undeclared():
                 return UndeclaredLock(held=more, declared=tuple(map(str, self.declared or ())))
             if signal.is_aborting or not self.is_wanted():
@@ -165,12 +165,12 @@ class _Watcher:
                 return LockNotAcquired(
                     f"{self._text}: cancelled, it took longer than {self.limit_s:.0f} s",
                     blockers=self._seen,
-                    remedy="let who is in the way end, then run the same command again",
+                    remedy="wait until the blocking sessions end, or end them, then run the same command again",
                 )
         return None
 
     def restore_lock_timeout(self) -> None:
-        """As every session of ours has it; a session that is lost is opened anew by its owner."""
+        """As every session of ours has it; its owner reopens a session that is lost."""
         if not self.work.closed and not self.work.broken:
             self.work.execute("SET lock_timeout = '5s'")
 
@@ -218,9 +218,9 @@ class _Watcher:
         cause = self._said or frozenset(h.who for h in holders)
         self._report_wait(cause, self._reason(phase, sessions, waits_for))
 
-    def _tell_stop(self, signal: Signal) -> None:
-        if signal.is_stopping and not signal.is_aborting and not self._is_stop_told:
-            self._is_stop_told = True
+    def _report_stop(self, signal: Signal) -> None:
+        if signal.is_stopping and not signal.is_aborting and not self._is_stop_reported:
+            self._is_stop_reported = True
             self.emit(StopAsked, reason=signal.reason)
 
     def _report_wait(self, blockers: frozenset[str], reason: str) -> None:
@@ -232,7 +232,7 @@ class _Watcher:
             self._waiting.report(reason, cause=blockers)
 
     def _reason(self, phase: str, sessions: Sequence[Blocker], waits_for: Sequence[str]) -> str:
-        """Who is in the way first, until when we wait, and what ends them; with the server's phase where that says it."""
+        """The first blocker, how long we wait, and what ends it; with the phase if the server waits."""
         where = f"{phase}: " if phase.startswith("waiting") else ""
         return where + (describe_blockers(sessions, self.limit_s) if sessions else "; ".join(waits_for))
 

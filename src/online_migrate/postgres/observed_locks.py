@@ -21,7 +21,7 @@ SELECT n.nspname, c.relname, l.mode
 
 def read_held(connection: Connection, pid: int) -> tuple[LockNeed, ...]:
     """Every lock above ROW EXCLUSIVE that the session holds or asks for.  A relation that it makes and has not committed
-    is not seen from here: nobody else can stand behind such a lock either.
+    is not seen from here: no other session can wait behind such a lock either.
     """
     rows = connection.execute(_HELD, {"pid": pid}).fetchall()
     found = [LockNeed(schema=s, name=n, mode=LockMode.from_pg_locks(m)) for s, n, m in rows]

@@ -1,8 +1,8 @@
 """What some DDL would make, and whether what is there equals it: PostgreSQL's to say.
 
 The DDL is run in a scratch schema of a transaction that is rolled back, and the two catalogs are compared.  Tables that
-the DDL refers to are stood in for by empty copies in the scratch schema, so that no lock above ACCESS SHARE is taken on
-anything that is there.
+the DDL refers to have empty copies as stand-ins in the scratch schema, so that no lock above ACCESS SHARE is taken on
+anything that exists.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ SELECT format_type(a.atttypid, a.atttypmod), pg_get_expr(d.adbin, d.adrelid),
  WHERE a.attrelid = to_regclass('pg_temp.online_migrate_scratch') AND a.attnum = 1"""
 
 
-class TrialFailed(Exception):  # becomes a finding of the operation that tried; nobody else meets it
+class TrialFailed(Exception):  # becomes a finding of the operation that tried
     """The server refuses the DDL; the message is the server's."""
 
 
@@ -71,9 +71,9 @@ class Trial:
     """What the DDL of one table would make."""
 
     differences: tuple[str, ...]
-    """between the table of that name that is there and the one of the DDL; empty where they are equal"""
+    """between the existing table of that name and the one of the DDL; empty if they are equal"""
     taken: tuple[str, ...]
-    """relations that are there and have a name that the DDL would give: the table's, an index's, a sequence's"""
+    """existing relations with a name that the DDL would give: the table's, an index's, a sequence's"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +125,7 @@ def try_ddl(
     except psycopg.Error as error:
         raise _refusal(error) from error
     missing = [f"missing: {line}" for line in sorted(wanted - there)]
-    # Another plain index is nobody's harm; another unique one refuses rows that the plan's table would take.
+    # Another plain index does no harm; another unique one refuses rows that the plan's table would take.
     surplus = [
         f"not in the plan: {line}"
         for line in sorted(there - wanted)

@@ -28,7 +28,7 @@ __all__ = ["DEFAULT_SETTINGS", "Server", "find_bin_dir", "read_version", "start_
 DEFAULT_SETTINGS: Final[Mapping[str, str]] = {
     "log_line_prefix": "%m [%p] %a ",
     "max_connections": "60",
-    "max_prepared_transactions": "10",  # the tests leave prepared transactions in the way
+    "max_prepared_transactions": "10",  # the tests need prepared transactions as blockers
     "shared_buffers": "256MB",
     "timezone": "UTC",
     "wal_level": "replica",
@@ -82,7 +82,7 @@ def start_server(
     bin_dir: Path | None = None,
     parent: Path | None = None,
 ) -> Server:
-    """Start an empty server that is gone, its files too, after :meth:`Server.stop` or at the interpreter's exit.
+    """Start an empty server that is removed, its files too, after :meth:`Server.stop` or at the interpreter's exit.
 
     ``settings`` are lines of postgresql.conf and win over :data:`DEFAULT_SETTINGS`.  The files are made below
     ``parent``, else where temporary files go; tests name a folder in memory.
@@ -165,7 +165,7 @@ class Server:
                 (self._folder / "log").unlink()
 
     def _start(self) -> None:
-        # A SIGKILL leaves its pid file behind; the process was ours and is gone.
+        # A SIGKILL leaves its pid file behind; the process was ours and has ended.
         (self.data / "postmaster.pid").unlink(missing_ok=True)
         # TCP only: a socket's path would have to be short.  The log is a file: a pipe would be held open by backends.
         command = [str(self._bin_dir / "postgres"), "-D", str(self.data), "-p", str(self.port)]

@@ -1,4 +1,4 @@
-"""The server's refusals in our words: one place that turns an error of psycopg into one of ours."""
+"""Translates errors of the server into ours, in one place."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ def translate_error(error: psycopg.Error, where: str = "") -> OnlineMigrateError
     if trouble in (Trouble.LOST, Trouble.UNAVAILABLE):
         return ConnectionFailed(
             f"the connection to the server was lost: {message}",
-            remedy=f"when the server is back, {AGAIN.removeprefix('then ')}: it goes on where it stopped",
+            remedy=f"when the server is back, {AGAIN.removeprefix('then ')}: it continues where it stopped",
         )
     if isinstance(error, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected):
-        return LockNotAcquired(message, remedy=f"let whoever holds the lock end, {AGAIN}")
+        return LockNotAcquired(message, remedy=f"wait until the session that holds the lock ends, {AGAIN}")
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
-        return PreflightFailed(message, remedy=f"give the role that right, {AGAIN}")
+        return PreflightFailed(message, remedy=f"GRANT the role that right, {AGAIN}")
     if isinstance(error, psycopg.errors.UndefinedTable):
         return PreflightFailed(
             message,
-            remedy="the table vanished: restore it, or take it out of the plan and run with --accept-changed-plan",
+            remedy="the table was dropped: restore it, or take it out of the plan and run with --accept-changed-plan",
         )
     if isinstance(error, psycopg.errors.QueryCanceled):
         return OnlineMigrateError(
             message,
-            remedy=f"somebody cancelled our statement, or a timeout of the server did: find out who, {AGAIN}",
+            remedy=f"another session, or a timeout of the server, cancelled our statement: see the server's log, {AGAIN}",
         )
-    return OnlineMigrateError(message, remedy=f"the state is kept; mend the cause, {AGAIN}")
+    return OnlineMigrateError(message, remedy=f"the state is kept; fix the cause, {AGAIN}")
 
 
 @contextmanager

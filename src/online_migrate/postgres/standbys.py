@@ -22,7 +22,7 @@ _STANDBY_SETTINGS = {"default_transaction_read_only": "on"}
 @dataclass(slots=True, kw_only=True)
 class Standbys:
     """Sessions on each standby, opened at the first look and again after a loss; ``names`` are conninfo strings that
-    replace parts of the primary's (``host=replica-1``).  One that does not answer counts as in the way: fail closed.
+    replace parts of the primary's (``host=replica-1``).  One that does not answer counts as a blocker: fail closed.
     """
 
     connector: Connector | None = None

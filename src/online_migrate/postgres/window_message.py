@@ -52,7 +52,7 @@ SELECT string_agg(format('%s on %s (declared: %s)', held.mode, coalesce(declared
 IF surplus IS NOT NULL THEN RAISE EXCEPTION '%', surplus USING ERRCODE = 'OM004'; END IF;
 END $compare$"""
 """What this session holds against what was declared.  Left aside: modes up to ROW EXCLUSIVE, the system's catalogs, the
-journal, a table's TOAST (nobody comes to it but through the table), and relations made in this transaction (all pg_attribute
+journal, a table's TOAST (which is only reached through the table), and relations made in this transaction (all pg_attribute
 rows of such a relation are ours; no other's are, since a table's rows for its system columns are written once, when it is
 made).  A relation that was dropped in this transaction has no row in pg_class any more, but its lock is still compared.
 
@@ -71,7 +71,7 @@ _CAP = (
     " FROM (SELECT round(1000 * (extract(epoch FROM pg_catalog.clock_timestamp())"
     " - pg_catalog.current_setting('online_migrate.granted')::numeric))::int AS ms) AS held"
 )
-"""statement_timeout begins anew with each statement of a message, and lock_timeout with each lock: so that the cap is one on
+"""statement_timeout restarts with each statement of a message, and lock_timeout with each lock: so that the cap is one on
 the whole hold, both are set to what is left of it, by the server's clock, before each statement."""
 
 
@@ -104,7 +104,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Times:
-    """By the server's clock: when the strong lock was asked for, when it was had, when it was let go."""
+    """By the server's clock: when the strong lock was requested, granted and released."""
 
     asked: datetime
     granted: datetime

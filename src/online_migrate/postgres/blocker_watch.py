@@ -1,4 +1,4 @@
-"""A lock window's eyes: who is in the way, here and on the standbys, and which of them may be ended."""
+"""Reads the sessions that block a lock window, here and on the standbys, and ends those that the plan allows to end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from online_migrate.events import BlockersSeen
-from online_migrate.postgres.blocker_policy import BlockerPolicy, Enforcer
+from online_migrate.postgres.blocker_policy import BlockerEnder, BlockerPolicy
 from online_migrate.postgres.blockers import Blocker, read_blockers
 from online_migrate.postgres.connection import Connection
 from online_migrate.postgres.ladder import parse_milliseconds
@@ -30,20 +30,22 @@ class BlockerWatch:
     watch: Connection
     mine: int
     age_s: float
-    """a transaction in the way for longer than this is waited for outside the queue"""
+    """a blocking transaction older than this is waited for outside the lock's queue"""
     policy: BlockerPolicy | None
     emit: Callable[..., None]
     standbys: Standbys = field(default_factory=Standbys)
     blockers: tuple[Blocker, ...] = ()
-    _enforcer: Enforcer | None = field(init=False)
+    _enforcer: BlockerEnder | None = field(init=False)
 
     def __post_init__(self) -> None:
         self._enforcer = (
-            None if self.policy is None else Enforcer(policy=self.policy, watch=self.watch, emit=self.emit)
+            None
+            if self.policy is None
+            else BlockerEnder(policy=self.policy, watch=self.watch, emit=self.emit)
         )
 
     def look(self, targets: Iterable[Target]) -> tuple[Blocker, ...]:
-        """Blockers that will not be gone in a moment; an ordinary autovacuum is none, it gives way at the side."""
+        """Blockers that will not end in a moment; an ordinary autovacuum is none, it yields to the weak lock."""
         needs = [(t.oid, t.mode) for t in targets]
         seen = read_blockers(self.watch, needs, mine=[self.mine])
         self.blockers = (*(b for b in seen if not b.is_autovacuum), *self.standbys.look(needs))
@@ -59,12 +61,12 @@ class BlockerWatch:
         self.say(self.blockers, f"SHARE UPDATE EXCLUSIVE on {', '.join(t.relation for t in tables)}")
 
     def end_by_rule(self, blockers: Iterable[Blocker]) -> None:
-        """As the plan's policy allows; without one nobody is ended."""
+        """End what the plan's policy allows; without one, nothing."""
         if self._enforcer is not None:
             self._enforcer.act(blockers)
 
     def say(self, blockers: Sequence[Blocker], waiting_for: str) -> None:
-        """Tell who is in the way of what."""
+        """Report the blockers."""
         self.emit(BlockersSeen, waiting_for=waiting_for, blockers=tuple(map(str, blockers)))
 
 
