@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing.synchronize import Event as Stopper
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from online_migrate.backfill.values import Constant
 from online_migrate.backfill.worker import Backfill
 from online_migrate.clock import Signal
 from online_migrate.errors import Interrupted
+from online_migrate.events import BatchDone, Event
 from online_migrate.plan.model import Pace
 from online_migrate.postgres.connection import Connector
 from online_migrate.postgres.server import Server
@@ -65,14 +67,19 @@ class Felt:
     rows_per_s: float
 
 
-def client(dsn: str, rows: int, seed: int, core: int | None, over: Stopper, said: Any) -> None:
-    """One connection; reports when each transaction was due, its duration, and failures."""
+def client(
+    dsn: str, rows: int, seed: int, core: int | None, over: Stopper, said: Any, *, warm_up_s: float
+) -> None:
+    """One connection; reports when each transaction was due, its duration, and failures.
+
+    It makes at least one transaction after the warm-up, however slow the machine is.
+    """
     rng, took, failures = random.Random(seed), [], 0
     with psycopg.connect(dsn, autocommit=True, application_name="application") as connection:
         if core is not None:
             os.sched_setaffinity(connection.info.backend_pid, {core})
         began = due = time.perf_counter()
-        while not over.is_set():
+        while not over.is_set() or due - began < warm_up_s:
             due += 1 / RATE
             time.sleep(max(due - time.perf_counter(), 0))
             row = rng.randint(1, rows)
@@ -86,11 +93,16 @@ def client(dsn: str, rows: int, seed: int, core: int | None, over: Stopper, said
     said.put((took, failures))
 
 
-def application(dsn: str, rows: int, core: int | None, over: Stopper, said: Any) -> None:
+def application(dsn: str, rows: int, core: int | None, warm_up_s: float, over: Stopper, said: Any) -> None:
     """All connections of the application."""
     if core is not None:
         os.sched_setaffinity(0, {core})
-    threads = [threading.Thread(target=client, args=(dsn, rows, n, core, over, said)) for n in range(CLIENTS)]
+    threads = [
+        threading.Thread(
+            target=client, args=(dsn, rows, n, core, over, said), kwargs={"warm_up_s": warm_up_s}
+        )
+        for n in range(CLIENTS)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -125,21 +137,28 @@ def children_of(parent: int) -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
 
-def nobody(_: str, signal: Signal) -> int:
+def nobody(_: str, signal: Signal, begun: threading.Event) -> int:
     """No backfill; the application is alone."""
+    begun.set()
     signal.event.wait()
     return 0
 
 
-def ours(dsn: str, signal: Signal) -> int:
+def ours(dsn: str, signal: Signal, begun: threading.Event) -> int:
     """One column after the other at the default pace; returns the rows."""
     rows = 0
+
+    def emit(heard: Heard, event_type: type[Event], **fields: Any) -> None:
+        heard.emit(event_type, **fields)
+        if event_type is BatchDone:
+            begun.set()
+
     for number in range(COLUMNS):
         if signal.is_stopping:
             break
         heard = Heard()
         try:
-            with workbench(dsn, "t", pace=Pace(), signal=signal, emit=heard.emit) as context:
+            with workbench(dsn, "t", pace=Pace(), signal=signal, emit=partial(emit, heard)) as context:
                 Backfill(context, table="t", column=f"c{number}", value=Constant.of(1)).run()
         except Interrupted:
             pass
@@ -147,7 +166,7 @@ def ours(dsn: str, signal: Signal) -> int:
     return rows
 
 
-def one_update(dsn: str, signal: Signal) -> int:
+def one_update(dsn: str, signal: Signal, begun: threading.Event) -> int:
     """One column after the other, each by one statement."""
     rows = 0
     with Connector(dsn=dsn).open("peer") as connection:
@@ -157,10 +176,11 @@ def one_update(dsn: str, signal: Signal) -> int:
             rows += connection.execute(
                 sql.SQL("UPDATE t SET {} = 1").format(sql.Identifier(f"c{number}"))
             ).rowcount
+            begun.set()
     return rows
 
 
-BESIDE: dict[str, Callable[[str, Signal], int]] = {
+BESIDE: dict[str, Callable[[str, Signal, threading.Event], int]] = {
     NOTHING: nobody,
     OURS: ours,
     UPDATE: one_update,
@@ -174,12 +194,15 @@ def watch(made: Server, beside: str, rows: int, seconds: float) -> Felt:
     context = multiprocessing.get_context("spawn")
     first, second = sorted(os.sched_getaffinity(0))[:2] if "core of its own" in beside else (None, None)
     with copied(made, "impact") as dsn, only_on(second, made), ThreadPoolExecutor(1) as pool:
-        over, said, signal, warm_up_s = context.Event(), context.Queue(), Signal(), min(WARM_UP_S, seconds)
-        process = context.Process(target=application, args=(dsn, rows, first, over, said))
+        over, said, signal, begun = context.Event(), context.Queue(), Signal(), threading.Event()
+        warm_up_s = min(WARM_UP_S, seconds)
+        process = context.Process(target=application, args=(dsn, rows, first, warm_up_s, over, said))
         process.start()
         began = time.perf_counter()
-        work = pool.submit(BESIDE[beside], dsn, signal)
+        work = pool.submit(BESIDE[beside], dsn, signal, begun)
         wait([work], timeout=seconds + warm_up_s)
+        while not (begun.wait(0.1) or work.done()):  # on a slow machine nothing may be committed yet
+            pass
         signal.stop("over")
         over.set()
         parts = [said.get() for _ in range(CLIENTS)]

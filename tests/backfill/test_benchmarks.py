@@ -10,8 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from benchmarks.backfill import WAYS
 from benchmarks.ground import SHAPES
+
+pytestmark = pytest.mark.timeout(600)  # short on a calm machine; a busy one may take its time
 
 ROOT = Path(__file__).parents[2]
 PROMISED = {
@@ -23,7 +27,7 @@ PROMISED = {
 def measure(name: str, *arguments: str) -> Any:
     """The JSON that a short run prints."""
     command = [sys.executable, "-m", f"benchmarks.{name}", *arguments, "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=110)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=580)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import psycopg
@@ -17,12 +17,15 @@ from online_migrate.backfill import health, strategy
 from online_migrate.backfill.values import Constant
 from online_migrate.backfill.worker import LONGEST_RELAXED, Backfill
 from online_migrate.clock import Signal
+from online_migrate.events import BatchDone, Event
 from online_migrate.journal.records import CursorRecord
 from online_migrate.journal.store import Journal
 from online_migrate.plan.model import HoldQuery, HoldWhen, Pace
 from tests.backfill.tables import ask, make_table
 from tests.backfill.throttlers.standby import await_true
 
+QUERY_BATCHES = 8
+"""the query's length: a chunk of 10 pages, one row of each, is a batch"""
 FAST = Pace.model_construct(duty=1.0, max_rows=200)
 
 
@@ -83,7 +86,10 @@ def test_a_longer_chunk_makes_updates_heap_only_again(database: str, monkeypatch
     for name, ages in (("grown", strategy.SNAPSHOT_AGES), ("short", 0.0)):
         make_table(database, 2_000, name=name, filler=900)
         monkeypatch.setattr(strategy, "SNAPSHOT_AGES", ages)
-        with asked_again_and_again(database), workbench(database, name, pace=pace) as context:
+        with (
+            asked_again_and_again(database) as emit,
+            workbench(database, name, pace=pace, emit=emit) as context,
+        ):
             assert Backfill(context, table=name, column="c", value=Constant.of(1)).run() == 2_000
         shares.append(heap_only_share(database, name))
     grown, short = shares
@@ -92,22 +98,22 @@ def test_a_longer_chunk_makes_updates_heap_only_again(database: str, monkeypatch
 
 
 @contextmanager
-def asked_again_and_again(dsn: str) -> Iterator[None]:
-    """A query of 50 ms, one after the other."""
-    over = threading.Event()
+def asked_again_and_again(dsn: str) -> Iterator[Callable[..., None]]:
+    """A query of some batches' time, one after the other: counted in batches, it is as long on a busy machine."""
+    batches = 0
+    with psycopg.connect(dsn) as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        connection.execute("SELECT 1")
 
-    def ask_on() -> None:
-        with psycopg.connect(dsn, autocommit=True) as connection:
-            while not over.is_set():
-                connection.execute("SELECT pg_sleep(0.05)")
+        def emit(event_type: Callable[..., Event], **_: object) -> None:
+            nonlocal batches
+            batches += event_type is BatchDone
+            if event_type is BatchDone and batches % QUERY_BATCHES == 0:
+                connection.rollback()
+                connection.execute("SELECT 1")
 
-    thread = threading.Thread(target=ask_on)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+        yield emit
+        connection.rollback()
 
 
 def heap_only_share(dsn: str, table: str) -> float:
