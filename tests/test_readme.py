@@ -104,9 +104,11 @@ def test_the_container_file_copies_what_exists() -> None:
     a script of the package.
     """
     text = (ROOT / "Containerfile").read_text(encoding="utf-8")
+    allowed = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     for source in re.findall(r"^COPY (?!--from)(.*) \S+$", text, flags=re.MULTILINE):
         for name in source.split():
             assert (ROOT / name).exists(), name
+            assert f"!{name}" in allowed, f".dockerignore keeps {name} out of the image"
     assert 'ENTRYPOINT ["online-migrate"]' in text
     assert 'online-migrate = "online_migrate.cli:main"' in (ROOT / "pyproject.toml").read_text(
         encoding="utf-8"
