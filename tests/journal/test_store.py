@@ -13,6 +13,7 @@ import pytest
 
 from online_migrate.errors import JournalVersion, LeaseLost
 from online_migrate.journal.fence import Fence
+from online_migrate.journal.requests import close_stops, read_stop, request_stop
 from online_migrate.journal.schema import VERSION, ensure_readable, ensure_schema
 from online_migrate.journal.states import StageState, StepState
 from online_migrate.journal.store import Journal
@@ -189,3 +190,28 @@ def test_a_cursor_moves_from_where_it_was_left_and_from_nowhere_else(journal: Jo
     assert caught.value.sqlstate == "OM008"
     (cursor,) = journal.read_cursors(run_id)
     assert (cursor.stripe, cursor.rows_done, cursor.batches) == (1, 5, 1)
+
+
+def test_a_stage_and_a_run_are_done_only_when_each_step_is(journal: Journal) -> None:
+    """After a failover that lost commits the journal is older than our memory: it alone says what is done."""
+    run_id = begin(journal)
+    steps = journal.read_steps(run_id)
+    assert not journal.finish_stage(run_id, "columns")
+    for step in steps[:-1]:
+        journal.set_step(run_id, step.key, StepState.DONE)
+    assert journal.finish_stage(run_id, "columns")
+    assert not journal.finish_run(run_id)
+    journal.set_step(run_id, steps[-1].key, StepState.DONE)
+    assert journal.finish_run(run_id)
+    record = journal.read_step(run_id, steps[-1].key)
+    assert record is not None
+    assert record.state is StepState.DONE
+
+
+def test_a_request_to_stop_stays_open_until_it_is_obeyed(connection: Connection) -> None:
+    """A reading whose answer is lost, or a reconnect, does not lose the request; only the end of the run closes it."""
+    request_stop(connection, plan="shop", by_whom="ada")
+    assert [read_stop(connection, plan="shop") for _ in range(2)] == ["ada", "ada"]
+    assert read_stop(connection, plan="another") is None
+    close_stops(connection, plan="shop")
+    assert read_stop(connection, plan="shop") is None
