@@ -26,20 +26,38 @@ TRIGGER = f"""{FORGETTING}
 LEAF = """
     CREATE TABLE o (id int, ym int, bot_id int DEFAULT 1) PARTITION BY LIST (ym);
     CREATE TABLE o1 PARTITION OF o FOR VALUES IN (1); CREATE SCHEMA old; ALTER TABLE o1 SET SCHEMA old;
-    ALTER TABLE o ALTER bot_id DROP DEFAULT; ALTER TABLE old.o1 ALTER bot_id SET DEFAULT 1; INSERT INTO o VALUES (1, 1);"""
+    ALTER TABLE o ALTER bot_id DROP DEFAULT; ALTER TABLE old.o1 ALTER bot_id SET DEFAULT 1;
+      INSERT INTO o VALUES (1, 1);"""
 GENERATED = "CREATE TABLE g (id int PRIMARY KEY, bot_id int GENERATED ALWAYS AS (1) STORED);"
 GIVERS = (
-    pytest.param(DOMAIN + IDENTITY + TRIGGER + LEAF, "[dom, ident, trg, o]", ("dom", "ident", "trg", "o1"), id="d1"),
-    pytest.param(DOMAIN.replace("AS int DEFAULT 1;", "AS int DEFAULT 1; CREATE DOMAIN client AS"
-        " tenant;").replace("bot_id tenant", "bot_id client"),
-                 "[dom]", ("dom", "[Dd]omain"), id="d1-domain-over-a-domain"),
-    pytest.param(IDENTITY.replace("BY DEFAULT", "ALWAYS"), "[ident]", ("ident", "(identity|IDENTITY)"), id="d1-identity-always"),
+    pytest.param(
+        DOMAIN + IDENTITY + TRIGGER + LEAF, "[dom, ident, trg, o]", ("dom", "ident", "trg", "o1"), id="d1"
+    ),
+    pytest.param(
+        DOMAIN.replace("AS int DEFAULT 1;", "AS int DEFAULT 1; CREATE DOMAIN client AS tenant;").replace(
+            "bot_id tenant", "bot_id client"
+        ),
+        "[dom]",
+        ("dom", "[Dd]omain"),
+        id="d1-domain-over-a-domain",
+    ),
+    pytest.param(
+        IDENTITY.replace("BY DEFAULT", "ALWAYS"),
+        "[ident]",
+        ("ident", "(identity|IDENTITY)"),
+        id="d1-identity-always",
+    ),
     pytest.param(GENERATED, "[g]", ("(generated|GENERATED)",), id="d1-generated"),
-    pytest.param(TRIGGER.replace("CREATE TABLE trg (id int PRIMARY KEY, bot_id int DEFAULT 1)",
-                                 "CREATE TABLE base (id int, bot_id int DEFAULT 1); CREATE TABLE trg ()"
-                                 " INHERITS (base)"),
-                 "[base]", ("trg", "gives"), id="d1-trigger-of-an-heir"),
-)  # fmt: skip
+    pytest.param(
+        TRIGGER.replace(
+            "CREATE TABLE trg (id int PRIMARY KEY, bot_id int DEFAULT 1)",
+            "CREATE TABLE base (id int, bot_id int DEFAULT 1); CREATE TABLE trg () INHERITS (base)",
+        ),
+        "[base]",
+        ("trg", "gives"),
+        id="d1-trigger-of-an-heir",
+    ),
+)
 
 
 @pytest.mark.parametrize(("setup", "tables", "says"), GIVERS)
@@ -59,9 +77,12 @@ def test_d1_whatever_still_gives_a_value_is_named(
 SILENT = (
     pytest.param(TRIGGER + "ALTER TABLE trg DISABLE TRIGGER gives;", "trg", id="d1-disabled-trigger"),
     pytest.param(TRIGGER.replace("BEFORE INSERT", "BEFORE UPDATE"), "trg", id="d1-trigger-of-updates"),
-    pytest.param("CREATE TABLE trg (id int PRIMARY KEY, bot_id int DEFAULT 1); INSERT INTO trg VALUES (1,"
-        " 1);", "trg", id="d1-nothing-gives"),
-)  # fmt: skip
+    pytest.param(
+        "CREATE TABLE trg (id int PRIMARY KEY, bot_id int DEFAULT 1); INSERT INTO trg VALUES (1, 1);",
+        "trg",
+        id="d1-nothing-gives",
+    ),
+)
 
 
 @pytest.mark.parametrize(("setup", "table"), SILENT)
@@ -80,7 +101,7 @@ COVERED = (
     pytest.param(DOMAIN, "dom", id="d3-domain"),
     pytest.param(IDENTITY, "ident", id="d3-identity"),
     pytest.param(TRIGGER + "ALTER TABLE trg ALTER bot_id DROP DEFAULT;", "trg", id="d3-trigger"),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(("setup", "table"), COVERED)

@@ -16,7 +16,8 @@ USERS = """
     GRANT CREATE, USAGE ON SCHEMA public TO om_role_mig;
     CREATE TABLE users (id int PRIMARY KEY, name text); INSERT INTO users VALUES (1, 'a');
     ALTER TABLE users OWNER TO om_role_mig;
-    CREATE TABLE public.awsdms_ddl_audit (c_key bigserial PRIMARY KEY, c_time timestamptz, c_user varchar(64), c_tag varchar(24));"""
+    CREATE TABLE public.awsdms_ddl_audit (c_key bigserial PRIMARY KEY, c_time timestamptz, c_user
+      varchar(64), c_tag varchar(24));"""
 AUDIT = """
     CREATE FUNCTION awsdms_intercept_ddl() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
       IF tg_tag LIKE 'ALTER TABLE' THEN
@@ -72,7 +73,8 @@ def test_e1_an_event_trigger_that_lets_the_role_pass_is_no_obstacle(trial_of: Op
 
 
 REFUSES = """
-    CREATE FUNCTION ev() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no DDL here'; END $$;
+    CREATE FUNCTION ev() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no DDL here';
+      END $$;
     CREATE EVENT TRIGGER frozen ON %s;"""
 SWAP = plan_of(
     "create_index: {table: t, name: t_id_code, columns: [code, id], unique: true}",
@@ -83,18 +85,29 @@ SWAP = plan_of(
 @pytest.mark.parametrize(
     ("on", "plan"),
     [
-        pytest.param("ddl_command_start WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION"
-            " ev()", plan_of(*COLUMN_ROWS_KEY), id="e2"),
-        pytest.param("ddl_command_end WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION"
-            " ev()", plan_of(*COLUMN_ROWS_KEY), id="e2-after"),
-        pytest.param("ddl_command_start WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION"
-            " ev()", SWAP, id="e2-create-index"),
-        pytest.param("sql_drop WHEN TAG IN ('ALTER TABLE', 'DROP INDEX') EXECUTE FUNCTION"
-            " ev()", SWAP, id="e2-drop"),
-        pytest.param("ddl_command_end WHEN TAG IN ('CREATE SCHEMA') EXECUTE FUNCTION"
-            " ev()", plan_of(*COLUMN_ROWS_KEY), id="e2-our-schema"),
+        pytest.param(
+            "ddl_command_start WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION ev()",
+            plan_of(*COLUMN_ROWS_KEY),
+            id="e2",
+        ),
+        pytest.param(
+            "ddl_command_end WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION ev()",
+            plan_of(*COLUMN_ROWS_KEY),
+            id="e2-after",
+        ),
+        pytest.param(
+            "ddl_command_start WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION ev()", SWAP, id="e2-create-index"
+        ),
+        pytest.param(
+            "sql_drop WHEN TAG IN ('ALTER TABLE', 'DROP INDEX') EXECUTE FUNCTION ev()", SWAP, id="e2-drop"
+        ),
+        pytest.param(
+            "ddl_command_end WHEN TAG IN ('CREATE SCHEMA') EXECUTE FUNCTION ev()",
+            plan_of(*COLUMN_ROWS_KEY),
+            id="e2-our-schema",
+        ),
     ],
-)  # fmt: skip
+)
 def test_e2_an_event_trigger_that_refuses_a_statement_stops_check(
     trial_of: OpenTrial, on: str, plan: str
 ) -> None:

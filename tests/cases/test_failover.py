@@ -1,4 +1,6 @@
-"""z: done means done, whatever was lost on the way: a standby that missed steps, an answer, a promoted standby."""
+"""z: done means done, whatever was lost on the way: a standby that missed steps, an answer, a
+promoted standby.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ stages:
       - add_column: {{tables: [{", ".join(TABLES)}], column: c, type: integer}}
 """
 WAITED_FOR = "SELECT count(*) > 0 FROM pg_locks WHERE relation = '{}'::regclass AND NOT granted"
-IS_DONE = "SELECT count(*) = 1 FROM online_migrate.step WHERE table_name = '{}' AND stage = 'one' AND state = 'done'"
+IS_DONE = """
+    SELECT count(*) = 1 FROM online_migrate.step
+    WHERE table_name = '{}' AND stage = 'one' AND state = 'done'"""
 ATTACHED = "SELECT count(*) = {} FROM pg_stat_replication"
 AFTER_FAILOVER_S = 25.0
 """for the reconnect and the first batches on the new primary"""
@@ -77,7 +81,9 @@ def promote(pair: Pair, mode: str) -> None:
 
 
 def test_z1_steps_that_a_failover_lost_are_done_again(pair: Pair, lagging: Desk) -> None:
-    """The standby misses the last steps and is promoted: the run begins at the first step that its journal says is open."""
+    """The standby misses the last steps and is promoted: the run begins at the first step that its
+    journal says is open.
+    """
     primary = Desk(folder=lagging.folder, dsn=pair.primary.dsn)
     one, other = psycopg.connect(pair.primary.dsn), psycopg.connect(pair.primary.dsn)
     with closing(one), closing(other):
@@ -114,7 +120,10 @@ stages:
     steps:
       - backfill: {table: t, column: b, value: 1}
 """
-ROWS = "CREATE TABLE t (id int PRIMARY KEY, a int); INSERT INTO t SELECT g, g FROM generate_series(1, 20000) g; ALTER TABLE t ADD COLUMN b int"
+ROWS = (
+    "CREATE TABLE t (id int PRIMARY KEY, a int); INSERT INTO t SELECT g, g FROM generate_series(1, 20000) g; "
+    "ALTER TABLE t ADD COLUMN b int"
+)
 DONE = "SELECT coalesce(sum(rows_done), 0) FROM online_migrate.cursor"
 
 
@@ -125,7 +134,9 @@ def holding(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 def test_z3_the_promoted_standby_is_not_a_lost_one(pair: Pair, holding: Desk) -> None:
-    """A clean failover: the standby that has gone is the server that we are connected to, and the backfill makes progress."""
+    """A clean failover: the standby that has gone is the server that we are connected to, and the
+    backfill makes progress.
+    """
     child = holding.start()
     holding.await_true("SELECT to_regclass('online_migrate.cursor') IS NOT NULL", child)
     holding.await_true(f"SELECT ({DONE}) > 500", child)
@@ -139,7 +150,9 @@ def test_z3_the_promoted_standby_is_not_a_lost_one(pair: Pair, holding: Desk) ->
 
 
 class AnswerCut(threading.Thread):
-    """A proxy: once armed, the server gets the request that holds ``words``, and its answer is lost with the connection."""
+    """A proxy: once armed, the server gets the request that holds ``words``, and its answer is lost
+    with the connection.
+    """
 
     def __init__(self, port: int, words: tuple[bytes, ...]) -> None:
         super().__init__(daemon=True)
@@ -195,7 +208,9 @@ stages:
 
 
 def test_z2_a_stop_is_kept_until_the_runner_has_obeyed(trial_of: OpenTrial) -> None:
-    """The connection breaks after the server took the request and before its answer is read: the run stops all the same."""
+    """The connection breaks after the server took the request and before its answer is read: the run
+    stops all the same.
+    """
     setup = ROWS.replace("20000", "2000")
     trial = trial_of(Case(name="z2", setup=setup, plan=STOPPED))
     dsn = conninfo_to_dict(trial.admin.dsn)

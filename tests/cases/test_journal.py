@@ -7,7 +7,9 @@ import pytest
 from tests.cases.conftest import OpenTrial
 from tests.cases.trial import STOPS, Case
 
-ORDERS = "CREATE TABLE orders (id serial PRIMARY KEY, note text); INSERT INTO orders (note) SELECT 'x' FROM generate_series(1, 100) g;"
+ORDERS = """
+    CREATE TABLE orders (id serial PRIMARY KEY, note text);
+    INSERT INTO orders (note) SELECT 'x' FROM generate_series(1, 100) g;"""
 CHANGES = """
 plan: accepted
 stages:
@@ -33,7 +35,9 @@ CHANGED = (
 
 @pytest.mark.parametrize(("old", "new"), CHANGED)
 def test_j1_a_change_of_a_finished_step_is_refused(trial_of: OpenTrial, old: str, new: str) -> None:
-    """Accepted or not: what is done does not become another; the refusal names the step, and nothing is run."""
+    """Accepted or not: what is done does not become another; the refusal names the step, and nothing
+    is run.
+    """
     trial = trial_of(Case(name="j1", setup=ORDERS, plan=CHANGES))
     first = trial.call("run", "--through", "columns")
     assert first.code == 0, first.all
@@ -49,12 +53,18 @@ def test_j1_a_change_of_a_finished_step_is_refused(trial_of: OpenTrial, old: str
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        pytest.param("      - set_not_null: {table: orders, column: bot_id}", "      - analyze: {table: orders}", id="j1-open-step"),
+        pytest.param(
+            "      - set_not_null: {table: orders, column: bot_id}",
+            "      - analyze: {table: orders}",
+            id="j1-open-step",
+        ),
         pytest.param("  - stage: later\n", "  - stage: later\n    pace: {duty: 100%}\n", id="j1-pace"),
     ],
-)  # fmt: skip
+)
 def test_j1_a_change_of_what_is_open_can_be_accepted(trial_of: OpenTrial, old: str, new: str) -> None:
-    """Steps that have not begun, and the pace, may change: the accepted run goes to its end and verify agrees."""
+    """Steps that have not begun, and the pace, may change: the accepted run goes to its end and
+    verify agrees.
+    """
     trial = trial_of(Case(name="j1", setup=ORDERS, plan=CHANGES))
     assert trial.call("run", "--through", "columns").code == 0
     (trial.desk.folder / "plan.yaml").write_text(CHANGES.replace(old, new))
@@ -88,18 +98,36 @@ GATE = "\n    gate: {approval: every release writes bot_id}"
 DEFAULT = "SELECT count(*) FROM pg_attrdef WHERE adrelid = 'users'::regclass AND adnum = 3"
 DRIFT = (
     pytest.param("DROP INDEX users_bot_tg", "users_bot_tg", id="j2"),
-    pytest.param("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'users_bot_tg'::regclass", "users_bot_tg", id="j2-invalid-index"),
-    pytest.param("DROP INDEX users_bot_tg; CREATE INDEX users_bot_tg ON users (bot_id, tg)", "users_bot_tg", id="j2-another-index"),
-    pytest.param("ALTER TABLE users DROP CONSTRAINT users_bot_id_fkey", "users_bot_id_fkey|add_foreign_key", id="j2-foreign-key"),
+    pytest.param(
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'users_bot_tg'::regclass",
+        "users_bot_tg",
+        id="j2-invalid-index",
+    ),
+    pytest.param(
+        "DROP INDEX users_bot_tg; CREATE INDEX users_bot_tg ON users (bot_id, tg)",
+        "users_bot_tg",
+        id="j2-another-index",
+    ),
+    pytest.param(
+        "ALTER TABLE users DROP CONSTRAINT users_bot_id_fkey",
+        "users_bot_id_fkey|add_foreign_key",
+        id="j2-foreign-key",
+    ),
     pytest.param("ALTER TABLE users ALTER bot_id DROP NOT NULL", "set_not_null", id="j2-not-null"),
     pytest.param("ALTER TABLE users ALTER bot_id TYPE bigint", "add_column", id="j2-type"),
-    pytest.param("ALTER TABLE users ALTER bot_id DROP NOT NULL; UPDATE users SET bot_id = NULL WHERE id = 7", "bot_id", id="j2-rows"),
-)  # fmt: skip
+    pytest.param(
+        "ALTER TABLE users ALTER bot_id DROP NOT NULL; UPDATE users SET bot_id = NULL WHERE id = 7",
+        "bot_id",
+        id="j2-rows",
+    ),
+)
 
 
 @pytest.mark.parametrize(("drift", "says"), DRIFT)
 def test_j2_drift_of_finished_steps_stops_before_the_gate(trial_of: OpenTrial, drift: str, says: str) -> None:
-    """What was finished is verified again before the point of no return: check names it, and the default is still there."""
+    """What was finished is verified again before the point of no return: check names it, and the
+    default is still there.
+    """
     trial = trial_of(Case(name="j2", setup=USERS, plan=GATED % GATE))
     assert trial.call("run").code == 75
     trial.admin.run_sql(*drift.split("; "))
@@ -138,7 +166,9 @@ def test_j4_a_run_that_finds_nothing_changed_goes_on(trial_of: OpenTrial) -> Non
     ],
 )
 def test_z4_a_run_is_done_only_where_each_of_its_steps_is(trial_of: OpenTrial, state: str) -> None:
-    """A journal whose run says done while a step is open is not done: verify ends with 5 and names the step."""
+    """A journal whose run says done while a step is open is not done: verify ends with 5 and names
+    the step.
+    """
     trial = trial_of(Case(name="z4", setup=USERS, plan=GATED % ""))
     assert trial.call("run").code == 0
     trial.admin.run_sql(f"UPDATE online_migrate.step SET state = '{state}' WHERE step LIKE 'create_index%'")

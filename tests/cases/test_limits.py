@@ -121,7 +121,8 @@ def test_i2_duplicates_are_shown_whatever_their_type(
 
 COLUMN = plan_of("add_column: {table: users, column: bot_id, type: integer, new_rows: 1}")
 DROPPED = """
-    CREATE TABLE users (id int PRIMARY KEY, name text); INSERT INTO users SELECT g, 'u' || g FROM generate_series(1, 5) g;
+    CREATE TABLE users (id int PRIMARY KEY, name text);
+      INSERT INTO users SELECT g, 'u' || g FROM generate_series(1, 5) g;
     DO $$ BEGIN FOR i IN 1..1598 LOOP EXECUTE 'ALTER TABLE {0} ADD COLUMN x int';
                                       EXECUTE 'ALTER TABLE {0} DROP COLUMN x'; END LOOP; END $$;"""
 
@@ -130,10 +131,13 @@ DROPPED = """
     "setup",
     [
         pytest.param(DROPPED.format("users"), id="l1"),
-        pytest.param("CREATE TABLE users (id int); CREATE TABLE heir () INHERITS (users);"
-                     + DROPPED.format("heir").partition(";\n")[2].replace("1..1598", "1..1599"), id="l1-of-an-heir"),
+        pytest.param(
+            "CREATE TABLE users (id int); CREATE TABLE heir () INHERITS (users);"
+            + DROPPED.format("heir").partition(";\n")[2].replace("1..1598", "1..1599"),
+            id="l1-of-an-heir",
+        ),
     ],
-)  # fmt: skip
+)
 def test_l1_dropped_columns_count_towards_the_limit(trial_of: OpenTrial, setup: str) -> None:
     """A table has at most 1,600 columns, the dropped ones included, and so has each table below it."""
     case = Case(name="l1", setup=setup, plan=COLUMN, check=STOPS, says=("(?i)column", "users"))
@@ -141,11 +145,13 @@ def test_l1_dropped_columns_count_towards_the_limit(trial_of: OpenTrial, setup: 
 
 
 WIDE = """
-    DO $$ BEGIN EXECUTE (SELECT 'CREATE TABLE wide (id bigint PRIMARY KEY,' || string_agg('c' || g || ' bigint DEFAULT 1', ',') || ')'
+    DO $$ BEGIN EXECUTE (SELECT 'CREATE TABLE wide (id bigint PRIMARY KEY,' || string_agg('c' || g || '
+      bigint DEFAULT 1', ',') || ')'
                          FROM generate_series(1, {0}) g); END $$;
     INSERT INTO wide (id) SELECT g FROM generate_series(1, 3) g;"""
 HALF_EMPTY = """
-    DO $$ BEGIN EXECUTE (SELECT 'UPDATE wide SET ' || string_agg('c' || g || ' = NULL', ',') || ' WHERE id > 1'
+    DO $$ BEGIN EXECUTE (SELECT 'UPDATE wide SET ' || string_agg('c' || g || ' = NULL', ',') || ' WHERE id
+      > 1'
                          FROM generate_series(1, 500) g); END $$;"""
 OUT_OF_LINE = """
     CREATE TABLE wide (id int PRIMARY KEY, t text);
@@ -165,7 +171,7 @@ FILLED = {"SELECT count(*) FROM wide WHERE bot_id = 1": 3}
         pytest.param(WIDE.format(1000), RUNS, id="l2-with-room"),
         pytest.param(OUT_OF_LINE, RUNS, id="l2-out-of-line"),
     ],
-)  # fmt: skip
+)
 def test_l2_the_widest_row_must_have_room_for_another_column(
     trial_of: OpenTrial, setup: str, codes: tuple[int, ...]
 ) -> None:
@@ -213,6 +219,7 @@ def test_l4_a_table_with_more_partitions_than_locks(trial_of: OpenTrial) -> None
     setup = """
         CREATE TABLE users (id int) PARTITION BY LIST (id);
         DO $$ BEGIN FOR i IN 1..400 LOOP
-          EXECUTE format('CREATE TABLE users_%s PARTITION OF users FOR VALUES IN (%s)', i, i); END LOOP; END $$;"""
+          EXECUTE format('CREATE TABLE users_%s PARTITION OF users FOR VALUES IN (%s)', i, i); END LOOP;
+            END $$;"""
     case = Case(name="l4", setup=setup, plan=COLUMN, check=EITHER)
     trial_of(case).prove(case)

@@ -17,7 +17,8 @@ from tests.operations.site import plan_of
 
 WAITING: Final = """
     SELECT relation::regclass || ': ' || mode FROM pg_locks
-    WHERE NOT granted AND locktype = 'relation' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+    WHERE NOT granted AND locktype = 'relation' AND database = (SELECT oid FROM pg_database WHERE datname =
+      current_database())"""
 HOLDING: Final = "LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE"
 """as VACUUM does: whatever is stronger than ROW EXCLUSIVE waits for it; an application's statements do not"""
 
@@ -68,15 +69,22 @@ FILE = plan_of("create_tables: new.sql")
 @pytest.mark.parametrize(
     "text",
     [
-        pytest.param("CREATE TABLE pt_2030 PARTITION OF pt FOR VALUES FROM ('2030-01-01') TO ('2031-01-01');", id="k1"),
+        pytest.param(
+            "CREATE TABLE pt_2030 PARTITION OF pt FOR VALUES FROM ('2030-01-01') TO ('2031-01-01');", id="k1"
+        ),
         pytest.param("CREATE TABLE heir () INHERITS (pt_def);", id="k1-inherits"),
         pytest.param("CREATE TABLE alike (LIKE pt INCLUDING ALL);", id="k1-like"),
         pytest.param("CREATE TABLE child (id int PRIMARY KEY, t int REFERENCES parent);", id="k1-references"),
-        pytest.param("CREATE TABLE n (id int); CREATE TABLE alike (LIKE n); CREATE TABLE c (n int REFERENCES parent);", id="k1-several"),
+        pytest.param(
+            "CREATE TABLE n (id int); CREATE TABLE alike (LIKE n); CREATE TABLE c (n int REFERENCES parent);",
+            id="k1-several",
+        ),
     ],
-)  # fmt: skip
+)
 def test_k1_a_rehearsal_never_asks_a_live_table_for_a_lock(trial_of: OpenTrial, text: str) -> None:
-    """No request of check waits, so nothing queues behind it: a new partition, an heir, a foreign key into a live parent."""
+    """No request of check waits, so nothing queues behind it: a new partition, an heir, a foreign key
+    into a live parent.
+    """
     setup = PARTITIONED + "CREATE TABLE parent (id int PRIMARY KEY);"
     trial = trial_of(Case(name="k1", setup=setup, plan=FILE, files={"new.sql": text}))
     with live(trial.admin.dsn, "pt, pt_def, parent") as watch:
@@ -88,13 +96,18 @@ def test_k1_a_rehearsal_never_asks_a_live_table_for_a_lock(trial_of: OpenTrial, 
 @pytest.mark.parametrize(
     "text",
     [
-        pytest.param("CREATE TABLE pt_2030 PARTITION OF pt FOR VALUES FROM ('2030-01-01') TO ('2031-01-01');", id="k2-partition"),
+        pytest.param(
+            "CREATE TABLE pt_2030 PARTITION OF pt FOR VALUES FROM ('2030-01-01') TO ('2031-01-01');",
+            id="k2-partition",
+        ),
         pytest.param("CREATE TABLE heir () INHERITS (pt_def);", id="k2-inherits"),
         pytest.param("CREATE TABLE alike (LIKE pt INCLUDING ALL);", id="k2-like"),
     ],
-)  # fmt: skip
+)
 def test_k2_what_check_lets_pass_runs_by_declared_locks(trial_of: OpenTrial, text: str) -> None:
-    """A table that is made from a live one runs through a lock window that says its locks, or is refused when it is read."""
+    """A table that is made from a live one runs through a lock window that says its locks, or is
+    refused when it is read.
+    """
     case = Case(name="k2", setup=PARTITIONED, plan=FILE, files={"new.sql": text}, check=EITHER, run=RUNS)
     trial = trial_of(case)
     trial.prove(case)

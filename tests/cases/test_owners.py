@@ -28,7 +28,8 @@ FAR = """
     CREATE TABLE "B c"."Two" (id int PRIMARY KEY, one_id int REFERENCES a.one);
     CREATE TABLE a.three (id int PRIMARY KEY, two_id int REFERENCES "B c"."Two");"""
 LEAF = """
-    CREATE SCHEMA archive; CREATE TABLE archive.log (id int, user_id int REFERENCES public.users) PARTITION BY LIST (id);
+    CREATE SCHEMA archive;
+      CREATE TABLE archive.log (id int, user_id int REFERENCES public.users) PARTITION BY LIST (id);
     CREATE TABLE archive.log_1 PARTITION OF archive.log FOR VALUES IN (1);"""
 
 
@@ -96,7 +97,8 @@ KEYED = """
     INSERT INTO users SELECT g, 1, 1 FROM generate_series(1, 100) g;"""
 INTO_SET = """
     CREATE TABLE users (id int PRIMARY KEY, bot_id int); INSERT INTO users VALUES (1), (2);
-    CREATE TABLE orders (id int PRIMARY KEY, bot_id int, user_id int CONSTRAINT orders_user REFERENCES users ON DELETE CASCADE);"""
+    CREATE TABLE orders (id int PRIMARY KEY, bot_id int, user_id int CONSTRAINT orders_user REFERENCES
+      users ON DELETE CASCADE);"""
 
 
 @pytest.mark.parametrize(
@@ -147,8 +149,10 @@ STORES = """
     CREATE TABLE store (id int PRIMARY KEY);
     CREATE TABLE customer (id int PRIMARY KEY, store_id int NOT NULL REFERENCES store);
     CREATE TABLE item (id int PRIMARY KEY, store_id int NOT NULL REFERENCES store);
-    CREATE TABLE rental (id int PRIMARY KEY, customer_id int NOT NULL REFERENCES customer, item_id int REFERENCES item);
-    INSERT INTO store VALUES (1), (2); INSERT INTO customer VALUES (1, 1), (2, 2); INSERT INTO item VALUES (1, 1), (2, 2);
+    CREATE TABLE rental (id int PRIMARY KEY, customer_id int NOT NULL REFERENCES customer, item_id int
+      REFERENCES item);
+    INSERT INTO store VALUES (1), (2); INSERT INTO customer VALUES (1, 1), (2, 2);
+      INSERT INTO item VALUES (1, 1), (2, 2);
     INSERT INTO rental SELECT g, 1 + g % 2, 1 + g % 2 FROM generate_series(1, 500) g;"""
 DISAGREE = "INSERT INTO rental VALUES (1001, 1, 2), (1002, 2, 1);"
 STORE_PLAN = """
@@ -162,8 +166,13 @@ stages:
     steps:
       - backfill: {table: store, column: tenant_id, value: {sql: id}}
       - backfill:
-          {tables: [customer, item], column: tenant_id, value: {from: {table: store, on: store_id, column: tenant_id}}}
-      - backfill: {table: rental, column: tenant_id, value: {from: {table: customer, on: customer_id, column: tenant_id}}}
+          tables: [customer, item]
+          column: tenant_id
+          value: {from: {table: store, on: store_id, column: tenant_id}}
+      - backfill:
+          table: rental
+          column: tenant_id
+          value: {from: {table: customer, on: customer_id, column: tenant_id}}
   - stage: swap
     steps:
       - verify_owner: {tables: owned, column: tenant_id}
@@ -205,10 +214,14 @@ POLYMORPHIC = """
     "more",
     [
         pytest.param(POLYMORPHIC, id="o5"),
-        pytest.param(POLYMORPHIC.replace("target_type text", "content_type_id int").replace("target_id int", "object_id int"),
-                     id="o5-django"),
+        pytest.param(
+            POLYMORPHIC.replace("target_type text", "content_type_id int").replace(
+                "target_id int", "object_id int"
+            ),
+            id="o5-django",
+        ),
     ],
-)  # fmt: skip
+)
 def test_o5_a_polymorphic_pair_is_a_question(trial_of: OpenTrial, more: str) -> None:
     """Rows that point by type and id have parents that no foreign key knows: check asks whose they are."""
     plan = plan_of(*FILL_AND_VERIFY, head="table_sets: {owned: {tables: [users, comments]}}")

@@ -28,29 +28,43 @@ BY_LIST = "LIST (ym); CREATE TABLE orders_1 PARTITION OF orders FOR VALUES IN (1
 TREES = (
     pytest.param(BY_LIST + "CREATE TABLE orders_2 PARTITION OF orders FOR VALUES IN (2);", id="r1"),
     pytest.param(BY_LIST + "CREATE TABLE orders_2 PARTITION OF orders DEFAULT;", id="r1-default"),
-    pytest.param("HASH (ym); CREATE TABLE orders_1 PARTITION OF orders FOR VALUES WITH (MODULUS 2, REMAINDER"
+    pytest.param(
+        "HASH (ym); CREATE TABLE orders_1 PARTITION OF orders FOR VALUES WITH (MODULUS 2, REMAINDER"
         " 0);"
-                 "CREATE TABLE orders_2 PARTITION OF orders FOR VALUES WITH (MODULUS 2, REMAINDER"
-                 " 1);", id="r1-hash"),
-    pytest.param(BY_LIST + "CREATE TABLE orders_2 (user_id int, gone text, ym int, id int); ALTER TABLE"
+        "CREATE TABLE orders_2 PARTITION OF orders FOR VALUES WITH (MODULUS 2, REMAINDER"
+        " 1);",
+        id="r1-hash",
+    ),
+    pytest.param(
+        BY_LIST + "CREATE TABLE orders_2 (user_id int, gone text, ym int, id int); ALTER TABLE"
         " orders_2 DROP gone;"
-                 "ALTER TABLE orders ATTACH PARTITION orders_2 FOR VALUES IN"
-                 " (2);", id="r1-other-column-order"),
-    pytest.param(BY_LIST + "CREATE TABLE orders_2 PARTITION OF orders FOR VALUES IN (2, 3) PARTITION BY LIST"
+        "ALTER TABLE orders ATTACH PARTITION orders_2 FOR VALUES IN"
+        " (2);",
+        id="r1-other-column-order",
+    ),
+    pytest.param(
+        BY_LIST + "CREATE TABLE orders_2 PARTITION OF orders FOR VALUES IN (2, 3) PARTITION BY LIST"
         " (id);"
-                 "CREATE TABLE orders_2_a PARTITION OF orders_2 DEFAULT;", id="r1-two-levels"),
-    pytest.param("LIST (ym); CREATE SCHEMA old; CREATE TABLE old.orders_1 PARTITION OF orders FOR VALUES IN"
+        "CREATE TABLE orders_2_a PARTITION OF orders_2 DEFAULT;",
+        id="r1-two-levels",
+    ),
+    pytest.param(
+        "LIST (ym); CREATE SCHEMA old; CREATE TABLE old.orders_1 PARTITION OF orders FOR VALUES IN"
         " (1);"
-                 "CREATE TABLE orders_2 PARTITION OF orders FOR VALUES IN"
-                 " (2);", id="r1-leaf-in-another-schema"),
-    pytest.param(BY_LIST + ('CREATE TABLE "Orders 2" PARTITION OF orders FOR VALUES IN'
-        ' (2);'), id="r1-quoted-leaf"),
-)  # fmt: skip
+        "CREATE TABLE orders_2 PARTITION OF orders FOR VALUES IN"
+        " (2);",
+        id="r1-leaf-in-another-schema",
+    ),
+    pytest.param(
+        BY_LIST + ('CREATE TABLE "Orders 2" PARTITION OF orders FOR VALUES IN (2);'), id="r1-quoted-leaf"
+    ),
+)
 NOT_NULL = """
     SELECT count(*) FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid
     WHERE relname ~* '^orders' AND relkind IN ('r', 'p') AND attname = 'bot_id' AND NOT attnotnull"""
 VALID_INDEX = """
-    SELECT count(*) FROM pg_index JOIN pg_class c ON c.oid = indrelid WHERE relname = 'orders' AND relkind = 'p' AND indisvalid"""
+    SELECT count(*) FROM pg_index JOIN pg_class c ON c.oid = indrelid WHERE relname = 'orders' AND relkind
+      = 'p' AND indisvalid"""
 VALID_KEY = """
     SELECT count(*) FROM pg_constraint WHERE conrelid = 'orders'::regclass AND contype = 'f'
     AND confrelid = 'bots'::regclass AND convalidated"""
@@ -93,12 +107,18 @@ ATTACHED = "CREATE TABLE orders_2 (tenant_id int, at date NOT NULL, id int NOT N
     ("late", "tables"),
     [
         pytest.param((f"CREATE TABLE orders_2 PARTITION OF orders {NEXT_MONTH}", A_ROW), "orders_1", id="r2"),
-        pytest.param((ATTACHED, A_ROW, ("ALTER TABLE orders ATTACH PARTITION orders_2"
-            f" {NEXT_MONTH}")), "orders_1", id="r2-attached"),
-        pytest.param((ATTACHED, A_ROW, ("ALTER TABLE orders ATTACH PARTITION orders_2"
-            f" {NEXT_MONTH}")), "orders", id="r2-of-a-root"),
+        pytest.param(
+            (ATTACHED, A_ROW, (f"ALTER TABLE orders ATTACH PARTITION orders_2 {NEXT_MONTH}")),
+            "orders_1",
+            id="r2-attached",
+        ),
+        pytest.param(
+            (ATTACHED, A_ROW, (f"ALTER TABLE orders ATTACH PARTITION orders_2 {NEXT_MONTH}")),
+            "orders",
+            id="r2-of-a-root",
+        ),
     ],
-)  # fmt: skip
+)
 def test_r2_a_partition_that_comes_while_the_run_rests_is_seen(
     trial_of: OpenTrial, late: tuple[str, ...], tables: str
 ) -> None:

@@ -22,17 +22,23 @@ NOT_NULL = "set_not_null: {table: users, column: bot_id}"
     [
         pytest.param(BOTS, (SET_NULL, NOT_NULL), id="p1"),
         pytest.param(BOTS, (NOT_NULL, SET_NULL), id="p1-the-other-way-round"),
-        pytest.param(BOTS + ("ALTER TABLE users ALTER bot_id SET NOT"
-            " NULL;"), (SET_NULL,), id="p1-not-null-already"),
-        pytest.param(BOTS.replace("PRIMARY KEY, bot_id", ", bot_id") + ("ALTER TABLE users ADD PRIMARY KEY"
-            " (bot_id,"
-            " id);"),
-                     (SET_NULL,), id="p1-in-the-primary-key"),
-        pytest.param(BOTS + ("CREATE DOMAIN given AS int NOT NULL; ALTER TABLE users ALTER bot_id TYPE"
-            " given;"), (SET_NULL,), id="p1-domain"),
+        pytest.param(
+            BOTS + ("ALTER TABLE users ALTER bot_id SET NOT NULL;"), (SET_NULL,), id="p1-not-null-already"
+        ),
+        pytest.param(
+            BOTS.replace("PRIMARY KEY, bot_id", ", bot_id")
+            + ("ALTER TABLE users ADD PRIMARY KEY (bot_id, id);"),
+            (SET_NULL,),
+            id="p1-in-the-primary-key",
+        ),
+        pytest.param(
+            BOTS + ("CREATE DOMAIN given AS int NOT NULL; ALTER TABLE users ALTER bot_id TYPE given;"),
+            (SET_NULL,),
+            id="p1-domain",
+        ),
         pytest.param(BOTS, (SET_NULL, "create_tables: later.sql", NOT_NULL), id="p1-steps-between"),
     ],
-)  # fmt: skip
+)
 def test_p1_set_null_on_a_column_that_must_not_be_null_is_refused(
     trial_of: OpenTrial, setup: str, steps: tuple[str, ...]
 ) -> None:

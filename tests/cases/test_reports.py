@@ -11,7 +11,9 @@ import pytest
 from tests.cases.conftest import OpenTrial
 from tests.cases.trial import Case
 
-USERS = "CREATE TABLE users (id serial PRIMARY KEY, tg bigint NOT NULL UNIQUE); INSERT INTO users (tg) SELECT generate_series(1, 100);"
+USERS = """
+    CREATE TABLE users (id serial PRIMARY KEY, tg bigint NOT NULL UNIQUE);
+    INSERT INTO users (tg) SELECT generate_series(1, 100);"""
 SMALL = """
 plan: small
 stages:
@@ -31,12 +33,17 @@ stages:
     [
         pytest.param(SMALL, (), 75, id="h1"),
         pytest.param(SMALL, ("--approve", "swap"), 0, id="h1-to-the-end"),
-        pytest.param(SMALL.replace("table: users, column: bot_id, value", "table: nobody, column: bot_id, value"), (), 3, id="h1-refused"),
+        pytest.param(
+            SMALL.replace("table: users, column: bot_id, value", "table: nobody, column: bot_id, value"),
+            (),
+            3,
+            id="h1-refused",
+        ),
         pytest.param(SMALL.replace("type: integer", "typ: integer"), (), 2, id="h1-wrong-plan"),
         pytest.param(SMALL.replace("value: 1", "value: {sql: 1 / (id - 50)}"), (), 3, id="h1-failed"),
         pytest.param(SMALL, ("--through", "nowhere"), 2, id="h1-wrong-option"),
     ],
-)  # fmt: skip
+)
 def test_h1_every_line_of_a_json_log_is_json(
     trial_of: OpenTrial, plan: str, arguments: tuple[str, ...], code: int
 ) -> None:
@@ -125,7 +132,8 @@ def test_b1_a_hold_ends_below_its_limit_or_says_where(trial_of: OpenTrial) -> No
 
 SLOW = """
     CREATE TABLE t (id serial PRIMARY KEY, c int); INSERT INTO t SELECT FROM generate_series(1, {rows});
-    CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep({seconds}); RETURN NEW; END $$;
+    CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep({seconds});
+      RETURN NEW; END $$;
     CREATE TRIGGER slow BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION slow();"""
 FLOOR = """
 plan: p

@@ -31,20 +31,32 @@ FILLED = "SELECT count(*) FROM users WHERE bot_id = 1"
 def test_c1_a_database_of_another_encoding_works_or_check_says_so(trial_of: OpenTrial, encoding: str) -> None:
     """Not a crash: the plan runs to its end, or check stops it with the encoding's name."""
     case = Case(
-        name="c1", setup=USERS, plan=USERS_PLAN, encoding=encoding, check=EITHER, stops_with=(encoding,), after={FILLED: 50}
-    )  # fmt: skip
+        name="c1",
+        setup=USERS,
+        plan=USERS_PLAN,
+        encoding=encoding,
+        check=EITHER,
+        stops_with=(encoding,),
+        after={FILLED: 50},
+    )
     trial_of(case).prove(case)
 
 
 @pytest.mark.parametrize(
     ("encoding", "setup"),
     [
-        pytest.param("LATIN1", 'CREATE TABLE "Büro" (id int PRIMARY KEY); INSERT INTO "Büro" VALUES'
-            ' (1);', id="c1-latin1-name"),
-        pytest.param("SQL_ASCII", 'CREATE TABLE "Büro" (id int PRIMARY KEY); INSERT INTO "Büro" VALUES'
-            ' (1);', id="c1-ascii-name"),
+        pytest.param(
+            "LATIN1",
+            'CREATE TABLE "Büro" (id int PRIMARY KEY); INSERT INTO "Büro" VALUES (1);',
+            id="c1-latin1-name",
+        ),
+        pytest.param(
+            "SQL_ASCII",
+            'CREATE TABLE "Büro" (id int PRIMARY KEY); INSERT INTO "Büro" VALUES (1);',
+            id="c1-ascii-name",
+        ),
     ],
-)  # fmt: skip
+)
 def test_c1_names_and_notes_beyond_ascii(trial_of: OpenTrial, encoding: str, setup: str) -> None:
     """A table's name and a gate's text in another alphabet come out as they went in, or check says what does
     not work.

@@ -11,37 +11,51 @@ from tests.operations.site import plan_of
 MALLORY = f"""{PARENT_AND_TABLE} GRANT CREATE ON SCHEMA public TO om_role_mallory; SET ROLE om_role_mallory;
     CREATE SEQUENCE public.trap;
     CREATE FUNCTION public.spring() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
-      BEGIN PERFORM pg_catalog.nextval('public.trap'::pg_catalog.regclass); EXCEPTION WHEN OTHERS THEN NULL; END;
+      BEGIN PERFORM pg_catalog.nextval('public.trap'::pg_catalog.regclass);
+        EXCEPTION WHEN OTHERS THEN NULL; END;
       RAISE EXCEPTION 'a twin was called'; END $$;"""
 FUNCTIONS = """
-    pg_relation_size(oid) bigint|pg_table_size(oid) bigint|pg_indexes_size(oid) bigint|pg_total_relation_size(oid) bigint
+    pg_relation_size(oid) bigint|pg_table_size(oid) bigint|pg_indexes_size(oid) bigint
+    pg_total_relation_size(oid) bigint
     quote_ident(name) text|pg_has_role(name, text, text) boolean|has_database_privilege(name, text) boolean
-    unnest(text[]) text|unnest(name[]) text|unnest(int2[]) smallint|unnest(int2vector) smallint|unnest(int4[]) integer
-    array_to_string(name[], text) text|array_length(int2vector, int) int|array_position(int2vector, smallint) int
-    cardinality(name[]) int|generate_subscripts(int2vector, int) int|length(name) int|lower(name) text|left(name, int) text
+    unnest(text[]) text|unnest(name[]) text|unnest(int2[]) smallint|unnest(int2vector) smallint
+    unnest(int4[]) integer
+    array_to_string(name[], text) text|array_length(int2vector, int) int
+    array_position(int2vector, smallint) int
+    cardinality(name[]) int|generate_subscripts(int2vector, int) int|length(name) int|lower(name) text
+    left(name, int) text
     split_part(name, text, int) text|replace(name, text, text) text|starts_with(name, text) boolean
     format(text, name) text|format(text, name, name) text|concat(name, text) text|concat(text, name) text
     pg_size_pretty(integer) text|pg_sleep(integer) void|set_config(text, text, boolean) text
     current_setting(name) text|to_regclass(name) regclass|pg_get_expr(pg_node_tree, regclass) text
-    format_type(regtype, int) text|col_description(regclass, smallint) text|obj_description(regclass, name) text
-    has_table_privilege(regclass, text) boolean|has_schema_privilege(regnamespace, text) boolean|greatest_of(int) int
+    format_type(regtype, int) text|col_description(regclass, smallint) text
+    obj_description(regclass, name) text
+    has_table_privilege(regclass, text) boolean|has_schema_privilege(regnamespace, text) boolean
+    greatest_of(int) int
     pg_get_constraintdef(regclass) text|pg_get_indexdef(regclass) text|pg_get_functiondef(regprocedure) text
     round(double precision, integer) numeric|ceil(bigint) bigint|floor(integer) integer|abs(oid) bigint
     to_char(bigint, name) text|regexp_replace(name, text, text) text|coalesce_of(name) text|hashtext(name) int
     date_trunc(name, timestamptz) timestamptz|age(timestamptz) interval|txid_status(xid8) text
-    pg_try_advisory_lock(int) boolean|pg_advisory_xact_lock(int) void|pg_current_xact_id() xid8|now() timestamptz
+    pg_try_advisory_lock(int) boolean|pg_advisory_xact_lock(int) void|pg_current_xact_id() xid8
+    now() timestamptz
 """.replace("\n", "|")
 OPERATORS = """
-    & smallint integer;= oid regclass;= regclass oid;<> oid regclass;= name text;= text name;<> name text;= "char" text
-    = text "char";<> "char" text;= smallint bigint;= integer oid;= oid integer;> bigint integer;> integer bigint;- bigint integer
-    - integer bigint;+ bigint integer;* integer double precision;/ bigint double precision;~~ name text;~ name text
-    || name text;|| text name;|| text "char";= int2vector int2[];@> smallint[] smallint[];<@ smallint[] int2vector
+    & smallint integer;= oid regclass;= regclass oid;<> oid regclass;= name text;= text name;<> name text
+    = "char" text
+    = text "char";<> "char" text;= smallint bigint;= integer oid;= oid integer;> bigint integer
+    > integer bigint;- bigint integer
+    - integer bigint;+ bigint integer;* integer double precision;/ bigint double precision;~~ name text
+    ~ name text
+    || name text;|| text name;|| text "char";= int2vector int2[];@> smallint[] smallint[]
+    <@ smallint[] int2vector
     = xid integer;= tid text;>= tid text;< tid text;- timestamptz timestamptz;= boolean text
 """.replace("\n", ";")
 
 
 def twins() -> str:
-    """Functions, operators, casts and relations that fit our calls better than pg_catalog's, each with the trap in it."""
+    """Functions, operators, casts and relations that fit our calls better than pg_catalog's, each
+    with the trap in it.
+    """
     made = []
     for entry in filter(None, map(str.strip, FUNCTIONS.split("|"))):
         call, _, answer = entry.rpartition(") ")
@@ -51,13 +65,15 @@ def twins() -> str:
             else "LANGUAGE sql AS 'SELECT public.spring()'"
         )
         made.append(
-            f"CREATE FUNCTION public.{call}) RETURNS {'boolean' if answer == 'void' else answer} {body.format(answer)};"
+            f"CREATE FUNCTION public.{call})"
+            f" RETURNS {answer.replace('void', 'boolean')} {body.format(answer)};"
         )
     for number, entry in enumerate(filter(None, map(str.strip, OPERATORS.split(";")))):
         symbol, left, *right = entry.replace("double precision", "float8").split(" ")
         name = f"public.twin_{number}"
         made.append(
-            f"CREATE FUNCTION {name}({left}, {right[0]}) RETURNS boolean LANGUAGE sql AS 'SELECT public.spring()';"
+            f"CREATE FUNCTION {name}({left}, {right[0]}) RETURNS boolean"
+            " LANGUAGE sql AS 'SELECT public.spring()';"
         )
         made.append(
             f"CREATE OPERATOR public.{symbol} (LEFTARG = {left}, RIGHTARG = {right[0]}, FUNCTION = {name});"
@@ -101,9 +117,12 @@ def assert_not_called(trial: Trial, said: str) -> None:
     ],
 )
 def test_x1_check_calls_no_function_of_the_plans_schema(trial_of: OpenTrial, twin: str) -> None:
-    """A function whose types fit our call better than pg_catalog's is not called, by a check that is run as superuser."""
+    """A function whose types fit our call better than pg_catalog's is not called, by a check that is
+    run as superuser.
+    """
     answer = twin.rpartition(" ")[2]
-    setup = f"{MALLORY} CREATE FUNCTION public.{twin} LANGUAGE sql AS 'SELECT NULL::{answer} WHERE public.spring()';"
+    body = f"SELECT NULL::{answer} WHERE public.spring()"
+    setup = f"{MALLORY} CREATE FUNCTION public.{twin} LANGUAGE sql AS '{body}';"
     trial = trial_of(Case(name="x1", setup=setup, plan=PLAN, files=FILES))
     said = trial.call("check")
     assert_not_called(trial, said.all)
@@ -121,7 +140,9 @@ def test_x1_check_calls_no_function_of_the_plans_schema(trial_of: OpenTrial, twi
 def test_x1_no_twin_is_called_by_any_command(
     trial_of: OpenTrial, commands: tuple[tuple[str, ...], ...]
 ) -> None:
-    """Twins of functions, operators and relations that our SQL uses lie in the plan's schema: every command leaves them alone."""
+    """Twins of functions, operators and relations that our SQL uses lie in the plan's schema: every
+    command leaves them alone.
+    """
     trial = trial_of(Case(name="x1", setup=MALLORY + twins(), plan=PLAN, files=FILES))
     for command in commands:
         said = trial.call(*command)
@@ -130,7 +151,9 @@ def test_x1_no_twin_is_called_by_any_command(
 
 
 def test_x3_who_may_create_in_the_plans_schema_is_a_warning(trial_of: OpenTrial) -> None:
-    """Where others than the owner may CREATE, as everybody may up to 14, check names the schema and the REVOKE."""
+    """Where others than the owner may CREATE, as everybody may up to 14, check names the schema and
+    the REVOKE.
+    """
     setup = f"{PARENT_AND_TABLE} GRANT CREATE ON SCHEMA public TO PUBLIC;"
     said = trial_of(Case(name="x3", setup=setup, plan=PLAN, files=FILES)).call("check")
     assert "REVOKE CREATE ON SCHEMA public FROM PUBLIC" in said.all, said.all
@@ -156,7 +179,9 @@ STANDBYS = (
 
 @pytest.mark.parametrize("standby", STANDBYS)
 def test_x2_the_password_of_a_standby_is_nowhere(trial_of: OpenTrial, standby: str) -> None:
-    """Whatever a command prints, logs or keeps about a standby that does not answer, its password is not in it."""
+    """Whatever a command prints, logs or keeps about a standby that does not answer, its password is
+    not in it.
+    """
     head = f'locks: {{standbys: ["{standby}"]}}'
     plan = plan_of("analyze: {table: t}", head=head)
     trial = trial_of(Case(name="x2", setup=PARENT_AND_TABLE, plan=plan))
@@ -171,7 +196,9 @@ def test_x2_the_password_of_a_standby_is_nowhere(trial_of: OpenTrial, standby: s
 
 
 def test_x4_a_terminal_obeys_no_name(trial_of: OpenTrial) -> None:
-    """Control characters in a table's name are shown, not sent: a name cannot move the cursor or hide a line."""
+    """Control characters in a table's name are shown, not sent: a name cannot move the cursor or hide
+    a line.
+    """
     setup = f"""{PARENT_AND_TABLE}
         CREATE TABLE "evil\x1b[2J\x07" (id int PRIMARY KEY, t int REFERENCES t ON DELETE CASCADE);"""
     plan = plan_of(

@@ -33,14 +33,26 @@ def test_f1_a_temporary_table_is_refused(trial_of: OpenTrial, text: str) -> None
 @pytest.mark.parametrize(
     ("text", "fact", "value"),
     [
-        pytest.param("CREATE UNLOGGED TABLE n (id"
-            " int);", "SELECT relpersistence::text FROM pg_class WHERE relname = 'n'", "u", id="f1-unlogged"),
-        pytest.param("CREATE TABLE IF NOT EXISTS n (id"
-            " int);", "SELECT count(*) FROM pg_class WHERE relname = 'n'", 1, id="f1-if-not-exists"),
-        pytest.param("CREATE TABLE n AS SELECT 1 AS"
-            " id;", "SELECT count(*) FROM pg_class WHERE relname = 'n'", 1, id="f1-as-select"),
+        pytest.param(
+            "CREATE UNLOGGED TABLE n (id int);",
+            "SELECT relpersistence::text FROM pg_class WHERE relname = 'n'",
+            "u",
+            id="f1-unlogged",
+        ),
+        pytest.param(
+            "CREATE TABLE IF NOT EXISTS n (id int);",
+            "SELECT count(*) FROM pg_class WHERE relname = 'n'",
+            1,
+            id="f1-if-not-exists",
+        ),
+        pytest.param(
+            "CREATE TABLE n AS SELECT 1 AS id;",
+            "SELECT count(*) FROM pg_class WHERE relname = 'n'",
+            1,
+            id="f1-as-select",
+        ),
     ],
-)  # fmt: skip
+)
 def test_f1_other_kinds_of_tables_run_or_are_refused(
     trial_of: OpenTrial, text: str, fact: str, value: object
 ) -> None:
@@ -54,15 +66,23 @@ RANGE = "FOR VALUES FROM ('2020-01-01') TO ('2021-01-01')"
 TREES = (
     pytest.param(f"{NEW_PARENT} {RANGE};", id="f2"),
     pytest.param(f"{NEW_PARENT} DEFAULT;", id="f2-default"),
-    pytest.param(f"{NEW_PARENT} {RANGE} PARTITION BY LIST (id); CREATE TABLE np2 PARTITION OF np1 FOR VALUES"
-        " IN (1);", id="f2-two-levels"),
-    pytest.param("CREATE TABLE np (id int PRIMARY KEY, d date DEFAULT now()); CREATE TABLE np1 (LIKE np"
-        " INCLUDING ALL);", id="f2-like"),
-    pytest.param("CREATE TABLE np (id int, CHECK (id > 0)); CREATE TABLE np1 (x int) INHERITS"
-        " (np);", id="f2-inherits"),
-    pytest.param("CREATE TABLE np (id int); CREATE TABLE nq (x int); CREATE TABLE np1 (y int) INHERITS (np,"
-        " nq);", id="f2-two-parents"),
-)  # fmt: skip
+    pytest.param(
+        f"{NEW_PARENT} {RANGE} PARTITION BY LIST (id); CREATE TABLE np2 PARTITION OF np1 FOR VALUES IN (1);",
+        id="f2-two-levels",
+    ),
+    pytest.param(
+        "CREATE TABLE np (id int PRIMARY KEY, d date DEFAULT now()); CREATE TABLE np1 (LIKE np"
+        " INCLUDING ALL);",
+        id="f2-like",
+    ),
+    pytest.param(
+        "CREATE TABLE np (id int, CHECK (id > 0)); CREATE TABLE np1 (x int) INHERITS (np);", id="f2-inherits"
+    ),
+    pytest.param(
+        "CREATE TABLE np (id int); CREATE TABLE nq (x int); CREATE TABLE np1 (y int) INHERITS (np, nq);",
+        id="f2-two-parents",
+    ),
+)
 
 
 @pytest.mark.parametrize("text", TREES)

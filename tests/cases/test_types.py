@@ -136,30 +136,46 @@ def test_v1_a_text_is_data(trial_of: OpenTrial, value: str) -> None:
 
 ONE_VALUE = (
     pytest.param("ALTER TABLE t ADD k int CHECK (k < 100)", 1000, id="v2"),
-    pytest.param("CREATE DOMAIN small AS int CHECK (VALUE < 100); ALTER TABLE t ADD k"
-        " small", 1000, id="v2-domain"),
+    pytest.param(
+        "CREATE DOMAIN small AS int CHECK (VALUE < 100); ALTER TABLE t ADD k small", 1000, id="v2-domain"
+    ),
     pytest.param("ALTER TABLE t ADD k int REFERENCES p", 1000, id="v2-foreign-key"),
     pytest.param("ALTER TABLE t ADD k varchar(3)", "long text", id="v2-length"),
     pytest.param("ALTER TABLE t ADD k numeric(3,1)", 1000, id="v2-precision"),
     pytest.param("CREATE TYPE tier AS ENUM ('FREE'); ALTER TABLE t ADD k tier", "PRO", id="v2-enum"),
     pytest.param("ALTER TABLE t ADD k int UNIQUE", 7, id="v2-unique"),
-    pytest.param("ALTER TABLE t ADD k int; ALTER TABLE t ADD CHECK (k IS NULL OR id <"
-        " 400)", 7, id="v2-check-of-some-rows"),
+    pytest.param(
+        "ALTER TABLE t ADD k int; ALTER TABLE t ADD CHECK (k IS NULL OR id < 400)",
+        7,
+        id="v2-check-of-some-rows",
+    ),
     pytest.param("ALTER TABLE t ADD k int", {"sql": "id / (id - 250)"}, id="v2-division"),
-    pytest.param("ALTER TABLE t ADD k int; ALTER TABLE t ADD j int GENERATED ALWAYS AS (10 / k)"
-        " STORED", 0, id="v2-generated"),
-    pytest.param("ALTER TABLE t ADD k int GENERATED ALWAYS AS (NULL::int)"
-        " STORED", 7, id="v2-into-a-generated-column"),
+    pytest.param(
+        "ALTER TABLE t ADD k int; ALTER TABLE t ADD j int GENERATED ALWAYS AS (10 / k) STORED",
+        0,
+        id="v2-generated",
+    ),
+    pytest.param(
+        "ALTER TABLE t ADD k int GENERATED ALWAYS AS (NULL::int) STORED", 7, id="v2-into-a-generated-column"
+    ),
     pytest.param("ALTER TABLE t ADD k int; CREATE INDEX ON t ((10 / k))", 0, id="v2-index-expression"),
-    pytest.param("""ALTER TABLE t ADD k int; CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                    RAISE EXCEPTION 'not so'; END $$; CREATE TRIGGER no BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION no()""",
-                 7, id="v2-trigger"),
-    pytest.param("""ALTER TABLE t ADD k int; CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                    RETURN NULL; END $$; CREATE TRIGGER no BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION no()""",
-                 7, id="v2-trigger-that-skips"),
+    pytest.param(
+        """ALTER TABLE t ADD k int; CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                    RAISE EXCEPTION 'not so'; END $$;
+                      CREATE TRIGGER no BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION no()""",
+        7,
+        id="v2-trigger",
+    ),
+    pytest.param(
+        """ALTER TABLE t ADD k int; CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                    RETURN NULL; END $$;
+                      CREATE TRIGGER no BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION no()""",
+        7,
+        id="v2-trigger-that-skips",
+    ),
     pytest.param("ALTER TABLE t ADD k int", {"sql": "nullif(id, 250)"}, id="v2-null-for-one-row"),
     pytest.param("ALTER TABLE t ADD k jsonb", "{no json", id="v2-json"),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(("setup", "value"), ONE_VALUE)

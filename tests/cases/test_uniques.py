@@ -148,7 +148,8 @@ UPSERTS = (
     upserts(
         "u2",
         """CREATE FUNCTION up(c text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
-           INSERT INTO pc (id, code) VALUES (99, c) ON CONFLICT ON CONSTRAINT pc_code_key DO NOTHING; END $$;""",
+           INSERT INTO pc (id, code) VALUES (99, c) ON CONFLICT ON CONSTRAINT pc_code_key DO NOTHING;
+             END $$;""",
         r"\bup\b",
     ),
     upserts(
@@ -186,7 +187,8 @@ UPSERTS = (
     upserts(
         "u2-procedure-in-another-schema",
         """CREATE SCHEMA api; CREATE PROCEDURE api.up(c text) LANGUAGE sql AS $$
-           INSERT INTO public.pc (id, code) VALUES (99, c) ON CONFLICT ON CONSTRAINT pc_code_key DO NOTHING $$;""",
+           INSERT INTO public.pc (id, code) VALUES (99, c) ON CONFLICT ON CONSTRAINT pc_code_key DO NOTHING
+             $$;""",
         r"api\.up\b",
     ),
 )
@@ -239,7 +241,8 @@ def test_u3_duplicates_are_found_whatever_an_index_says(
 
 
 ADOPTED = """
-    CREATE TABLE u (id serial PRIMARY KEY, code text NOT NULL CONSTRAINT u_code_key UNIQUE, tenant int NOT NULL DEFAULT 1);
+    CREATE TABLE u (id serial PRIMARY KEY, code text NOT NULL CONSTRAINT u_code_key UNIQUE, tenant int NOT
+      NULL DEFAULT 1);
     INSERT INTO u (code) SELECT 'c' || g FROM generate_series(1, 100) g;"""
 ADOPT = plan_of(
     "create_index: {table: u, name: uq2, columns: [code, tenant], unique: true}",
@@ -250,16 +253,19 @@ ADOPT = plan_of(
 @pytest.mark.parametrize(
     "there",
     [
-        pytest.param("ALTER TABLE u ADD CONSTRAINT uq2 UNIQUE (code, tenant) DEFERRABLE INITIALLY"
-            " DEFERRED", id="u4"),
+        pytest.param(
+            "ALTER TABLE u ADD CONSTRAINT uq2 UNIQUE (code, tenant) DEFERRABLE INITIALLY DEFERRED", id="u4"
+        ),
         pytest.param("ALTER TABLE u ADD CONSTRAINT uq2 UNIQUE (code, tenant) DEFERRABLE", id="u4-immediate"),
         pytest.param("CREATE UNIQUE INDEX uq2 ON u (code, tenant) WHERE tenant = 1", id="u4-partial"),
         pytest.param("CREATE UNIQUE INDEX uq2 ON u (code text_pattern_ops, tenant)", id="u4-opclass"),
         pytest.param('CREATE UNIQUE INDEX uq2 ON u (code COLLATE "POSIX", tenant)', id="u4-collation"),
-        pytest.param("ALTER TABLE u ADD CONSTRAINT uq2 EXCLUDE USING btree (code WITH =, tenant WITH"
-            " =)", id="u4-exclusion"),
+        pytest.param(
+            "ALTER TABLE u ADD CONSTRAINT uq2 EXCLUDE USING btree (code WITH =, tenant WITH =)",
+            id="u4-exclusion",
+        ),
     ],
-)  # fmt: skip
+)
 def test_u4_an_index_of_that_name_with_another_meaning_is_a_conflict(trial_of: OpenTrial, there: str) -> None:
     """What create_index finds under its name is adopted only where it does what create_index promises, ON
     CONFLICT included.

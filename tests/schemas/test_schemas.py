@@ -1,4 +1,6 @@
-"""Grown databases with everything that a real one has: check is honest about each, and what it lets pass, runs."""
+"""Grown databases with everything that a real one has: check is honest about each, and what it lets
+pass, runs.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from tests.schemas.conftest import NAMES
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", NAMES)
 def test_check_is_honest_about_a_grown_database(grown: Callable[[str], Trial], name: str) -> None:
-    """Check ends with 0 or 3 and never with 1; where it finds nothing that stops, the whole plan runs to its end."""
+    """Check ends with 0 or 3 and never with 1; where it finds nothing that stops, the whole plan runs
+    to its end.
+    """
     trial = grown(name)
     check = trial.call("check")
     assert check.code in (0, 3), f"check: exit {check.code}\n{check.all[-3000:]}"
