@@ -26,8 +26,8 @@ HISTORY: Final = 500
 """the newest events that are kept: an hour of throughput of one table, and some"""
 
 _MARK: Final = "concat_ws('/', min(position), count(*), sum(xmin::text::bigint))"
-"""of a stage's steps.  A row that is written again has the number of its writer's transaction in xmin (manual, 5.5
-System Columns)."""
+"""of a stage's steps.  A row that is written again has the number of its writer's transaction in xmin
+(manual, 5.5 System Columns)."""
 _RUN: Final = "run_id = (SELECT max(run_id) FROM online_migrate.run WHERE plan = %(plan)s)"
 _READ: Final = f"""
 SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY;
@@ -45,13 +45,14 @@ SELECT {columns(StepRecord)} FROM online_migrate.step
 SELECT {columns(CursorRecord)}, xmin::text FROM online_migrate.cursor
  WHERE {_RUN} AND xmin <> ALL ('{{%(xmins)s}}'::xid[]);
 SELECT {columns(HistoryRecord)}, history_id FROM online_migrate.history
- WHERE {_RUN} AND history_id > %(last)s ORDER BY history_id DESC LIMIT {HISTORY}"""  # noqa: S608  # our own columns
-"""One message, so one round trip and, without a BEGIN, one transaction (manual, 55.2.2.1 Multiple Statements in a
-Simple Query).  Steps are sent by the stage, where its mark is not known yet; a cursor, where its xmin is not."""
+ WHERE {_RUN} AND history_id > %(last)s ORDER BY history_id DESC LIMIT {HISTORY}"""  # noqa: S608
+"""One message, so one round trip and, without a BEGIN, one transaction (manual, 55.2.2.1 Multiple
+Statements in a Simple Query).  Steps are sent by the stage, where its mark is not known yet; a cursor,
+where its xmin is not."""
 
 _EARLIER: Final = f""";
 SELECT {columns(HistoryRecord)} FROM online_migrate.history
- WHERE {_RUN} AND event = ANY ('{{%(events)s}}') ORDER BY history_id DESC LIMIT {HISTORY}"""  # noqa: S608  # as above
+ WHERE {_RUN} AND event = ANY ('{{%(events)s}}') ORDER BY history_id DESC LIMIT {HISTORY}"""  # noqa: S608
 """Sent with the first read only."""
 
 Key = tuple[str, str, str]
@@ -60,7 +61,9 @@ Rows = list[tuple[Any, ...]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunJournal:
-    """A run as its journal has it.  Stages, steps, cursors and events that have not changed are the same objects."""
+    """A run as its journal has it.  Stages, steps, cursors and events that have not changed are the same
+    objects.
+    """
 
     now: datetime
     """by the server's clock"""
@@ -78,7 +81,8 @@ class RunJournal:
     is_first: bool
     """nothing read before counts: the first read, another run, or a gap since the last read"""
     news: tuple[HistoryRecord, ...]
-    """events since the last read; at the first read the newest of the kinds in ``followed``, however old; oldest first"""
+    """events since the last read; at the first read the newest of the kinds in ``followed``, however old;
+    oldest first"""
     stop_requested_by: str | None
     """of a stop request that the runner has not taken yet"""
 
@@ -137,7 +141,7 @@ class RunReader:
         )
 
     def _read(self, connection: Connection) -> list[Rows]:
-        """The rows of each query; psycopg sends several queries in one message if it is given no parameters."""
+        """The rows of each query; psycopg sends several queries in one message if it has no parameters."""
         known = {
             "plan": sql.Literal(self._plan).as_string(connection),
             "marks": ",".join(self._marks),
@@ -175,7 +179,8 @@ class RunReader:
 def read_step_tables(connection: Connection, run_id: int) -> tuple[str, ...]:
     """The tables of the run's steps, each once."""
     rows = connection.execute(
-        "SELECT DISTINCT table_name FROM online_migrate.step WHERE run_id = %s AND table_name <> '' ORDER BY 1",
+        "SELECT DISTINCT table_name FROM online_migrate.step WHERE run_id = %s AND table_name <> '' ORDER"
+        " BY 1",
         [run_id],
     )
     return tuple(str(name) for (name,) in rows)

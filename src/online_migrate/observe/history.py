@@ -106,7 +106,9 @@ class Summary:
         return [] if event is None else [event]
 
     def _is_news(self, event: Event) -> bool:
-        """A reading is news if it begins or ceases to hold the run, blockers if they are not the same as before."""
+        """A reading is news if it begins or ceases to hold the run, blockers if they are not the same as
+        before.
+        """
         key: tuple[str, ...]
         seen: object
         if isinstance(event, Reading):
@@ -123,8 +125,8 @@ class Summary:
 class HistorySink:
     """Writes to the journal on ``session``; neither blocks nor raises.
 
-    Events wait in a queue until :class:`RunStarted` gives the run's id (unless ``run_id`` is given), while the server is
-    unreachable, and while another listener uses the session.
+    Events wait in a queue until :class:`RunStarted` gives the run's id (unless ``run_id`` is given), while
+    the server is unreachable, and while another listener uses the session.
     """
 
     def __init__(self, session: Session, *, run_id: int | None = None, clock: Clock | None = None) -> None:
@@ -200,11 +202,14 @@ class HistorySink:
 
 
 def _measure(connection: Connection, run_id: int) -> dict[str, tuple[int, int]]:
-    """Bytes of the run's tables and of their indexes; empty if another session's strong lock blocks the query."""
+    """Bytes of the run's tables and of their indexes; empty if another session's strong lock blocks the
+    query.
+    """
     try:
         with connection.transaction():
             connection.execute(
-                "SELECT set_config('lock_timeout', %(ms)s, true), set_config('statement_timeout', %(ms)s, true)",
+                "SELECT set_config('lock_timeout', %(ms)s, true), set_config('statement_timeout', %(ms)s,"
+                " true)",
                 {"ms": str(MEASURE_MS)},
             )
             rows = connection.execute(_SIZES, [list(read_step_tables(connection, run_id))]).fetchall()

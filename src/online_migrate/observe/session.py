@@ -15,8 +15,8 @@ NAME = "observe"
 class Session:
     """Opened at the first :meth:`get`, again after it was lost, closed at the end.
 
-    Several threads may share it: our connection keeps other threads out of an open transaction.  What is written on it
-    need not survive a crash of the server: no decision depends on it.
+    Several threads may share it: our connection keeps other threads out of an open transaction.  What is
+    written on it need not survive a crash of the server: no decision depends on it.
     """
 
     def __init__(self, connector: Connector, *, may_be_standby: bool = False) -> None:

@@ -20,7 +20,8 @@ from online_migrate.postgres.connection import Connection
 REST_S = 1.0
 """between two reads at least, however many requests there are"""
 REST = 40
-"""between two reads at least this many times the CPU time of the last one: with 2,700 steps some 80 ms, so 3 s"""
+"""between two reads at least this many times the CPU time of the last one: with 2,700 steps some 80 ms, so
+3 s"""
 FRESH_S = 0.3
 """for so long a request waits for a read: a few milliseconds, unless the server is slow or unreachable"""
 IDLE_S = 20.0
@@ -32,11 +33,13 @@ T = TypeVar("T")
 
 
 class SnapshotWatch:
-    """A thread that reads every ``every_s``, and at each :meth:`freshen`, from :meth:`start` to :meth:`close`.
+    """A thread that reads every ``every_s``, and at each :meth:`freshen`, from :meth:`start` to
+    :meth:`close`.
 
-    While the server is unreachable, the listeners are not called: they show what was last known.  ``readers`` read more
-    on the same session.  If a listener or reader fails, ``on_error`` is called; the others are called all the same, and
-    the one that failed again next time.  All may be set until :meth:`start`.
+    While the server is unreachable, the listeners are not called: they show what was last known.
+    ``readers`` read more on the same session.  If a listener or reader fails, ``on_error`` is called; the
+    others are called all the same, and the one that failed again next time.  All may be set until
+    :meth:`start`.
     """
 
     def __init__(

@@ -92,7 +92,10 @@ def _listen(host: str, port: int, routes: Mapping[str, Route]) -> ThreadingHTTPS
 
 def _remedy(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-        return "another process, perhaps another runner, uses this port: choose another --metrics-port, or 0 for a free one"
+        return (
+            "another process, perhaps another runner, uses this port:"
+            " choose another --metrics-port, or 0 for a free one"
+        )
     if isinstance(error, OSError) and error.errno == errno.EACCES:
         return "ports below 1024 need root: choose a higher --metrics-port"
     return f"give an address of this machine, as {LOOPBACK}, and a port from 0 to 65535"

@@ -31,7 +31,8 @@ def _backfill_started(f: Fields) -> str:
     starts = "resumes" if f.get("pages_done") or f.get("rows_done") else "starts"
     return (
         f"{f.get('pass_name', '')} pass {starts} at page {count_text(f.get('pages_done', 0))} of"
-        f" {count_text(f.get('pages_total'))}, about {count_text(f.get('rows_expected'))} rows: {f.get('why', '')}"
+        f" {count_text(f.get('pages_total'))}, about {count_text(f.get('rows_expected'))} rows:"
+        f" {f.get('why', '')}"
     )
 
 
@@ -94,7 +95,8 @@ def _step_ended(f: Fields) -> str:
 _SENTENCES: Final[Mapping[str, Callable[[Fields], str]]] = {
     "run_started": _run_started,
     "run_ended": lambda f: (
-        f"run ended: {f.get('outcome')}, exit code {f.get('exit_code')}, after {seconds_text(f.get('seconds'))}"
+        f"run ended: {f.get('outcome')}, exit code {f.get('exit_code')}, after"
+        f" {seconds_text(f.get('seconds'))}"
     ),
     "stage_started": lambda f: f"stage starts ({f.get('phase', '')})",
     "stage_ended": lambda f: f"stage done in {seconds_text(f.get('seconds'))}",
@@ -107,7 +109,8 @@ _SENTENCES: Final[Mapping[str, Callable[[Fields], str]]] = {
     "batch_done": _batch_done,
     "throughput": _throughput,
     "late_rows": lambda f: (
-        f"{'at least ' if f.get('more') else ''}{count_text(f.get('rows'))} rows without a value found after the pass"
+        f"{'at least ' if f.get('more') else ''}{count_text(f.get('rows'))} rows without a value found"
+        " after the pass"
     ),
     "wait_started": lambda f: f"waiting ({f.get('kind', '')}): {f.get('reason', '')}",
     "wait_continues": lambda f: (

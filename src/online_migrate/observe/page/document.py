@@ -22,17 +22,22 @@ LONGEST_S: Final = 3_600.0
 _QUIET: Final = {"check_found", "step_started", "tables_measured", "throughput"}
 """events that add nothing to the others"""
 _HOLDING: Final = {
-    "blockers_seen", "gate_waiting", "late_rows", "lock_attempt_failed", "reconnected", "retried", "wait_started",
+    "blockers_seen", "gate_waiting", "late_rows", "lock_attempt_failed",
+    "reconnected", "retried", "wait_started",
 }  # fmt: skip
 
 
 def to_document(snapshot: Snapshot) -> dict[str, Any]:
-    """What ``status --json`` says of the run, and all else that the page draws.  Times are ISO 8601, durations seconds."""
+    """What ``status --json`` says of the run, and all else that the page draws.  Times are ISO 8601,
+    durations seconds.
+    """
     return {**_facts(snapshot), "stages": [_stage_json(stage) for stage in snapshot.stages]}
 
 
 def draw_text(snapshot: Snapshot, memory: Memory) -> str:
-    """The document as JSON.  A stage that has not changed is not encoded again: most of a plan is done or pending."""
+    """The document as JSON.  A stage that has not changed is not encoded again: most of a plan is done or
+    pending.
+    """
     stages = ",".join(
         memory.get(stage.stage, stage, lambda stage=stage: to_text(_stage_json(stage)))  # type: ignore[misc]
         for stage in snapshot.stages
@@ -98,11 +103,12 @@ def is_filling(snapshot: Snapshot) -> bool:
 
 
 def stage_eta_s(stage: StageView, rate: float | None) -> float | None:
-    """Seconds until the stage is done, at ``rate`` rows per second; a running step by its own pace, if it has one.
+    """Seconds until the stage is done, at ``rate`` rows per second; a running step by its own pace, if it
+    has one.
 
-    Tables that run side by side share the pending ones: the first that is done takes the next.  Filled tables do not
-    count: how long their proof takes is not known.  None if no step moves, if there is no measure, or if the number of
-    pending rows is not known.
+    Tables that run side by side share the pending ones: the first that is done takes the next.  Filled
+    tables do not count: how long their proof takes is not known.  None if no step moves, if there is no
+    measure, or if the number of pending rows is not known.
     """
     running = [step for step in stage.steps if step.state == "running" and not step.is_passed]
     pending = [step.rows_expected for step in stage.steps if step.state == "pending"]

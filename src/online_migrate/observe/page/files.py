@@ -22,7 +22,8 @@ POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""nothing from other origins, nothing inline: a table's name cannot become a script even if we forget to escape it"""
+"""nothing from other origins, nothing inline: a table's name cannot become a script even if we forget to
+escape it"""
 
 
 @cache
@@ -32,7 +33,9 @@ def read_file(name: str) -> str:
 
 
 def one_file(document: Mapping[str, Any]) -> str:
-    """The page as one file that needs no other, with ``document`` in it; its policy names the hash of what is inline."""
+    """The page as one file that needs no other, with ``document`` in it; its policy names the hash of what
+    is inline.
+    """
     style = read_file("page.css")
     script = "\n".join(read_file(name) for name in SCRIPTS)
     icon = base64.b64encode(read_file("icon.svg").encode()).decode()
@@ -44,7 +47,8 @@ def one_file(document: Mapping[str, Any]) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         f'<link rel="icon" href="data:image/svg+xml;base64,{icon}">\n<style>{style}</style>'
     )
-    foot = f'<script id="document" type="application/json">{_embed(document)}</script>\n<script>{script}</script>'
+    data = f'<script id="document" type="application/json">{_embed(document)}</script>'
+    foot = f"{data}\n<script>{script}</script>"
     before, rest = read_file("page.html").split("<!-- head -->\n")
     _, rest = rest.split("<!-- /head -->\n")
     middle, rest = rest.split("<!-- scripts -->\n")

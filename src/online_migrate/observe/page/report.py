@@ -100,7 +100,7 @@ def _stage(record: StageRecord, snapshot: Snapshot) -> dict[str, Any]:
 
 
 def find_away(history: Iterable[HistoryRecord], snapshot: Snapshot) -> list[dict[str, str]]:
-    """When no runner was at work, and how the one before ended; without an end in the journal it was killed."""
+    """When no runner was at work, and how the one before ended; without an end event it was killed."""
     away = list[dict[str, str]]()
     last: HistoryRecord | None = None
     for record in history:

@@ -37,8 +37,8 @@ class _Answer:
 class StatusPage:
     """Draws the newest snapshot on request; safe to update and to ask from different threads.
 
-    ``freshen`` is called before an answer, and may bring a newer snapshot.  A document is made once per snapshot, and only
-    on request: a page that is not open costs nothing.
+    ``freshen`` is called before an answer, and may bring a newer snapshot.  A document is made once per
+    snapshot, and only on request: a page that is not open costs nothing.
     """
 
     def __init__(

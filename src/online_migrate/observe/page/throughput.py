@@ -15,7 +15,7 @@ from online_migrate.observe.words import place_text
 BUCKETS: Final = 120
 """points of a curve at most: a page cannot show more"""
 RECENT_S: Final = 10.0
-"""the current rate is measured over this: one batch says little, and a small table is done between two reads"""
+"""the current rate is measured over this: one batch says little, a small table is done between two reads"""
 AROUND_A_RUN: Final = frozenset({"check_found", "tables_measured"})
 """events that do not come from a runner at work"""
 _WIDTHS_S: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 43_200, 86_400)
@@ -96,7 +96,9 @@ def recent_rate(work: Sequence[Work], now: datetime) -> float | None:
 def draw_curve(
     work: Sequence[Work], *, until: datetime | None = None, longest_s: float | None = None
 ) -> Curve | None:
-    """The work as a curve, to its end or to ``until``, over ``longest_s`` at most; None if no row was written."""
+    """The work as a curve, to its end or to ``until``, over ``longest_s`` at most; None if no row was
+    written.
+    """
     if not work:
         return None
     end = max(w.ends_at for w in work).timestamp()
@@ -147,7 +149,7 @@ def find_holds(history: Iterable[HistoryRecord], *, is_live: bool) -> tuple[Hold
 
 
 def covered_s(holds: Iterable[Hold], now: datetime) -> float:
-    """Seconds in which at least one of the holds was open: two tables that wait at the same time count once."""
+    """Seconds in which at least one hold was open: two tables that wait at the same time count once."""
     covered, until = 0.0, None
     for hold in sorted(holds, key=lambda hold: hold.begins_at):
         begin = hold.begins_at if until is None else max(hold.begins_at, until)

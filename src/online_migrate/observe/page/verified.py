@@ -1,4 +1,4 @@
-"""What was verified, from the journal: steps that were compared with the catalog, and steps that only verify."""
+"""What was verified: steps that were compared with the catalog, and steps that only verify."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """All metrics: the one place for their names, help texts, labels and buckets.
 
-Names follow the Prometheus conventions: units in names, counters end in ``_total`` (the client adds it).  Labels are
-bounded by the plan, ``table`` by its table sets.  300 tables make fewer than 10,000 series with plans/multi_tenant.yaml;
-one more step over all of them adds their states, and their longest lock if its stage takes one.  Gauges and counters may
-be per table, histograms are per step.  A state is one number per series (:data:`STATES`).  A series whose label is a text
-exists only while the text is true.
+Names follow the Prometheus conventions: units in names, counters end in ``_total`` (the client adds it).
+Labels are bounded by the plan, ``table`` by its table sets.  300 tables make fewer than 10,000 series with
+plans/multi_tenant.yaml; one more step over all of them adds their states, and their longest lock if its
+stage takes one.  Gauges and counters may be per table, histograms are per step.  A state is one number per
+series (:data:`STATES`).  A series whose label is a text exists only while the text is true.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ OUTCOMES: Final = {
 }
 """how a run may end, and its state then"""
 EXIT_KINDS: Final = {
-    1: "unexpected", 2: "plan", 3: "preflight", 4: "lock", 5: "verification", 6: "lease", 7: "journal", 8: "connection",
+    1: "unexpected", 2: "plan", 3: "preflight", 4: "lock",
+    5: "verification", 6: "lease", 7: "journal", 8: "connection",
 }  # fmt: skip
 """kinds of errors by exit code"""
 
@@ -54,13 +55,15 @@ class RunMetrics:
         self.started = gauge("run_start_time_seconds", "When this process started.", PLAN)
         self.ended = gauge(
             "run_end_time_seconds",
-            "When the run of this process ended, by outcome; 0 until then, and if another runner had the lease.",
+            "When the run of this process ended, by outcome; 0 until then, and if another runner had the"
+            " lease.",
             (*PLAN, "outcome"),
         )
         self.exit_code = gauge("run_exit_code", "Exit code of this process; absent while it runs.", PLAN)
         self.progress = gauge(
             "last_progress_time_seconds",
-            "Time of the last progress: a batch, an acquired lock, a step, a growing share of a build, a proof that reads.",
+            "Time of the last progress: a batch, an acquired lock, a step, a growing share of a build, a"
+            " proof that reads.",
             PLAN,
         )
         self.steps = gauge("run_steps", "Steps of the plan over all its tables.", PLAN)
@@ -83,7 +86,8 @@ class RunMetrics:
         )
         self.heartbeat = gauge(
             "last_heartbeat_time_seconds",
-            "Time of the runner's last heartbeat: its age by the database's clock, before now by the runner's clock.",
+            "Time of the runner's last heartbeat: its age by the database's clock, before now by the"
+            " runner's clock.",
             PLAN,
         )
         self.lease_held = gauge(
@@ -124,13 +128,16 @@ class BackfillMetrics:
         )
         self.after_proof = counter(
             "late_rows_after_proof",
-            "Rows without a value that a later step found although the backfill had proven that none was left; at least.",
+            "Rows without a value that a later step found although the backfill had proven that none was"
+            " left; at least.",
             STAGE,
         )
 
 
 class LockMetrics:
-    """Strong locks and long statements: how long we waited for them and held them, and which sessions blocked them."""
+    """Strong locks and long statements: how long we waited for them and held them, and which sessions
+    blocked them.
+    """
 
     def __init__(self, make: Maker) -> None:
         gauge, counter, histogram = make.gauge, make.counter, make.histogram
@@ -236,7 +243,8 @@ class ServerMetrics:
         )
         self.multixacts = gauge(
             "multixact_used_ratio",
-            "Multixacts in use: age divided by vacuum_multixact_failsafe_age, members divided by their space.",
+            "Multixacts in use: age divided by vacuum_multixact_failsafe_age, members divided by their"
+            " space.",
             (*PLAN, "resource"),
         )
         self.connections = gauge("connections", "Sessions of this runner on the server.", PLAN)

@@ -1,8 +1,9 @@
-"""``/metrics``: a registry as text, byte for byte as prometheus-client writes it, at less than half of its CPU seconds.
+"""``/metrics``: a registry as text, byte for byte as prometheus-client writes it, at less than half of its
+CPU seconds.
 
-The client escapes every name and label again at each scrape.  A series keeps its name and labels, so we keep the text
-of them for as long as the series exists.  ``python -m benchmarks.observe --exposition`` compares the two; see "Cost of
-watching" in docs/benchmarks.md for the figures.
+The client escapes every name and label again at each scrape.  A series keeps its name and labels, so we keep
+the text of them for as long as the series exists.  ``python -m benchmarks.observe --exposition`` compares
+the two; see "Cost of watching" in docs/benchmarks.md for the figures.
 """
 
 from __future__ import annotations

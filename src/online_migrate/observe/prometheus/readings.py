@@ -1,8 +1,9 @@
-"""What the server reports while we work: WAL, heap-only updates, sizes, standbys, multixacts; read every few seconds.
+"""What the server reports while we work: WAL, heap-only updates, sizes, standbys, multixacts; read every few
+seconds.
 
-All listeners share one session, since a runner has few.  Statistics are read without a lock.  Sizes take ACCESS SHARE
-for a moment, so one reading asks for the tables at work and a few others only; a table that is locked is left for a
-later reading.
+All listeners share one session, since a runner has few.  Statistics are read without a lock.  Sizes take
+ACCESS SHARE for a moment, so one reading asks for the tables at work and a few others only; a table that is
+locked is left for a later reading.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ _SIZES: Final = """
      WHERE relname = ANY (%s) AND pg_table_is_visible(oid) AND relkind = 'r'"""
 _SERVER: Final = """
     SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint,
-           (SELECT mxid_age(datminmxid) / greatest(current_setting('vacuum_multixact_failsafe_age')::float8,
-                                                    1.05 * current_setting('autovacuum_multixact_freeze_max_age')::float8)
+           (SELECT mxid_age(datminmxid)
+                   / greatest(current_setting('vacuum_multixact_failsafe_age')::float8,
+                              1.05 * current_setting('autovacuum_multixact_freeze_max_age')::float8)
               FROM pg_database WHERE datname = current_database()),
            has_function_privilege('pg_ls_dir(text)', 'EXECUTE')"""
 _MEMBERS: Final = "SELECT count(*) FROM pg_ls_dir('pg_multixact/members')"
@@ -45,7 +47,9 @@ _MEMBERS: Final = "SELECT count(*) FROM pg_ls_dir('pg_multixact/members')"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableReading:
-    """One table; updates are those of all sessions since its statistics began.  Sizes are None until they are known."""
+    """One table; updates are those of all sessions since its statistics began.  Sizes are None until they
+    are known.
+    """
 
     table: str
     updates: int
@@ -67,8 +71,9 @@ class ServerReading:
     tables: tuple[TableReading, ...]
     standbys: tuple[Standby, ...]
     multixacts: Mapping[str, float]
-    """``age`` divided by the age at which VACUUM does nothing but freeze (manual, 20.10: vacuum_multixact_failsafe_age);
-    ``members``, if we may read them, divided by their space; above a half every autovacuum is an aggressive one"""
+    """``age`` divided by the age at which VACUUM does nothing but freeze (manual, 20.10:
+    vacuum_multixact_failsafe_age); ``members``, if we may read them, divided by their space; above a half
+    every autovacuum is an aggressive one"""
 
 
 class ServerReader:

@@ -1,4 +1,4 @@
-"""One ``/metrics`` for a plan whose runners start and end: the runner's own metrics, or what the journal says."""
+"""One ``/metrics`` for a plan whose runners start and end: a runner's own metrics, or the journal's."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _DIRECTLY: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 class MetricsRelay:
     """Answers ``/metrics`` with the metrics of the runner that :meth:`follow` named last.
 
-    Between two runners, and after the last one, it answers with what the journal knows: states, steps and rows, but no
-    counter of a process that has ended.
+    Between two runners, and after the last one, it answers with what the journal knows: states, steps and
+    rows, but no counter of a process that has ended.
     """
 
     def __init__(self, plan: str) -> None:
@@ -42,7 +42,7 @@ class MetricsRelay:
         """The route of ``/metrics``."""
         accept = headers.get("accept", "*/*")
         if self._runner is not None:
-            request = urllib.request.Request(self._runner, headers={"Accept": accept})  # noqa: S310  # our own runner's
+            request = urllib.request.Request(self._runner, headers={"Accept": accept})  # noqa: S310  # our own
             try:
                 with _DIRECTLY.open(request, timeout=WAIT_S) as answer:
                     return Page(content_type=answer.headers["Content-Type"], body=answer.read())

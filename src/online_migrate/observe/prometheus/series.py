@@ -1,4 +1,6 @@
-"""Metrics with the label of the plan filled in, texts as bounded labels, a registry that knows when it was scraped."""
+"""Metrics with the label of the plan filled in, texts as bounded labels, a registry that knows when it was
+scraped.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,8 @@ class Registry(CollectorRegistry):
 class Series:
     """One metric of one plan; labels are given without the plan's.
 
-    The client's series are kept by their labels: the client's own lookup is half of the exporter's cost per batch.
+    The client's series are kept by their labels: the client's own lookup is half of the exporter's cost per
+    batch.
     """
 
     def __init__(self, metric: Gauge | Counter | Histogram, plan: str) -> None:
@@ -125,7 +128,9 @@ class Series:
 
 
 class Texts:
-    """Series of value 1 whose last label is a text; a place's series is removed when its text changes or ends."""
+    """Series of value 1 whose last label is a text; a place's series is removed when its text changes or
+    ends.
+    """
 
     def __init__(self, series: Series, *, limit: int = TEXTS) -> None:
         self._series = series

@@ -62,9 +62,9 @@ class Budgets:
 class MetricsSink:
     """Turns events into metrics of :attr:`registry`; :meth:`update` and :meth:`take` add what no event says.
 
-    Counters count what this process did; gauges continue where earlier processes stopped.  An event is only queued with its
-    time and processed at the next scrape together with the others, at a fifth of the cost.  Only the newest snapshot is
-    processed: an open page asks for more of them than are scraped.
+    Counters count what this process did; gauges continue where earlier processes stopped.  An event is only
+    queued with its time and processed at the next scrape together with the others, at a fifth of the cost.
+    Only the newest snapshot is processed: an open page asks for more of them than are scraped.
     """
 
     def __init__(
@@ -106,7 +106,9 @@ class MetricsSink:
             self._enqueue(event)
 
     def update(self, snapshot: Snapshot) -> None:
-        """Queue a snapshot: the heartbeat, and what earlier processes did.  Events of this process take precedence."""
+        """Queue a snapshot: the heartbeat, and what earlier processes did.  Events of this process take
+        precedence.
+        """
         self._snapshot = (snapshot, self._times())
 
     def take(self, reading: ServerReading) -> None:

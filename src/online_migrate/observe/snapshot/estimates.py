@@ -1,6 +1,7 @@
 """How far a backfill is, how fast it is and when it will be done: pure, from what the journal says.
 
-What cannot be known is None.  A time left is never invented: not for a step that does not move, not without a measure.
+What cannot be known is None.  A time left is never invented: not for a step that does not move, not without
+a measure.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def points_of(history: Iterable[HistoryRecord]) -> dict[tuple[str, str, str], tu
 
 
 def pace_of(cursor: CursorRecord, points: tuple[Point, ...], now: datetime) -> Pace:
-    """The pace of a pass, between a point some seconds back and where the cursor is now; the sweep has none."""
+    """The pace of a pass, from a point some seconds ago to the cursor's place now; the sweep has none."""
     since = _base(cursor, points)
     if cursor.pass_name == SWEEP or since is None or (now - cursor.moved_at).total_seconds() > STALE_S:
         return UNKNOWN

@@ -9,7 +9,9 @@ _T = TypeVar("_T")
 
 
 class Memory:
-    """The last value of each name, valid as long as its mark is the same.  For one reader, not for several threads."""
+    """The last value of each name, valid as long as its mark is the same.  For one reader, not for several
+    threads.
+    """
 
     def __init__(self) -> None:
         self._kept: dict[Hashable, tuple[object, object]] = {}

@@ -91,7 +91,8 @@ class _Facts:
 
     now: datetime
     until: datetime | None
-    """the end of the time that running steps took: now, or without a runner the run's end or its last heartbeat, if known"""
+    """the end of the time that running steps took: now, or without a runner the run's end or its last
+    heartbeat, if known"""
     is_live: bool
     cursors: Mapping[Key, CursorRecord]
     points: Mapping[Key, tuple[Point, ...]]
@@ -132,7 +133,8 @@ def _step_views(stage: StageRecord, steps: tuple[StepRecord, ...], facts: _Facts
 def _awaited(steps: tuple[StepRecord, ...], facts: _Facts) -> frozenset[str]:
     """Steps whose filled tables are not proven before the step's other tables are filled too.
 
-    A pending table alone is no sign of it: one worker without a soak time proves each table before the next one.
+    A pending table alone is no sign of it: one worker without a soak time proves each table before the next
+    one.
     """
     running = [step for step in steps if step.state == "running"]
     several = {title for title, count in Counter(step.step for step in running).items() if count > 1}
@@ -228,7 +230,9 @@ def _stop_reason(history: Iterable[HistoryRecord]) -> str:
 
 
 def _read_expected(connection: Connection, tables: Iterable[str]) -> dict[str, int]:
-    """Rows by the planner's estimate; a table that was never analyzed has none (reltuples is -1 since release 14)."""
+    """Rows by the planner's estimate; a table that was never analyzed has none (reltuples is -1 since
+    release 14).
+    """
     rows = connection.execute(
         "SELECT relname, reltuples::bigint FROM pg_class"
         " WHERE relname = ANY (%s) AND pg_table_is_visible(oid) AND relkind IN ('r', 'p') AND reltuples >= 0",

@@ -1,4 +1,6 @@
-"""Which waits are open: followed from event to event, so that a long wait is not lost among the events of busy tables."""
+"""Which waits are open: followed from event to event, so that a long wait is not lost among the events of
+busy tables.
+"""
 
 from __future__ import annotations
 

@@ -222,9 +222,11 @@ def _figures(step: StepView) -> str:
 
 
 class LiveView:
-    """Draws snapshots on ``console``: a table that is redrawn in place, or without a terminal one line per change.
+    """Draws snapshots on ``console``: a table that is redrawn in place, or without a terminal one line per
+    change.
 
-    ``run`` without a terminal uses :class:`~.logs.LogSink`; the plain lines are for ``status --watch`` and the demo.
+    ``run`` without a terminal uses :class:`~.logs.LogSink`; the plain lines are for ``status --watch`` and
+    the demo.
     """
 
     def __init__(self, console: Console, *, clock: Clock | None = None) -> None:

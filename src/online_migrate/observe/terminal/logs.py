@@ -1,7 +1,7 @@
 """Events as log lines: sentences for people, JSON for machines.
 
-Without a terminal, ``run`` shows its progress in the console format; on a terminal the lines are printed above the
-table of :class:`~.live_view.LiveView`.  Nothing is configured globally.
+Without a terminal, ``run`` shows its progress in the console format; on a terminal the lines are printed
+above the table of :class:`~.live_view.LiveView`.  Nothing is configured globally.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ _WARNING: Final = (LockAttemptFailed, Retried, LateRows, GateWaiting, BlockersSe
 _STYLES: Final = {"debug": "\x1b[2m", "warning": "\x1b[33m", "error": "\x1b[1;31m"}
 _PLAIN: Final = "\x1b[0m"
 _WIDTH: Final = 56
-"""columns for the place in a console line, before the sentence; a longer place moves the sentence to the right"""
+"""columns for the place in a console line, before the sentence; a longer place moves the sentence to the
+right"""
 
 Processor = Callable[[Any, str, MutableMapping[str, Any]], Any]
 
@@ -54,7 +55,8 @@ Processor = Callable[[Any, str, MutableMapping[str, Any]], Any]
 class LogSink:
     """Writes one line per event.  Frequent events are sampled at level info; level debug has all of them.
 
-    ``level`` is debug, info, warning or error.  If the stream is closed or full, lines are lost; the run continues.
+    ``level`` is debug, info, warning or error.  If the stream is closed or full, lines are lost; the run
+    continues.
     """
 
     def __init__(

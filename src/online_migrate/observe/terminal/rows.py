@@ -81,7 +81,9 @@ def rows_of(snapshot: Snapshot) -> list[Row]:
 
 
 def fitting(rows: list[Row], room: int) -> list[Row]:
-    """If not all fit: those that failed, wait, move or are filled, then those with the least done; in the plan's order."""
+    """If not all fit: those that failed, wait, move or are filled, then those with the least done; in the
+    plan's order.
+    """
     if len(rows) <= room:
         return rows
     best = sorted(rows, key=lambda row: (_RANK.index(row.state), row.share if row.state == "pending" else 0))

@@ -24,7 +24,9 @@ def wait_word(kind: str) -> str:
 
 
 def why(snapshot: Snapshot, reasons: int = 2) -> Iterable[str]:
-    """The runner's notes, the run's reason, gates and waits; at most ``reasons`` of each kind of wait, the others counted."""
+    """The runner's notes, the run's reason, gates and waits; at most ``reasons`` of each kind of wait, the
+    others counted.
+    """
     yield from snapshot.notes
     if snapshot.reason and not snapshot.waits:
         yield snapshot.reason

@@ -78,7 +78,7 @@ class BackfillMeter:
         self._m.after_proof.add((event.stage,))
 
     def _late_rows(self, event: e.LateRows) -> None:
-        """The backfill itself fills them; if a later step finds one, a statement writes rows without a value."""
+        """The backfill fills them; if a later step finds one, a statement writes rows without a value."""
         self._m.late.set(table_of(event), event.rows)
         if not is_backfill(event.step):
             self._m.after_proof.add((event.stage,), event.rows)

@@ -21,7 +21,9 @@ class Changes:
         self._seen: dict[str, StageView] = {}
 
     def since_last(self, snapshot: Snapshot) -> Iterator[tuple[StageView, list[StepView]]]:
-        """Stages with their changed steps; what has not changed is the same object (:func:`~online_migrate.observe.snapshot.read.read_snapshot`)."""
+        """Stages with their changed steps; what has not changed is the same object
+        (:func:`~online_migrate.observe.snapshot.read.read_snapshot`).
+        """
         for stage in snapshot.stages:
             before = self._seen.get(stage.stage)
             if before is not stage:

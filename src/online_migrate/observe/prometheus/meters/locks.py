@@ -50,7 +50,9 @@ class LockMeter:
         self._long_over(event)
 
     def _long_over(self, event: e.Event) -> None:
-        """A long statement may end before its step: a proof that found rows, or a VACUUM before the next pass."""
+        """A long statement may end before its step: a proof that found rows, or a VACUUM before the next
+        pass.
+        """
         self._m.long_share.set(table_of(event), None)
         self._m.long_seconds.set(table_of(event), None)
         self._m.long_phase.hide(table_of(event))

@@ -13,12 +13,15 @@ from online_migrate.observe.snapshot.views import Snapshot
 LEASE_LOST = 6
 """the exit code"""
 READ_IS_PROGRESS_S = 3600.0
-"""for so long a statement whose progress the server does not report counts as progress: enough to read a terabyte from
-a fast disk; after it, a statement that waits for broken storage or never ends would look the same"""
+"""for so long a statement whose progress the server does not report counts as progress: enough to read a
+terabyte from a fast disk; after it, a statement that waits for broken storage or never ends would look the
+same"""
 
 
 class RunMeter:
-    """Gauges continue where earlier processes stopped; events of this process take precedence over an older snapshot."""
+    """Gauges continue where earlier processes stopped; events of this process take precedence over an
+    older snapshot.
+    """
 
     def __init__(self, metrics: RunMetrics, now: Now) -> None:
         self._m = metrics
@@ -135,8 +138,8 @@ class RunMeter:
     def _long_statement(self, event: e.LongStatement) -> None:
         """A build makes progress while its share or phase changes, not while it waits for an old transaction.
 
-        The server reports no share of a VALIDATE or a proof: if one reads and waits for no session, it counts as progress
-        for :data:`READ_IS_PROGRESS_S`.
+        The server reports no share of a VALIDATE or a proof: if one reads and waits for no session, it
+        counts as progress for :data:`READ_IS_PROGRESS_S`.
         """
         seen = (event.phase, event.share_done)
         reads = event.share_done is None and not event.waits_for and not event.phase.startswith("waiting")

@@ -12,7 +12,7 @@ OLD_S = 30.0
 
 
 class ServerMeter:
-    """Counts from the first reading of this process; after a reset of the statistics it continues from zero."""
+    """Counts from the first reading of this process; after a reset of the statistics from zero."""
 
     def __init__(self, metrics: ServerMetrics, epoch: Series, now: Now) -> None:
         self._m = metrics
@@ -40,7 +40,9 @@ class ServerMeter:
             self._m.multixacts.set((what,), ratio)
 
     def forget_old(self) -> None:
-        """Before each scrape: if the last reading is old, remove its gauges; its time and the counters remain."""
+        """Before each scrape: if the last reading is old, remove its gauges; its time and the counters
+        remain.
+        """
         if self._now() - self._read_at > OLD_S:
             m = self._m
             gauges = (

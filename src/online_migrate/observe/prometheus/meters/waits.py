@@ -50,7 +50,8 @@ class WaitMeter:
         """The journal has none of these figures."""
 
     def count(self) -> None:
-        """Before each scrape: count the time of open waits up to now, and remove readings that are not made any more.
+        """Before each scrape: count the time of open waits up to now, and remove readings that are not made
+        any more.
 
         Such a reading would look current.
         """
