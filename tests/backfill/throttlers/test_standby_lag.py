@@ -14,7 +14,7 @@ from online_migrate.backfill.throttlers.base import Blind, Throttle
 from online_migrate.backfill.throttlers.standby_lag import StandbyLag
 from online_migrate.clock import SystemClock
 from online_migrate.postgres.connection import Connection, Connector
-from tests.backfill.throttlers.standby import Pair, ask, await_true, run, write_wal
+from tests.backfill.throttlers.standby import Pair, ask, await_true, run, start_pair, write_wal
 
 LIMIT_BYTES = 1024**2
 
@@ -95,6 +95,32 @@ def test_who_streams_but_replays_nothing_is_no_standby(pair: Pair, on_primary: C
         on_primary.execute("SELECT pg_drop_replication_slot('subscriber')")
     assert names == ["walreceiver"]
     assert "gone" not in throttler.read(on_primary).reason
+
+
+def test_the_promoted_standby_is_not_a_lost_one() -> None:
+    """After a failover the server that we are connected to streams from none, and nobody waits for it."""
+    throttler = StandbyLag(limit_bytes=LIMIT_BYTES)
+    with start_pair() as pair:
+        with Connector(dsn=pair.primary.dsn).open("test") as primary:
+            assert throttler.read(primary).utilisation < 1
+        pair.primary.stop("fast")
+        run(pair.standby.dsn, "SELECT pg_promote(true, 60)")
+        with Connector(dsn=pair.standby.dsn).open("test") as promoted:
+            assert throttler.read(promoted).reason == "no streaming standby is connected"
+
+
+def test_of_several_standbys_one_was_promoted() -> None:
+    """Until all others are back nobody knows which one was: then it is no longer waited for, and the others are."""
+    throttler = StandbyLag(limit_bytes=LIMIT_BYTES)
+    throttler._seen = {"a", "b", "c"}
+    throttler._note_timeline("00000001")
+    assert throttler._lost({"a", "b", "c"}) == []
+    throttler._note_timeline("00000002")
+    assert throttler._lost(set()) == ["a", "b", "c"]
+    assert throttler._lost({"a"}) == ["b", "c"]
+    assert throttler._lost({"a", "c"}) == []
+    assert throttler._lost({"a", "c"}) == []
+    assert throttler._lost({"a"}) == ["c"]
 
 
 def start_streaming(conninfo: str, command: str) -> PGconnType:

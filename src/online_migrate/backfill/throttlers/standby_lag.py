@@ -25,6 +25,7 @@ from online_migrate.postgres.connection import Connection
 _QUERY: Final = f"""
     SELECT {SEES_ALL}, extract(epoch FROM clock_timestamp())::float8,
            pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint,
+           left(pg_walfile_name(pg_current_wal_lsn()), 8),
            r.pid, coalesce(s.slot_name, nullif(r.application_name, ''), 'standby'),
            pg_wal_lsn_diff(r.replay_lsn, '0/0')::bigint
       FROM (VALUES (1)) AS one
@@ -52,6 +53,7 @@ class StandbyLag:
     disconnected.
 
     A standby that was seen and has disconnected stays red until it is back; a new `run` has not seen it.
+    Behind a failover one that is missing is the new primary: it was promoted, not lost.
     """
 
     name = "standby_lag"
@@ -63,19 +65,40 @@ class StandbyLag:
         self._limit_s = limit_s
         self._trail = Trail(keep_s=2 * (limit_s or 60.0))
         self._seen: set[str] = set()
+        self._timeline = ""
+        self._promotions = 0
+        """of standbys that were seen, while it is unknown which ones: their names are still in ``_seen``"""
 
     def blind(self, connection: Connection) -> str | None:
         return blind_without_stats(connection)
 
     def read(self, connection: Connection) -> Reading:
         standbys = self.read_standbys(connection)
-        lost = sorted(self._seen - {s.name for s in standbys})
-        self._seen.update(s.name for s in standbys)
+        lost = self._lost({s.name for s in standbys})
         if lost:
             return Reading(name=self.name, utilisation=1.0, reason=_lost_text(lost))
         readings = [self._judge(standby) for standby in standbys]
         green = Reading(name=self.name, utilisation=0.0, reason="no streaming standby is connected")
         return max(readings, key=lambda r: r.utilisation, default=green)
+
+    def _lost(self, connected: set[str]) -> list[str]:
+        """Those that were seen and have disconnected, but for as many as have been promoted.
+
+        Which one of several was promoted is known when all others are back.
+        """
+        missing = self._seen - connected
+        if self._promotions and len(missing) <= self._promotions:
+            self._seen -= missing
+            self._promotions = 0
+            missing = set()
+        self._seen |= connected
+        return sorted(missing)
+
+    def _note_timeline(self, timeline: str) -> None:
+        """Each promotion begins another one (manual, 26.3.6 "Timelines")."""
+        if self._timeline and timeline != self._timeline and self._seen:
+            self._promotions += 1
+        self._timeline = timeline
 
     def read_standbys(self, connection: Connection) -> list[Standby]:
         """All streaming standbys as they are now; raises
@@ -85,10 +108,11 @@ class StandbyLag:
             rows = connection.execute(_QUERY).fetchall()
         ensure_sees_all(rows[0][0])
         at_s, written = float(rows[0][1]), int(rows[0][2])
+        self._note_timeline(str(rows[0][3]))
         self._trail.note(at_s, written)
         counts: Counter[str] = Counter()
         standbys = []
-        for _, _, _, pid, name, replayed in rows:
+        for _, _, _, _, pid, name, replayed in rows:
             if pid is None:
                 continue
             counts[name] += 1
