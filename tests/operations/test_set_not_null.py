@@ -562,7 +562,7 @@ def test_an_application_that_leaves_the_column_out_is_told_before(site_of: OpenS
     )
     (found,) = site_of(plan_of(add % "", *steps)).preflight()
     assert (found.severity, found.code) == (Severity.WARN, "inserts_refused")
-    assert "from here on an INSERT without it is refused (23502)" in found.fact
+    assert "an INSERT that does not name it fails (23502)" in found.fact
     assert site_of(plan_of(add % ", new_rows: 1", *steps, name="given")).preflight() == []
     dropped = plan_of(
         add % ", new_rows: 1",

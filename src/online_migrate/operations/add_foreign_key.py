@@ -41,6 +41,12 @@ from online_migrate.postgres.sqlstate import Trouble, trouble_of
 
 MANUAL = "https://www.postgresql.org/docs/current/sql-altertable.html#SQL-ALTERTABLE-NOTES"
 _OTHERWISE = re.compile(r" (?:DEFERRABLE|ON UPDATE|MATCH)\b")
+_IS_NOT_NULL = """
+WITH RECURSIVE type (oid) AS (
+  SELECT atttypid FROM pg_attribute WHERE attrelid = %s AND attname = %s
+  UNION SELECT t.typbasetype FROM pg_type t JOIN type USING (oid) WHERE t.typtype = 'd')
+SELECT coalesce(bool_or(t.typnotnull), false) FROM pg_type t JOIN type USING (oid)"""
+"""a domain may be NOT NULL, or stand over one that is"""
 _ACTIONS = {"no action": "a", "restrict": "r", "cascade": "c", "set null": "n"}
 
 
@@ -153,8 +159,25 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
                     manual=MANUAL,
                 )
             )
+        findings += self._never_null(place, params)
         unknown = self._unknown_parent(place, params)
         return [*findings, *unknown, *([] if findings or unknown else self._seen(place, params))]
+
+    def _never_null(self, place: Place, params: AddForeignKeyParams) -> list[Finding]:
+        """`on_delete: set null` on a column that is NOT NULL: each delete of a parent with rows would fail."""
+        table = place.known.table(place.table)
+        if params.on_delete != "set null" or table is None or params.column not in table.columns:
+            return []
+        row = place.known.connection.execute(_IS_NOT_NULL, [table.oid, params.column]).fetchone()
+        assert row is not None  # an aggregate without GROUP BY has one row
+        if not (row[0] or table.columns[params.column].is_not_null):
+            return []
+        fact = (
+            f"`on_delete: set null` writes NULL into {place.table}.{params.column}, which is NOT NULL: no parent row"
+            " with such rows could be deleted (23502)"
+        )
+        remedy = "write `on_delete: cascade` or `on_delete: restrict`"
+        return [_finding(Severity.STOP, "set_null_not_null", fact, remedy)]
 
     def _seen(self, place: Place, params: AddForeignKeyParams) -> Iterator[Finding]:
         """Does the server make such a key, and do all rows have their parent?"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import ClassVar
 
 import psycopg
@@ -31,7 +32,7 @@ from online_migrate.operations.contract.base import (
     TableParams,
 )
 from online_migrate.operations.contract.descendants import Descendants
-from online_migrate.operations.contract.effects import Effect, FillsColumn, MakesNotNull
+from online_migrate.operations.contract.effects import AddsColumn, Effect, FillsColumn, MakesNotNull
 from online_migrate.operations.schema_before import plan_context, schema_before
 from online_migrate.operations.shared.owed_check import OwedCheck
 from online_migrate.operations.shared.steps import bench_of, need, run_long, run_window
@@ -119,24 +120,32 @@ class SetNotNull(Operation[SetNotNullParams]):
         return [Finding(severity=Severity.STOP, code="check_conflict", fact=fact, remedy="rename or drop it")]
 
     def _refused_inserts(self, place: Place, params: SetNotNullParams) -> Iterator[Finding]:
-        """An application that does not name the column is stopped by this step, unless something gives it a
-        value.
-        """
-        table, stage = place.known.table(place.table), place.plan.stage(place.step.stage)
-        if table is None or (stage is not None and stage.gate) or self.state(place, params) is State.DONE:
+        """An INSERT that does not name the column fails from this step on; reported once, for all tables of the step."""
+        if _has_gate_since(place, params.column):
             return
+        places = (replace(place, step=replace(place.step, table=t)) for t in place.tables_of_step)
+        bare = [p.table for p in places if self._is_bare(p, params)]
+        if not bare or bare[0] != place.table:
+            return
+        fact = (
+            f"{params.column} of {', '.join(bare)} has no default: after this step an INSERT that does not name it"
+            " fails (23502)"
+        )
+        remedy = (
+            f"give it a default (`new_rows` of its add_column), or give stage {place.step.stage} a gate, and approve it"
+            " once every running release writes the column"
+        )
+        yield Finding(severity=Severity.WARN, code="inserts_refused", fact=fact, remedy=remedy, manual=MANUAL)
+
+    def _is_bare(self, place: Place, params: SetNotNullParams) -> bool:
+        """The table's column is not NOT NULL yet, and nothing gives a new row its value."""
+        table = place.known.table(place.table)
+        if table is None or self.state(place, params) is State.DONE:
+            return False
         planned = schema_before(place).column(place.table, params.column)
-        is_given = None if planned is None else planned.default_by_plan
-        if is_given is None:
-            is_given = is_given_on_insert(place.known.connection, table, params.column)
-        if not is_given:
-            yield Finding(
-                severity=Severity.WARN,
-                code="inserts_refused",
-                fact=f"{place.table}.{params.column} has no default: from here on an INSERT without it is refused (23502)",
-                remedy=f"give it a default (`new_rows`), or give stage {place.step.stage} a gate until the release that writes it is out",
-                manual=MANUAL,
-            )
+        if planned is not None and planned.default_by_plan is not None:
+            return not planned.default_by_plan
+        return not is_given_on_insert(place.known.connection, table, params.column)
 
     def _unfilled(self, place: Place, params: SetNotNullParams) -> Iterator[Finding]:
         """Rows without a value that no step above fills; behind a gate somebody may fill them before it is
@@ -298,6 +307,18 @@ class SetNotNull(Operation[SetNotNullParams]):
         return sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(
             place.sql_table, sql.Identifier(self._helper(place, params))
         )
+
+
+def _has_gate_since(place: Place, column: str) -> bool:
+    """A stage after the one that adds the column, up to this one, waits for an approval."""
+    names = [stage.name for stage in place.plan.stages]
+    adds = [
+        names.index(c.step.stage) + 1
+        for c in place.effects.on(place.table)
+        if isinstance(c.effect, AddsColumn) and c.effect.column == column
+    ]
+    stages = place.plan.stages[min(adds, default=0) : names.index(place.step.stage) + 1]
+    return any(stage.gate for stage in stages)
 
 
 def _is_ours(check: ConstraintInfo, params: SetNotNullParams) -> bool:
