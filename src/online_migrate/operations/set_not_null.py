@@ -310,14 +310,15 @@ class SetNotNull(Operation[SetNotNullParams]):
 
 
 def _has_gate_since(place: Place, column: str) -> bool:
-    """A stage after the one that adds the column, up to this one, waits for an approval."""
+    """This stage, or one since the column was added, waits for an approval."""
     names = [stage.name for stage in place.plan.stages]
+    own = names.index(place.step.stage)
     adds = [
         names.index(c.step.stage) + 1
         for c in place.effects.on(place.table)
         if isinstance(c.effect, AddsColumn) and c.effect.column == column
     ]
-    stages = place.plan.stages[min(adds, default=0) : names.index(place.step.stage) + 1]
+    stages = place.plan.stages[min(own, *adds) if adds else 0 : own + 1]
     return any(stage.gate for stage in stages)
 
 
