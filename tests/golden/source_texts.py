@@ -98,7 +98,7 @@ class _Module:
     def findings(self) -> Iterator[Text]:
         for call, names in self.calls:
             name = _name_of(call)
-            if name == "Finding":
+            if name in {"Finding", "Contradiction"}:
                 given = _arguments(call, ())
             elif name in self._wrappers:
                 given = _arguments(call, self._wrappers[name])
@@ -239,4 +239,5 @@ def _name_of(call: ast.Call) -> str:
 def _severity(name: str, given: ast.expr | None, names: _Names) -> str:
     texts = [t.strip("{}").rpartition(".")[2].lower() for t in _alternatives(given, names)]
     known = [t for t in texts if t in {"stop", "warn", "ask", "info"}]
-    return "/".join(known) or (name.strip("_") if given is None else "depends")
+    unsaid = "stop" if name == "Contradiction" else name.strip("_")
+    return "/".join(known) or (unsaid if given is None else "depends")
