@@ -17,7 +17,7 @@ from online_migrate.operations.registry import OPERATIONS
 _CODE: Final = re.compile(r"[a-z][a-z_]+")
 _FOLDERS: Final = ("operations", "backfill", "engine")
 """where findings are made"""
-_MAKERS: Final = {"Finding", "_finding", "_stop", "_warn"}
+_MAKERS: Final = {"Finding", "Contradiction", "_finding", "_stop", "_warn"}
 _UNKNOWN: Final = "depends"
 
 
@@ -52,7 +52,8 @@ def _of_call(call: ast.Call, path: Path) -> Iterator[Place]:
     values = [given["code"]] if "code" in given else call.args
     severities = [given["severity"]] if "severity" in given else call.args
     for code in filter(None, map(_code, values)):
-        said = [*filter(None, map(_severity, severities)), *(["stop"] if _name(call) == "_stop" else [])]
+        is_stop = _name(call) in {"_stop", "Contradiction"}
+        said = [*filter(None, map(_severity, severities)), *(["stop"] * is_stop)]
         module = ".".join(path.relative_to(SOURCE).with_suffix("").parts)
         yield Place(code=code, severity=said[0] if said else _UNKNOWN, module=module)
 
