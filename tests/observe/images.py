@@ -58,7 +58,7 @@ def main() -> None:
         with Path(folder, "log").open("w") as log:
             runner = subprocess.Popen(command, cwd=folder, env=environ, stdout=log, stderr=log)
         try:
-            wait_for(lambda: rows_done(dsn) > MANY, 120)
+            wait_for(lambda: rows_done(dsn) > MANY, 400)
             photograph(f"http://127.0.0.1:{port}/")
             draw_terminal(dsn)
         finally:
