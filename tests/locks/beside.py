@@ -26,10 +26,10 @@ E = TypeVar("E", bound=Event)
 ROWS = 5000
 NO_FENCE = sql.SQL("SELECT 1 AS fence")
 TABLES = f"""
-CREATE TABLE parent (id int PRIMARY KEY, note text);
-INSERT INTO parent SELECT i, 'p' FROM generate_series(1, 10) i;
-CREATE TABLE child (id int PRIMARY KEY, parent_id int NOT NULL, v int NOT NULL DEFAULT 0, w int NOT NULL DEFAULT 0);
-INSERT INTO child SELECT i, i % 10 + 1 FROM generate_series(1, {ROWS}) i;
+CREATE TABLE public.parent (id int PRIMARY KEY, note text);
+INSERT INTO public.parent SELECT i, 'p' FROM generate_series(1, 10) i;
+CREATE TABLE public.child (id int PRIMARY KEY, parent_id int NOT NULL, v int NOT NULL DEFAULT 0, w int NOT NULL DEFAULT 0);
+INSERT INTO public.child SELECT i, i % 10 + 1 FROM generate_series(1, {ROWS}) i;
 ANALYZE"""
 
 
@@ -87,7 +87,7 @@ class Site:
 
     def columns(self, table: str) -> set[str]:
         query = (
-            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT"
+            "SELECT attname FROM pg_attribute WHERE attrelid = ('public.' || %s)::regclass AND attnum > 0 AND NOT"
             " attisdropped"
         )
         return {str(name) for (name,) in self.watch.execute(query, [table]).fetchall()}
@@ -119,7 +119,7 @@ def ddl(*statements: str) -> list[sql.SQL]:
 
 @contextmanager
 def blocker(
-    dsn: str, statement: str = "SELECT count(*) FROM child", *, application: str = "psql"
+    dsn: str, statement: str = "SELECT count(*) FROM public.child", *, application: str = "psql"
 ) -> Iterator[psycopg.Connection]:
     """A session that has run the statement and sits in its transaction."""
     with psycopg.connect(dsn, application_name=application) as connection:
@@ -150,9 +150,9 @@ def in_thread(work: Callable[[], object]) -> Iterator[list[BaseException]]:
         thread.join()
 
 
-READ = "SELECT v FROM child WHERE id = 7"
-WRITE = "UPDATE child SET v = v + 1 WHERE id = 8"
-WRITE_PARENT = "UPDATE parent SET note = 'q' WHERE id = 3"
+READ = "SELECT v FROM public.child WHERE id = 7"
+WRITE = "UPDATE public.child SET v = v + 1 WHERE id = 8"
+WRITE_PARENT = "UPDATE public.parent SET note = 'q' WHERE id = 3"
 
 
 class Application:

@@ -30,7 +30,7 @@ from tests.locks.beside import (
     pause,
 )
 
-BUILD = "CREATE INDEX CONCURRENTLY {} ON child (v)"
+BUILD = "CREATE INDEX CONCURRENTLY {} ON public.child (v)"
 
 
 @pytest.fixture
@@ -43,33 +43,35 @@ def other(site: Site) -> Iterator[psycopg.Connection]:
 def held_by(site: Site, pid: int) -> dict[str, str]:
     """Relation → its strongest mode, of a session that is in the middle of a transaction."""
     rows = site.watch.execute(
-        "SELECT relation::regclass::text, mode FROM pg_locks WHERE pid = %s AND locktype = 'relation' AND"
-        " granted",
+        "SELECT c.relname::text, mode FROM pg_locks l JOIN pg_class c ON c.oid = l.relation"
+        " WHERE pid = %s AND locktype = 'relation' AND granted",
         [pid],
     ).fetchall()
     return {str(name): str(mode) for name, mode in rows if mode != "AccessShareLock" and "pg_" not in name}
 
 
 EXCLUSIVE = {"child": "AccessExclusiveLock"}
-KEYED = "ALTER TABLE child ADD CONSTRAINT fk FOREIGN KEY (parent_id) REFERENCES parent NOT VALID"
-CHECKED = "ALTER TABLE child ADD CONSTRAINT c CHECK (v IS NOT NULL) NOT VALID"
+KEYED = (
+    "ALTER TABLE public.child ADD CONSTRAINT fk FOREIGN KEY (parent_id) REFERENCES public.parent NOT VALID"
+)
+CHECKED = "ALTER TABLE public.child ADD CONSTRAINT c CHECK (v IS NOT NULL) NOT VALID"
 
 
 @pytest.mark.parametrize(
     ("before", "statement", "locks"),
     [
-        ("", "ALTER TABLE child ADD COLUMN x int", EXCLUSIVE),
-        ("", "ALTER TABLE child ADD COLUMN x int DEFAULT 7", EXCLUSIVE),
-        ("", "ALTER TABLE child ADD COLUMN x int, ALTER x SET DEFAULT 7", EXCLUSIVE),
+        ("", "ALTER TABLE public.child ADD COLUMN x int", EXCLUSIVE),
+        ("", "ALTER TABLE public.child ADD COLUMN x int DEFAULT 7", EXCLUSIVE),
+        ("", "ALTER TABLE public.child ADD COLUMN x int, ALTER x SET DEFAULT 7", EXCLUSIVE),
         ("", KEYED, {"child": "ShareRowExclusiveLock", "parent": "ShareRowExclusiveLock"}),
-        ("", "CREATE TABLE t (p int REFERENCES parent)", {"parent": "ShareRowExclusiveLock"}),
-        (KEYED, ("ALTER TABLE child VALIDATE CONSTRAINT"
+        ("", "CREATE TABLE t (p int REFERENCES public.parent)", {"parent": "ShareRowExclusiveLock"}),
+        (KEYED, ("ALTER TABLE public.child VALIDATE CONSTRAINT"
             " fk"), {"child": "ShareUpdateExclusiveLock", "parent": "RowShareLock"}),
-        (KEYED, "ALTER TABLE child DROP CONSTRAINT fk", {**EXCLUSIVE, "parent": "AccessExclusiveLock"}),
+        (KEYED, "ALTER TABLE public.child DROP CONSTRAINT fk", {**EXCLUSIVE, "parent": "AccessExclusiveLock"}),
         ("", CHECKED, EXCLUSIVE),
-        (CHECKED, "ALTER TABLE child VALIDATE CONSTRAINT c", {"child": "ShareUpdateExclusiveLock"}),
-        ("CREATE INDEX i ON child (v)", "DROP INDEX i", {**EXCLUSIVE, "i": "AccessExclusiveLock"}),
-        ("", "ALTER TABLE child DROP CONSTRAINT IF EXISTS nothing", EXCLUSIVE),
+        (CHECKED, "ALTER TABLE public.child VALIDATE CONSTRAINT c", {"child": "ShareUpdateExclusiveLock"}),
+        ("CREATE INDEX i ON public.child (v)", "DROP INDEX i", {**EXCLUSIVE, "i": "AccessExclusiveLock"}),
+        ("", "ALTER TABLE public.child DROP CONSTRAINT IF EXISTS nothing", EXCLUSIVE),
     ],
 )  # fmt: skip
 def test_the_table_of_locks(
@@ -89,9 +91,11 @@ def test_the_table_of_locks(
 def test_add_column_and_default_in_one_statement(site: Site, other: psycopg.Connection) -> None:
     """Old rows stay NULL, new ones get the default, and no row is written: one window covers both."""
     before = other.execute("SELECT pg_relation_filenode('child'), pg_relation_size('child')").fetchone()
-    other.execute("ALTER TABLE child ADD COLUMN x int, ALTER x SET DEFAULT 7")
-    other.execute("INSERT INTO child (id, parent_id) VALUES (0, 1)")
-    assert other.execute("SELECT count(*) FILTER (WHERE x IS NULL) > 0, count(x) FROM child").fetchone() == (
+    other.execute("ALTER TABLE public.child ADD COLUMN x int, ALTER x SET DEFAULT 7")
+    other.execute("INSERT INTO public.child (id, parent_id) VALUES (0, 1)")
+    assert other.execute(
+        "SELECT count(*) FILTER (WHERE x IS NULL) > 0, count(x) FROM public.child"
+    ).fetchone() == (
         True,
         1,
     )
@@ -103,9 +107,9 @@ def test_add_column_and_default_in_one_statement(site: Site, other: psycopg.Conn
 def test_a_constant_default_is_no_rewrite(other: psycopg.Connection) -> None:
     """Kept as a missing value: the file stays, every old row reads the default."""
     before = other.execute("SELECT pg_relation_filenode('child')").fetchone()
-    other.execute("ALTER TABLE child ADD COLUMN x int DEFAULT 7")
+    other.execute("ALTER TABLE public.child ADD COLUMN x int DEFAULT 7")
     assert other.execute("SELECT pg_relation_filenode('child')").fetchone() == before
-    assert other.execute("SELECT min(x), max(x) FROM child").fetchone() == (7, 7)
+    assert other.execute("SELECT min(x), max(x) FROM public.child").fetchone() == (7, 7)
 
 
 def scans(connection: psycopg.Connection, statement: str) -> bool:
@@ -122,33 +126,33 @@ def scans(connection: psycopg.Connection, statement: str) -> bool:
 
 def test_inline_references_with_a_default_scans(other: psycopg.Connection) -> None:
     """ADD COLUMN … DEFAULT … REFERENCES validates under ACCESS EXCLUSIVE: never in a window."""
-    assert scans(other, "ALTER TABLE child ADD COLUMN x int DEFAULT 1 REFERENCES parent")
-    assert not scans(other, "ALTER TABLE child ADD COLUMN y int")
+    assert scans(other, "ALTER TABLE public.child ADD COLUMN x int DEFAULT 1 REFERENCES public.parent")
+    assert not scans(other, "ALTER TABLE public.child ADD COLUMN y int")
 
 
 def test_set_not_null_needs_its_check_and_a_statement_of_its_own(other: psycopg.Connection) -> None:
     """With a valid CHECK it does not scan; with DROP CONSTRAINT in the same ALTER TABLE it does."""
-    assert scans(other, "ALTER TABLE child ALTER v SET NOT NULL, ALTER w SET NOT NULL") is False, (
+    assert scans(other, "ALTER TABLE public.child ALTER v SET NOT NULL, ALTER w SET NOT NULL") is False, (
         "they are already"
     )
-    other.execute("ALTER TABLE child ALTER v DROP NOT NULL, ALTER w DROP NOT NULL")
-    assert scans(other, "ALTER TABLE child ALTER w SET NOT NULL")
-    other.execute("ALTER TABLE child ADD CONSTRAINT c CHECK (v IS NOT NULL)")
-    assert scans(other, "ALTER TABLE child ALTER v SET NOT NULL, DROP CONSTRAINT c")
+    other.execute("ALTER TABLE public.child ALTER v DROP NOT NULL, ALTER w DROP NOT NULL")
+    assert scans(other, "ALTER TABLE public.child ALTER w SET NOT NULL")
+    other.execute("ALTER TABLE public.child ADD CONSTRAINT c CHECK (v IS NOT NULL)")
+    assert scans(other, "ALTER TABLE public.child ALTER v SET NOT NULL, DROP CONSTRAINT c")
     other.execute(
-        "ALTER TABLE child ALTER v DROP NOT NULL; ALTER TABLE child ADD CONSTRAINT c CHECK (v IS NOT NULL)"
+        "ALTER TABLE public.child ALTER v DROP NOT NULL; ALTER TABLE public.child ADD CONSTRAINT c CHECK (v IS NOT NULL)"
     )
-    assert not scans(other, "ALTER TABLE child ALTER v SET NOT NULL")
+    assert not scans(other, "ALTER TABLE public.child ALTER v SET NOT NULL")
 
 
 def test_a_check_not_valid_binds_every_later_update(other: psycopg.Connection) -> None:
     """An old row that is still NULL can no longer be updated: add it only when none is left."""
     other.execute(
-        "ALTER TABLE child ADD COLUMN x int; ALTER TABLE child ADD CONSTRAINT c CHECK (x IS NOT NULL) NOT"
+        "ALTER TABLE public.child ADD COLUMN x int; ALTER TABLE public.child ADD CONSTRAINT c CHECK (x IS NOT NULL) NOT"
         " VALID"
     )
     with pytest.raises(errors.CheckViolation):
-        other.execute("UPDATE child SET v = 1 WHERE id = 1")
+        other.execute("UPDATE public.child SET v = 1 WHERE id = 1")
 
 
 def test_partitioned_roots(other: psycopg.Connection) -> None:
@@ -156,7 +160,7 @@ def test_partitioned_roots(other: psycopg.Connection) -> None:
     other.execute("CREATE TABLE log (id int, at int) PARTITION BY RANGE (at)")
     with pytest.raises(errors.FeatureNotSupported):
         other.execute("CREATE INDEX CONCURRENTLY ON log (id)")
-    key = "ALTER TABLE log ADD FOREIGN KEY (id) REFERENCES parent NOT VALID"
+    key = "ALTER TABLE log ADD FOREIGN KEY (id) REFERENCES public.parent NOT VALID"
     if other.info.server_version >= 180000:
         other.execute(key)
     else:
@@ -168,7 +172,7 @@ def test_1_lock_timeout_counts_the_wait_for_snapshots(site: Site, other: psycopg
     """It leaves an invalid index; a plain retry says 'already exists', and IF NOT EXISTS succeeds over the
     invalid one.
     """
-    with blocker(site.dsn, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM parent"):
+    with blocker(site.dsn, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM public.parent"):
         other.execute("SET lock_timeout = '200ms'")
         with pytest.raises(errors.LockNotAvailable):
             other.execute(BUILD.format("i").encode())
@@ -192,7 +196,7 @@ def test_2_a_blocking_advisory_lock_holds_a_snapshot(site: Site, other: psycopg.
             with pytest.raises(errors.LockNotAvailable):
                 site.work.execute(BUILD.format("i"))
             holder.execute("SELECT pg_advisory_unlock(7)")
-        site.work.execute("DROP INDEX i")
+        site.work.execute("DROP INDEX public.i")
         holder.execute("SELECT pg_try_advisory_lock(7)")
         site.work.execute(BUILD.format("i"))
 
@@ -201,13 +205,13 @@ def test_3_steps_on_different_tables_meet_through_snapshots(site: Site, other: p
     """A build on one table waits for a statement on another that holds a snapshot, as a VALIDATE does; beside
     a plain build it does not wait.
     """
-    with in_thread(lambda: other.execute("SELECT count(*), pg_sleep(1.2) FROM parent")):
+    with in_thread(lambda: other.execute("SELECT count(*), pg_sleep(1.2) FROM public.parent")):
         pause(0.2)
         began = monotonic()
         site.work.execute(BUILD.format("i"))
         assert monotonic() - began > 0.5
-    other.execute("INSERT INTO parent SELECT i, 'x' FROM generate_series(11, 200000) i")
-    with in_thread(lambda: other.execute("CREATE INDEX CONCURRENTLY p ON parent (note, id)")):
+    other.execute("INSERT INTO public.parent SELECT i, 'x' FROM generate_series(11, 200000) i")
+    with in_thread(lambda: other.execute("CREATE INDEX CONCURRENTLY p ON public.parent (note, id)")):
         await_true(
             lambda: (
                 site.watch.execute("SELECT count(*) FROM pg_stat_progress_create_index").fetchone() == (1,)
@@ -226,13 +230,13 @@ def test_4_lock_timeout_is_per_lock(site: Site, other: psycopg.Connection) -> No
     """A statement that takes two locks may wait twice as long as its lock_timeout."""
     first, second = psycopg.connect(site.dsn), psycopg.connect(site.dsn)
     with first, second:
-        first.execute("LOCK TABLE child")
-        second.execute("LOCK TABLE parent")
+        first.execute("LOCK TABLE public.child")
+        second.execute("LOCK TABLE public.parent")
         other.execute("SET lock_timeout = '600ms'")
         with in_thread(lambda: let_go(first, after_s=0.4)):
             began = monotonic()
             with pytest.raises(errors.LockNotAvailable):
-                other.execute("BEGIN; LOCK TABLE child, parent")
+                other.execute("BEGIN; LOCK TABLE public.child, parent")
             assert monotonic() - began > 0.9
         other.execute("ROLLBACK")
 
@@ -244,7 +248,7 @@ def cross(site: Site, ours: psycopg.Connection, wait: str) -> tuple[str, str]:
     states = {"ours": "", "app": ""}
     with psycopg.connect(site.dsn) as app:
         app.execute(WRITE_PARENT.encode())
-        ours.execute(f"BEGIN; SET LOCAL lock_timeout = '{wait}'; LOCK TABLE child".encode())
+        ours.execute(f"BEGIN; SET LOCAL lock_timeout = '{wait}'; LOCK TABLE public.child".encode())
 
         def application() -> None:
             try:
@@ -257,7 +261,7 @@ def cross(site: Site, ours: psycopg.Connection, wait: str) -> tuple[str, str]:
             await_true(lambda: is_waiting(site.watch, app.info.backend_pid))
             pause(0.4)  # its second of deadlock_timeout began clearly before ours
             try:
-                ours.execute("LOCK TABLE parent")
+                ours.execute("LOCK TABLE public.parent")
             except psycopg.Error as error:
                 states["ours"] = str(error.sqlstate)
             ours.execute("ROLLBACK")
@@ -277,7 +281,7 @@ def test_7_statement_timeout_does_not_run_between_statements(site: Site, other: 
     """A runner that is stopped after its ALTER holds the lock on; idle_in_transaction_session_timeout ends
     it.
     """
-    other.execute("BEGIN; SET LOCAL statement_timeout = '100ms'; LOCK TABLE child")
+    other.execute("BEGIN; SET LOCAL statement_timeout = '100ms'; LOCK TABLE public.child")
     with pytest.raises(errors.QueryCanceled):
         site.work.execute(f"SET statement_timeout = '400ms'; {READ}".encode())
     other.execute("SET LOCAL idle_in_transaction_session_timeout = '200ms'")
@@ -296,23 +300,25 @@ def test_9_a_prepared_star_fails_after_add_column(site: Site, other: psycopg.Con
         "CREATE TABLE copy (LIKE child);"
         "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO copy SELECT NEW.*;"
         " RETURN NEW; END';"
-        "CREATE TRIGGER keep AFTER UPDATE ON child FOR EACH ROW EXECUTE FUNCTION keep();"
+        "CREATE TRIGGER keep AFTER UPDATE ON public.child FOR EACH ROW EXECUTE FUNCTION keep();"
         "CREATE FUNCTION all_of() RETURNS TABLE (id int, parent_id int, v int, w int) LANGUAGE plpgsql"
-        " AS 'BEGIN RETURN QUERY SELECT * FROM child LIMIT 1; END'"
+        " AS 'BEGIN RETURN QUERY SELECT * FROM public.child LIMIT 1; END'"
     )
     other.execute(
-        "PREPARE star AS SELECT * FROM child LIMIT 1; PREPARE named AS SELECT id, v FROM child LIMIT 1"
+        "PREPARE star AS SELECT * FROM public.child LIMIT 1; PREPARE named AS SELECT id, v FROM public.child LIMIT 1"
     )
-    other.execute("EXECUTE star; EXECUTE named; UPDATE child SET v = 1 WHERE id = 1; SELECT * FROM all_of()")
-    site.watch.execute("ALTER TABLE child ADD COLUMN extra int")
+    other.execute(
+        "EXECUTE star; EXECUTE named; UPDATE public.child SET v = 1 WHERE id = 1; SELECT * FROM all_of()"
+    )
+    site.watch.execute("ALTER TABLE public.child ADD COLUMN extra int")
     for _ in range(2):
         with pytest.raises(errors.FeatureNotSupported):
             other.execute("EXECUTE star")
     other.execute("EXECUTE named")
-    other.execute("DEALLOCATE star; PREPARE star AS SELECT * FROM child LIMIT 1; EXECUTE star")
+    other.execute("DEALLOCATE star; PREPARE star AS SELECT * FROM public.child LIMIT 1; EXECUTE star")
     with psycopg.connect(site.dsn, autocommit=True) as fresh:
         with pytest.raises(errors.SyntaxError):
-            fresh.execute("UPDATE child SET v = 1 WHERE id = 1")
+            fresh.execute("UPDATE public.child SET v = 1 WHERE id = 1")
         with pytest.raises(errors.DatatypeMismatch):
             fresh.execute("SELECT * FROM all_of()")
 
@@ -323,7 +329,7 @@ def test_10_for_share_stops_an_update_and_for_key_share_does_not(
     """The fence asks FOR SHARE, and the heartbeat is another row."""
     other.execute("SET lock_timeout = '100ms'")
     for strength, stops in (("KEY SHARE", False), ("SHARE", True)):
-        with blocker(site.dsn, f"SELECT 1 FROM parent WHERE id = 3 FOR {strength}"):
+        with blocker(site.dsn, f"SELECT 1 FROM public.parent WHERE id = 3 FOR {strength}"):
             if stops:
                 with pytest.raises(errors.LockNotAvailable):
                     other.execute(WRITE_PARENT.encode())
@@ -353,7 +359,7 @@ def test_12_names_are_cut_and_advisory_locks_are_seen(site: Site, other: psycopg
     other.execute(sql.SQL("SET application_name = {}").format(sql.Literal(name)))
     assert other.execute("SHOW application_name").fetchone() == ("n" * 63,)
     hold_shared(site.work)
-    with blocker(site.dsn, "UPDATE child SET v = 1 WHERE id = 1"):
+    with blocker(site.dsn, "UPDATE public.child SET v = 1 WHERE id = 1"):
         with in_thread(lambda: site.work.execute(BUILD.format("i"))) as failed:
             await_true(lambda: is_waiting(site.watch, site.work.info.backend_pid))
             assert [pid for pid, _ in read_sessions(site.watch)] == [site.work.info.backend_pid]
@@ -402,9 +408,9 @@ def test_15_a_null_does_not_keep_duplicates_out(other: psycopg.Connection) -> No
 
 def test_16_session_replication_role_switches_foreign_keys_off(other: psycopg.Connection) -> None:
     """An orphan goes in: no session of ours ever sets it."""
-    other.execute("ALTER TABLE child ADD FOREIGN KEY (parent_id) REFERENCES parent")
+    other.execute("ALTER TABLE public.child ADD FOREIGN KEY (parent_id) REFERENCES public.parent")
     other.execute(
-        "SET session_replication_role = replica; INSERT INTO child (id, parent_id) VALUES (0, 4711)"
+        "SET session_replication_role = replica; INSERT INTO public.child (id, parent_id) VALUES (0, 4711)"
     )
 
 
@@ -444,8 +450,8 @@ def test_19_repeatable_read_gets_40001_from_our_batches(site: Site, other: psyco
     """A row that a batch has updated cannot be updated by a snapshot that is older:
     check names such roles.
     """
-    other.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM child LIMIT 1")
-    site.work.execute("UPDATE child SET w = 1 WHERE id = 8")
+    other.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM public.child LIMIT 1")
+    site.work.execute("UPDATE public.child SET w = 1 WHERE id = 8")
     with pytest.raises(errors.SerializationFailure):
         other.execute(WRITE.encode())
     other.execute("ROLLBACK")

@@ -15,12 +15,12 @@ from online_migrate.postgres.locks import LockMode, LockNeed
 from tests.locks.beside import Site, ddl, in_thread, need, pause, sessions_on, site_on
 
 STEPS = (
-    "SELECT v FROM child WHERE id = {row}",
-    "UPDATE child SET v = v + 1 WHERE id = {row}",
-    "UPDATE parent SET note = 'q' WHERE id = {row}",
-    "SELECT 1 FROM parent WHERE id = {row} FOR KEY SHARE",
-    "INSERT INTO child (id, parent_id) VALUES (nextval('ids'), 3)",
-    "SELECT count(*) FROM parent",
+    "SELECT v FROM public.child WHERE id = {row}",
+    "UPDATE public.child SET v = v + 1 WHERE id = {row}",
+    "UPDATE public.parent SET note = 'q' WHERE id = {row}",
+    "SELECT 1 FROM public.parent WHERE id = {row} FOR KEY SHARE",
+    "INSERT INTO public.child (id, parent_id) VALUES (nextval('public.ids'), 3)",
+    "SELECT count(*) FROM public.parent",
 )
 """what the application's transactions are made of, in any order; each client has a row of its own, so that
 any deadlock has a window in it
@@ -43,7 +43,7 @@ def shared(server: object, new_database: object) -> Iterator[Site]:
     from tests.conftest import dropped_after
 
     with dropped_after(server, new_database(None)) as dsn, site_on(dsn) as site:  # type: ignore[operator,arg-type]
-        site.watch.execute("CREATE SEQUENCE ids START 100000")
+        site.watch.execute("CREATE SEQUENCE public.ids START 100000")
         yield site
 
 

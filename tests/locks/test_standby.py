@@ -73,7 +73,7 @@ def test_7_a_dead_synchronous_standby(pair_site: Site) -> None:
     wait_for_standbys(pair_site, "nobody", "on")
     plain = psycopg.connect(pair_site.dsn, autocommit=True)
     with plain, psycopg.connect(pair_site.dsn, autocommit=True) as reader:
-        with in_thread(lambda: plain.execute("ALTER TABLE child ADD COLUMN plain int")):
+        with in_thread(lambda: plain.execute("ALTER TABLE public.child ADD COLUMN plain int")):
             pause(0.3)
             reader.execute("SET statement_timeout = '400ms'")
             with pytest.raises(psycopg.errors.QueryCanceled):

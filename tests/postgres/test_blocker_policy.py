@@ -71,7 +71,7 @@ def as_application(site: Site, statement: str) -> psycopg.Connection:
     with psycopg.connect(site.dsn, autocommit=True) as connection:
         connection.execute(
             "DO $$ BEGIN CREATE ROLE om_shop LOGIN; EXCEPTION WHEN duplicate_object THEN END $$;"
-            "GRANT SELECT, UPDATE ON child TO om_shop"
+            "GRANT SELECT, UPDATE ON public.child TO om_shop"
         )
     session = psycopg.connect(site.dsn, application_name="report", user="om_shop")
     session.execute(statement.encode())
@@ -80,7 +80,7 @@ def as_application(site: Site, statement: str) -> psycopg.Connection:
 
 def test_off_unless_asked(site: Site) -> None:
     """Without a policy no session is ended, however long it blocks."""
-    with as_application(site, "SELECT count(*) FROM child") as other:
+    with as_application(site, "SELECT count(*) FROM public.child") as other:
         pause(0.3)
         with pytest.raises(LockNotAcquired):
             site.window(lock_wait_s=0.6).run([need("child")], ddl(ADD))
@@ -90,7 +90,7 @@ def test_off_unless_asked(site: Site) -> None:
 
 def test_a_query_is_cancelled(site: Site) -> None:
     """A blocking query that is old enough is cancelled, its session lives on; it is reported."""
-    with as_application(site, "SELECT count(*) FROM child") as other:
+    with as_application(site, "SELECT count(*) FROM public.child") as other:
         with in_thread(lambda: other.execute("SELECT pg_sleep(20)")) as errors:
             pause(0.3)
             site.window(policy=POLICY).run([need("child")], ddl(ADD))
@@ -104,7 +104,7 @@ def test_a_query_is_cancelled(site: Site) -> None:
 
 def test_an_idle_session_is_terminated_where_the_plan_says_so(site: Site) -> None:
     """There is nothing to cancel in an idle transaction; it is ended only by terminate_after."""
-    with as_application(site, "SELECT count(*) FROM child") as other:
+    with as_application(site, "SELECT count(*) FROM public.child") as other:
         pause(0.3)
         with pytest.raises(LockNotAcquired):
             site.window(policy=POLICY, lock_wait_s=0.6).run([need("child")], ddl(ADD))

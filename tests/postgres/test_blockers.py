@@ -52,7 +52,9 @@ def test_a_session(site: Site, application: str, kind: str) -> None:
     """By its application's name, its state, or what it runs; with pid, user, age, and no value of its
     statement.
     """
-    with blocker(site.dsn, "SELECT v AS hunter FROM child WHERE id = 4711", application=application) as other:
+    with blocker(
+        site.dsn, "SELECT v AS hunter FROM public.child WHERE id = 4711", application=application
+    ) as other:
         pause(0.1)
         found = one_blocker(site)
         text = str(found)
@@ -69,7 +71,7 @@ def test_a_session(site: Site, application: str, kind: str) -> None:
 def test_a_prepared_transaction(site: Site) -> None:
     """It has no pid and no session: its name is what an operator can act on."""
     with psycopg.connect(site.dsn, autocommit=True) as other:
-        other.execute("BEGIN; UPDATE child SET v = 1 WHERE id = 1; PREPARE TRANSACTION 'left behind'")
+        other.execute("BEGIN; UPDATE public.child SET v = 1 WHERE id = 1; PREPARE TRANSACTION 'left behind'")
         try:
             found = one_blocker(site)
             with pytest.raises(LockNotAcquired, match="COMMIT PREPARED or ROLLBACK PREPARED"):
@@ -96,12 +98,12 @@ def test_the_chain(site: Site) -> None:
     second = psycopg.connect(site.dsn)
     third = psycopg.connect(site.dsn)
     with first, second, third:
-        first.execute("UPDATE parent SET note = 'a' WHERE id = 1")
-        second.execute("UPDATE parent SET note = 'b' WHERE id = 2")
-        third.execute("UPDATE child SET v = 1 WHERE id = 1")
+        first.execute("UPDATE public.parent SET note = 'a' WHERE id = 1")
+        second.execute("UPDATE public.parent SET note = 'b' WHERE id = 2")
+        third.execute("UPDATE public.child SET v = 1 WHERE id = 1")
         with (
-            in_thread(lambda: second.execute("UPDATE parent SET note = 'b' WHERE id = 1")),
-            in_thread(lambda: third.execute("UPDATE parent SET note = 'c' WHERE id = 2")),
+            in_thread(lambda: second.execute("UPDATE public.parent SET note = 'b' WHERE id = 1")),
+            in_thread(lambda: third.execute("UPDATE public.parent SET note = 'c' WHERE id = 2")),
         ):
             await_true(lambda: is_waiting(site.watch, second.info.backend_pid))
             await_true(lambda: is_waiting(site.watch, third.info.backend_pid))
@@ -129,11 +131,11 @@ def slow_site(slow_server: Server) -> Iterator[Site]:
 
 def await_autovacuum(site: Site) -> int:
     """Make dead rows until an autovacuum is at work on child; returns its pid."""
-    query = "SELECT pid FROM pg_stat_progress_vacuum WHERE relid = 'child'::regclass"
+    query = "SELECT pid FROM pg_stat_progress_vacuum WHERE relid = 'public.child'::regclass"
     site.watch.execute(
-        "INSERT INTO child SELECT i, 1 FROM generate_series(10001, 90000) i ON CONFLICT DO NOTHING"
+        "INSERT INTO public.child SELECT i, 1 FROM generate_series(10001, 90000) i ON CONFLICT DO NOTHING"
     )
-    site.watch.execute("UPDATE child SET w = w + 1")
+    site.watch.execute("UPDATE public.child SET w = w + 1")
     await_true(lambda: site.watch.execute(query).fetchone() is not None, seconds=20)
     row = site.watch.execute(query).fetchone()
     assert row is not None
@@ -164,15 +166,15 @@ def test_the_hammer_that_we_are_not(slow_site: Site) -> None:
         for timeout in ("100ms", "500ms", "900ms"):
             other.execute(f"SET lock_timeout = '{timeout}'".encode())
             with pytest.raises(psycopg.errors.LockNotAvailable):
-                other.execute("ALTER TABLE child ADD COLUMN never int")
+                other.execute("ALTER TABLE public.child ADD COLUMN never int")
 
 
 def test_a_vacuum_to_prevent_wraparound(slow_site: Site) -> None:
     """It never yields, so it is waited for outside and named, not asked behind: a real one."""
     slow_site.watch.execute(
-        "ALTER TABLE child SET (autovacuum_enabled = off, autovacuum_freeze_max_age = 100000)"
+        "ALTER TABLE public.child SET (autovacuum_enabled = off, autovacuum_freeze_max_age = 100000)"
     )
-    slow_site.watch.execute("UPDATE child SET w = w + 1")
+    slow_site.watch.execute("UPDATE public.child SET w = w + 1")
     slow_site.watch.execute("SET synchronous_commit = off")
     slow_site.watch.execute(
         "DO $$ BEGIN FOR i IN 1..110000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$"

@@ -27,15 +27,17 @@ def test_a_not_null_that_is_not_valid_is_none(newest: Server) -> None:
     """From 18 on attnotnull is true for NOT NULL … NOT VALID as well, and old rows are NULL behind it."""
     with psycopg.connect(newest.dsn, autocommit=True) as connection:
         connection.execute(
-            "CREATE TABLE orders (id int PRIMARY KEY, bot_id int); INSERT INTO orders VALUES (1)"
+            "CREATE TABLE public.orders (id int PRIMARY KEY, bot_id int); INSERT INTO public.orders VALUES (1)"
         )
-        connection.execute("ALTER TABLE orders ADD CONSTRAINT has_bot NOT NULL bot_id NOT VALID")
+        connection.execute("ALTER TABLE public.orders ADD CONSTRAINT has_bot NOT NULL bot_id NOT VALID")
     with Connector(dsn=newest.dsn).open("test") as connection:
         table = Catalog(connection).table("orders")
         assert table is not None
         assert not table.columns["bot_id"].is_not_null
         assert table.columns["id"].is_not_null
-        connection.execute("UPDATE orders SET bot_id = 1; ALTER TABLE orders VALIDATE CONSTRAINT has_bot")
+        connection.execute(
+            "UPDATE public.orders SET bot_id = 1; ALTER TABLE public.orders VALIDATE CONSTRAINT has_bot"
+        )
         valid = Catalog(connection).table("orders")
         assert valid is not None
         assert valid.columns["bot_id"].is_not_null
@@ -45,9 +47,9 @@ def test_heirs_are_found_on_every_level(database: str) -> None:
     """Partitions of partitions, in whatever schema; a table by itself has none."""
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(
-            "CREATE SCHEMA old; CREATE TABLE orders (id int) PARTITION BY RANGE (id);"
-            " CREATE TABLE near PARTITION OF orders FOR VALUES FROM (1) TO (9) PARTITION BY LIST (id);"
-            " CREATE TABLE old.far PARTITION OF near DEFAULT"
+            "CREATE SCHEMA old; CREATE TABLE public.orders (id int) PARTITION BY RANGE (id);"
+            " CREATE TABLE public.near PARTITION OF public.orders FOR VALUES FROM (1) TO (9) PARTITION BY LIST (id);"
+            " CREATE TABLE old.far PARTITION OF public.near DEFAULT"
         )
     with Connector(dsn=database).open("test") as connection:
         catalog = Catalog(connection)

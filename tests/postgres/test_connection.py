@@ -50,10 +50,10 @@ def test_a_transaction_is_one_threads_turn(database: str) -> None:
     """
     with Connector(dsn=database).open("test") as connection, ThreadPoolExecutor() as pool:
         with connection.transaction(force_rollback=True):
-            connection.execute("CREATE TABLE only_inside (); SET LOCAL statement_timeout = '2s'")
+            connection.execute("CREATE TABLE public.only_inside (); SET LOCAL statement_timeout = '2s'")
             other = pool.submit(
                 lambda: connection.execute(
-                    "SELECT to_regclass('only_inside'), current_setting('statement_timeout')"
+                    "SELECT to_regclass('public.only_inside'), current_setting('statement_timeout')"
                 ).fetchone()
             )
             with pytest.raises(TimeoutError):
@@ -110,4 +110,4 @@ def test_a_role_whose_default_is_read_only_writes(database: str) -> None:
     """So 25006 has one meaning: the server was demoted under us."""
     dsn = make_conninfo(database, options="-c default_transaction_read_only=on")
     with Connector(dsn=dsn).open("test") as connection:
-        connection.execute("CREATE TABLE written ()")
+        connection.execute("CREATE TABLE public.written ()")

@@ -176,7 +176,7 @@ def test_an_undeclared_lock(site: Site) -> None:
             ddl(ADD, "ALTER TABLE public.parent ADD COLUMN extra int"),
         )
     assert "AccessExclusiveLock on public.child (declared: ShareRowExclusiveLock)" in caught.value.held
-    assert "AccessExclusiveLock on parent (declared: nothing)" in caught.value.held
+    assert "AccessExclusiveLock on public.parent (declared: nothing)" in caught.value.held
     assert caught.value.declared == ("SHARE ROW EXCLUSIVE on public.child",)
     assert "extra" not in site.columns("child") | site.columns("parent")
 
@@ -247,7 +247,7 @@ def test_only_the_first_lock_waits_by_the_ladder(site: Site) -> None:
     """
     needs = [need("child"), need("parent", LockMode.SHARE_ROW_EXCLUSIVE)]
     with (
-        blocker(site.dsn, "UPDATE parent SET note = 'x' WHERE id = 1"),
+        blocker(site.dsn, "UPDATE public.parent SET note = 'x' WHERE id = 1"),
         Application(site.dsn) as application,
         pytest.raises(LockNotAcquired),
     ):
@@ -319,8 +319,8 @@ def test_a_lock_that_somebody_waits_for_already(site: Site) -> None:
     pid = other.info.backend_pid
     with (
         other,
-        blocker(site.dsn, "SELECT 1 FROM child"),
-        in_thread(lambda: other.execute("ALTER TABLE child ADD COLUMN theirs int")),
+        blocker(site.dsn, "SELECT 1 FROM public.child"),
+        in_thread(lambda: other.execute("ALTER TABLE public.child ADD COLUMN theirs int")),
     ):
         await_true(lambda: is_waiting(site.watch, pid))
         pause(0.3)

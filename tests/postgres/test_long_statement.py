@@ -32,7 +32,7 @@ SIDE = need("child", LockMode.SHARE_UPDATE_EXCLUSIVE)
 
 def is_valid(site: Site, index: str = "child_v") -> bool | None:
     row = site.watch.execute(
-        "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)", [index]
+        "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('public.' || %s)", [index]
     ).fetchone()
     return None if row is None else bool(row[0])
 
@@ -41,9 +41,9 @@ def test_a_build_waits_for_an_old_snapshot_and_says_whose(site: Site) -> None:
     """A build behind an open snapshot is not ended by a lock_timeout; who holds the snapshot is named; then
     it goes on.
     """
-    with blocker(site.dsn, "SELECT count(*) FROM parent", application="report") as other:
+    with blocker(site.dsn, "SELECT count(*) FROM public.parent", application="report") as other:
         other.rollback()
-        other.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM parent")
+        other.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM public.parent")
         pid = other.info.backend_pid
         with Application(site.dsn) as application:
             with in_thread(lambda: site.long(BUILD, needs=[SIDE])) as errors:
@@ -65,8 +65,8 @@ def test_who_keeps_a_build_waiting_is_a_wait(site: Site) -> None:
     as soon as no session blocks.
     """
     with (
-        blocker(site.dsn, "UPDATE child SET v = 1 WHERE id = 1") as first,
-        blocker(site.dsn, "UPDATE child SET v = 1 WHERE id = 2") as second,
+        blocker(site.dsn, "UPDATE public.child SET v = 1 WHERE id = 1") as first,
+        blocker(site.dsn, "UPDATE public.child SET v = 1 WHERE id = 2") as second,
         in_thread(lambda: site.long(BUILD)) as errors,
     ):
         started = site.heard.await_one(WaitStarted)
@@ -88,7 +88,7 @@ def test_who_keeps_a_build_waiting_is_a_wait(site: Site) -> None:
 def test_whoever_is_gone_at_the_next_look_is_no_wait(site: Site) -> None:
     """A build waits for each short transaction in turn: no operator has to do anything about them."""
     with (
-        blocker(site.dsn, "UPDATE child SET v = 1 WHERE id = 1") as other,
+        blocker(site.dsn, "UPDATE public.child SET v = 1 WHERE id = 1") as other,
         in_thread(lambda: site.long(BUILD)) as errors,
     ):
         await_true(lambda: any(e.waits_for for e in site.heard.of(LongStatement)))
@@ -99,7 +99,7 @@ def test_whoever_is_gone_at_the_next_look_is_no_wait(site: Site) -> None:
 
 def test_the_limit_cancels_it_and_names_who_was_waited_for(site: Site) -> None:
     """After the limit: exit 4 with the holder named; the caller cleans the invalid index up."""
-    with blocker(site.dsn, "UPDATE child SET v = 1 WHERE id = 1", application="batch") as other:
+    with blocker(site.dsn, "UPDATE public.child SET v = 1 WHERE id = 1", application="batch") as other:
         pid = other.info.backend_pid
         with pytest.raises(LockNotAcquired) as caught:
             site.long(BUILD, limit_s=0.7)
@@ -110,7 +110,7 @@ def test_the_limit_cancels_it_and_names_who_was_waited_for(site: Site) -> None:
 
 def test_an_abort_cancels_it(site: Site) -> None:
     """Twice Ctrl-C: the statement is cancelled in the server, not only forgotten by us."""
-    with blocker(site.dsn, "UPDATE child SET v = 1 WHERE id = 1"):
+    with blocker(site.dsn, "UPDATE public.child SET v = 1 WHERE id = 1"):
         with in_thread(lambda: site.long(BUILD)) as errors:
             site.heard.await_one(LongStatement)
             site.signal.abort("SIGINT")
@@ -124,7 +124,7 @@ def test_a_stop_lets_it_finish(site: Site) -> None:
     once.
     """
     with (
-        blocker(site.dsn, "UPDATE child SET v = 1 WHERE id = 1") as other,
+        blocker(site.dsn, "UPDATE public.child SET v = 1 WHERE id = 1") as other,
         in_thread(lambda: site.long(BUILD)) as errors,
     ):
         site.heard.await_one(LongStatement)
@@ -146,7 +146,7 @@ def test_an_undeclared_lock_cancels_it(site: Site) -> None:
     """What cannot run in our transaction is sampled by a second session: more than declared is cancelled,
     both lists reported.
     """
-    with blocker(site.dsn, "SELECT count(*) FROM child"), pytest.raises(UndeclaredLock) as caught:
+    with blocker(site.dsn, "SELECT count(*) FROM public.child"), pytest.raises(UndeclaredLock) as caught:
         site.long("ALTER TABLE public.child ALTER w SET DEFAULT 1", needs=[SIDE])
     assert caught.value.held == "ACCESS EXCLUSIVE on public.child"
     assert caught.value.declared == ("SHARE UPDATE EXCLUSIVE on public.child",)
@@ -155,7 +155,7 @@ def test_an_undeclared_lock_cancels_it(site: Site) -> None:
 def test_validate_beside_a_writer(site: Site) -> None:
     """VALIDATE takes what is declared, and the application goes on."""
     site.watch.execute(
-        "ALTER TABLE child ADD CONSTRAINT fk FOREIGN KEY (parent_id) REFERENCES parent NOT VALID"
+        "ALTER TABLE public.child ADD CONSTRAINT fk FOREIGN KEY (parent_id) REFERENCES public.parent NOT VALID"
     )
     with Application(site.dsn) as application:
         site.long("ALTER TABLE public.child VALIDATE CONSTRAINT fk", needs=[SIDE])
@@ -164,7 +164,7 @@ def test_validate_beside_a_writer(site: Site) -> None:
 
 def test_a_watcher_that_is_cut_off_leaves_nothing_running(site: Site) -> None:
     """Without eyes the statement is cancelled, and the lost connection is what is reported."""
-    with blocker(site.dsn, "UPDATE child SET v = 1 WHERE id = 1"):
+    with blocker(site.dsn, "UPDATE public.child SET v = 1 WHERE id = 1"):
         with in_thread(lambda: site.long(BUILD)) as errors:
             site.heard.await_one(LongStatement)
             pid = site.watch.info.backend_pid
@@ -195,7 +195,7 @@ def test_who_holds_the_oldest_snapshot(site: Site) -> None:
     for.
     """
     with psycopg.connect(site.dsn, autocommit=True) as other:
-        other.execute("BEGIN; UPDATE child SET v = 1 WHERE id = 1; PREPARE TRANSACTION 'old'")
+        other.execute("BEGIN; UPDATE public.child SET v = 1 WHERE id = 1; PREPARE TRANSACTION 'old'")
         other.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
         try:
             holders = read_snapshot_holders(site.watch, mine=(site.work.info.backend_pid,))
@@ -212,7 +212,7 @@ def test_who_holds_the_oldest_snapshot(site: Site) -> None:
 def test_a_prepared_transaction_in_a_builds_way_is_named(site: Site) -> None:
     """It has no pid that pg_blocking_pids could give; it is named all the same."""
     with psycopg.connect(site.dsn, autocommit=True) as other:
-        other.execute("BEGIN; UPDATE child SET v = 1 WHERE id = 1; PREPARE TRANSACTION 'old'")
+        other.execute("BEGIN; UPDATE public.child SET v = 1 WHERE id = 1; PREPARE TRANSACTION 'old'")
         try:
             with pytest.raises(LockNotAcquired) as caught:
                 site.long(BUILD, limit_s=0.7)

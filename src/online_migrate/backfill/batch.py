@@ -8,7 +8,6 @@ again.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import psycopg
@@ -18,12 +17,14 @@ from online_migrate.backfill.chunks import Position
 from online_migrate.backfill.context import BackfillContext, By, Target
 from online_migrate.backfill.lock_waits import LockWaits
 from online_migrate.backfill.rows import RowSet, late_rows_statement
+from online_migrate.backfill.values import Expression
 from online_migrate.errors import LeaseLost, LockNotAcquired
 from online_migrate.journal.cursors import CursorMove
 from online_migrate.journal.records import CursorRecord
 from online_migrate.postgres.blockers import describe_blockers, read_blockers
-from online_migrate.postgres.connection import Connection
+from online_migrate.postgres.connection import Connection, Sql
 from online_migrate.postgres.locks import LockMode
+from online_migrate.postgres.search_path import SearchPath, with_path
 from online_migrate.postgres.server_errors import translate_error
 from online_migrate.postgres.sqlstate import Trouble, trouble_of
 from online_migrate.waiting import Waiting
@@ -89,19 +90,14 @@ class Writer:
     def connection(self) -> Connection:
         return self._context.work
 
-    @cached_property
-    def _search_path(self) -> str:
-        """The plan's schema, then the path of our role and database, so that triggers find the objects that
-        they usually find.
+    def _with_path(self, update: Sql) -> Sql:
+        """Triggers, and the value of an expression, find the objects that they find in the application's
+        sessions.
 
-        The schema is first: our own statements then mean what `check` has read.  The setting of the
-        application's role is not known; `check` has a finding for triggers that fire.
+        The setting of the application's role is not known; `check` has a finding for triggers that fire.
         """
-        row = self._context.work.execute(
-            "SELECT reset_val FROM pg_settings WHERE name = 'search_path'"
-        ).fetchone()
-        schema = sql.Identifier(self._context.schema).as_string(None)
-        return schema if row is None or not row[0] else f"{schema}, {row[0]}"
+        path = SearchPath.PLAN if isinstance(self.target.value, Expression) else SearchPath.ROLE
+        return with_path(self._context.work, path, update)
 
     def write(
         self,
@@ -221,7 +217,7 @@ class Writer:
             free = RowSet(target=self.target, names=tuple(cursor.fetchall()))
             refused = replace(free, names=())
             if free:
-                work.execute(self.target.update(free.condition))
+                work.execute(self._with_path(self.target.update(free.condition)))
                 still = set(work.execute(late_rows_statement(self.target, among=free)).fetchall())
                 refused = replace(free, names=tuple(n for n in free.names if n in still))
         except psycopg.Error as error:
@@ -244,9 +240,8 @@ class Writer:
                     "EXPLAIN (ANALYZE, WAL, COSTS OFF, TIMING OFF, SUMMARY OFF, FORMAT JSON) {} RETURNING 1"
                 )
             ).format(update)
-        cursor = self._context.work.execute(
-            b"; ".join([begin, update.as_bytes(self._context.work), self._node])
-        )
+        changed = self._with_path(update).as_bytes(self._context.work)
+        cursor = self._context.work.execute(b"; ".join([begin, changed, self._node]))
         count, wal = 0, None
         while cursor.nextset():
             if (cursor.statusmessage or "").startswith("UPDATE"):
@@ -316,8 +311,7 @@ class Writer:
             )
             for name, value in values.items()
         )
-        path = sql.SQL("SELECT set_config('search_path', {}, true)").format(sql.Literal(self._search_path))
-        return sql.SQL("; ").join([sql.SQL("BEGIN"), settings, path, self._context.fence.sql])
+        return sql.SQL("; ").join([sql.SQL("BEGIN"), settings, self._context.fence.sql])
 
     def _bounds(self, waiting_s: float | None) -> dict[str, str]:
         """Timeouts of a statement that may wait for rows, and of any batch."""

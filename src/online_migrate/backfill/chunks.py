@@ -66,10 +66,17 @@ class Slice:
         """
         first, end = f"({self.first_page},0)", f"({self.end_page},0)"
         if self.stripe == self.stripes - 1:
-            return sql.SQL("ctid >= {} AND ctid < {}").format(first, end)
-        return sql.SQL("ctid >= {} AND ctid < {} AND get_byte(tidsend(ctid), 5) % {} = {}").format(
-            first, end, self.stripes, self.stripe
-        )
+            return tid_range(first, end)
+        return sql.SQL(
+            "{} AND pg_catalog.get_byte(pg_catalog.tidsend(ctid), 5) OPERATOR(pg_catalog.%) {} OPERATOR(pg_catalog.=) {}"
+        ).format(tid_range(first, end), self.stripes, self.stripe)
+
+
+def tid_range(first: str, end: str) -> sql.Composed:
+    """From one TID to before another; each name qualified, since a batch runs with the users' search_path."""
+    return sql.SQL(
+        "ctid OPERATOR(pg_catalog.>=) {}::pg_catalog.tid AND ctid OPERATOR(pg_catalog.<) {}::pg_catalog.tid"
+    ).format(first, end)
 
 
 def next_slice(walk: Walk, position: Position, pages: int) -> Slice | None:

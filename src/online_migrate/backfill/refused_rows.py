@@ -47,7 +47,9 @@ def find_refused_among(
         )
     ).fetchall()
     for (ctid,) in found:
-        refusal = writer.probe(sql.SQL("ctid = {}::tid").format(sql.Literal(ctid)))
+        refusal = writer.probe(
+            sql.SQL("ctid OPERATOR(pg_catalog.=) {}::pg_catalog.tid").format(sql.Literal(ctid))
+        )
         if refusal is not None:
             row = describe_rows(writer.connection, target.table, [ctid])
             return VerificationFailed(

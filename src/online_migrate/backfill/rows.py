@@ -40,12 +40,18 @@ class RowSet:
         filled.
         """
         if self.by is By.TID:
-            return sql.SQL("ctid = ANY ({}::tid[])").format(sql.Literal([name[0] for name in self.names]))
+            return sql.SQL("ctid OPERATOR(pg_catalog.=) ANY ({}::pg_catalog.tid[])").format(
+                sql.Literal([name[0] for name in self.names])
+            )
         parts = []
         for column, values in zip(self.target.key, zip(*self.names, strict=True), strict=True):
-            kind = sql.SQL(self.target.table.columns[column].type)
-            listed = sql.SQL(", ").join(sql.SQL("{}::{}").format(sql.Literal(v), kind) for v in set(values))
-            parts.append(sql.SQL("{} IN ({})").format(sql.Identifier(column), listed))
+            info = self.target.table.columns[column]
+            listed = sql.SQL(", ").join(
+                sql.SQL("{}::{}").format(sql.Literal(v), sql.SQL(info.type)) for v in set(values)
+            )
+            parts.append(
+                sql.SQL("{} {} ANY (ARRAY[{}])").format(sql.Identifier(column), info.equals_sql, listed)
+            )
         return sql.SQL(" AND ").join(parts)
 
     def __str__(self) -> str:

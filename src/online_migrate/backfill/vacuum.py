@@ -24,6 +24,7 @@ from online_migrate.errors import Interrupted, LockNotAcquired
 from online_migrate.journal.records import CursorRecord
 from online_migrate.postgres.connection import Sql
 from online_migrate.postgres.long_statement import run_long_statement
+from online_migrate.postgres.search_path import SearchPath, session_path
 
 VACUUM_EVERY = 0.1
 """of the table: at most this share is dead before its space is freed"""
@@ -80,6 +81,7 @@ class VacuumRounds:
                 signal=context.signal,
                 emit=context.emit,
                 is_wanted=lambda: not (context.is_stopping or self._is_red()),
+                path=session_path(context.work, SearchPath.ROLE),
             )
         except (Interrupted, LockNotAcquired):
             if context.signal.is_aborting:

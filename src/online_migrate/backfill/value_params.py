@@ -57,13 +57,23 @@ ValueParams = str | int | bool | FromParentParams | ExpressionParams
 
 
 def value_of(
-    params: ValueParams, *, schema: str, constant: Callable[[object], Constant | Reference]
+    params: ValueParams,
+    *,
+    schema: str,
+    constant: Callable[[object], Constant | Reference],
+    equals_in: Callable[[str, str], str] = lambda _table, _column: "pg_catalog",
 ) -> Value:
-    """The typed value; ``constant`` turns a plan's literal, or its reference, into one."""
+    """The typed value; ``constant`` turns a plan's literal, or its reference, into one.
+
+    ``equals_in`` gives the schema of the equality operator of a table's column.
+    """
     if not isinstance(params, FromParentParams | ExpressionParams):
         return constant(params)
     otherwise = None if params.else_ is None else constant(params.else_)
     if isinstance(params, ExpressionParams):
         return Expression(text=params.sql, otherwise=otherwise)
-    joins = tuple(Join(table=j.table, on=j.on, key=j.key, column=j.column) for j in params.joins)
+    joins = tuple(
+        Join(table=j.table, on=j.on, key=j.key, column=j.column, equals_in=equals_in(j.table, j.key))
+        for j in params.joins
+    )
     return FromParent(schema=schema, joins=joins, otherwise=otherwise)

@@ -52,6 +52,12 @@ class Join:
     key: str = "id"
     column: str | None = None
     """the column whose value is taken; only in the last join"""
+    equals_in: str = "pg_catalog"
+    """the schema of the key's equality operator; another one for types of extensions, such as citext"""
+
+    @property
+    def equals_sql(self) -> sql.Composed:
+        return sql.SQL("OPERATOR({}.=)").format(sql.Identifier(self.equals_in))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,16 +103,21 @@ class FromParent:
             taken, sql.Identifier(self.schema, first.table), aliases[0]
         )
         for join, (before, name) in zip(self.joins[1:], pairwise(aliases), strict=True):
-            text += sql.SQL(" JOIN {} {} ON {}.{} = {}.{}").format(
+            text += sql.SQL(" JOIN {} {} ON {}.{} {} {}.{}").format(
                 sql.Identifier(self.schema, join.table),
                 name,
                 name,
                 sql.Identifier(join.key),
+                join.equals_sql,
                 before,
                 sql.Identifier(join.on),
             )
-        return text + sql.SQL(" WHERE {}.{} = {}.{})").format(
-            aliases[0], sql.Identifier(first.key), sql.Identifier(row), sql.Identifier(first.on)
+        return text + sql.SQL(" WHERE {}.{} {} {}.{})").format(
+            aliases[0],
+            sql.Identifier(first.key),
+            first.equals_sql,
+            sql.Identifier(row),
+            sql.Identifier(first.on),
         )
 
 

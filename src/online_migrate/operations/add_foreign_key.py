@@ -251,8 +251,15 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
         column, parent = sql.Identifier(params.column), sql.Identifier(place.schema, params.parent)
         query = sql.SQL(
             "SELECT child.ctid::text FROM ONLY {} child WHERE child.{} IS NOT NULL"
-            " AND NOT EXISTS (SELECT FROM {} parent WHERE parent.{} = child.{}) LIMIT 3"
-        ).format(place.sql_table, column, parent, sql.Identifier(params.parent_column), column)
+            " AND NOT EXISTS (SELECT FROM {} parent WHERE parent.{} {} child.{}) LIMIT 3"
+        ).format(
+            place.sql_table,
+            column,
+            parent,
+            sql.Identifier(params.parent_column),
+            place.equals(place.table, params.column),
+            column,
+        )
         try:
             found = find_rows(place.known.connection, query)
         except psycopg.Error as error:

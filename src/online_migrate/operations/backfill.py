@@ -348,7 +348,7 @@ def _is_of_the_row(place: Place, value: str) -> bool:
 
 
 def _value(place: Place, params: BackfillParams) -> Value:
-    return value_of(params.value, schema=place.schema, constant=place.constant)
+    return value_of(params.value, schema=place.schema, constant=place.constant, equals_in=place.equals_in)
 
 
 def _tables_left(place: Place) -> list[TableInfo]:

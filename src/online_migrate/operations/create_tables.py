@@ -29,6 +29,7 @@ from online_migrate.plan.sql_file import SqlKind, SqlStatement, read_sql, split_
 from online_migrate.postgres.connection import Sql
 from online_migrate.postgres.locks import LockMode
 from online_migrate.postgres.rehearsal import Trial, TrialFailed, try_ddl
+from online_migrate.postgres.search_path import SearchPath
 
 MANUAL = "https://www.postgresql.org/docs/current/sql-createtable.html"
 
@@ -162,7 +163,9 @@ class CreateTables(Operation[CreateTablesParams]):
         made = loaded.of(place.table)
         parents = [r for s in made for r in s.references if r != place.table]
         locks = tuple(need(place.schema, p, LockMode.SHARE_ROW_EXCLUSIVE) for p in dict.fromkeys(parents))
-        found = [Statement(sql=sql.SQL(s.text), kind=Kind.WINDOW, locks=locks) for s in made]
+        found = [
+            Statement(sql=sql.SQL(s.text), kind=Kind.WINDOW, locks=locks, path=SearchPath.PLAN) for s in made
+        ]
         if place.catalog is not None and loaded.model is not None:
             found += [Statement(sql=s, kind=Kind.WINDOW) for s in self._rights(place, loaded.model, made)]
         return tuple(found)

@@ -28,6 +28,7 @@ from online_migrate.operations.contract.base import (
 from online_migrate.operations.contract.effects import Effect, MakesRow
 from online_migrate.plan.model import Phase, Strict
 from online_migrate.postgres.connection import name_beside_parameters
+from online_migrate.postgres.search_path import SearchPath, local_path
 from online_migrate.postgres.server_errors import translating_fence
 from online_migrate.postgres.sqlstate import Trouble, trouble_of
 
@@ -111,7 +112,8 @@ class EnsureRow(Operation[EnsureRowParams]):
 
     def _select(self, place: Place, params: EnsureRowParams, *, keys: list[str]) -> sql.Composed:
         condition = sql.SQL(" AND ").join(
-            sql.SQL("{} = {}").format(sql.Identifier(c), place.value(v)) for c, v in params.where.items()
+            sql.SQL("{} {} {}").format(sql.Identifier(c), place.equals(params.table, c), place.value(v))
+            for c, v in params.where.items()
         )
         return sql.SQL("SELECT {} FROM {} WHERE {} LIMIT 2").format(
             sql.SQL(", ").join(map(sql.Identifier, keys)), place.sql_table, condition
@@ -221,9 +223,10 @@ class EnsureRow(Operation[EnsureRowParams]):
                 bound.append(self._bound(context, value, shown))
                 parameters.append(sql.Placeholder())
         context.work.execute(_QUIET)
-        made = context.work.execute(
-            self._insert(context.place, values, parameters, name=name_beside_parameters), bound
-        )
+        with local_path(context.work, SearchPath.ROLE):
+            made = context.work.execute(
+                self._insert(context.place, values, parameters, name=name_beside_parameters), bound
+            )
         if made.rowcount == 0:
             raise VerificationFailed(
                 f"the row <{params.id}> of {params.table} was refused: another row has the same value in one of"

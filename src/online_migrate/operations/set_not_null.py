@@ -251,7 +251,9 @@ class SetNotNull(Operation[SetNotNullParams]):
                 remedy="give these rows a value, then run the same command again",
             )
         place, (step, filled) = context.place, fill
-        value = value_of(filled.value, schema=place.schema, constant=place.constant)
+        value = value_of(
+            filled.value, schema=place.schema, constant=place.constant, equals_in=place.equals_in
+        )
         Work(
             bench_of(context, step),
             table=place.table,

@@ -30,6 +30,7 @@ from online_migrate.operations.shared.steps import need, run_window
 from online_migrate.plan.model import Phase, Strict
 from online_migrate.postgres.catalog import ConstraintInfo, IndexInfo, TableInfo
 from online_migrate.postgres.locks import LockMode
+from online_migrate.postgres.search_path import SearchPath
 from online_migrate.postgres.sqlstate import NOT_AS_PROMISED
 
 MANUAL = "https://www.postgresql.org/docs/current/sql-dropindex.html"
@@ -129,6 +130,7 @@ class SwapUnique(Operation[SwapUniqueParams]):
         locks = (need(place.schema, place.table, LockMode.ACCESS_EXCLUSIVE),)
         return Statement(
             sql=check,
+            path=SearchPath.OURS,
             kind=Kind.WINDOW,
             locks=locks,
             note="is the new unique still there? asked under the lock",

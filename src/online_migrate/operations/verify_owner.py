@@ -67,7 +67,7 @@ class VerifyOwner(Operation[VerifyOwnerParams]):
         found = [Statement(sql=nulls, kind=Kind.READ, note="no row without an owner")]
         found += [
             Statement(
-                sql=self._strangers(place, key, column),
+                sql=self._strangers(place, key, params.column),
                 kind=Kind.READ,
                 note=f"as {key.ref_table}, along {key.name}",
             )
@@ -75,14 +75,22 @@ class VerifyOwner(Operation[VerifyOwnerParams]):
         ]
         return tuple(found)
 
-    def _strangers(self, place: Place, key: ConstraintInfo, column: sql.Identifier) -> sql.Composed:
+    def _strangers(self, place: Place, key: ConstraintInfo, name: str) -> sql.Composed:
+        """IS DISTINCT FROM names no operator, so it would look for one on the search_path."""
+        column = sql.Identifier(name)
         join = sql.SQL(" AND ").join(
-            sql.SQL("child.{} = parent.{}").format(sql.Identifier(c), sql.Identifier(p))
+            sql.SQL("child.{} {} parent.{}").format(
+                sql.Identifier(c), place.equals(place.table, c), sql.Identifier(p)
+            )
             for c, p in zip(key.columns, key.ref_columns, strict=True)
         )
+        owners = sql.SQL("child.{} {} parent.{}").format(column, place.equals(place.table, name), column)
         return sql.SQL(
-            "SELECT child.ctid::text FROM {} child JOIN {} parent ON {} WHERE child.{} IS DISTINCT FROM parent.{} LIMIT 3"
-        ).format(place.sql_table, sql.Identifier(place.schema, str(key.ref_table)), join, column, column)
+            "SELECT child.ctid::text FROM {} child JOIN {} parent ON {} WHERE (child.{} IS NULL) <> (parent.{} IS NULL)"
+            " OR NOT {} LIMIT 3"
+        ).format(
+            place.sql_table, sql.Identifier(place.schema, str(key.ref_table)), join, column, column, owners
+        )
 
     def _keys(self, place: Place, params: VerifyOwnerParams) -> tuple[ConstraintInfo, ...]:
         """The table's foreign keys to tables of the same set."""

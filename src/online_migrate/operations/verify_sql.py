@@ -25,6 +25,7 @@ from online_migrate.plan.model import Phase, Strict
 from online_migrate.plan.sql_file import Check, load_checks, read_sql
 from online_migrate.postgres.connection import Connection
 from online_migrate.postgres.long_statement import tell_meanwhile
+from online_migrate.postgres.search_path import SearchPath, set_local
 from online_migrate.postgres.sqlstate import Trouble, trouble_of
 
 SHOWN = 10
@@ -120,6 +121,7 @@ def _problem(connection: Connection, check: Check) -> str | None:
     try:
         with connection.transaction():
             connection.execute("SET TRANSACTION READ ONLY")
+            connection.execute(set_local(connection, SearchPath.PLAN))
             found = _answer(connection.execute(sql.SQL(check.sql)))
     except psycopg.Error as error:
         if trouble_of(error) is Trouble.LOST or connection.closed:

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from psycopg import sql
+
 from online_migrate.postgres.connection import Connection
 
 
@@ -21,6 +23,13 @@ class ColumnInfo:
     """no row is NULL: a NOT NULL … NOT VALID (from 18 on) is none yet, though attnotnull says so"""
     default: str | None
     number: int
+    equals_in: str = "pg_catalog"
+    """the schema of its type's equality operator; another one for types of extensions, such as citext"""
+
+    @property
+    def equals_sql(self) -> sql.Composed:
+        """``=`` for two values of the column, by its schema, whatever the search_path."""
+        return sql.SQL("OPERATOR({}.=)").format(sql.Identifier(self.equals_in))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +146,14 @@ _COLUMNS = """
 SELECT a.attrelid::int8, a.attname, format_type(a.atttypid, a.atttypmod),
        a.attnotnull AND NOT EXISTS (SELECT FROM pg_constraint n WHERE n.conrelid = a.attrelid AND n.contype = 'n'
                                        AND n.conkey = ARRAY[a.attnum] AND NOT n.convalidated),
-       pg_get_expr(d.adbin, d.adrelid), a.attnum::int
+       pg_get_expr(d.adbin, d.adrelid), a.attnum::int,
+       CASE WHEN a.atttypid >= 16384 THEN
+         (SELECT n.nspname FROM pg_type t JOIN pg_opclass k ON k.opcintype = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
+            JOIN pg_am am ON am.oid = k.opcmethod AND am.amname = 'btree'
+            JOIN pg_amop o ON o.amopfamily = k.opcfamily AND o.amopstrategy = 3
+             AND o.amoplefttype = k.opcintype AND o.amoprighttype = k.opcintype
+            JOIN pg_operator q ON q.oid = o.amopopr JOIN pg_namespace n ON n.oid = q.oprnamespace
+           WHERE t.oid = a.atttypid AND k.opcdefault LIMIT 1) END
   FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
  WHERE a.attrelid = ANY (%(oids)s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum"""
 
@@ -222,9 +238,16 @@ def _read(connection: Connection, schema: str, names: list[str] | None) -> dict[
     tables = connection.execute(_TABLES, {"schema": schema, "names": names}).fetchall()
     oids = [t[0] for t in tables]
     columns: dict[int, dict[str, ColumnInfo]] = {}
-    for oid, name, type_, not_null, default, number in connection.execute(_COLUMNS, {"oids": oids}):
+    for oid, name, type_, not_null, default, number, equals_in in connection.execute(
+        _COLUMNS, {"oids": oids}
+    ):
         columns.setdefault(oid, {})[name] = ColumnInfo(
-            name=name, type=type_, is_not_null=not_null, default=default, number=number
+            name=name,
+            type=type_,
+            is_not_null=not_null,
+            default=default,
+            number=number,
+            equals_in=equals_in or "pg_catalog",
         )
     indexes: dict[int, list[IndexInfo]] = {}
     for row in connection.execute(_INDEXES, {"oids": oids}):

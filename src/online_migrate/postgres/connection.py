@@ -20,6 +20,8 @@ from psycopg import sql
 from online_migrate.errors import ConnectionFailed, OnlineMigrateError, PreflightFailed, UsageError
 
 Connection = psycopg.Connection[tuple[Any, ...]]
+OUR_PATH = "pg_catalog, pg_temp"
+"""search_path of our sessions: see search_path.py"""
 Sql = sql.SQL | sql.Composed
 """a statement as psycopg takes it"""
 
@@ -108,6 +110,9 @@ class _OurConnection(psycopg.Connection[tuple[Any, ...]]):
     """
 
     on_statement: Callable[[], None] | None = None
+    role_path: str = ""
+    """the search_path that role, database and DSN give"""
+    plan_schema: str = "public"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -125,6 +130,15 @@ class _OurConnection(psycopg.Connection[tuple[Any, ...]]):
     def rollback(self) -> None:
         with self.turn:
             super().rollback()
+
+
+def role_path_of(connection: Connection) -> tuple[str, str]:
+    """The search_path that the session would have by itself, as a value for ``SET search_path``, and the plan's schema."""
+    if isinstance(connection, _OurConnection):
+        return connection.role_path, connection.plan_schema
+    row = connection.execute("SHOW search_path").fetchone()
+    assert row is not None  # SHOW has one row
+    return str(row[0]), "public"
 
 
 def turn_of(connection: Connection) -> AbstractContextManager[Any]:
@@ -200,13 +214,16 @@ class Connector:
         connection.on_statement = self.on_statement
         return connection
 
-    def _settle(self, connection: Connection, settings: dict[str, str], *, may_be_standby: bool) -> None:
+    def _settle(self, connection: _OurConnection, settings: dict[str, str], *, may_be_standby: bool) -> None:
         wanted = {k: v for k, v in (_SESSION | settings).items() if v is not None}
         if connection.info.server_version >= 170000:
             wanted.setdefault("transaction_timeout", "0")
-        wanted["search_path"] = sql.Identifier(self.schema).as_string(None)
+        # No function is called before the path is ours: it could be another's.
+        path = connection.execute(f"SHOW search_path; SET search_path = {OUR_PATH}").fetchone()
+        assert path is not None  # SHOW has one row
+        connection.role_path, connection.plan_schema = path[0], self.schema
         assignments = sql.SQL("; ").join(
-            sql.SQL("SELECT set_config({}, {}, false)").format(sql.Literal(k), sql.Literal(v))
+            sql.SQL("SELECT pg_catalog.set_config({}, {}, false)").format(sql.Literal(k), sql.Literal(v))
             for k, v in wanted.items()
         )
         connection.execute(assignments)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import psycopg
@@ -55,6 +55,7 @@ def run_long_statement(  # noqa: PLR0913  # all by name, each a thing of its own
     emit: Callable[..., None],
     needs: Iterable[LockNeed] | None = None,
     is_wanted: Callable[[], bool] = lambda: True,
+    path: AbstractContextManager[None] | None = None,
 ) -> None:
     """Run ``statement`` alone on ``work``, watched through ``watch``.
 
@@ -77,7 +78,8 @@ def run_long_statement(  # noqa: PLR0913  # all by name, each a thing of its own
     work.execute(fence)
     work.execute("SET lock_timeout = 0")
     try:
-        watcher.run(signal)
+        with path or nullcontext():
+            watcher.run(signal)
     finally:
         watcher.restore_lock_timeout()
 

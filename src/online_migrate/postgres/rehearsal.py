@@ -16,12 +16,14 @@ from psycopg import sql
 
 from online_migrate.postgres.catalog import TableInfo
 from online_migrate.postgres.connection import Connection
+from online_migrate.postgres.search_path import SearchPath, local_path
 from online_migrate.postgres.sqlstate import Trouble, trouble_of
 
 SCRATCH = "online_migrate_scratch"
 
 _SHAPE = """
-SELECT format('kind %%s, %%s', c.relkind, c.relpersistence) FROM pg_class c WHERE c.oid = %(oid)s
+SELECT replace(line, quote_ident(%(schema)s) || '.', '') FROM (
+SELECT format('kind %%s, %%s', c.relkind, c.relpersistence) AS line FROM pg_class c WHERE c.oid = %(oid)s
 UNION ALL
 SELECT format('column %%s %%s%%s%%s%%s%%s', a.attname, format_type(a.atttypid, a.atttypmod),
               CASE WHEN a.attcollation = t.typcollation THEN ''
@@ -37,10 +39,10 @@ UNION ALL
 SELECT format('constraint %%s %%s', conname, pg_get_constraintdef(oid))
   FROM pg_constraint WHERE conrelid = %(oid)s AND contype IN ('p', 'u', 'f', 'c', 'x')
 UNION ALL
-SELECT 'index ' || replace(pg_get_indexdef(i.indexrelid), ' ON ' || quote_ident(%(schema)s) || '.', ' ON ') ||
+SELECT 'index ' || pg_get_indexdef(i.indexrelid) ||
        CASE WHEN i.indisvalid THEN '' ELSE ' INVALID' END
   FROM pg_index i
- WHERE i.indrelid = %(oid)s"""
+ WHERE i.indrelid = %(oid)s) shape"""
 
 _NAMES = """
 SELECT c.relname FROM pg_class c
@@ -102,7 +104,6 @@ def try_ddl(
 
     Needs the right to create a schema; writes nothing.  Raises :class:`TrialFailed` where the server refuses the DDL.
     """
-    path = sql.SQL("SET LOCAL search_path = {}, {}").format(sql.Identifier(SCRATCH), sql.Identifier(schema))
     there: frozenset[str] = frozenset()
     wanted: frozenset[str] = frozenset()
     taken: list[str] = []
@@ -110,15 +111,15 @@ def try_ddl(
         with connection.transaction(force_rollback=True):
             there = read_shape(connection, schema, table)
             connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(SCRATCH)))
-            connection.execute(path)
             for name in refers_to:
                 connection.execute(
                     sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING INDEXES)").format(
                         sql.Identifier(SCRATCH, name), sql.Identifier(schema, name)
                     )
                 )
-            for statement in ddl:
-                connection.execute(sql.SQL(statement))
+            with local_path(connection, SearchPath.PLAN, first=SCRATCH):
+                for statement in ddl:
+                    connection.execute(sql.SQL(statement))
             wanted = read_shape(connection, SCRATCH, table)
             names = connection.execute(_NAMES, {"oid": _oid(connection, SCRATCH, table)}).fetchall()
             taken = [r[0] for r in connection.execute(_TAKEN, [schema, [n[0] for n in names]])]

@@ -11,10 +11,11 @@ from psycopg import sql
 
 from online_migrate.backfill.hazards.row_reads import error_kind, error_text, find_rows
 from online_migrate.backfill.rows import describe_rows
-from online_migrate.backfill.values import Value
+from online_migrate.backfill.values import Expression, Value
 from online_migrate.findings import Finding, Severity
 from online_migrate.postgres.catalog import ConstraintInfo, TableInfo
 from online_migrate.postgres.connection import Connection
+from online_migrate.postgres.search_path import SearchPath
 from online_migrate.postgres.sqlstate import Trouble, trouble_of
 
 
@@ -47,8 +48,9 @@ def _hazards_of(
     if column in check.columns and not value.is_known:
         yield _unverified(table, check, f"the value of {column} is not known yet")
         return
+    path = SearchPath.PLAN if isinstance(value, Expression) else SearchPath.OURS
     try:
-        found = find_rows(connection, _violating(table, check, expression, column, value))
+        found = find_rows(connection, _violating(table, check, expression, column, value), path)
     except (
         psycopg.errors.QueryCanceled,
         psycopg.errors.ReadOnlySqlTransaction,  # the value is nextval(), for example
@@ -108,6 +110,6 @@ def _violating(
             holds, filled, name, target
         )
     empty = sql.SQL("{} IS NULL AND ").format(target) if column in table.columns else sql.SQL("")
-    return sql.SQL("SELECT ctid::text FROM ONLY {} WHERE {}NOT ({}) LIMIT 3").format(
+    return sql.SQL("SELECT ctid::pg_catalog.text FROM ONLY {} WHERE {}NOT ({}) LIMIT 3").format(
         sql.Identifier(table.schema, table.name), empty, holds
     )

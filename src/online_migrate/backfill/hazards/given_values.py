@@ -26,6 +26,7 @@ from online_migrate.findings import Finding, Severity
 from online_migrate.postgres.catalog import ConstraintInfo
 from online_migrate.postgres.connection import Connection
 from online_migrate.postgres.rehearsal import temporary_copy
+from online_migrate.postgres.search_path import SearchPath, local_path, session_path
 from online_migrate.postgres.sqlstate import Trouble, trouble_of
 
 
@@ -110,7 +111,7 @@ def _expression_hazards(column: FilledColumn, value: Expression) -> Iterator[Fin
     if refused or names_planned:
         return
     if value.otherwise is None:
-        yield from read_underivable_rows(column, derived, f"({value.text}) is NULL")
+        yield from read_underivable_rows(column, derived, f"({value.text}) is NULL", SearchPath.PLAN)
     yield from _too_large_values(column, derived)
 
 
@@ -128,7 +129,7 @@ def _refused_values(column: FilledColumn, value: Value) -> Iterator[Finding]:
             target = column.sql_table
             if needs_copy:
                 target = stack.enter_context(temporary_copy(column.connection, table, planned))
-            rows = sql.SQL("ctid = '(0,1)'")
+            rows = sql.SQL("ctid OPERATOR(pg_catalog.=) '(0,1)'")
             statement = update_statement(target, column.sql_name, value, rows, row=table.name)
             _explain(column.connection, statement)
     except (psycopg.errors.GeneratedAlways, psycopg.errors.ObjectNotInPrerequisiteState):
@@ -171,7 +172,8 @@ def _too_large_values(column: FilledColumn, derived: sql.Composable) -> Iterator
     try:
         with column.connection.transaction():
             limit_reads(column.connection)
-            column.connection.execute(sql.SQL("DO {}").format(sql.Literal(body.as_string(None))))
+            with local_path(column.connection, SearchPath.PLAN):
+                column.connection.execute(sql.SQL("DO {}").format(sql.Literal(body.as_string(None))))
     except psycopg.errors.DataError as error:
         fact = f"{table.name}: a row's value does not fit {column.name} {type_}: {error_kind(error)}"
         remedy = "fix the row, or change the expression so that its value fits"
@@ -191,7 +193,8 @@ def _explain(connection: Connection, statement: sql.Composable) -> None:
     """With ``binary`` psycopg uses the extended protocol: one statement only, whatever an expression
     contains.
     """
-    connection.execute(sql.SQL("EXPLAIN {}").format(statement), binary=True)
+    with session_path(connection, SearchPath.PLAN):
+        connection.execute(sql.SQL("EXPLAIN {}").format(statement), binary=True)
 
 
 def _invalid_value(column: FilledColumn, given: sql.Composable, reason: str) -> Finding:

@@ -8,6 +8,7 @@ import psycopg
 from psycopg import sql
 
 from online_migrate.postgres.connection import Connection
+from online_migrate.postgres.search_path import SearchPath, set_local
 
 READ_TIMEOUT_MS = 5_000
 """a read of rows at check is cancelled after this, and the finding says so"""
@@ -15,10 +16,11 @@ CONTENT_FREE = {"22001", "22003", "22012"}
 """value too long, out of range, division by zero: errors of data whose message quotes nothing of the row"""
 
 
-def find_rows(connection: Connection, query: sql.Composed) -> list[str]:
+def find_rows(connection: Connection, query: sql.Composed, path: SearchPath = SearchPath.OURS) -> list[str]:
     """The TIDs that a query returns; it cannot write, and is cancelled (57014) after READ_TIMEOUT_MS."""
     with connection.transaction():
         limit_reads(connection)
+        connection.execute(set_local(connection, path))
         # binary: the extended protocol, which takes one statement, whatever an expression of the plan
         # contains
         return [ctid for (ctid,) in connection.execute(query, binary=True).fetchall()]

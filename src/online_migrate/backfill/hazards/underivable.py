@@ -11,19 +11,24 @@ from online_migrate.backfill.hazards.filled_column import FilledColumn
 from online_migrate.backfill.hazards.row_reads import error_kind, error_text, find_rows
 from online_migrate.backfill.rows import describe_rows
 from online_migrate.findings import Finding, Severity
+from online_migrate.postgres.search_path import SearchPath
 from online_migrate.postgres.sqlstate import Trouble, trouble_of
 
 
-def read_underivable_rows(column: FilledColumn, derived: sql.Composable, reason: str) -> Iterator[Finding]:
+def read_underivable_rows(
+    column: FilledColumn, derived: sql.Composable, reason: str, path: SearchPath = SearchPath.OURS
+) -> Iterator[Finding]:
     """Rows without a value for which ``derived`` is NULL; ``reason`` says what that means.  Reads for some
     seconds.
     """
     table = column.table
-    query = sql.SQL("SELECT ctid::text FROM ONLY {} WHERE {} IS NULL").format(column.sql_table, derived)
+    query = sql.SQL("SELECT ctid::pg_catalog.text FROM ONLY {} WHERE {} IS NULL").format(
+        column.sql_table, derived
+    )
     if column.exists:
         query += sql.SQL(" AND {} IS NULL").format(column.sql_name)
     try:
-        found = find_rows(column.connection, query + sql.SQL(" LIMIT 3"))
+        found = find_rows(column.connection, query + sql.SQL(" LIMIT 3"), path)
     except psycopg.errors.QueryCanceled as error:
         fact = f"{table.name}: could not verify that every row's value can be derived: {error_text(error)}"
         remedy = (

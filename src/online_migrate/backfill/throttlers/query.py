@@ -10,6 +10,7 @@ import psycopg
 from online_migrate.backfill.throttlers.base import Reading, bounded
 from online_migrate.figures import short_seconds_text
 from online_migrate.postgres.connection import Connection
+from online_migrate.postgres.search_path import SearchPath, local_path
 
 
 class Query:
@@ -37,9 +38,8 @@ class Query:
         return None
 
     def read(self, connection: Connection) -> Reading:
-        with bounded(connection, self._timeout_s):
-            cursor = connection.execute(self._text.encode())
-            rows = cursor.fetchmany(2)
+        with bounded(connection, self._timeout_s), local_path(connection, SearchPath.PLAN):
+            rows = connection.execute(self._text.encode()).fetchmany(2)
         if len(rows) != 1 or len(rows[0]) != 1:
             raise psycopg.DataError("the query must return one row with one column")
         return self._judge(rows[0][0])

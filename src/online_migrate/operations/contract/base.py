@@ -24,6 +24,7 @@ from online_migrate.plan.references import reference_in
 from online_migrate.postgres.catalog import Catalog
 from online_migrate.postgres.connection import Sql
 from online_migrate.postgres.locks import LockNeed
+from online_migrate.postgres.search_path import SearchPath
 from online_migrate.run import StepContext
 
 
@@ -50,6 +51,8 @@ class Statement:
     locks: tuple[LockNeed, ...] = ()
     group: int = 0
     note: str = ""
+    path: SearchPath = SearchPath.ROLE
+    """the search_path that it runs with"""
 
     @property
     def text(self) -> str:
@@ -129,6 +132,16 @@ class Place:
             return Constant.of(value)
         known = self.references.get(name)
         return Reference(name=name) if known is None else Constant(literal=sql.SQL(known))
+
+    def equals_in(self, table: str, column: str) -> str:
+        """The schema of the equality operator for the column's type; pg_catalog where the column is not known."""
+        info = None if self.catalog is None else self.catalog.table(table)
+        known = None if info is None else info.columns.get(column)
+        return "pg_catalog" if known is None else known.equals_in
+
+    def equals(self, table: str, column: str) -> sql.Composed:
+        """``=`` for the column, by its schema, whatever the search_path."""
+        return sql.SQL("OPERATOR({}.=)").format(sql.Identifier(self.equals_in(table, column)))
 
     def value(self, value: object) -> sql.Composable:
         """A plan's value as SQL; a reference that is not known yet is printed as it is."""

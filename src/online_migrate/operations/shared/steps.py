@@ -11,6 +11,7 @@ from online_migrate.postgres.blocker_policy import BlockerPolicy
 from online_migrate.postgres.lock_window import LockWindow
 from online_migrate.postgres.locks import LockMode, LockNeed
 from online_migrate.postgres.long_statement import run_long_statement
+from online_migrate.postgres.search_path import session_path, with_path
 from online_migrate.postgres.server_errors import translating_fence
 from online_migrate.postgres.window_rules import WindowRules
 
@@ -31,7 +32,7 @@ def run_window(context: Context, statements: Sequence[Statement]) -> None:
         is_stop_asked=context.run.is_stop_requested,
     )
     with translating_fence():
-        window.run(needs, [s.sql for s in statements])
+        window.run(needs, [with_path(context.work, s.path, s.sql) for s in statements])
 
 
 def _rules_of(rules: LockRules) -> WindowRules:
@@ -67,6 +68,7 @@ def run_long(context: Context, statement: Statement) -> None:
             clock=context.clock,
             signal=context.signal,
             emit=context.emit,
+            path=session_path(context.work, statement.path),
         )
 
 
