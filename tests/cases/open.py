@@ -162,7 +162,6 @@ OPEN: Final = frozenset(
         "u5-deferrability",
         "u5-exclusion",
         "u5-nulls-not-distinct-is-named",
-        "v1",
         "v2",
         "v2-check-of-some-rows",
         "v2-domain",

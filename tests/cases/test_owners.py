@@ -215,9 +215,9 @@ POLYMORPHIC = """
     [
         pytest.param(POLYMORPHIC, id="o5"),
         pytest.param(
-            POLYMORPHIC.replace("target_type text", "content_type_id int").replace(
-                "target_id int", "object_id int"
-            ),
+            POLYMORPHIC.replace("target_type text", "content_type_id int")
+            .replace("'user'", "7")
+            .replace("target_id int", "object_id int"),
             id="o5-django",
         ),
     ],
