@@ -1,6 +1,7 @@
 """Every error that a user can meet: one tree, one exit code and one remedy each.
 
     OnlineMigrateError                1   unexpected
+    ├── Defect                        1   the program did not expect it: a traceback is written to a file
     ├── UndeclaredLock                1   a statement took a stronger lock than its operation declares; rolled back
     ├── UsageError                    2   the command line or the environment is wrong
     │   ├── PlanError                 2   the plan is wrong; says file, line, step
@@ -8,12 +9,14 @@
     │   └── SecretMissing             2   a secret of the plan is not set (its name, never a value)
     ├── PreflightFailed               3   findings that stop the run; nothing was run
     │   └── Conflict                  3   an object of that name exists with another definition
+    ├── ServerRefused                 3   the server refused a statement; it was rolled back
     ├── LockNotAcquired               4   a lock could not be acquired within its bounds; names the blockers
     ├── VerificationFailed            5   the rows or the catalog are not what the step promises
     ├── LeaseLost                     6   another runner holds, or took over, the lease
     ├── JournalVersion                7   the journal in the database is of another version
     ├── ConnectionFailed              8   the server cannot be reached
     │   └── ServerUnavailable         8   no throwaway server could be started
+    ├── ResourcesExhausted            9   the server has no disk, memory, connections or locks left
     ├── GateClosed                   75   stopped at a gate that waits for approval
     └── Interrupted                 130   stopped by a signal or a request; resumable
 
@@ -39,12 +42,17 @@ class OnlineMigrateError(Exception):
         self.remedy = remedy
 
 
+class Defect(OnlineMigrateError):
+    """A defect of online-migrate: its traceback is written to a file, without secrets."""
+
+
 class UndeclaredLock(OnlineMigrateError):
-    """A statement took a lock that its operation does not declare; its window was rolled back, nothing was changed."""
+    """A statement took a lock that its operation does not declare; its window was rolled back."""
 
     def __init__(self, *, held: str, declared: tuple[str, ...]) -> None:
         super().__init__(
-            f"a statement took a lock that its step does not declare: {held}\n  declared: {', '.join(declared) or 'nothing'}",
+            f"a statement took a lock that its step does not declare: {held}"
+            f"\n  declared: {', '.join(declared) or 'nothing'}",
             remedy="nothing was changed; please report this with both lists",
         )
         self.held = held
@@ -81,7 +89,8 @@ class PlanChanged(UsageError):
 
     def __init__(self, changes: tuple[str, ...], *, remedy: str) -> None:
         super().__init__(
-            "the plan changed since the run began:\n" + "\n".join(f"  - {c}" for c in changes), remedy=remedy
+            "the plan changed since the run began:\n" + "\n".join(f"  - {c}" for c in changes),
+            remedy=remedy,
         )
         self.changes = changes
 
@@ -98,6 +107,12 @@ class PreflightFailed(OnlineMigrateError):
 
 class Conflict(PreflightFailed):
     """An object of that name exists with another definition."""
+
+
+class ServerRefused(OnlineMigrateError):
+    """The server refused a statement; it was rolled back, and the state of the run is kept."""
+
+    exit_code = 3
 
 
 class LockNotAcquired(OnlineMigrateError):
@@ -136,6 +151,12 @@ class ConnectionFailed(OnlineMigrateError):
 
 class ServerUnavailable(ConnectionFailed):
     """A throwaway server for the demo or the tests could not be found or started."""
+
+
+class ResourcesExhausted(OnlineMigrateError):
+    """The server has no disk space, memory, connections or locks left, or its storage or configuration fails."""
+
+    exit_code = 9
 
 
 class GateClosed(OnlineMigrateError):

@@ -29,7 +29,7 @@ from online_migrate.backfill.strategy import (
 from online_migrate.backfill.sweep import LATE_LIMIT, Sweep
 from online_migrate.backfill.vacuum import VacuumRounds
 from online_migrate.backfill.values import Value
-from online_migrate.errors import OnlineMigrateError
+from online_migrate.errors import PreflightFailed
 from online_migrate.events import Note
 from online_migrate.journal.records import CursorRecord
 from online_migrate.postgres.catalog import Catalog, TableInfo
@@ -303,7 +303,7 @@ class Backfill:
     def _read_table(self, name: str) -> TableInfo:
         table = Catalog(self._context.work, self._context.schema).table(name)
         if table is None:
-            raise OnlineMigrateError(
+            raise PreflightFailed(
                 f"table {self._context.schema}.{name} was dropped or renamed",
                 remedy="restore it, or remove it from the plan and run with --accept-changed-plan",
             )

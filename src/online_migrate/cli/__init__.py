@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
 from typing import Any, Final
@@ -9,6 +10,7 @@ from typing import Any, Final
 import click
 
 import online_migrate
+from online_migrate.cli.output import is_json, json_line, note_format, say
 from online_migrate.errors import Interrupted, OnlineMigrateError
 
 SUMMARIES: Final = {
@@ -30,14 +32,15 @@ of 0.8 s of CPU)"""
 _EPILOG = """\b
 Exit codes:
   0   done, or stopped where --through says
-  1   unexpected error
+  1   a defect of online-migrate; its traceback is in the file that the message names
   2   wrong plan or wrong usage
-  3   check found a problem, or an object differs; nothing was run
+  3   check found a problem, an object differs, or the server refused a statement
   4   lock not acquired; nothing was changed by that step
   5   verification failed
   6   another runner holds the lease
   7   the journal is of another version
   8   connection failed or lost
+  9   the server has no disk space, memory, connections or locks left
   75  at a gate that waits for approval
   130 interrupted; the same command resumes
 
@@ -85,25 +88,48 @@ class _Group(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(SUMMARIES.items()))
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        note_format(ctx, args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.exceptions.Abort):
+        except (click.exceptions.Exit, click.exceptions.Abort):
             raise
-        except (Exception, KeyboardInterrupt) as caught:
-            from online_migrate.cli.common import echo_error  # noqa: PLC0415  # see SUMMARIES
-
-            error = _known(caught)
-            if error is None:
+        except click.ClickException as wrong:
+            if not is_json():
                 raise
-        echo_error(error)
+            say(
+                json_line("error", "error", message=wrong.format_message(), exit_code=wrong.exit_code),
+                err=True,
+            )
+            raise click.exceptions.Exit(wrong.exit_code) from None
+        except (Exception, KeyboardInterrupt) as caught:
+            if isinstance(caught, OSError) and caught.errno == errno.EPIPE:
+                raise  # nobody reads stdout any more: click ends the command quietly
+            error = _shown(ctx, caught)
         raise click.exceptions.Exit(error.exit_code)
 
 
-def _known(caught: BaseException) -> OnlineMigrateError | None:
-    """``caught`` as an error of ours, or None for a defect of the program, whose traceback is needed."""
+def _shown(ctx: click.Context, caught: BaseException) -> OnlineMigrateError:
+    """``caught`` as an error of ours, printed; a defect's traceback is in a file."""
+    from online_migrate.cli.common import echo_error  # noqa: PLC0415  # see SUMMARIES
+    from online_migrate.cli.defect import keep_traceback, without_secrets  # noqa: PLC0415
+
+    error = _known(caught)
+    error.message, error.remedy = (without_secrets(ctx, text) for text in (error.message, error.remedy))
+    if error.exit_code == OnlineMigrateError.exit_code:
+        keep_traceback(ctx, error, caught)
+    echo_error(error)
+    return error
+
+
+def _known(caught: BaseException) -> OnlineMigrateError:
+    """``caught`` as an error of ours: what no code expects is a defect."""
     import psycopg  # noqa: PLC0415  # see SUMMARIES
 
+    from online_migrate.cli.defect import as_defect  # noqa: PLC0415
     from online_migrate.postgres.server_errors import translate_error  # noqa: PLC0415
 
     if isinstance(caught, OnlineMigrateError):
@@ -115,7 +141,7 @@ def _known(caught: BaseException) -> OnlineMigrateError | None:
             "interrupted",
             remedy="finished work is kept, nothing is half done; run the same command to resume",
         )
-    return None
+    return as_defect(caught)
 
 
 @click.group(

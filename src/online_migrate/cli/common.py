@@ -7,18 +7,20 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from online_migrate.cli.defect import redact_in_errors
+from online_migrate.cli.output import is_json, json_line, say
 from online_migrate.clock import SystemClock
 from online_migrate.errors import GateClosed, Interrupted, OnlineMigrateError, UsageError
 from online_migrate.findings import Finding, Severity
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.load import load_file
 from online_migrate.plan.model import Plan, Stage
+from online_migrate.plan.secrets import Secrets
 from online_migrate.postgres.connection import Connector
 
 CLOCK = SystemClock()
@@ -53,8 +55,10 @@ def has_database(dsn: str) -> bool:
 
 
 def read_plan(path: Path) -> Plan:
-    """The plan in a file, which can use every operation."""
-    return load_file(path, OPERATIONS)
+    """The plan in a file, which can use every operation.  What is shown later holds none of its secrets."""
+    plan = load_file(path, OPERATIONS)
+    redact_in_errors(Secrets(plan.secrets, os.environ).redact)
+    return plan
 
 
 def stage_of(plan: Plan, name: str) -> Stage:
@@ -72,24 +76,20 @@ def connector_of(plan: Plan, dsn: str) -> Connector:
     return Connector(dsn=dsn, schema=plan.schema)
 
 
-def say(text: str, *, err: bool = False) -> None:
-    """Print a line; a closed terminal or pipe is ignored, so that it changes neither the run nor its exit
-    code.
-
-    After an error the stream is redirected to /dev/null, so that flushing its buffer at exit does not fail
-    either.
-    """
-    try:
-        click.echo(text, err=err)
-    except OSError:
-        stream = sys.stderr if err else sys.stdout
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
 def echo_error(error: OnlineMigrateError) -> None:
     """Print what happened, where, and what to do next."""
     is_error = not isinstance(error, _NO_ERROR)
+    if is_json():
+        level = "error" if is_error else "warning"
+        line = json_line(
+            "error" if is_error else "stopped",
+            level,
+            message=error.message,
+            remedy=error.remedy,
+            exit_code=error.exit_code,
+        )
+        say(line, err=True)
+        return
     text = f"{'error: ' if is_error else ''}{error.message}"
     say(click.style(text, fg="red" if is_error else "yellow"), err=True)
     if error.remedy:
@@ -98,6 +98,10 @@ def echo_error(error: OnlineMigrateError) -> None:
 
 def echo_findings(findings: Iterable[Finding], *, err: bool = False) -> None:
     """Print each finding with its remedy below it; on a terminal, lines are wrapped between words."""
+    if err and is_json():
+        for finding in findings:
+            say(_finding_line(finding), err=True)
+        return
     is_terminal = (sys.stderr if err else sys.stdout).isatty()
     width = shutil.get_terminal_size().columns if is_terminal else None
     for finding in findings:
@@ -109,6 +113,20 @@ def echo_findings(findings: Iterable[Finding], *, err: bool = False) -> None:
             say(f"        → {fit(finding.remedy, 10, width)}", err=err)
         if finding.manual:
             say(f"          {finding.manual}", err=err)
+
+
+def _finding_line(finding: Finding) -> str:
+    return json_line(
+        "check_found",
+        "warning",
+        severity=finding.severity.value,
+        code=finding.code,
+        fact=finding.fact,
+        step=finding.step,
+        table=finding.table,
+        remedy=finding.remedy,
+        manual=finding.manual,
+    )
 
 
 def fit(text: str, indent: int, width: int | None) -> str:

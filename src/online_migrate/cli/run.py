@@ -20,8 +20,9 @@ from online_migrate.cli.common import (
     echo_findings,
     plan_argument,
     read_plan,
-    say,
 )
+from online_migrate.cli.defect import redact_in_errors
+from online_migrate.cli.output import say, say_note
 from online_migrate.cli.screen import Screen
 from online_migrate.cli.secret_file import default_directory, write_secret_file
 from online_migrate.clock import Signal
@@ -130,11 +131,15 @@ def run_command(
 def run_plan(plan: Plan, dsn: str, options: Options, process: ProcessOptions) -> RunResult:
     """Connect a runner with its log, journal, metrics and screen, and run the plan; raises what the runner raises."""
     connector = Connector(dsn=dsn, schema=plan.schema, on_statement=process.on_statement)
-    signal = Signal()
+    signal, secrets = Signal(), Secrets(plan.secrets, os.environ)
+    redact_in_errors(secrets.redact)
     with ExitStack() as stack:
         locks = LockSummary()
-        screen = Screen(is_live=process.log_format == "console" and process.log_level == "info")
-        stack.callback(lambda: screen.say_all(locks.lines()))
+        screen = Screen(
+            is_live=process.log_format == "console" and process.log_level == "info",
+            is_json=process.log_format == "json",
+        )
+        stack.callback(lambda: screen.say_all(_summary(locks, process.log_format)))
         sinks = _listeners(
             plan, connector_of(plan, dsn), replace(process, sinks=(*process.sinks, locks)), screen, stack
         )
@@ -158,7 +163,7 @@ def run_plan(plan: Plan, dsn: str, options: Options, process: ProcessOptions) ->
                 clock=CLOCK,
                 signal=signal,
                 sink=sinks,
-                secrets=Secrets(plan.secrets, os.environ),
+                secrets=secrets,
                 show_secret=show_secret,
             ),
             options=options,
@@ -166,6 +171,12 @@ def run_plan(plan: Plan, dsn: str, options: Options, process: ProcessOptions) ->
         )
         stack.enter_context(_stoppable(signal, screen))
         return runner.run()
+
+
+def _summary(locks: LockSummary, log_format: Format) -> list[str]:
+    """The lines after a run; a log for machines has each window already, and gets no table."""
+    lines = list(locks.lines())
+    return lines[:1] if log_format == "json" else lines
 
 
 def _listeners(
@@ -216,7 +227,8 @@ def _serve_metrics(
     routes = {**page.routes, "/metrics": metrics_route(metrics.registry, freshen=watch.freshen)}
     server = WebServer(routes, host=host, port=port)
     url = server.start()
-    say(f"status page: {url}/\nmetrics: {url}/metrics", err=True)
+    say_note(f"status page: {url}/")
+    say_note(f"metrics: {url}/metrics")
     stack.callback(server.stop)
     stack.callback(lambda: _await_last_scrape(metrics))
     return metrics
@@ -226,7 +238,7 @@ def _await_last_scrape(metrics: MetricsSink) -> None:
     """Wait until Prometheus has scraped how the run ended, for its alerts; Ctrl-C ends the wait."""
     within_s = metrics.registry.last_scrape_within_s()
     if within_s is not None:
-        say(f"metrics: waiting for the next scrape, at most {within_s:.0f} s", err=True)
+        say_note(f"metrics: waiting for the next scrape, at most {within_s:.0f} s")
         with suppress(KeyboardInterrupt):
             metrics.registry.await_last_scrape()
 

@@ -9,13 +9,15 @@ from contextlib import suppress
 import click
 from rich.console import Console
 
+from online_migrate.cli.output import json_line
 from online_migrate.observe.terminal.live_view import LiveView
 
 
 class Screen:
     """The only place that prints during a run, so that the table never overwrites a line."""
 
-    def __init__(self, *, is_live: bool) -> None:
+    def __init__(self, *, is_live: bool, is_json: bool = False) -> None:
+        self._is_json = is_json
         self.console = Console(stderr=True)
         self.view = LiveView(self.console) if is_live and self.console.is_terminal else None
         self._last: list[str] = []
@@ -23,7 +25,7 @@ class Screen:
     def say(self, text: str) -> None:
         """Print a line above the table; it stays."""
         if self.view is None:
-            click.echo(text, err=True)
+            click.echo(self._line(text), err=True)
         else:
             self.console.print(text, soft_wrap=True, markup=False, highlight=False)
 
@@ -41,7 +43,7 @@ class Screen:
             self.view.notice = text
             return
         with suppress(OSError):
-            os.write(2, f"{text}\n".encode())
+            os.write(2, f"{self._line(text)}\n".encode())
 
     def close(self) -> None:
         """Keep the last table on the screen, and print below it what must not be missed."""
@@ -53,4 +55,7 @@ class Screen:
     def say_all(self, lines: Iterable[str]) -> None:
         """Print each on its own line."""
         for line in lines:
-            click.echo(line, err=True)
+            click.echo(self._line(line), err=True)
+
+    def _line(self, text: str) -> str:
+        return json_line("note", "info", message=text.strip()) if self._is_json else text

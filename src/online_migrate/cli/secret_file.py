@@ -1,4 +1,4 @@
-"""Writes a generated secret to a file that only its owner can read, outside the current directory."""
+"""Writes files that only their owner can read, outside the current directory: secrets and tracebacks."""
 
 from __future__ import annotations
 
@@ -48,20 +48,25 @@ def write_secret_file(directory: Path, stem: str, value: str) -> Path:
                 f"other users can write to {directory}, so a secret in it is not safe",
                 remedy=f"chmod 700 {directory}, then run the same command again",
             )
-        return _write_new(directory, stem, value)
+        return write_private_file(directory, stem, "secret", f"{value}\n")
     except OSError as error:
         raise UsageError(f"cannot write a secret to {directory}: {error.strerror}", remedy=REMEDY) from error
 
 
-def _write_new(directory: Path, stem: str, value: str) -> Path:
+def write_private_file(directory: Path, stem: str, suffix: str, text: str) -> Path:
+    """A new file of mode 0600 that holds ``text``, flushed to disk; returns its path.
+
+    A missing directory is created with mode 0700.  Raises :class:`OSError`.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for number in count():
-        path = directory / (f"{stem}.{number}.secret" if number else f"{stem}.secret")
+        path = directory / (f"{stem}.{number}.{suffix}" if number else f"{stem}.{suffix}")
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
             continue
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(f"{value}\n")
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         _flush_directory(directory)

@@ -8,7 +8,7 @@ from typing import Any
 from online_migrate.backfill.throttlers import Throttles
 from online_migrate.engine.groups import Part
 from online_migrate.engine.transitions import Action, decide_action
-from online_migrate.errors import Conflict, OnlineMigrateError, PreflightFailed
+from online_migrate.errors import Conflict, PreflightFailed, VerificationFailed
 from online_migrate.events import Event, StepEnded, StepStarted
 from online_migrate.journal.states import StepState
 from online_migrate.operations.contract.base import Context, Operation, Place
@@ -78,7 +78,7 @@ class StepExecutor:
         fresh = replace(place, catalog=Catalog(context.work, place.schema))
         left = operation.verify(fresh, step.spec.params) if operation.is_verified_at_once else []
         if left:
-            raise OnlineMigrateError(
+            raise VerificationFailed(
                 f"{step} was executed, but: {'; '.join(f.fact for f in left)}", remedy=left[0].remedy
             )
         self._finish(step, "done", began=self._began_at[step.key], rows=rows)

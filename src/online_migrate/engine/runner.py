@@ -13,6 +13,7 @@ from online_migrate.engine.survey import Survey, survey
 from online_migrate.engine.walk import Walk
 from online_migrate.errors import (
     Conflict,
+    Defect,
     Interrupted,
     LeaseLost,
     OnlineMigrateError,
@@ -77,7 +78,7 @@ class Runner:
             result, outcome = self._carry_out()
             code = 0
             return result
-        except (OnlineMigrateError, psycopg.Error, KeyboardInterrupt) as caught:
+        except (Exception, KeyboardInterrupt) as caught:
             error = self._translate(caught)
             code, outcome = error.exit_code, _OUTCOME.get(error.exit_code, "failed")
             self._keep_state(error)
@@ -256,8 +257,10 @@ class Runner:
             error = LeaseLost(lost)
         elif isinstance(caught, psycopg.Error):
             error = translate_error(caught)
-        elif error is None:
+        elif error is None and isinstance(caught, KeyboardInterrupt):
             error = Interrupted(f"cancelled: {self.context.signal.reason}")
+        elif error is None:
+            error = Defect(f"a defect of online-migrate: {type(caught).__name__}: {caught}")
         if not error.remedy and isinstance(error, LeaseLost):
             error.remedy = self._remedy_of_lost_lease()
         elif not error.remedy:

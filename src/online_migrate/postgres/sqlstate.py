@@ -28,6 +28,8 @@ class Trouble(Enum):
     """the session has ended: reconnect, read epoch and cursor again"""
     UNAVAILABLE = "server unavailable"
     """starting, stopping, read-only, no connections left: wait and try again"""
+    RESOURCES = "resources"
+    """no disk, memory or locks left, or storage that fails: stop; whatever the statement, it would fail again"""
     FENCE = "fence"
     """another runner took over: write nothing more"""
     PROGRAM = "program"
@@ -36,8 +38,10 @@ class Trouble(Enum):
 
 _LOCK = {"55P03", "40P01", "57014"}
 _UNAVAILABLE = {"57P03", "53300", "25006"}
-"""25006 is a server that was demoted to a standby under us: our sessions begin on a primary (Connector.open) and set
-default_transaction_read_only off, whatever the role has, so that no setting of ours or theirs is taken for a failover."""
+"""25006 is a server that was demoted to a standby under us: our sessions begin on a primary (Connector.open) and
+set default_transaction_read_only off, whatever the role has, so that no setting is taken for a failover."""
+_RESOURCES = ("53", "58", "F0")
+"""classes: insufficient resources, system error, configuration file error"""
 _LOST = {"57P01", "57P02", "57P05", "25P03", "25P04"}
 
 
@@ -58,4 +62,4 @@ def trouble_of(error: psycopg.Error) -> Trouble:
         return Trouble.UNAVAILABLE
     if state in _LOST or state.startswith("08"):
         return Trouble.LOST
-    return Trouble.PROGRAM
+    return Trouble.RESOURCES if state.startswith(_RESOURCES) else Trouble.PROGRAM

@@ -26,6 +26,7 @@ OUTCOMES: Final = {
 EXIT_KINDS: Final = {
     1: "unexpected", 2: "plan", 3: "preflight", 4: "lock",
     5: "verification", 6: "lease", 7: "journal", 8: "connection",
+    9: "resources",
 }  # fmt: skip
 """kinds of errors by exit code"""
 

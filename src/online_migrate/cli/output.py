@@ -1,0 +1,56 @@
+"""What a command writes to stderr: sentences for people or, with ``--log-format json``, one object a line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import click
+
+_JSON: Final = "online_migrate.json_log"
+
+
+def note_format(ctx: click.Context, arguments: Sequence[str]) -> None:
+    """Keep whether the command line asks for a JSON log: errors in that command line are objects, too."""
+    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    ctx.meta[_JSON] = any("=".join(pair) == "--log-format=json" for pair in pairs) or (
+        "--log-format=json" in arguments
+    )
+
+
+def is_json() -> bool:
+    """Is each line of stderr to be an object?  Asked on the thread of the command."""
+    ctx = click.get_current_context(silent=True)
+    return ctx is not None and bool(ctx.meta.get(_JSON))
+
+
+def json_line(event: str, level: str, **fields: Any) -> str:
+    """A line with the keys that the log's lines have."""
+    line = {k: v for k, v in fields.items() if v not in ("", None, ())}
+    line |= {"event": event, "level": level, "timestamp": datetime.now(UTC).isoformat()}
+    return json.dumps(line, ensure_ascii=False)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print a line; a closed terminal or pipe is ignored, so that it changes neither the run nor its exit
+    code.
+
+    After an error the stream is redirected to /dev/null, so that flushing its buffer at exit does not fail
+    either.
+    """
+    try:
+        click.echo(text, err=err)
+    except OSError:
+        stream = sys.stderr if err else sys.stdout
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def say_note(text: str, *, level: str = "info") -> None:
+    """Print a sentence to stderr; in a JSON log it is an object."""
+    say(json_line("note", level, message=text) if is_json() else text, err=True)
