@@ -1,4 +1,4 @@
-"""h, b: what is told is complete, and a machine can read it where it was asked for."""
+"""h, b: what is reported is complete, and a machine can read it where it was asked for."""
 
 from __future__ import annotations
 

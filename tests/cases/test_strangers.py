@@ -1,4 +1,4 @@
-"""x: nobody gets in through us, and nothing that is secret gets out."""
+"""x: no stranger gets in through the runner, and nothing that is secret gets out."""
 
 from __future__ import annotations
 

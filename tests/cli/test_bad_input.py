@@ -65,7 +65,7 @@ def test_a_plan_that_is_not_there_is_named(desk: Desk) -> None:
         ("from: [name]", "from: [nam]", "promo_groups has no column nam"),
         ("value: <master.id>", "value: <master.ids>", ("<master.ids> stands for nothing: ids is no column of"
             " bots")),
-        ("table: bots", "table: bot", "table public.bot is not there"),
+        ("table: bots", "table: bot", "table public.bot does not exist"),
     ],
 )  # fmt: skip
 def test_what_the_database_does_not_know_is_named_with_what_was_meant(

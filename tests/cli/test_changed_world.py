@@ -16,20 +16,20 @@ SELECT array_agg(x) FROM (SELECT stage || ' / ' || step FROM online_migrate.step
     [
         (
             "ALTER TABLE users ADD COLUMN bot_id bigint",
-            "users.bot_id is there already as bigint",
+            "users.bot_id already exists as bigint",
         ),
         (
             "CREATE INDEX idx_transactions_bot_id ON transactions (user_id)",
-            ("idx_transactions_bot_id is there already with another definition: CREATE INDEX"
+            ("idx_transactions_bot_id already exists with another definition: CREATE INDEX"
                 " idx_transactions_bot_id ON public.transactions"),
         ),
         (
             "CREATE TABLE bots (id integer PRIMARY KEY)",
-            "table bots is there already with another definition",
+            "table bots already exists with another definition",
         ),
         (
             "CREATE TABLE reports (telegram_id bigint REFERENCES users (telegram_id))",
-            ("foreign key reports_telegram_id_fkey of reports hangs on ix_users_telegram_id, the unique of"
+            ("foreign key reports_telegram_id_fkey of reports references ix_users_telegram_id, the unique of"
                 " users that is to be dropped"),
         ),
     ],
@@ -149,7 +149,7 @@ def test_a_table_that_vanished_can_be_taken_out_of_the_plan(desk: Desk) -> None:
     desk.run_sql("DROP TABLE promo_groups CASCADE")
     said = desk.call("run")
     assert said.code == 3
-    assert "table public.promo_groups is not there" in said.err
+    assert "table public.promo_groups does not exist" in said.err
     assert "restore it, or take it out of the plan and run with --accept-changed-plan" in said.err
     desk.write(without_promo_groups())
     said = desk.call("run", "--accept-changed-plan", "--approve", "swap")

@@ -50,7 +50,7 @@ def test_the_rights_that_are_missing_are_named_all_at_once_and_granting_them_is_
     assert f"{role} may not create the journal's schema online_migrate in " in said.err
     assert f"{role} may not create tables and indexes in schema public" in said.err
     assert f"{role} may not alter tables of postgres, e.g. " in said.err
-    assert f"{role} does not see other sessions: who is in the way of a lock" in said.err
+    assert f"{role} cannot see other sessions: which of them block a lock" in said.err
     grants = dict.fromkeys(re.findall(r"→ (GRANT .*)", said.err))
     assert f"GRANT pg_read_all_stats TO {role}" in grants
     assert not desk.has_journal()

@@ -149,7 +149,7 @@ def test_a_plan_that_is_done_says_so_and_verifies_clean(done: Desk) -> None:
     assert done.ask("SELECT array_agg(r::text) FROM online_migrate.run r") == before
     said = done.call("verify")
     assert said.code == 0, said.all
-    assert said.out == "313 finished steps looked at: 313 as promised, 0 not; 0 steps not done yet\n"
+    assert said.out == "313 finished steps checked: 313 match, 0 differ; 0 steps are not done yet\n"
     said = done.call("check")
     assert said.code == 0, said.all
     assert "came after the run had fixed the set" not in said.all
@@ -169,10 +169,10 @@ def test_verify_names_what_has_drifted(done: Desk) -> None:
     assert said.code == 5
     for words in (
         (
-            "index idx_tickets_bot_id on tickets is gone, invalid, or another  [indexes: create_index"
+            "index idx_tickets_bot_id on tickets was dropped, is invalid, or differs  [indexes: create_index"
             " idx_<table>_bot_id on tickets]"
         ),
-        "users.bot_id has a default again, or is gone  [swap: drop_default bot_id on users]",
+        "users.bot_id has a default again, or was dropped  [swap: drop_default bot_id on users]",
         (
             "promocodes: a unique on exactly (code) is there: ix_promocodes_code  [swap: swap_unique code on"
             " promocodes]"

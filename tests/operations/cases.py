@@ -56,7 +56,7 @@ A_MASTER = """
     INSERT INTO bots (name, telegram_bot_token, api_token, api_token_hash, is_master)
     VALUES ('by hand', 'a', 'b', 'c', true);"""
 INVALID = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'idx_transactions_bot_id'::regclass;"
-OTHER_INDEX = "is there already with another definition"
+OTHER_INDEX = "already exists with another definition"
 
 CASES = (
     Case(
@@ -69,7 +69,7 @@ CASES = (
                 "CREATE TABLE bots (id serial PRIMARY KEY, name text NOT NULL)",
                 "missing: column name character varying(255) NOT NULL",
             ),
-            "a view of that name": ("CREATE VIEW bots AS SELECT 1 AS id", "bots is there already"),
+            "a view of that name": ("CREATE VIEW bots AS SELECT 1 AS id", "bots already exists"),
             "an index's name is taken": (
                 "CREATE INDEX idx_bots_is_active ON users (status)",
                 "idx_bots_is_active",
@@ -120,11 +120,11 @@ CASES = (
         conflict={
             "another type": (
                 "ALTER TABLE transactions ADD COLUMN bot_id bigint",
-                "transactions.bot_id is there already as bigint",
+                "transactions.bot_id already exists as bigint",
             ),
             "another default": (
                 "ALTER TABLE transactions ADD COLUMN bot_id integer DEFAULT 2",
-                "transactions.bot_id is there already as integer, default 2",
+                "transactions.bot_id already exists as integer, default 2",
             ),
         },
     ),

@@ -65,7 +65,7 @@ def test_a_parent_that_is_not_there_is_found_at_check(site_of: OpenSite) -> None
     site = site_of(PLAN)
     site.sql(FILLED_COLUMN)
     (finding,) = site.stops()
-    assert finding.fact == "transactions.bot_id should refer to bots.id, which is not there"
+    assert finding.fact == "transactions.bot_id should reference bots.id, which does not exist"
     later = site_of(
         PLAN.replace("plan: harness", "plan: other").replace(
             "steps:\n", "steps:\n      - create_tables: multi_tenant.sql\n"

@@ -169,7 +169,7 @@ def test_a_parent_that_nobody_makes_is_named(site_of: OpenSite, tmp_path: Path) 
     (tmp_path / "notes.sql").write_text("CREATE TABLE notes (id int PRIMARY KEY, shop int REFERENCES shops)")
     site = site_of(plan_of("create_tables: notes.sql"), folder=tmp_path)
     (finding,) = site.stops()
-    assert finding.fact == "notes refers to shops, which is not there"
+    assert finding.fact == "notes references shops, which does not exist"
 
 
 def test_names_with_a_schema_are_refused_by_the_loader(site_of: OpenSite, tmp_path: Path) -> None:

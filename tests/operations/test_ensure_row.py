@@ -286,4 +286,4 @@ def test_a_lost_row_is_seen(site: Site) -> None:
     assert site.verify() == []
     site.sql("DELETE FROM bots")
     (finding,) = site.verify()
-    assert "the row <master> of bots is gone" in finding.fact
+    assert "the row <master> of bots was deleted" in finding.fact

@@ -1,4 +1,4 @@
-"""Who leans on a unique that is to be dropped, beside foreign keys: code that names its columns, and look-ups that it serves."""
+"""What depends on a unique that is to be dropped, besides foreign keys: code that names its columns, and look-ups that it serves."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def read_dependents(
     added: Collection[str],
     planned: Collection[str] = (),
 ) -> tuple[Dependent, ...]:
-    """Who leans on the unique indexes ``old`` (OIDs) over exactly ``columns``; ``added`` are the columns that the new one
+    """What depends on the unique indexes ``old`` (OIDs) over exactly ``columns``; ``added`` are the columns that the new one
     has besides: a statement that names one of them looks up within one owner already.  ``planned`` are the columns with
     which indexes begin that the plan builds before.
     """

@@ -47,7 +47,7 @@ class StarCode:
 
 
 def read_star_functions(connection: Connection, tables: Iterable[str]) -> tuple[StarCode, ...]:
-    """Functions of users' schemas whose body has ``*`` and names one of the tables, or hangs on it as a trigger."""
+    """Functions of users' schemas whose body has ``*`` and names one of the tables, or that a trigger on it calls."""
     names = list(tables)
     found = []
     for name, body, triggers in connection.execute(_FUNCTIONS).fetchall():
@@ -62,7 +62,7 @@ def read_star_functions(connection: Connection, tables: Iterable[str]) -> tuple[
 
 
 def read_star_statements(connection: Connection, tables: Iterable[str]) -> tuple[StarCode, ...]:
-    """``SELECT *`` and ``RETURNING *`` of the application in pg_stat_statements, where that is there."""
+    """``SELECT *`` and ``RETURNING *`` of the application in pg_stat_statements, if it exists."""
     found = []
     names = list(tables)
     for seen in read_statements(connection, ["*"]):

@@ -20,9 +20,7 @@ class Seen:
 
 
 def read_statements(connection: Connection, words: Iterable[str]) -> tuple[Seen, ...]:
-    """Statements of this database that hold one of ``words``, the most frequent first; none where the extension is not
-    there, or not loaded, or not ours to read.  Our own are left out.
-    """
+    """Statements of this database that hold one of ``words``, the most frequent first; none where the extension is missing, or not loaded, or not ours to read.  Our own are left out."""
     row = connection.execute(
         "SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'pg_stat_statements'"
     ).fetchone()

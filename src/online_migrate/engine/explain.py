@@ -47,9 +47,9 @@ class Explanation:
 
 
 def explain(plan: Plan, seen: Survey | None) -> Explanation:
-    """With a database the steps as they are now; without one those over the tables that stand in the plan.
+    """With a database the steps as they are now; without one those over the tables that the plan names.
 
-    Raises :class:`LockNotAcquired` where a table cannot be looked at, with who locks it.
+    Raises :class:`LockNotAcquired` if a table cannot be read, with the session that locks it.
     """
     if seen is None:
         return _explain(plan, None)

@@ -1,6 +1,6 @@
 """Which locks a plan takes: steps × relations × lock × how long × what waits behind it, from what the operations declare.
 
-The same declarations that a lock window compares with pg_locks before it commits: what stands here is what run holds.
+The same declarations that a lock window compares with pg_locks before it commits: what is listed here is what run holds.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class Survey:
     catalog: Catalog
     sets: Mapping[str, tuple[str, ...]]
     found: Mapping[str, tuple[str, ...]]
-    """of each set, the tables that stand in the plan by `also` only"""
+    """of each set, the tables that the plan names by `also` only"""
     effects: PlanEffects
     """the steps, and what each changes"""
     journal: Journal | None
@@ -99,7 +99,7 @@ def survey(plan: Plan, connection: Connection) -> Survey:
 
 
 def _frozen_sets(plan: Plan, journal: Journal, run: RunRecord) -> dict[str, tuple[str, ...]]:
-    """The sets as the run fixed them; one that the plan now defines otherwise is resolved anew."""
+    """The sets as the run fixed them; one that the plan now defines otherwise is resolved again."""
     parts = plan.parts()
     return {
         name: tables
@@ -109,8 +109,8 @@ def _frozen_sets(plan: Plan, journal: Journal, run: RunRecord) -> dict[str, tupl
 
 
 def resolve_sets(plan: Plan, foreign_keys: Iterable[ConstraintInfo]) -> dict[str, tuple[str, ...]]:
-    """Each set with what its `also` finds.  Not by way of tables that the plan makes: once these are there, every table
-    of the set refers to them, and what hangs on such a table would seem to reach the root.
+    """Each set with what its `also` finds.  Not by way of tables that the plan makes: once these exist, every table
+    of the set refers to them, and what references such a table would seem to reach the root.
     """
     listed = effects_of(plan, expand(plan, listed_tables(plan), OPERATIONS))
     made = {c.effect.table for c in listed.changes if isinstance(c.effect, CreatesTable)}

@@ -124,7 +124,7 @@ class AddColumn(Operation[AddColumnParams]):
         if column is None or self.state(place, params) is not State.CONFLICT:
             return []
         fact = (
-            f"{place.table}.{params.column} is there already as {column.type}, {_default(column.default)};"
+            f"{place.table}.{params.column} already exists as {column.type}, {_default(column.default)};"
             f" the plan wants {wanted.type}, {_default(wanted.default)}"
         )
         remedy = "rename or drop that column, or change the plan to what is there"

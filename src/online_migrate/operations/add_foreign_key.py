@@ -243,7 +243,7 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
         return any(i.is_unique and len(i.columns) == 1 and not i.has_predicate for i in indexes)
 
     def _orphans(self, place: Place, params: AddForeignKeyParams, child: TableInfo) -> Iterator[Finding]:
-        """Rows whose value no parent has.  The plan may still make that parent, and behind a gate somebody
+        """Rows whose value no parent has.  The plan may still make that parent, and behind a gate the application
         else may.
         """
         if params.column not in child.columns or params.parent in plan_context(place).made:
@@ -272,14 +272,14 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
             rows = describe_rows(place.known.connection, child, found)
             fact = f"{place.table} has rows whose {params.column} has no {params.references}: {rows}"
             severity = Severity.WARN if place.is_behind_a_gate else Severity.STOP
-            yield _finding(severity, "orphans", fact, "mend these rows, or add their parents")
+            yield _finding(severity, "orphans", fact, "fix these rows, or add their parents")
 
     def _unknown_parent(self, place: Place, params: AddForeignKeyParams) -> list[Finding]:
         """Neither the catalog has the parent's column, nor does an earlier step make it."""
         parent = schema_before(place).table(params.parent)
         if parent is not None and not parent.lacks(params.parent_column):
             return []
-        fact = f"{place.table}.{params.column} should refer to {params.references}, which is not there"
+        fact = f"{place.table}.{params.column} should reference {params.references}, which does not exist"
         return [
             Finding(severity=Severity.STOP, code="parent_missing", fact=fact, remedy="correct `references`")
         ]
@@ -318,14 +318,14 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
         except psycopg.errors.ForeignKeyViolation as error:
             raise VerificationFailed(
                 f"{context.place.table}.{params.column}: {error.diag.message_primary}; {error.diag.message_detail}",
-                remedy=f"mend the rows whose {params.column} has no {params.references}, then run the same command again",
+                remedy=f"fix the rows whose {params.column} has no {params.references}, then run the same command again",
             ) from error
         return 0
 
     def verify(self, place: Place, params: AddForeignKeyParams) -> list[Finding]:
         if self.state(place, params) is State.DONE:
             return []
-        fact = f"the foreign key of {place.table}.{params.column} to {params.references} is gone or not valid"
+        fact = f"the foreign key of {place.table}.{params.column} to {params.references} was dropped or is not valid"
         return [
             Finding(
                 severity=Severity.STOP,

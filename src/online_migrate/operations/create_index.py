@@ -110,7 +110,7 @@ class CreateIndex(Operation[CreateIndexParams]):
             )
         if self.state(place, params) is State.CONFLICT:
             found = read_index(place.known.connection, place.schema, name)
-            fact = f"{name} is there already with another definition: {found[1] if found else 'not an index'}"
+            fact = f"{name} already exists with another definition: {found[1] if found else 'not an index'}"
             findings.append(
                 Finding(
                     severity=Severity.STOP,
@@ -203,7 +203,7 @@ class CreateIndex(Operation[CreateIndexParams]):
             return ""
 
     def _drop_leftover(self, context: Context, name: str) -> None:
-        """An index left invalid is ours to drop, unless somebody else is building it just now."""
+        """An index left invalid is ours to drop, unless another session is building it now."""
         row = context.work.execute(
             """SELECT x.indisvalid, (SELECT p.pid FROM pg_stat_progress_create_index p
                                     WHERE p.index_relid = x.indexrelid AND p.pid <> pg_backend_pid())
@@ -229,7 +229,7 @@ class CreateIndex(Operation[CreateIndexParams]):
     def verify(self, place: Place, params: CreateIndexParams) -> list[Finding]:
         if self.state(place, params) is State.DONE:
             return []
-        fact = f"index {place.fill(params.name)} on {place.table} is gone, invalid, or another"
+        fact = f"index {place.fill(params.name)} on {place.table} was dropped, is invalid, or differs"
         return [
             Finding(
                 severity=Severity.STOP,
@@ -252,7 +252,7 @@ def read_index(connection: Connection, schema: str, name: str) -> tuple[int, str
 
 
 def read_duplicates(connection: Connection, place: Place, columns: list[str]) -> list[str]:
-    """Some keys that stand more than once; NULLs are no duplicates.  Raises QueryCanceled where
+    """Some keys that occur more than once; NULLs are no duplicates.  Raises QueryCanceled where
     :data:`LOOK_TIMEOUT_S` is not enough.
     """
     keys = sql.SQL(", ").join(map(sql.Identifier, columns))
@@ -271,7 +271,7 @@ def read_duplicates(connection: Connection, place: Place, columns: list[str]) ->
 
 def _is_as_planned(index: IndexInfo, params: CreateIndexParams) -> bool:
     """The columns and nothing else: no order, operator class, collation, predicate.  How full its pages are
-    is nobody's business.
+    is private.
     """
     how = _STORAGE.sub("", index.definition.partition(" USING ")[2]).replace('"', "")
     plain = how == f"btree ({', '.join(params.columns)})".replace('"', "")

@@ -228,7 +228,9 @@ class CreateTables(Operation[CreateTablesParams]):
                 )
             ]
         if is_there and trial.differences:
-            fact = f"table {place.table} is there already with another definition: {'; '.join(trial.differences)}"
+            fact = (
+                f"table {place.table} already exists with another definition: {'; '.join(trial.differences)}"
+            )
             return [_stop("table_conflict", fact, "rename or drop it, or change the plan's DDL")]
         if not is_there and trial.taken:
             fact = f"names that the DDL of table {place.table} would give are taken: {'; '.join(trial.taken)}"
@@ -239,7 +241,7 @@ class CreateTables(Operation[CreateTablesParams]):
         loaded = self._loaded(params)
         outside = {r for r in self._parents(loaded, place.table) if r not in loaded.tables}
         return [
-            _stop("table_missing", f"{place.table} refers to {name}, which is not there", "check the DDL")
+            _stop("table_missing", f"{place.table} references {name}, which does not exist", "check the DDL")
             for name in sorted(outside)
             if place.known.table(name) is None
         ]
@@ -263,7 +265,7 @@ class CreateTables(Operation[CreateTablesParams]):
         return tuple(dict.fromkeys(r for s in loaded.of(table) for r in s.references if r != table))
 
     def _try(self, place: Place, params: CreateTablesParams) -> Trial:
-        """In a scratch schema: parents that are there as copies, those that the file makes above by its own
+        """In a scratch schema: existing parents as copies, those that the file makes above by its own
         DDL.
         """
         loaded = self._loaded(params)
@@ -302,7 +304,7 @@ class CreateTables(Operation[CreateTablesParams]):
     def verify(self, place: Place, params: CreateTablesParams) -> list[Finding]:
         try:
             gone = place.known.table(place.table) is None
-            differences = ("it is gone",) if gone else self._try(place, params).differences
+            differences = ("it was dropped",) if gone else self._try(place, params).differences
         except TrialFailed as error:
             differences = (f"its DDL is refused now: {error}",)
         if not differences:

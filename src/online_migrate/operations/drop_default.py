@@ -86,7 +86,7 @@ class DropDefault(Operation[DropDefaultParams]):
     def verify(self, place: Place, params: DropDefaultParams) -> list[Finding]:
         if self.state(place, params) is State.DONE:
             return []
-        fact = f"{place.table}.{params.column} has a default again, or is gone"
+        fact = f"{place.table}.{params.column} has a default again, or was dropped"
         return [
             Finding(
                 severity=Severity.STOP,

@@ -33,7 +33,7 @@ from online_migrate.postgres.server_errors import translating_fence
 from online_migrate.postgres.sqlstate import Trouble, trouble_of
 
 MASKED_DIGITS = 12
-"""hex digits of its SHA-256 by which a secret can be told from another, and no more"""
+"""hex digits of its SHA-256 that distinguish one secret from another, and no more"""
 
 _QUIET = """
 SELECT set_config(name, value, true)
@@ -169,7 +169,7 @@ class EnsureRow(Operation[EnsureRowParams]):
         if table is None or any(c not in table.columns for c in params.where):
             return State.ABSENT
         if any(_is_unknown(place, v) for v in params.where.values()):
-            return State.ABSENT  # it hangs on a row that is not made yet
+            return State.ABSENT  # it references a row that is not made yet
         rows = place.known.connection.execute(self._select(place, params, keys=list(params.where))).fetchall()
         if len(rows) > 1:
             return State.CONFLICT
@@ -274,7 +274,7 @@ class EnsureRow(Operation[EnsureRowParams]):
         primary = None if table is None else next((c for c in table.constraints if c.kind == "p"), None)
         if primary is None:
             raise VerificationFailed(
-                f"table {context.place.table} is gone or has no primary key",
+                f"table {context.place.table} was dropped or has no primary key",
                 remedy="a row is referred to by its key: give it one",
             )
         return list(primary.columns)
@@ -282,7 +282,7 @@ class EnsureRow(Operation[EnsureRowParams]):
     def verify(self, place: Place, params: EnsureRowParams) -> list[Finding]:
         if self.state(place, params) in (State.DONE, State.PARTIAL):
             return []
-        fact = f"the row <{params.id}> of {params.table} is gone, or there are several"
+        fact = f"the row <{params.id}> of {params.table} was deleted, or there are several"
         return [Finding(severity=Severity.STOP, code="row_gone", fact=fact, remedy="find out who removed it")]
 
 

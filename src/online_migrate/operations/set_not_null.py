@@ -45,7 +45,7 @@ MANUAL = "https://www.postgresql.org/docs/current/sql-altertable.html"
 PREFIX, SUFFIX = "online_migrate_", "_not_null"
 NAME_BYTES = 63
 ROUNDS = 5
-"""times that a NULL written between proof and check is mended before it is said that somebody keeps writing
+"""times that a NULL written between proof and check is fixed before the error says that a session keeps writing
 them
 """
 
@@ -79,7 +79,7 @@ class SetNotNull(Operation[SetNotNullParams]):
     phase = Phase.CONTRACT
     summary = "make a column NOT NULL without a scan under a strong lock"
     descendants = Descendants.REFUSED
-    partitions_way = "name its partitions instead; then SET NOT NULL on the root by hand, which reads no row once each of them has it"
+    partitions_way = "name its partitions instead; then SET NOT NULL on the root manually, which reads no row once each of them has it"
     Params: ClassVar[type[SetNotNullParams]] = SetNotNullParams
 
     def title(self, params: SetNotNullParams) -> str:
@@ -148,7 +148,7 @@ class SetNotNull(Operation[SetNotNullParams]):
         return not is_given_on_insert(place.known.connection, table, params.column)
 
     def _unfilled(self, place: Place, params: SetNotNullParams) -> Iterator[Finding]:
-        """Rows without a value that no step above fills; behind a gate somebody may fill them before it is
+        """Rows without a value that no step above fills; behind a gate they may be filled before it is
         approved.
         """
         table, planned = place.known.table(place.table), plan_context(place)
@@ -235,8 +235,7 @@ class SetNotNull(Operation[SetNotNullParams]):
         )
 
     def _prove(self, context: Context, params: SetNotNullParams) -> None:
-        """No row without a value, and none seen for as long as the backfill's `quiet` says; else told and
-        mended by its own sweep.
+        """No row without a value, and none seen for as long as the backfill's `quiet` says; else reported and fixed by its own sweep.
 
         A proof that finds none speaks for one moment, and the check would fail those who still write NULL now
         and then.
@@ -269,7 +268,7 @@ class SetNotNull(Operation[SetNotNullParams]):
         return 0.0 if fill is None else fill[1].soak_s
 
     def _keep_seen(self, context: Context, params: SetNotNullParams) -> None:
-        """A row without a value was seen: `quiet` counts from now on, also where somebody gives it one before
+        """A row without a value was seen: `quiet` counts from now on, also if another session gives it one before
         the next proof.
         """
         fill = self._fill_before(context.place, params)
@@ -330,7 +329,7 @@ def _is_ours(check: ConstraintInfo, params: SetNotNullParams) -> bool:
 
 
 def check_name(column: str) -> str:
-    """The helper check's name: within 63 bytes, and where that cuts the column's name, told apart by its
+    """The helper check's name: within 63 bytes, and where that cuts the column's name, distinguished by its
     hash.
     """
     name = f"{PREFIX}{column}{SUFFIX}"

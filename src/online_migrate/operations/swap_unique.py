@@ -93,7 +93,9 @@ class SwapUnique(Operation[SwapUniqueParams]):
     phase = Phase.CONTRACT
     summary = "drop every unique on exactly the old columns, once the new unique index is valid"
     descendants = Descendants.APART
-    partitions_way = "name its partitions instead; a unique of the root itself goes with the root's, by hand"
+    partitions_way = (
+        "name its partitions instead; a unique of the root itself is dropped with the root's, manually"
+    )
     Params: ClassVar[type[SwapUniqueParams]] = SwapUniqueParams
 
     def title(self, params: SwapUniqueParams) -> str:
@@ -175,7 +177,7 @@ class SwapUnique(Operation[SwapUniqueParams]):
     def _dependents(
         self, place: Place, params: SwapUniqueParams, table: TableInfo, old: tuple[IndexInfo, ...]
     ) -> list[Finding]:
-        """Who leans on the old unique beside foreign keys: what would break at once stops, the rest is to be
+        """What depends on the old unique besides foreign keys: what would break at once stops, the rest is to be
         read.
         """
         if not old:
@@ -194,7 +196,7 @@ class SwapUnique(Operation[SwapUniqueParams]):
             Finding(
                 severity=Severity.STOP if dependent.is_fatal else Severity.WARN,
                 code=f"leans_{dependent.kind.replace(' ', '_').replace('-', '_')}",
-                fact=f"{dependent.kind} {dependent.name} leans on {what}: {dependent.why}",
+                fact=f"{dependent.kind} {dependent.name} depends on {what}: {dependent.why}",
                 remedy=_REMEDIES.get(dependent.kind, "let it name the owner, too, before this stage"),
                 manual=MANUAL,
             )
@@ -214,12 +216,12 @@ class SwapUnique(Operation[SwapUniqueParams]):
         return [] if index is None or not index.is_unique else [str(c) for c in index.columns]
 
     def _unbuilt(self, place: Place, params: SwapUniqueParams) -> list[Finding]:
-        """A swap whose new unique nobody builds would stop in the middle of the night."""
+        """A swap whose new unique no step builds would stop in the middle of the night."""
         new = self._new_columns(place, params)
         if set(params.from_) < set(new):
             return []
         fact = (
-            f"no unique index {params.to} on ({', '.join(params.from_)}) and more is there, and no earlier step builds it"
+            f"no unique index {params.to} on ({', '.join(params.from_)}) and more exists, and no earlier step builds it"
             if not new
             else f"{params.to} is on ({', '.join(new)}), which is not ({', '.join(params.from_)}) and more"
         )
@@ -232,7 +234,7 @@ class SwapUnique(Operation[SwapUniqueParams]):
 
     def _in_the_way(self, place: Place, key: ConstraintInfo, old: tuple[IndexInfo, ...]) -> Finding:
         index = next(i.name for i in old if i.oid == key.index_oid)
-        fact = f"foreign key {key.name} of {key.table} hangs on {index}, the unique of {place.table} that is to be dropped"
+        fact = f"foreign key {key.name} of {key.table} references {index}, the unique of {place.table} that is to be dropped"
         remedy = f"let {key.table} refer to the primary key, or drop that foreign key; then check again"
         return Finding(
             severity=Severity.STOP, code="foreign_key_on_unique", fact=fact, remedy=remedy, manual=MANUAL
@@ -270,7 +272,7 @@ class SwapUnique(Operation[SwapUniqueParams]):
     def execute(self, context: Context, params: SwapUniqueParams) -> int:
         table = context.fresh_catalog().table(context.place.table)
         problem = (
-            f"table {context.place.table} is gone" if table is None else self._new_problem(table, params)
+            f"table {context.place.table} was dropped" if table is None else self._new_problem(table, params)
         )
         if problem is not None:
             raise VerificationFailed(
@@ -294,6 +296,6 @@ class SwapUnique(Operation[SwapUniqueParams]):
             return []
         table = place.known.table(place.table)
         left = () if table is None else self._old(table, params)
-        fact = f"{place.table}: a unique on exactly ({', '.join(params.from_)}) is there: {', '.join(i.name for i in left) or params.to + ' is not'}"
-        remedy = "an application that makes its schema at start creates it again: mend that, then drop it"
+        fact = f"{place.table}: a unique on exactly ({', '.join(params.from_)}) exists: {', '.join(i.name for i in left) or params.to + ' is not'}"
+        remedy = "an application that creates its schema at start creates it again: fix that, then drop it"
         return [Finding(severity=Severity.STOP, code="unique_back", fact=fact, remedy=remedy, manual=MANUAL)]

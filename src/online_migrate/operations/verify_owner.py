@@ -140,7 +140,7 @@ class VerifyOwner(Operation[VerifyOwnerParams]):
                 continue
             if rows:
                 fact = f"{place.table}.{params.column}: not as promised ({statement.note}), e.g. at ctid {', '.join(r[0] for r in rows)}"
-                remedy = "these rows have another owner than their parent, or none: mend them, then run the same command again"
+                remedy = "these rows have another owner than their parent, or none: fix them, then run the same command again"
                 findings.append(Finding(severity=Severity.STOP, code="owner", fact=fact, remedy=remedy))
         return findings
 

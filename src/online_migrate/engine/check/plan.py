@@ -30,7 +30,7 @@ _S = Severity
 
 
 def check(seen: Survey, *, missing_secrets: Iterable[str] = ()) -> list[Finding]:
-    """Every finding, the worst first.  Raises :class:`LockNotAcquired` where a table cannot be looked at, with who locks it."""
+    """Every finding, the worst first.  Raises :class:`LockNotAcquired` if a table cannot be read, with the session that locks it."""
     with naming_blockers(seen.catalog.connection, seen.plan.schema):
         return _check(seen, missing_secrets)
 
@@ -93,7 +93,7 @@ def _secrets(missing: Iterable[str]) -> Iterator[Finding]:
             severity=_S.STOP,
             code="secret_missing",
             fact=text,
-            remedy="set it in the environment of `run`; it stands in no plan",
+            remedy="set it in the environment of `run`; a plan contains no secrets",
         )
 
 
@@ -102,7 +102,7 @@ def _made(seen: Survey) -> set[str]:
 
 
 def _missing_tables(seen: Survey) -> Iterator[Finding]:
-    """Tables of the plan that are not there."""
+    """Tables of the plan that do not exist."""
     made = _made(seen)
     wanted = {s.table for s in seen.steps if s.table is not None} - made
     wanted |= {ts.also.referencing for ts in seen.plan.table_sets.values() if ts.also is not None}
@@ -111,11 +111,11 @@ def _missing_tables(seen: Survey) -> Iterator[Finding]:
     for name in missing:
         remedy = f"correct the plan, or create the table{_did_you_mean(name, names)}"
         if name in {t for tables in seen.sets.values() for t in tables} and seen.run_id is not None:
-            remedy = "it was there when the run began: restore it, or take it out of the plan and run with --accept-changed-plan"
+            remedy = "it existed when the run started: restore it, or take it out of the plan and run with --accept-changed-plan"
         yield Finding(
             severity=_S.STOP,
             code="unknown_table",
-            fact=f"table {seen.plan.schema}.{name} is not there",
+            fact=f"table {seen.plan.schema}.{name} does not exist",
             remedy=remedy,
             table=name,
         )
@@ -127,7 +127,7 @@ def _did_you_mean(name: str, names: list[str]) -> str:
 
 
 def _tables(seen: Survey) -> Iterator[Finding]:
-    """What `also` found, and what hangs on the set and is not in it."""
+    """What `also` found, and what references the set and is not in it."""
     keys = seen.catalog.foreign_keys()
     made = _made(seen)
     for name, table_set in seen.plan.table_sets.items():
@@ -148,9 +148,9 @@ def _tables(seen: Survey) -> Iterator[Finding]:
         if outside:
             names = ", ".join(f"{table} (on {', '.join(parents)})" for table, parents in outside.items())
             verb = (
-                "hangs on it by a foreign key but is"
+                "references it by a foreign key but is"
                 if len(outside) == 1
-                else "hang on it by foreign keys but are"
+                else "reference it by foreign keys but are"
             )
             yield Finding(
                 severity=_S.ASK,
@@ -184,7 +184,7 @@ def _global_uniques(seen: Survey, tables: Iterable[str]) -> Iterator[Finding]:
             severity=_S.ASK,
             code="global_uniques",
             fact=fact,
-            remedy="is each meant so? else build one per owner and swap it",
+            remedy="is each intended? if not, build one per owner and swap it",
         )
 
 
@@ -214,7 +214,7 @@ def _code(seen: Survey) -> Iterator[Finding]:
             fact=fact,
             remedy="name the columns: a new one changes what `*` means",
         )
-    fact = f"a prepared SELECT * on {len(adding)} tables fails once per session with 0A000 after ADD COLUMN, until it is prepared anew"
+    fact = f"a prepared SELECT * on {len(adding)} tables fails once per session with 0A000 after ADD COLUMN, until it is prepared again"
     yield Finding(
         severity=_S.WARN,
         code="prepared_star",

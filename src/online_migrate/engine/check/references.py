@@ -21,12 +21,12 @@ def check_references(seen: Survey) -> Iterator[Finding]:
     """A finding for each reference such as ``<master.ids>`` that no row can answer."""
     made = (c.effect for c in seen.effects.changes)
     rows = {e.row: e.table for e in made if isinstance(e, MakesRow)}
-    told: set[str] = set()
+    reported: set[str] = set()
     for step in seen.steps:
         for name, column in _REFERENCE.findall(step.spec.params.model_dump_json()):
             columns = _columns(seen, rows[name]) if name in rows else ()
-            if columns and column not in columns and f"{name}.{column}" not in told:
-                told.add(f"{name}.{column}")
+            if columns and column not in columns and f"{name}.{column}" not in reported:
+                reported.add(f"{name}.{column}")
                 yield _finding(step, name, column, rows[name], columns)
 
 

@@ -26,7 +26,9 @@ def check_rights(seen: Survey) -> Iterator[Finding]:
     schema = seen.plan.schema
     on_database = f"ON DATABASE {database} TO {user}"
     if not sees:
-        fact = f"{user} does not see other sessions: who is in the way of a lock, and how old snapshots are"
+        fact = (
+            f"{user} cannot see other sessions: which of them block a lock, and how old their snapshots are"
+        )
         yield _stop("blind", fact, f"GRANT pg_read_all_stats TO {user}")
     if seen.plan.locks.end_blockers is not None and not may_signal:
         fact = f"{user} may not end other sessions, which locks.end_blockers asks for"

@@ -1,4 +1,4 @@
-"""Findings about standbys: ACCESS EXCLUSIVE is replayed there, so their readers have to be looked at, or named as a risk."""
+"""Findings about standbys: ACCESS EXCLUSIVE is replayed there, so their readers have to be checked, or named as a risk."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def find_standbys(plan: Plan, connection: Connection) -> Iterator[Finding]:
     row = connection.execute(_STREAMING).fetchone()
     if row is not None and row[0] and not plan.locks.standbys:
         fact = (
-            f"standbys ({row[0]}) replay our ACCESS EXCLUSIVE locks, and the plan names none: a reader there stands behind"
+            f"standbys ({row[0]}) replay our ACCESS EXCLUSIVE locks, and the plan names none: a reader there waits behind"
             " one, and behind any older reader, until max_standby_streaming_delay ends that one"
         )
-        remedy = "name them, so that their readers are looked at: locks: {standbys: [host=…]}"
+        remedy = "name them, so that their readers are checked: locks: {standbys: [host=…]}"
         yield Finding(severity=Severity.WARN, code="standbys", fact=fact, remedy=remedy, manual=MANUAL)
     for name in plan.locks.standbys:
         yield from _look_at(plan, connection, name)

@@ -68,7 +68,7 @@ def _index_name_twice(plot: Plot, change: Change) -> Iterator[Contradiction]:
     if first == change or (
         is_same and any(isinstance(e, CreatesTable) for e in plot.effects.of(change.step))
     ):
-        return  # an index that comes with its table is not told beside it
+        return  # an index that comes with its table is not reported beside it
     if is_same:
         fact, remedy = (
             f"index {effect.name} is built already by {line_of(first.step)}",

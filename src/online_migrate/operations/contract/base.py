@@ -1,4 +1,4 @@
-"""The contract of every operation: what it takes, what it says, what it does, and what it promises."""
+"""The contract of every operation: its parameters, its texts, what it does, and what it promises."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Kind(Enum):
     WINDOW = "window"
     """in a lock window: instant"""
     LONG = "long"
-    """alone, watched, for as long as it takes; hinders no statement of the application"""
+    """alone, watched, for as long as needed; blocks no application statements"""
     BATCH = "batch"
     """over and over, a slice of the table at a time"""
     WRITE = "write"
@@ -63,7 +63,7 @@ class Statement:
 class Place:
     """Where a step works: what is known of plan and database when it says its SQL or its state.
 
-    ``catalog`` is None where there is no database; ``references`` are then empty and stand in the SQL by their names.
+    ``catalog`` is None where there is no database; ``references`` are then empty and appear in the SQL by their names.
     """
 
     plan: Plan

@@ -10,7 +10,7 @@ class State(Enum):
 
     ABSENT = "absent"
     PARTIAL = "partial"
-    """begun, or in its way: execute() goes on from here"""
+    """started and not finished: execute() continues from here"""
     DONE = "done"
     CONFLICT = "conflict"
-    """something of that name is there with another definition: nothing may be run"""
+    """an object of that name exists with another definition: nothing may be run"""

@@ -23,7 +23,7 @@ from online_migrate.postgres.server_errors import translate_error
 from online_migrate.postgres.sqlstate import Trouble, trouble_of
 
 WIDER = 4
-"""times the plan's bounds on tries and exposure, with nothing of them spent yet: what we have put there hurts until it is gone"""
+"""times the plan's bounds on tries and exposure, with nothing of them spent yet: what was put there delays the application until it is dropped"""
 LAST_WAIT_S = 60.0
 """how long the drop may be tried for where a stop or an error ends the run: an operator who has asked for a stop is waiting"""
 
@@ -54,7 +54,7 @@ class OwedCheck:
 
     @contextmanager
     def settled(self, context: Context) -> Iterator[None]:
-        """Whatever ends the block otherwise than well: the check goes first, or the error says that it is still there.
+        """If the block fails in any way: the check is dropped first, or the error says that it still exists.
 
         A lost connection is raised as it is: the step is done again on a new one, and begins with what is left.
         """
@@ -77,7 +77,7 @@ class OwedCheck:
             raise
 
     def _settle(self, context: Context) -> OnlineMigrateError | None:
-        """Why it could not be taken away; None where it is gone, valid, or was never there."""
+        """Why it could not be dropped; None if it was dropped, is valid, or never existed."""
         try:
             if context.work.info.transaction_status is not TransactionStatus.IDLE:
                 context.work.rollback()
@@ -92,19 +92,19 @@ class OwedCheck:
         return None
 
     def _with(self, error: OnlineMigrateError, hurts: OnlineMigrateError) -> OnlineMigrateError:
-        """The error, of its kind, with what is left behind; whoever reads it need not know what a helper check is."""
+        """The error, of its kind, with what is left behind; its reader need not know what a helper check is."""
         said = error.message.replace("; nothing was changed", "")
         if self._hurts not in said:
             why = hurts.message.replace("; nothing was changed", "")
             said += f"\n{self._hurts}" if why in said or self._hurts in why else f"\n{self._hurts}; {why}"
-            said += "".join(f"\n  in the way: {b}" for b in getattr(hurts, "blockers", ()))
+            said += "".join(f"\n  blocked by {b}" for b in getattr(hurts, "blockers", ()))
         error.message, error.args, error.remedy = said, (said,), self._remedy
         return error
 
     @property
     def _hurts(self) -> str:
         return (
-            f"{self.table} keeps the check {self.name}, which is not valid and could not be taken away: until it is gone,"
+            f"{self.table} keeps the check {self.name}, which is not valid and could not be dropped: until it is dropped,"
             f" every UPDATE of a row whose {self.column} is NULL fails with 23514"
         )
 

@@ -1,4 +1,4 @@
-"""What is looked at before any operation on a table, whatever it is; then what the operation itself looks at."""
+"""What is checked before any operation on a table; then comes what the operation itself checks."""
 
 from __future__ import annotations
 
