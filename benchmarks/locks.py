@@ -222,7 +222,8 @@ def markdown(figures: dict[str, Any]) -> str:
         "takes no lock. A backfill has no windows; its batches lock rows for some 50 ms.",
         "",
         (
-            "| change | ours: queue | window | held | latency | calm | errors | seconds | plain: queue | latency"
+            "| change | ours: queue | window | held | latency | calm | errors | seconds | plain: queue |"
+            " latency"
             " | errors | seconds |"
         ),
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -244,7 +245,10 @@ def markdown(figures: dict[str, Any]) -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {b.way} | {'yes' if b.had else '**no**'} | {b.seconds} | **{b.in_queue_ms:,}** | {b.longest_ms:,} |"
+        (
+            f"| {b.way} | {'yes' if b.had else '**no**'} | {b.seconds} | **{b.in_queue_ms:,}** |"
+            f" {b.longest_ms:,} |"
+        )
         for b in figures["autovacuum"]
     ]
     lines += [

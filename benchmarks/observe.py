@@ -1,13 +1,13 @@
 """The cost of watching: CPU seconds of exporter and page, as a share of the runner's.
 
-The example plan runs through its backfill on a filled shop, in this process, with ``--metrics-port``.  Another process
-scrapes ``/metrics`` every 15 s, first after half of that, as Prometheus does; in the second round it also asks for
-``/status.json`` every 2 s, as an open page does.  ``time.thread_time()`` counts the reading of snapshots and of the
-server, every request, and what the exporter does at each event, the counting itself included; the runner's part is the
-rest of the process without its start.
+The example plan runs through its backfill on a filled shop, in this process, with ``--metrics-port``.
+Another process scrapes ``/metrics`` every 15 s, first after half of that, as Prometheus does; in the second
+round it also asks for ``/status.json`` every 2 s, as an open page does.  ``time.thread_time()`` counts the
+reading of snapshots and of the server, every request, and what the exporter does at each event, the counting
+itself included; the runner's part is the rest of the process without its start.
 
-``--exposition`` compares our text of ``/metrics`` with prometheus-client's instead: CPU seconds per scrape, with the
-series of the example plan's 37 tables and of 300.
+``--exposition`` compares our text of ``/metrics`` with prometheus-client's instead: CPU seconds per scrape,
+with the series of the example plan's 37 tables and of 300.
 """
 
 from __future__ import annotations
@@ -150,7 +150,8 @@ def compare_expositions() -> None:
         own_s = seconds_per_scrape(lambda ours=ours, accept=accept: ours.write(accept))  # type: ignore[misc]
         client_s = seconds_per_scrape(lambda theirs=theirs, registry=registry: theirs(registry))  # type: ignore[misc]
         print(
-            f"{tables:3} tables, {series:5} series, {accept.partition(';')[0]:28}: ours {own_s * 1e3:5.1f} ms,"
+            f"{tables:3} tables, {series:5} series, {accept.partition(';')[0]:28}: ours {own_s * 1e3:5.1f}"
+            " ms,"
             f" prometheus-client {client_s * 1e3:5.1f} ms, ratio {client_s / own_s:.1f}"
         )
 

@@ -1,4 +1,6 @@
-"""Make the parts of the documentation that the code knows: parameters, SQL, locks, options, metrics, exit codes."""
+"""Make the parts of the documentation that the code knows: parameters, SQL, locks, options, metrics, exit
+codes.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Find the marked blocks of a document, and fill each with what the code says now.
 
-A block begins with ``<!-- make docs: KIND ARGUMENT… -->`` and ends with ``<!-- end -->``.  The text around blocks is
-written by people and stays as it is.
+A block begins with ``<!-- make docs: KIND ARGUMENT… -->`` and ends with ``<!-- end -->``.  The text around
+blocks is written by people and stays as it is.
 """
 
 from __future__ import annotations

@@ -13,7 +13,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def sentence(text: str) -> str:
-    """A description with a capital letter and a full stop, on one line, its code marked as Markdown marks it."""
+    """A description with a capital letter and a full stop, on one line, its code
+    marked as Markdown marks it.
+    """
     words = " ".join(prose(text).split())
     if not words:
         return ""

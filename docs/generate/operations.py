@@ -1,4 +1,6 @@
-"""An operation's page: its summary and parameters, and the SQL and locks of the example plan that the page shows."""
+"""An operation's page: its summary and parameters, and the SQL and locks of the example plan that the page
+shows.
+"""
 
 from __future__ import annotations
 

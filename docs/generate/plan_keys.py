@@ -7,6 +7,8 @@ from docs.generate.markdown import sentence
 
 
 def all_models(page: str) -> str:  # noqa: ARG001  # every maker is given its page
-    """The plan file, then each model that a key of it leads to, in the order in which they are first named."""
+    """The plan file, then each model that a key of it leads to, in the order in
+    which they are first named.
+    """
     first = f"### The plan file\n\n{sentence(SCHEMA['description'])}\n\n{keys_table(SCHEMA)}"
     return "\n\n".join([first, *(model_section(name) for name in PLAN_MODELS)])

@@ -12,7 +12,8 @@ from typing import Protocol
 class Signal:
     """Has the operator asked the run to stop, and how urgently?  Thread-safe; set from signal handlers.
 
-    ``stop`` lets the current batch finish and keeps the state; ``abort`` also cancels the statement that runs.
+    ``stop`` lets the current batch finish and keeps the state; ``abort`` also cancels the statement that
+    runs.
     """
 
     def __init__(self) -> None:

@@ -20,7 +20,8 @@
     ├── GateClosed                   75   stopped at a gate that waits for approval
     └── Interrupted                 130   stopped by a signal or a request; resumable
 
-Turned into text in one place, ``cli``.  No error carries a secret: values of secrets are never put into a message.
+Turned into text in one place, ``cli``.  No error carries a secret: values of secrets are never put into a
+message.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What can happen during a run, as frozen records, and the protocol of those who listen.
 
-The journal is the truth, events are the news: nothing reads an event to decide what to do next.  One vocabulary serves
-logs, metrics, the terminal and the journal's history.  Times are seconds, sizes are bytes.  No event carries a secret.
+The journal is the truth, events are the news: nothing reads an event to decide what to do next.  One
+vocabulary serves logs, metrics, the terminal and the journal's history.  Times are seconds, sizes are bytes.
+No event carries a secret.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened; ``stage``, ``step`` and ``table`` say where, and are empty where it is the run's."""
+    """Something that happened; ``stage``, ``step`` and ``table`` say where, and are empty where it is the
+    run's.
+    """
 
     stage: str = ""
     step: str = ""
@@ -121,7 +124,9 @@ class BatchDone(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throughput(Event):
-    """The batches of one table over some seconds, summed: what the journal keeps of them.  Made by its keeper only."""
+    """The batches of one table over some seconds, summed: what the journal keeps of them.  Made by its keeper
+    only.
+    """
 
     rows: int
     batches: int
@@ -207,7 +212,8 @@ class LockHeld(Event):
     lock: str
     attempts: int
     waited_s: float
-    """longest time in the lock's queue: how long an application statement could have waited behind our lock request"""
+    """longest time in the lock's queue: how long an application statement could have waited behind our lock
+    request"""
     held_s: float
     """from the grant of the strong lock to the end of the commit, by the server's clock"""
     locks: tuple[str, ...] = ()
@@ -258,7 +264,9 @@ class SecretShown(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckFound(Event):
-    """A finding of the check before the run began or continued.  Only the journal keeps it: people have seen it."""
+    """A finding of the check before the run began or continued.  Only the journal keeps it: people have seen
+    it.
+    """
 
     severity: str
     fact: str
@@ -269,7 +277,9 @@ class CheckFound(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TablesMeasured(Event):
-    """Bytes of each table with its TOAST, and of its indexes, when a run began and ended.  Made by the journal's keeper."""
+    """Bytes of each table with its TOAST, and of its indexes, when a run began and ended.  Made by the
+    journal's keeper.
+    """
 
     sizes: Mapping[str, tuple[int, int]]
 
@@ -291,7 +301,9 @@ class Sink(Protocol):
 
 
 class Sinks:
-    """Several sinks as one; each receives one event at a time, whatever thread emits it, so that none needs a lock."""
+    """Several sinks as one; each receives one event at a time, whatever thread emits it, so that none needs a
+    lock.
+    """
 
     def __init__(self, sinks: Iterable[Sink] = ()) -> None:
         self._sinks = tuple(sinks)

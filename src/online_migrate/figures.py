@@ -1,4 +1,5 @@
-"""Figures as people read them: seconds, bytes, counts, shares, percentiles; each has one text in the whole program.
+"""Figures as people read them: seconds, bytes, counts, shares, percentiles; each has one text in the whole
+program.
 
 What a plan's own text looks like (``500ms``, ``64MiB``) is :mod:`online_migrate.plan.units`.
 """
@@ -10,7 +11,9 @@ from collections.abc import Sequence
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:
-    """The smallest of ``values`` that ``share`` (0…1) of them do not exceed (nearest rank); None if there are none."""
+    """The smallest of ``values`` that ``share`` (0…1) of them do not exceed (nearest rank); None if there are
+    none.
+    """
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)] if values else None
 
 
@@ -33,7 +36,9 @@ def seconds_text(seconds: float | None) -> str:
 
 
 def short_seconds_text(seconds: float) -> str:
-    """A time in one unit, for limits and what is compared with them: ``250 ms``, ``90 s``, ``10 min``, ``2.5 h``."""
+    """A time in one unit, for limits and what is compared with them: ``250 ms``, ``90 s``, ``10 min``, ``2.5
+    h``.
+    """
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 120:
@@ -69,5 +74,7 @@ def short_count_text(count: float | None) -> str:
 
 
 def share_text(share: float | None) -> str:
-    """A share as a whole percentage, rounded down so that 100 % means all: ``45 %``; empty if it is unknown."""
+    """A share as a whole percentage, rounded down so that 100 % means all: ``45 %``;
+    empty if it is unknown.
+    """
     return "" if share is None else f"{int(share * 100)} %"

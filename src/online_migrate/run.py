@@ -1,4 +1,6 @@
-"""What the parts of one run share: a :class:`RunContext`, and of it what one worker has while it takes one step."""
+"""What the parts of one run share: a :class:`RunContext`, and of it what one worker has while it takes one
+step.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ from online_migrate.events import WaitContinues, WaitEnded, WaitStarted
 REPORT_EVERY_S = 10.0
 """while a wait lasts and its cause is the same"""
 REPORT_CHANGED_S = 1.0
-"""when the cause has changed: the operator may be about to end a session by its pid, but not each check is news"""
+"""when the cause has changed: the operator may be about to end a session by its pid, but not each check is
+news"""
 
 
 class Waiting:
@@ -38,7 +39,9 @@ class Waiting:
         return self._is_due(REPORT_CHANGED_S)
 
     def report(self, reason: str, kind: str | None = None, *, cause: Hashable = None) -> None:
-        """Say why we wait now; emitted if it is due, or if ``cause`` has changed.  Another kind is another wait."""
+        """Say why we wait now; emitted if it is due, or if ``cause`` has changed.  Another kind is another
+        wait.
+        """
         if kind not in (None, self._kind):
             self.end()
             self._kind = kind

@@ -24,7 +24,9 @@ class ActsOnWait(Heard):
 
 
 class ActsOnReports(Heard):
-    """Calls each action when a wait is reported with its words, one after the other: no clock decides when."""
+    """Calls each action when a wait is reported with its words, one after the other:
+    no clock decides when.
+    """
 
     def __init__(self, *script: tuple[str, Callable[[], object]]) -> None:
         super().__init__()

@@ -11,7 +11,8 @@ from tests.backfill.tables import ask, do, make_table
 
 NOTING = """
 CREATE TABLE noted (query text);
-CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO noted VALUES (current_query()); RETURN NULL; END $$;
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO noted
+  VALUES (current_query()); RETURN NULL; END $$;
 CREATE TRIGGER note AFTER UPDATE ON t FOR EACH STATEMENT EXECUTE FUNCTION note()"""
 """what the client has sent, as the server has it (manual, 9.26: current_query)"""
 

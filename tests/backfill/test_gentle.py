@@ -81,7 +81,8 @@ def test_a_batch_that_waits_again_and_again_takes_the_free_rows_instead(database
     make_table(
         database,
         30,
-        more="""CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.045); RETURN new; END $$;
+        more="""CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.045);
+          RETURN new; END $$;
                 CREATE TRIGGER slow BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION slow()""",
     )
     heard = Heard()
@@ -100,7 +101,8 @@ def test_a_trigger_finds_what_the_database_s_search_path_shows(database: str) ->
         database,
         20,
         more="""CREATE SCHEMA app; CREATE TABLE app.seen (id bigint);
-                CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO seen VALUES (new.id); RETURN new; END $$;
+                CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO seen
+                  VALUES (new.id); RETURN new; END $$;
                 CREATE TRIGGER note AFTER UPDATE ON t FOR EACH ROW EXECUTE FUNCTION note()""",
     )
     do(database, f"ALTER DATABASE {name} SET search_path = app, public", "CREATE TABLE app.t (id bigint)")
@@ -120,9 +122,11 @@ def test_a_cancelled_commit_is_done_again(database: str, monkeypatch: pytest.Mon
         500,
         more="""CREATE SEQUENCE nth;
                 CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                  IF nextval('nth') IN (120, 121) THEN PERFORM pg_cancel_backend(pg_backend_pid()), pg_sleep(2); END IF; RETURN new;
+                  IF nextval('nth') IN (120, 121) THEN PERFORM pg_cancel_backend(pg_backend_pid()),
+                    pg_sleep(2); END IF; RETURN new;
                 END $$;
-                CREATE CONSTRAINT TRIGGER cut AFTER UPDATE ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION cut()""",
+                CREATE CONSTRAINT TRIGGER cut AFTER UPDATE
+                  ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION cut()""",
     )
     with workbench(database, "t", pace=SMALL) as context:
         assert Backfill(context, table="t", column="c", value=Constant.of(1)).run() == 500
@@ -222,7 +226,8 @@ def test_a_long_batch_that_waits_for_nobody_is_work(database: str) -> None:
     make_table(
         database,
         30,
-        more="""CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.01); RETURN new; END $$;
+        more="""CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.01);
+          RETURN new; END $$;
                 CREATE TRIGGER slow BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION slow()""",
     )
     with workbench(database, "t") as context:

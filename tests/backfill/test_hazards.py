@@ -15,7 +15,8 @@ from tests.backfill.plans import explained, findings_of, run_plan
 from tests.backfill.tables import ask, do, make_table
 
 FILL = "backfill: {table: t, column: c, value: 1}"
-TOUCH = """CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN new.v := new.v + 1; RETURN new; END $$;
+TOUCH = """CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN new.v := new.v + 1; RETURN
+  new; END $$;
            CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN new; END $$;"""
 
 
@@ -285,7 +286,8 @@ def test_triggers_that_cannot_fire_are_none(database: str) -> None:
         database,
         20,
         more=f"""{TOUCH} CREATE TRIGGER a BEFORE UPDATE OF v ON t FOR EACH ROW EXECUTE FUNCTION touch();
-                 CREATE TRIGGER b BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION touch(); ALTER TABLE t DISABLE TRIGGER b""",
+                 CREATE TRIGGER b BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION touch(); ALTER TABLE t
+                   DISABLE TRIGGER b""",
     )
     assert not {"triggers_fire", "trigger_sets_column"} & findings_of(database, FILL).keys()
 

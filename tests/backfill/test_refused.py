@@ -23,7 +23,8 @@ from tests.backfill.tables import ask, do, make_table, session
 SMALL = Pace.model_construct(duty=1.0, min_rows=50, max_rows=200)
 SACRED = """
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-  IF old.id = 77 AND old.c IS NULL AND NOT old.v = 1 THEN RAISE 'row 77 is sacred' USING DETAIL = 'filler = ' || old.filler; END IF;
+  IF old.id = 77 AND old.c IS NULL AND NOT old.v = 1
+    THEN RAISE 'row 77 is sacred' USING DETAIL = 'filler = ' || old.filler; END IF;
   RETURN new; END $$;
 CREATE {} TRIGGER refuse {} UPDATE ON t {} FOR EACH ROW EXECUTE FUNCTION refuse()"""
 AT_ONCE = SACRED.format("", "BEFORE", "")
@@ -135,8 +136,10 @@ def test_rows_that_are_refused_together_are_told_with_their_page(database: str) 
         database,
         300,
         more="""CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                  IF (SELECT count(*) FROM changed) > 1 THEN RAISE 'one at a time'; END IF; RETURN NULL; END $$;
-                CREATE TRIGGER refuse AFTER UPDATE ON t REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION refuse()""",
+                  IF (SELECT count(*) FROM changed) > 1 THEN RAISE 'one at a time'; END IF; RETURN NULL; END
+                    $$;
+                CREATE TRIGGER refuse AFTER UPDATE ON t REFERENCING NEW TABLE AS changed FOR EACH STATEMENT
+                  EXECUTE FUNCTION refuse()""",
     )
     with (
         workbench(database, "t", pace=SMALL) as context,

@@ -99,7 +99,9 @@ def test_a_longer_chunk_makes_updates_heap_only_again(database: str, monkeypatch
 
 @contextmanager
 def asked_again_and_again(dsn: str) -> Iterator[Callable[..., None]]:
-    """A query of some batches' time, one after the other: counted in batches, it is as long on a busy machine."""
+    """A query of some batches' time, one after the other: counted in batches, it is as long on a busy
+    machine.
+    """
     batches = 0
     with psycopg.connect(dsn) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ

@@ -451,7 +451,8 @@ def test_triggers_can_be_skipped(database: str) -> None:
     make_table(
         database,
         500,
-        more="""CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN new.v := 9; RETURN new; END $$;
+        more="""CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN new.v := 9; RETURN new;
+          END $$;
                 CREATE TRIGGER touch BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION touch()""",
     )
     with workbench(database, "t", pace=SMALL) as context:

@@ -20,13 +20,15 @@ stage swap (contract, gate: every running release reads and writes within one bo
 """
 SQL = """\
 -- columns / add_column bot_id / transactions
-ALTER TABLE "public"."transactions" ADD COLUMN "bot_id" integer, ALTER COLUMN "bot_id" SET DEFAULT <master.id>;
+ALTER TABLE "public"."transactions" ADD COLUMN "bot_id" integer, ALTER COLUMN "bot_id"
+  SET DEFAULT <master.id>;
 -- columns / add_column bot_id / users
 ALTER TABLE "public"."users" ADD COLUMN "bot_id" integer, ALTER COLUMN "bot_id" SET DEFAULT <master.id>;
 -- columns / add_column bot_id / promocodes
 ALTER TABLE "public"."promocodes" ADD COLUMN "bot_id" integer, ALTER COLUMN "bot_id" SET DEFAULT <master.id>;
 -- columns / add_column bot_id / promo_groups
-ALTER TABLE "public"."promo_groups" ADD COLUMN "bot_id" integer, ALTER COLUMN "bot_id" SET DEFAULT <master.id>;
+ALTER TABLE "public"."promo_groups" ADD COLUMN "bot_id" integer, ALTER COLUMN "bot_id"
+  SET DEFAULT <master.id>;
 """
 ANALYZE = {
     "stage": "finish",

@@ -35,13 +35,15 @@ BACKFILLS = (
     "SELECT array_agg(table_name ORDER BY started_at) FROM online_migrate.step WHERE step LIKE 'backfill%'"
 )
 BESIDE_OTHERS = """
-SELECT count(*) FROM online_migrate.step a JOIN online_migrate.step b ON a.step LIKE 'backfill%' AND b.step NOT LIKE 'backfill%'
+SELECT count(*) FROM online_migrate.step a JOIN online_migrate.step b ON a.step LIKE 'backfill%'
+  AND b.step NOT LIKE 'backfill%'
    AND b.started_at < a.ended_at AND b.ended_at > a.started_at"""
 BY_SIZE = """
 SELECT array_agg(t ORDER BY pg_relation_size(t::regclass) DESC)
   FROM unnest('{transactions,users,promocodes,promo_groups}'::text[]) t"""
 BOTH_AT_WORK = """
-SELECT count(*) = 2 FROM online_migrate.cursor c JOIN online_migrate.step s USING (run_id, stage, step, table_name)
+SELECT count(*) = 2 FROM online_migrate.cursor c
+  JOIN online_migrate.step s USING (run_id, stage, step, table_name)
  WHERE s.state = 'running' AND c.batches > 3"""
 PARTS = """
 SELECT sum((fields ->> 'worked_s')::float8), sum((fields ->> 'paused_s')::float8)

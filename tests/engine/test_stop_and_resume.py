@@ -19,11 +19,13 @@ End = tuple[str, dict[str, str]]
 SLOWER = SLOW.replace("duty: 10%", "duty: 4%")
 
 ROWS_DONE = """
-SELECT array_agg(table_name || ' ' || rows_done ORDER BY table_name) FROM online_migrate.step WHERE step LIKE 'backfill%'"""
+SELECT array_agg(table_name || ' ' || rows_done ORDER BY table_name) FROM online_migrate.step
+  WHERE step LIKE 'backfill%'"""
 ROWS_THERE = """
 SELECT array_agg(t || ' ' || n ORDER BY t) FROM (VALUES
   ('users', (SELECT count(*) FROM users)), ('promocodes', (SELECT count(*) FROM promocodes)),
-  ('promo_groups', (SELECT count(*) FROM promo_groups)), ('transactions', (SELECT count(*) FROM transactions))) AS x (t, n)"""
+  ('promo_groups', (SELECT count(*) FROM promo_groups)), ('transactions', (SELECT count(*)
+    FROM transactions))) AS x (t, n)"""
 LEFT_BEHIND = """
 SELECT array_agg(what) FROM (
   SELECT 'invalid index ' || indexrelid::regclass FROM pg_index WHERE NOT indisvalid
@@ -32,7 +34,8 @@ SELECT array_agg(what) FROM (
              WHERE datname = current_database() AND application_name LIKE 'online-migrate%'
   UNION ALL SELECT 'advisory lock' FROM pg_locks WHERE locktype = 'advisory' AND database = (
               SELECT oid FROM pg_database WHERE datname = current_database())
-  UNION ALL SELECT 'cursor of ' || table_name || ' in pass ' || pass_name FROM online_migrate.cursor WHERE pass_name <> 'sweep'
+  UNION ALL SELECT 'cursor of ' || table_name || ' in pass ' || pass_name FROM online_migrate.cursor
+    WHERE pass_name <> 'sweep'
   UNION ALL SELECT 'open step ' || step FROM online_migrate.step WHERE state <> 'done'
   UNION ALL SELECT 'open stage ' || stage FROM online_migrate.stage WHERE state <> 'done'
   UNION ALL SELECT 'run ' || state FROM online_migrate.run WHERE state <> 'done'
@@ -40,9 +43,11 @@ SELECT array_agg(what) FROM (
 
 
 END_SESSION = """
-SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND application_name = %s"""
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database()
+  AND application_name = %s"""
 WENT_ON_AT = """
-SELECT (fields ->> 'rows_done')::int FROM online_migrate.history WHERE event = 'backfill_started' AND table_name = 'transactions'
+SELECT (fields ->> 'rows_done')::int FROM online_migrate.history WHERE event = 'backfill_started'
+  AND table_name = 'transactions'
  ORDER BY history_id DESC LIMIT 1"""
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.faults.attempt import Outcome
-from tests.faults.campaign import Wishes, carry_out, exits_of, read_outcomes, tally_of, write_outcome
+from tests.faults.campaign import CampaignOptions, carry_out, exits_of, read_outcomes, tally_of, write_outcome
 from tests.faults.kinds import KINDS
 from tests.faults.report import Conditions, table_of, write_document
 from tests.faults.site import STAGES, DiskUnavailable, start_site
@@ -39,7 +39,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
     """0 where every fault tried ended equal."""
     given = parse(arguments)
-    wishes = Wishes(
+    options = CampaignOptions(
         kinds=tuple(given.kinds.split(",")),
         stages=tuple(given.stages.split(",")),
         sample=given.sample,
@@ -49,13 +49,13 @@ def main(arguments: list[str]) -> int:
     if given.fresh:
         given.results.unlink(missing_ok=True)
     conditions = Conditions.read(arguments)
-    on_disk = tuple(k for k in wishes.kinds if KINDS[k].needs_disk)
-    others = tuple(k for k in wishes.kinds if k not in on_disk)
+    on_disk = tuple(k for k in options.kinds if KINDS[k].needs_disk)
+    others = tuple(k for k in options.kinds if k not in on_disk)
     if others:
-        conditions = conditions.on(_carry_out(wishes.of(others), given.results, with_disk=False))
+        conditions = conditions.on(_carry_out(options.of(others), given.results, with_disk=False))
     if on_disk:
         try:
-            conditions = conditions.on(_carry_out(wishes.of(on_disk), given.results, with_disk=True))
+            conditions = conditions.on(_carry_out(options.of(on_disk), given.results, with_disk=True))
         except DiskUnavailable as error:
             conditions = conditions.without(f"{', '.join(on_disk)}: not tried, {error}")
             print(conditions.not_tried)
@@ -67,13 +67,13 @@ def main(arguments: list[str]) -> int:
     return 0 if all(o.is_equal for o in outcomes) else 1
 
 
-def _carry_out(wishes: Wishes, results: Path, *, with_disk: bool) -> tuple[str, int]:
+def _carry_out(options: CampaignOptions, results: Path, *, with_disk: bool) -> tuple[str, int]:
     """The server's version, and how many boundaries the plan has."""
     with start_site(with_disk=with_disk) as site:
         total = sum(len(b) for b in site.boundaries.values())
         print(f"PostgreSQL {site.primary.version}; {total:,} statement boundaries", flush=True)
         keep = partial(write_outcome, results)
-        carry_out(site, wishes, done=read_outcomes(results), keep=keep, say=_say)
+        carry_out(site, options, done=read_outcomes(results), keep=keep, say=_say)
         return site.primary.version, total
 
 

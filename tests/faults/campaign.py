@@ -17,7 +17,7 @@ from tests.faults.site import Site
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
+class CampaignOptions:
     """What is to be tried."""
 
     kinds: tuple[str, ...]
@@ -28,7 +28,7 @@ class Wishes:
     most: int
     """faults in one attempt"""
 
-    def of(self, kinds: tuple[str, ...]) -> Wishes:
+    def of(self, kinds: tuple[str, ...]) -> CampaignOptions:
         return replace(self, kinds=kinds)
 
 
@@ -65,25 +65,27 @@ def tally_of(outcomes: Iterable[Outcome]) -> dict[str, Tally]:
     return {name: found[name] for name in KINDS if name in found}
 
 
-def draw(site: Site, wishes: Wishes, done: Iterable[Outcome]) -> Iterator[tuple[Kind, str, list[str]]]:
+def draw(
+    site: Site, options: CampaignOptions, done: Iterable[Outcome]
+) -> Iterator[tuple[Kind, str, list[str]]]:
     """Kind, stage and boundaries, kind by kind within each stage; without those that were struck already."""
     struck = {(o.kind, boundary) for o in done for boundary in o.struck}
-    for name in wishes.kinds:
-        dice = Random(f"{wishes.seed} {name}")
-        every = [(stage, boundary) for stage in wishes.stages for boundary in site.boundaries[stage]]
-        chosen = every if wishes.sample is None else dice.sample(every, min(wishes.sample, len(every)))
+    for name in options.kinds:
+        dice = Random(f"{options.seed} {name}")
+        every = [(stage, boundary) for stage in options.stages for boundary in site.boundaries[stage]]
+        chosen = every if options.sample is None else dice.sample(every, min(options.sample, len(every)))
         by_stage: dict[str, list[str]] = defaultdict(list)
         for stage, boundary in chosen:
             if (name, boundary) not in struck:
                 by_stage[stage].append(boundary)
-        for stage in wishes.stages:
+        for stage in options.stages:
             if by_stage[stage]:
                 yield KINDS[name], stage, by_stage[stage]
 
 
 def carry_out(
     site: Site,
-    wishes: Wishes,
+    options: CampaignOptions,
     *,
     done: Sequence[Outcome] = (),
     keep: Callable[[Outcome], None] = lambda _: None,
@@ -91,11 +93,11 @@ def carry_out(
 ) -> list[Outcome]:
     """Attempt after attempt until every drawn boundary was struck, or no run comes to those that are left."""
     outcomes: list[Outcome] = []
-    for kind, stage, boundaries in draw(site, wishes, done):
+    for kind, stage, boundaries in draw(site, options, done):
         left, number = set(boundaries), 0
         while left:
             number += 1
-            outcome = _attempt(site, kind, stage, left, number, wishes)
+            outcome = _attempt(site, kind, stage, left, number, options)
             if not outcome.struck and outcome.is_equal:
                 say(f"{kind.name} {stage}: {len(left)} boundaries were not reached again")
                 break
@@ -107,14 +109,16 @@ def carry_out(
     return outcomes
 
 
-def _attempt(site: Site, kind: Kind, stage: str, left: set[str], number: int, wishes: Wishes) -> Outcome:
+def _attempt(
+    site: Site, kind: Kind, stage: str, left: set[str], number: int, options: CampaignOptions
+) -> Outcome:
     attempt = Attempt(
         site=site,
         kind=kind,
         stage=stage,
         wanted=left,
-        most=wishes.most,
-        dice=Random(f"{wishes.seed} {kind.name} {stage} {number}"),
+        most=options.most,
+        dice=Random(f"{options.seed} {kind.name} {stage} {number}"),
         log=site.folder / f"{kind.name}-{stage}-{number}.log",
     )
     outcome = attempt.run()

@@ -172,9 +172,11 @@ def test_an_accepted_plan_leaves_nothing_open_that_it_no_longer_has(journal: Jou
 
 def put_cursor(journal: Journal, run_id: int, table: str) -> None:
     journal.connection.execute(
-        """INSERT INTO online_migrate.cursor (run_id, stage, step, table_name, column_name, value, pass_name, relfilenode,
+        """INSERT INTO online_migrate.cursor (run_id, stage, step, table_name, column_name, value, pass_name,
+          relfilenode,
                pages_total, chunk_pages, stripes, chunk, stripe, slice, rows_done, batches, moved_at)
-           VALUES (%s, 'backfill', 'backfill bot_id', %s, 'bot_id', '1', 'interleaved', 1, 1, 1, 1, 0, 0, 0, 0, 0, now())""",
+           VALUES (%s, 'backfill', 'backfill bot_id', %s, 'bot_id', '1', 'interleaved', 1, 1, 1, 1, 0, 0, 0,
+             0, 0, now())""",
         [run_id, table],
     )
 
@@ -209,7 +211,9 @@ def test_a_stage_and_a_run_are_done_only_when_each_step_is(journal: Journal) -> 
 
 
 def test_a_request_to_stop_stays_open_until_it_is_obeyed(connection: Connection) -> None:
-    """A reading whose answer is lost, or a reconnect, does not lose the request; only the end of the run closes it."""
+    """A reading whose answer is lost, or a reconnect, does not lose the request; only the end of the run
+    closes it.
+    """
     request_stop(connection, plan="shop", by_whom="ada")
     assert [read_stop(connection, plan="shop") for _ in range(2)] == ["ada", "ada"]
     assert read_stop(connection, plan="another") is None

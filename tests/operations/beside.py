@@ -22,7 +22,8 @@ SELECT l.relation::int8, l.mode FROM pg_locks l
    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
 
 _RELATIONS = """
-SELECT c.oid::int8, n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+SELECT c.oid::int8, n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n
+  ON n.oid = c.relnamespace
  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'online_migrate')"""
 
 TRAFFIC = (

@@ -31,20 +31,25 @@ Eyes = psycopg.Connection[tuple[Any, ...]]
 Fact = tuple[str, ...]
 
 _TABLES = """
-SELECT 'table', c.relname FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')"""
+SELECT 'table', c.relname FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace
+  AND c.relkind IN ('r', 'p')"""
 _COLUMNS = """
-SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, pg_get_expr(d.adbin, d.adrelid)
+SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, pg_get_expr(d.adbin,
+  d.adrelid)
   FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
   LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
- WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped"""
+ WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND a.attnum > 0
+   AND NOT a.attisdropped"""
 _INDEXES = """
 SELECT 'index', t.relname, c.relname, i.indisunique::text, (i.indpred IS NOT NULL)::text,
-       (SELECT coalesce(string_agg(coalesce(a.attname, '?'), ', ' ORDER BY k), '') FROM generate_series(0, i.indnkeyatts - 1) k
+       (SELECT coalesce(string_agg(coalesce(a.attname, '?'), ', ' ORDER BY k), '')
+         FROM generate_series(0, i.indnkeyatts - 1) k
           LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k] AND a.attnum > 0)
   FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid
  WHERE c.relnamespace = 'public'::regnamespace AND i.indisvalid"""
 _CONSTRAINTS = """
-SELECT CASE n.contype WHEN 'f' THEN 'foreign key' ELSE 'check' END, c.relname, n.conname, pg_get_constraintdef(n.oid)
+SELECT CASE n.contype WHEN 'f' THEN 'foreign key'
+  ELSE 'check' END, c.relname, n.conname, pg_get_constraintdef(n.oid)
   FROM pg_constraint n JOIN pg_class c ON c.oid = n.conrelid
  WHERE n.connamespace = 'public'::regnamespace AND n.contype IN ('f', 'c')"""
 _ACTIONS = {

@@ -19,7 +19,8 @@ UNIQUE = plan_of("create_index: {table: gifts, name: one_a_type, columns: [user_
 COLUMN = "ALTER TABLE transactions ADD COLUMN bot_id integer DEFAULT 1"
 GIFTS = """
     CREATE TABLE gifts (user_id integer, type text);
-    INSERT INTO gifts VALUES (1, 'gift'), (1, 'gift'), (1, 'gift'), (2, 'gift'), (NULL, 'gift'), (NULL, 'gift')"""
+    INSERT INTO gifts VALUES (1, 'gift'), (1, 'gift'), (1, 'gift'), (2, 'gift'), (NULL, 'gift'), (NULL,
+      'gift')"""
 INVALID = "SELECT count(*) FROM pg_index WHERE NOT indisvalid"
 
 

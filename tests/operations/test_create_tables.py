@@ -217,11 +217,14 @@ def test_the_application_may_write_the_new_tables(
     owner, app, reader, runner = (new_role(n) for n in ("owner", "app", "reader", "runner"))
     with psycopg.connect(shop, autocommit=True) as operator:
         operator.execute(
-            f"""GRANT USAGE ON SCHEMA public TO {app}, {reader}; GRANT CREATE, USAGE ON SCHEMA public TO {owner};
-                GRANT {owner}, pg_read_all_stats TO {runner}; GRANT CREATE ON DATABASE {operator.info.dbname} TO {runner};
+            f"""GRANT USAGE ON SCHEMA public TO {app}, {reader}; GRANT CREATE, USAGE
+              ON SCHEMA public TO {owner};
+                GRANT {owner}, pg_read_all_stats TO {runner}; GRANT CREATE
+                  ON DATABASE {operator.info.dbname} TO {runner};
                 ALTER TABLE users OWNER TO {owner}; ALTER TABLE transactions OWNER TO {owner};
                 GRANT SELECT, INSERT, UPDATE ON users TO {app}; GRANT USAGE ON SEQUENCE users_id_seq TO {app};
-                GRANT SELECT ON users TO {reader} WITH GRANT OPTION; GRANT SELECT ON users TO PUBLIC""".encode()
+                GRANT SELECT ON users TO {reader} WITH GRANT OPTION; GRANT SELECT
+                  ON users TO PUBLIC""".encode()
         )
     site = site_of(PLAN, role=runner if runs_as_owner else "")
     site.execute_all()

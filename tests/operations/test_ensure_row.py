@@ -169,7 +169,8 @@ def test_no_secret_stands_where_others_look(site: Site, shown: Shown) -> None:
     """
     site.sql(
         """CREATE EXTENSION IF NOT EXISTS pg_stat_statements;
-           CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.15); RETURN NEW; END $$;
+           CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.15);
+             RETURN NEW; END $$;
            CREATE TRIGGER slow BEFORE INSERT ON bots FOR EACH ROW EXECUTE FUNCTION slowly()"""
     )
     seen: set[str] = set()

@@ -413,7 +413,8 @@ stages:
     steps:
       - set_not_null: {table: transactions, column: bot_id}
 """
-REFUSES = """CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not for old rows'; END $$;
+REFUSES = """CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not for old rows'; END
+  $$;
              CREATE TRIGGER no BEFORE UPDATE ON transactions FOR EACH ROW EXECUTE FUNCTION no()"""
 
 

@@ -39,7 +39,8 @@ def test_what_a_statement_makes_is_known() -> None:
     PostgreSQL's own parser.
     """
     text = """\
-CREATE TABLE "Bots" (id serial PRIMARY KEY, n BIGSERIAL, by int REFERENCES users(id), again int REFERENCES users,
+CREATE TABLE "Bots" (id serial PRIMARY KEY, n BIGSERIAL, by int REFERENCES users(id), again int REFERENCES
+  users,
   self int REFERENCES "Bots", CONSTRAINT k FOREIGN KEY (n) REFERENCES other.t (a));
 CREATE UNIQUE INDEX IX ON Bots (id) WHERE id > 1;
 CREATE INDEX CONCURRENTLY ON s.bots (id);

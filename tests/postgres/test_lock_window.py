@@ -105,8 +105,8 @@ def test_a_blocker_that_comes_and_goes(site: Site) -> None:
 
 
 def test_another_blocker_is_told_at_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not after the 10 s in which one that stays is reported once: until then status would name a pid that has
-    ended.
+    """Not after the 10 s in which one that stays is reported once: until then status would name a pid that
+    has ended.
     """
     monkeypatch.setattr("online_migrate.waiting.REPORT_CHANGED_S", 0.0)
     with blocker(site.dsn) as first, blocker(site.dsn) as second:

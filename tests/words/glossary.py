@@ -39,7 +39,8 @@ PHRASES: Final[tuple[tuple[str, str], ...]] = (
     (r"meant so", "intended"),
     (r"hinder\w*", "blocks; delays"),
     (r"dear(?:er|est)?", "expensive, most expensive"),
-    (r"(?:some|no|any|every)body", "name the role: another session, no application session, everyone"),
+    (r"(?<!user\s)(?:some|no|any|every)body", ("name the role: another session, no application session,"
+        " everyone")),
     (r"whoever", "name the role: the session that, the statement that"),
     (r"for good\b(?! (?:reason|measure))", "permanently"),
     (r"(?:yet|still|is|are|was|were) to come|to come(?=[.,;:)\"])", "pending"),

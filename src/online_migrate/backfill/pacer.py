@@ -108,7 +108,9 @@ class Pacer:
 
     @property
     def floor_s(self) -> float:
-        """Seconds that the smallest batch, of ``min_rows``, takes at the cost of the last one; 0 if unknown."""
+        """Seconds that the smallest batch, of ``min_rows``, takes at the cost of the
+        last one; 0 if unknown.
+        """
         return self._last_row_s * self._min_rows
 
     @property

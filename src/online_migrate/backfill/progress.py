@@ -92,7 +92,8 @@ class ProgressReporter:
         self._is_floor_reported = True
         message = (
             f"{self._table}: the smallest batch (pace: min_rows {pace.min_rows}) takes"
-            f" {short_seconds_text(floor_s)}, longer than batch_target {short_seconds_text(pace.batch_target)};"
+            f" {short_seconds_text(floor_s)}, longer than batch_target"
+            f" {short_seconds_text(pace.batch_target)};"
             " it locks its rows for so long. Set a lower min_rows, or make the triggers of the table faster"
         )
         self._context.emit(Note, message=message)

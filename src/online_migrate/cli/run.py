@@ -58,7 +58,8 @@ class ProcessOptions:
     """called before each statement; the demo's fault injection counts statements"""
     sinks: Sequence[Sink] = ()
     secrets_dir: Path | None = None
-    """where generated secrets are written; None: see :func:`~online_migrate.cli.secret_file.default_directory`"""
+    """where generated secrets are written; None: see
+    :func:`~online_migrate.cli.secret_file.default_directory`"""
 
 
 @click.command("run")
@@ -112,8 +113,8 @@ def run_command(
 ) -> None:
     """Apply PLAN.  The same command resumes it after a stop, a crash or a lost connection.
 
-    Ctrl-C once: finish the batch or statement, keep the state, exit 130.  Twice: cancel the running statement.
-    Three times: end the process at once; finished work is kept.
+    Ctrl-C once: finish the batch or statement, keep the state, exit 130.  Twice: cancel the running
+    statement. Three times: end the process at once; finished work is kept.
 
     \b
     Example:
@@ -129,7 +130,9 @@ def run_command(
 
 
 def run_plan(plan: Plan, dsn: str, options: Options, process: ProcessOptions) -> RunResult:
-    """Connect a runner with its log, journal, metrics and screen, and run the plan; raises what the runner raises."""
+    """Connect a runner with its log, journal, metrics and screen, and run the plan; raises what the runner
+    raises.
+    """
     connector = Connector(dsn=dsn, schema=plan.schema, on_statement=process.on_statement)
     signal, secrets = Signal(), Secrets(plan.secrets, os.environ)
     redact_in_errors(secrets.redact)
@@ -255,9 +258,11 @@ def _say_findings(findings: list[Finding], sink: Sink) -> None:
 
 @contextmanager
 def _stoppable(signal: Signal, screen: Screen) -> Iterator[None]:
-    """First signal: stop after the batch.  Second: cancel the statement; psycopg does so on KeyboardInterrupt.
+    """First signal: stop after the batch.  Second: cancel the statement; psycopg does so on
+    KeyboardInterrupt.
 
-    Third: end the process, for a server that does not answer a cancel; the journal survives it like a power failure.
+    Third: end the process, for a server that does not answer a cancel; the journal survives it like a power
+    failure.
     """
     received: list[str] = []
 
@@ -288,7 +293,9 @@ def _stoppable(signal: Signal, screen: Screen) -> Iterator[None]:
 def _show_secret(
     name: str, value: str, *, stem: str, where: str, directory: Path | None, screen: Screen
 ) -> str:
-    """Show a generated secret on the terminal, else write it to a file, before its row commits; where it went."""
+    """Show a generated secret on the terminal, else write it to a file, before its row commits; where it
+    went.
+    """
     if sys.stdout.isatty() and sys.stderr.isatty():
         screen.keep(f"\n{name} (shown once; the database keeps only its SHA-256): {value}\n")
         return "the terminal"

@@ -149,21 +149,25 @@ _NOT_NULL: Final = """
     SELECT 1 FROM pg_attribute a WHERE a.attrelid = %s::regclass AND a.attname = 'bot_id' AND a.attnotnull
        AND a.atttypid = 'integer'::regtype"""
 _NO_DEFAULT: Final = """
-    SELECT 1 FROM pg_attribute a WHERE a.attrelid = %s::regclass AND a.attname = 'bot_id' AND NOT a.atthasdef"""
+    SELECT 1 FROM pg_attribute a WHERE a.attrelid = %s::regclass AND a.attname = 'bot_id'
+      AND NOT a.atthasdef"""
 _REFERS: Final = """
-    SELECT 1 FROM pg_constraint c JOIN pg_attribute a ON a.attrelid = c.conrelid AND c.conkey = ARRAY[a.attnum]
+    SELECT 1 FROM pg_constraint c JOIN pg_attribute a ON a.attrelid = c.conrelid
+      AND c.conkey = ARRAY[a.attnum]
      WHERE c.conrelid = %s::regclass AND c.confrelid = 'bots'::regclass AND a.attname = 'bot_id'
        AND c.confdeltype = 'c' AND c.convalidated"""
 _INDEXED: Final = """
     SELECT 1 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
       JOIN pg_attribute a ON a.attrelid = i.indrelid AND i.indkey::text = a.attnum::text
-     WHERE c.relname = 'idx_' || %s || '_bot_id' AND a.attname = 'bot_id' AND i.indisvalid AND i.indpred IS NULL"""
+     WHERE c.relname = 'idx_' || %s || '_bot_id' AND a.attname = 'bot_id' AND i.indisvalid
+       AND i.indpred IS NULL"""
 _OLD_UNIQUE: Final = """
     SELECT i.indexrelid::regclass::text FROM pg_index i
       JOIN pg_attribute a ON a.attrelid = i.indrelid AND i.indkey::text = a.attnum::text
      WHERE i.indrelid = %s::regclass AND a.attname = %s AND i.indisunique"""
 _VALID_INDEXES: Final = """
-    SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indisvalid AND i.indisready"""
+    SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indisvalid
+      AND i.indisready"""
 _VALID_UNIQUES: Final = _VALID_INDEXES + " AND i.indisunique"
 _TABLES: Final = "SELECT relname FROM pg_class WHERE relkind = 'r'"
 _INVALID: Final = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid"

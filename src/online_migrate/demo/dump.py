@@ -22,9 +22,11 @@ DIFFERS_BY_RUN: Final[Mapping[str, Collection[str]]] = {
 _OURS: Final = "n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'online_migrate')"
 
 _RELATIONS: Final = """
-    SELECT format('%s %I.%I owner=%s acl=%s options=%s', c.relkind, n.nspname, c.relname, pg_get_userbyid(c.relowner),
+    SELECT format('%s %I.%I owner=%s acl=%s options=%s', c.relkind, n.nspname, c.relname,
+      pg_get_userbyid(c.relowner),
                   c.relacl, c.reloptions)
-      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')"""
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')"""
 
 _COLUMNS: Final = """
     SELECT format('column %I.%I.%I %s%s default=%s identity=%s', n.nspname, c.relname, a.attname,
@@ -35,14 +37,16 @@ _COLUMNS: Final = """
      WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND a.attnum > 0 AND NOT a.attisdropped"""
 
 _CONSTRAINTS: Final = """
-    SELECT format('constraint %I.%I.%I %s validated=%s', n.nspname, c.relname, k.conname, pg_get_constraintdef(k.oid),
+    SELECT format('constraint %I.%I.%I %s validated=%s', n.nspname, c.relname, k.conname,
+      pg_get_constraintdef(k.oid),
                   k.convalidated)
       FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE true"""
 
 _INDEXES: Final = """
     SELECT format('index %s valid=%s', pg_get_indexdef(i.indexrelid), i.indisvalid)
-      FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE true"""
+      FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n
+        ON n.oid = c.relnamespace WHERE true"""
 
 _TRIGGERS: Final = """
     SELECT 'trigger ' || pg_get_triggerdef(t.oid)

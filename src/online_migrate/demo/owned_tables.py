@@ -21,7 +21,8 @@ _COLUMNS: Final = """
            a.attnotnull AS not_null,
            CASE WHEN t.typname = 'varchar' AND a.atttypmod > 4 THEN a.atttypmod - 4 END AS length,
            pg_get_expr(d.adbin, d.adrelid) AS "default",
-           a.attidentity <> '' OR coalesce(pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%%', false) AS is_numbered
+           a.attidentity <> '' OR coalesce(pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%%', false) AS
+             is_numbered
       FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
       LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
      WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
@@ -34,7 +35,8 @@ _UNIQUES: Final = """
      ORDER BY i.indexrelid::regclass::text"""
 
 _REFERENCES: Final = """
-    SELECT c.conname AS name, c.confrelid::regclass::text AS "to", array_agg(a.attname::text ORDER BY k.n) AS columns,
+    SELECT c.conname AS name, c.confrelid::regclass::text AS "to", array_agg(a.attname::text
+      ORDER BY k.n) AS columns,
            array_agg(f.attname::text ORDER BY k.n) AS theirs, bool_or(a.attnotnull) AS not_null
       FROM pg_constraint c
      CROSS JOIN LATERAL unnest(c.conkey, c.confkey) WITH ORDINALITY AS k (mine, theirs, n)

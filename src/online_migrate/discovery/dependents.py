@@ -1,4 +1,6 @@
-"""What depends on a unique that is to be dropped, besides foreign keys: code that names its columns, and look-ups that it serves."""
+"""What depends on a unique that is to be dropped, besides foreign keys: code that names its columns, and
+look-ups that it serves.
+"""
 
 from __future__ import annotations
 
@@ -47,9 +49,9 @@ def read_dependents(
     added: Collection[str],
     planned: Collection[str] = (),
 ) -> tuple[Dependent, ...]:
-    """What depends on the unique indexes ``old`` (OIDs) over exactly ``columns``; ``added`` are the columns that the new one
-    has besides: a statement that names one of them looks up within one owner already.  ``planned`` are the columns with
-    which indexes begin that the plan builds before.
+    """What depends on the unique indexes ``old`` (OIDs) over exactly ``columns``; ``added`` are the columns
+    that the new one has besides: a statement that names one of them looks up within one owner already.
+    ``planned`` are the columns with which indexes begin that the plan builds before.
     """
     return (
         *_identity(connection, old),
@@ -61,12 +63,15 @@ def read_dependents(
 
 
 def _identity(connection: Connection, old: Collection[int]) -> Iterator[Dependent]:
-    """Logical replication finds rows by it (manual, 31.1 "Publication"); without it UPDATE fails with 55000."""
+    """Logical replication finds rows by it (manual, 31.1 "Publication"); without it
+    UPDATE fails with 55000.
+    """
     for (name,) in connection.execute(_IDENTITY, [list(old)]).fetchall():
         yield Dependent(
             kind="replica identity",
             name=name,
-            why="logical replication finds rows by it: every UPDATE and DELETE of a published table would fail",
+            why="logical replication finds rows by it: every UPDATE and DELETE of a published table would"
+            " fail",
             is_fatal=True,
         )
 

@@ -8,7 +8,9 @@ from online_migrate.postgres.catalog import ConstraintInfo
 
 
 def tables_referencing(root: str, foreign_keys: Iterable[ConstraintInfo], schema: str) -> tuple[str, ...]:
-    """Every table of ``schema`` from which foreign keys lead to ``root``, nearest first, then by name; without ``root``."""
+    """Every table of ``schema`` from which foreign keys lead to ``root``, nearest first, then by name;
+    without ``root``.
+    """
     parents: dict[str, set[str]] = {}
     for key in foreign_keys:
         if key.schema == schema and key.ref_schema == schema and key.ref_table is not None:
@@ -25,7 +27,9 @@ def tables_referencing(root: str, foreign_keys: Iterable[ConstraintInfo], schema
 def tables_hanging_on(
     members: Iterable[str], foreign_keys: Iterable[ConstraintInfo], schema: str
 ) -> dict[str, tuple[str, ...]]:
-    """Tables outside of a set with a foreign key into it: a question to the operator.  Table → the parents."""
+    """Tables outside of a set with a foreign key into it: a question to the
+    operator.  Table → the parents.
+    """
     inside = set(members)
     found: dict[str, set[str]] = {}
     for key in foreign_keys:

@@ -1,5 +1,5 @@
-"""Code that a new column breaks: functions, triggers and statements with ``*``; and isolation levels that make our batches
-their errors (postgres-facts 9 and 19).
+"""Code that a new column breaks: functions, triggers and statements with ``*``; and isolation levels that
+make our batches their errors (postgres-facts 9 and 19).
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ _LEVEL = re.compile(r"(?i)isolation\s+level\s+(?:repeatable\s+read|serializable)
 
 _FUNCTIONS = """
 SELECT p.oid::regprocedure::text, p.prosrc,
-       ARRAY(SELECT c.relname::text FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE t.tgfoid = p.oid)
+       ARRAY(SELECT c.relname::text FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+         WHERE t.tgfoid = p.oid)
   FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'online_migrate') AND p.prosrc LIKE '%*%'
    AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e')
@@ -35,7 +36,8 @@ SELECT coalesce('role ' || r.rolname, 'every role') || coalesce(' in database ' 
  UNION ALL
 SELECT 'the server''s configuration', 'default_transaction_isolation=' || boot.setting
   FROM pg_file_settings boot
- WHERE boot.name = 'default_transaction_isolation' AND boot.applied AND boot.setting ~* 'repeatable read|serializable'"""
+ WHERE boot.name = 'default_transaction_isolation' AND boot.applied
+   AND boot.setting ~* 'repeatable read|serializable'"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,9 @@ class StarCode:
 
 
 def read_star_functions(connection: Connection, tables: Iterable[str]) -> tuple[StarCode, ...]:
-    """Functions of users' schemas whose body has ``*`` and names one of the tables, or that a trigger on it calls."""
+    """Functions of users' schemas whose body has ``*`` and names one of the tables, or that a trigger on it
+    calls.
+    """
     names = list(tables)
     found = []
     for name, body, triggers in connection.execute(_FUNCTIONS).fetchall():

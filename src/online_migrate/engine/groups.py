@@ -24,7 +24,9 @@ class Part(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """The steps of one line of the plan, of which ``workers`` are taken at once: each part of all, then the next part."""
+    """The steps of one line of the plan, of which ``workers`` are taken at once: each part of all, then the
+    next part.
+    """
 
     steps: tuple[Step, ...]
     workers: int = 1

@@ -1,7 +1,9 @@
-"""Retries a step whose read of a table was blocked by another session's strong lock, after waiting outside the queue.
+"""Retries a step whose read of a table was blocked by another session's strong lock, after waiting outside
+the queue.
 
-Lock windows and batches wait in their own ways; what remains are reads of the catalog, of sizes and of rows, which fail
-by lock_timeout while another session holds ACCESS EXCLUSIVE: VACUUM FULL, an ORM that alters the table.
+Lock windows and batches wait in their own ways; what remains are reads of the catalog, of sizes and of rows,
+which fail by lock_timeout while another session holds ACCESS EXCLUSIVE: VACUUM FULL, an ORM that alters the
+table.
 """
 
 from __future__ import annotations
@@ -78,7 +80,8 @@ class LockRetry:
                     if isinstance(error, LockNotAcquired):
                         raise error
                     raise LockNotAcquired(
-                        f"{where} is still locked after {self.run.locks.lock_wait:.0f} s (lock_wait): {_text(error)}",
+                        f"{where} is still locked after {self.run.locks.lock_wait:.0f} s (lock_wait):"
+                        f" {_text(error)}",
                         blockers=tuple(map(str, blockers)),
                         remedy="wait until the sessions end, or end them, then run the same command again",
                     ) from error
@@ -104,7 +107,8 @@ def naming_blockers(connection: Connection, schema: str) -> Iterator[None]:
         raise LockNotAcquired(
             f"{tables} could not be read within our lock_timeout (5 s): another session locks it",
             blockers=tuple(map(str, blockers)),
-            remedy="nothing was run; wait until the sessions end, or end them, then run the same command again",
+            remedy="nothing was run; wait until the sessions end, or end them, then run the same command"
+            " again",
         ) from error
 
 

@@ -1,6 +1,8 @@
-"""Which locks a plan takes: steps × relations × lock × how long × what waits behind it, from what the operations declare.
+"""Which locks a plan takes: steps × relations × lock × how long × what waits behind it, from what the
+operations declare.
 
-The same declarations that a lock window compares with pg_locks before it commits: what is listed here is what run holds.
+The same declarations that a lock window compares with pg_locks before it commits: what is listed here is what
+run holds.
 """
 
 from __future__ import annotations
@@ -54,8 +56,8 @@ class LockLine:
 
 
 def lock_lines(explanation: Explanation) -> tuple[LockLine, ...]:
-    """Every lock that a step declares, in the plan's order; what takes no more than any statement of the application has
-    no line.
+    """Every lock that a step declares, in the plan's order; what takes no more than any statement of the
+    application has no line.
     """
     lines: list[LockLine] = []
     for _, members in groupby(explanation.steps, key=lambda s: (s.stage, s.step)):
@@ -114,7 +116,9 @@ def strongest_by_stage(lines: Iterable[LockLine]) -> dict[str, LockMode]:
 
 
 def longest_strong(explanation: Explanation) -> tuple[str, ...]:
-    """Statements that would hold a lock for a scan that the application waits behind; must be empty, and a test says so."""
+    """Statements that would hold a lock for a scan that the application waits behind; must be empty, and a
+    test says so.
+    """
     return tuple(
         f"{step.stage} / {step.step} / {step.table}: {need}"
         for step in explanation.steps

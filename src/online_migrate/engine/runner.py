@@ -1,4 +1,6 @@
-"""One run of a plan: check, lease, journal, walk.  However it ends, the state is kept, and the error says why."""
+"""One run of a plan: check, lease, journal, walk.  However it ends, the state is kept, and the error says
+why.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """A run that ended well: at its end, where it was asked to stop, or before it began because all was done."""
+    """A run that ended well: at its end, where it was asked to stop, or before it
+    began because all was done.
+    """
 
     what: str
     next: str
@@ -59,8 +63,8 @@ class RunResult:
 
 @dataclass(slots=True, kw_only=True)
 class Runner:
-    """Carries out one run.  :meth:`run` returns when it is done, or stopped where it was asked to; otherwise it raises an
-    :class:`OnlineMigrateError` whose exit code says why.
+    """Carries out one run.  :meth:`run` returns when it is done, or stopped where it was asked to; otherwise
+    it raises an :class:`OnlineMigrateError` whose exit code says why.
     """
 
     context: RunContext
@@ -126,7 +130,9 @@ class Runner:
         ensure_schema(connection)
 
     def _survey_again(self, seen: Survey, connection: Connection) -> Survey:
-        """Under the lease no other runner changes what a check reads; needed unless no run has begun since the first."""
+        """Under the lease no other runner changes what a check reads; needed unless no run has begun since
+        the first.
+        """
         if seen.journal is None and Journal(connection).read_run(self._plan.name) is None:
             return seen
         seen = self._survey(connection)

@@ -109,8 +109,8 @@ def _frozen_sets(plan: Plan, journal: Journal, run: RunRecord) -> dict[str, tupl
 
 
 def resolve_sets(plan: Plan, foreign_keys: Iterable[ConstraintInfo]) -> dict[str, tuple[str, ...]]:
-    """Each set with what its `also` finds.  Not by way of tables that the plan makes: once these exist, every table
-    of the set refers to them, and what references such a table would seem to reach the root.
+    """Each set with what its `also` finds.  Not by way of tables that the plan makes: once these exist, every
+    table of the set refers to them, and what references such a table would seem to reach the root.
     """
     listed = effects_of(plan, expand(plan, listed_tables(plan), OPERATIONS))
     made = {c.effect.table for c in listed.changes if isinstance(c.effect, CreatesTable)}

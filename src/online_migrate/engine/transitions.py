@@ -42,8 +42,8 @@ TRANSITIONS: dict[tuple[StepState, State], Action] = {
     (StepState.FAILED, State.PARTIAL): _A.RESUME,
     (StepState.FAILED, State.DONE): _A.ADOPT,
     (StepState.FAILED, State.CONFLICT): _A.STOP,
-    # Done, as the journal says.  Later steps may have changed what it made (drop_default after add_column), so the catalog
-    # is not asked; `verify` reads the world again.
+    # Done, as the journal says.  Later steps may have changed what it made (drop_default after add_column),
+    # so the catalog is not asked; `verify` reads the world again.
     (StepState.DONE, State.ABSENT): _A.SKIP,
     (StepState.DONE, State.PARTIAL): _A.SKIP,
     (StepState.DONE, State.DONE): _A.SKIP,

@@ -27,13 +27,14 @@ from online_migrate.run import RunContext, WorkerContext
 class Walk:
     """Takes what the journal says is open, from the first step to the last or to where the run is stopped.
 
-    :meth:`to` may be called again after a lost connection: each call starts at the first step that is open in the journal,
-    which a failover may have made older than our memory.
+    :meth:`to` may be called again after a lost connection: each call starts at the first step that is open in
+    the journal, which a failover may have made older than our memory.
     """
 
     run: RunContext
     failed: Step | None = field(init=False, default=None)
-    """the step that ended the run; others that had begun were stopped because of it, or wait for their second part"""
+    """the step that ended the run; others that had begun were stopped because of it, or wait for their second
+    part"""
     where: str = field(init=False, default="the journal")
     """the stage, or the step, that the walk is at"""
     _lock_retry: LockRetry = field(init=False)
@@ -48,7 +49,8 @@ class Walk:
     def to(self, last: str | None) -> bool:
         """Walk through the stage of that name, or to the end; True if nothing is left.
 
-        Raises what ends a run: a closed gate, a stop, an error of ours; and psycopg.Error for a lost connection.
+        Raises what ends a run: a closed gate, a stop, an error of ours; and psycopg.Error for a lost
+        connection.
         """
         self.failed, self.where = None, "the journal"
         stages = self.run.plan.stages
@@ -125,7 +127,9 @@ class Walk:
         self.failed = None
 
     def _take_side_by_side(self, stage: Stage, group: Group, steps: tuple[Step, ...]) -> None:
-        """First all passes, then the rest of each: a proof's snapshot would keep the other tables from being pruned."""
+        """First all passes, then the rest of each: a proof's snapshot would keep the other tables from being
+        pruned.
+        """
         self.where = str(group.steps[0])
         ordered = self._largest_first(group.steps)
         pool = WorkerPool(signal=self.run.signal, shared=(self.run.sessions.watch,))
@@ -163,13 +167,14 @@ class Walk:
                 raise Interrupted(f"{step}: cancelled: {worker.signal.reason}") from error
 
     def _largest_first(self, group: Iterable[Step]) -> list[Step]:
-        """Those that are open, by the planner's figures, which no lock hides: the longest begins first, so that it does
-        not run alone at the end.
+        """Those that are open, by the planner's figures, which no lock hides: the longest begins first, so
+        that it does not run alone at the end.
         """
         records = self.run.journal.read_steps(self.run.run_id)
         done = {r.key for r in records if r.state is StepState.DONE}
         rows = self.run.sessions.work.execute(
-            "SELECT c.relname, c.relpages FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s",
+            "SELECT c.relname, c.relpages FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE n.nspname = %s",
             [self.run.plan.schema],
         ).fetchall()
         pages: dict[str | None, int] = dict(rows)

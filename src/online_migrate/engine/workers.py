@@ -1,7 +1,8 @@
 """Several steps side by side, each on a session of its own: the largest table first, never two on one table.
 
-One budget: the workers have the stage's pace together, so more of them write no more than one, unless the plan gives them
-more.  The first failure ends the others at once, whose batches are rolled back; the journal says how far each has come.
+One budget: the workers have the stage's pace together, so more of them write no more than one, unless the
+plan gives them more.  The first failure ends the others at once, whose batches are rolled back; the journal
+says how far each has come.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class WorkerPool:
         steps: Iterable[Step],
         sessions: Sequence[Connection],
     ) -> None:
-        """``take`` all the steps in their order, one worker a session; returns when all are done and no worker runs.
+        """``take`` all the steps in their order, one worker a session; returns when all are done and no
+        worker runs.
 
         Raises what the first worker raised that failed, or :class:`Interrupted` where the run is to stop.
         """
@@ -72,7 +74,9 @@ class WorkerPool:
             raise self._error
 
     def _await(self, threads: Mapping[threading.Thread, WorkerContext]) -> None:
-        """Wait until no worker runs; cancels repeatedly, since a request to cancel may come between two statements."""
+        """Wait until no worker runs; cancels repeatedly, since a request to cancel may come between two
+        statements.
+        """
         while active := [(t, worker) for t, worker in threads.items() if t.is_alive()]:
             active[0][0].join(LOOK_S)
             if active[0][1].signal.is_aborting:
@@ -101,7 +105,9 @@ class WorkerPool:
             return self._waiting.popleft() if self._waiting and self._error is None else None
 
     def _fail(self, step: Step, error: BaseException, signal: Signal) -> None:
-        """A stop reaches all workers; a failure has precedence, and does not wait for another worker's long statement."""
+        """A stop reaches all workers; a failure has precedence, and does not wait for another worker's long
+        statement.
+        """
         is_stop = isinstance(error, Interrupted)
         with self._lock:
             if self._error is not None and (is_stop or not isinstance(self._error, Interrupted)):

@@ -1,7 +1,8 @@
 """One runner per database: the epoch, the heartbeat, the take-over.
 
-The fence has two halves: the epoch's row, asserted in every transaction that writes, and a session-level shared advisory
-lock on every session that works, concurrent builds included, by which a take-over finds what is still alive.
+The fence has two halves: the epoch's row, asserted in every transaction that writes, and a session-level
+shared advisory lock on every session that works, concurrent builds included, by which a take-over finds what
+is still alive.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ HOLDER = (
 )
 """for :func:`to_holder`"""
 SESSIONS = (
-    "SELECT l.pid, coalesce(a.application_name, '?') FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)"  # noqa: S608  # two numbers
-    f" WHERE l.locktype = 'advisory' AND l.classid = {ADVISORY_KEY[0]} AND l.objid = {ADVISORY_KEY[1]} AND l.objsubid = 2"
-    " AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    "SELECT l.pid, coalesce(a.application_name, '?')"  # noqa: S608  # two numbers
+    " FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)"
+    f" WHERE l.locktype = 'advisory' AND l.classid = {ADVISORY_KEY[0]} AND l.objid = {ADVISORY_KEY[1]}"
+    " AND l.objsubid = 2 AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     " AND l.pid <> pg_backend_pid()"
 )
 """that hold our advisory lock in this database, but for the one that asks"""
@@ -47,12 +49,13 @@ BEAT_EVERY_S = 5.0
 RELEASE_S = 12.0
 """how long a release waits for a heartbeat that is being sent: an attempt to connect takes up to 10 s"""
 RETURN_S = 15.0
-"""how long a start waits for a runner without sessions, whose heartbeat is not stale, to come back: behind a failover its
-next heartbeat comes after BEAT_EVERY_S and an attempt to connect"""
+"""how long a start waits for a runner without sessions, whose heartbeat is not stale, to come back: behind a
+failover its next heartbeat comes after BEAT_EVERY_S and an attempt to connect"""
 LET_GO = "00000000-0000-0000-0000-000000000000"
 """the heartbeat's holder after its runner has released the lease: the next start does not wait"""
 GRACE_S = 8.0
-"""how long a start waits for the sessions of a runner that has just been killed: client_connection_check_interval is 2 s"""
+"""how long a start waits for the sessions of a runner that has just been killed:
+client_connection_check_interval is 2 s"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +140,8 @@ class Lease:
     def acquire(self) -> Fence:
         """Take the lease; raises :class:`LeaseLost` where a live runner has it, with who and since when.
 
-        A runner whose heartbeat is stale is fenced off: its sessions are ended first, then the epoch is raised.
+        A runner whose heartbeat is stale is fenced off: its sessions are ended first, then the epoch is
+        raised.
         """
         connection = self._connector.open("lease")
         self._connection = connection
@@ -150,7 +154,8 @@ class Lease:
         connection.execute(
             """INSERT INTO online_migrate.heartbeat (holder, who, plan, since, beat_at)
                VALUES (%(h)s, %(w)s, %(p)s, clock_timestamp(), clock_timestamp())
-               ON CONFLICT (only_row) DO UPDATE SET holder = excluded.holder, who = excluded.who, plan = excluded.plan,
+               ON CONFLICT (only_row) DO UPDATE SET holder = excluded.holder, who = excluded.who, plan =
+                 excluded.plan,
                    since = excluded.since, beat_at = excluded.beat_at""",
             {"h": self._holder, "w": whoami(), "p": self._plan},
         )
@@ -161,7 +166,9 @@ class Lease:
         return self.fence
 
     def release(self) -> None:
-        """Release the lease; safe to call twice.  Waits for the thread, so that it opens no further session."""
+        """Release the lease; safe to call twice.  Waits for the thread, so that it
+        opens no further session.
+        """
         self._over.stop("released")
         if self._thread is not None:
             self._thread.join(timeout=RELEASE_S)
@@ -178,8 +185,8 @@ class Lease:
             )
 
     def _await_return(self, connection: Connection) -> None:
-        """A runner that reconnects after a failover holds no lock for some seconds, and is alive: until it has its lock
-        again, or could have it.  The lock is not tried meanwhile: it would be refused its own.
+        """A runner that reconnects after a failover holds no lock for some seconds, and is alive: until it
+        has its lock again, or could have it.  The lock is not tried meanwhile: it would be refused its own.
         """
         began = self._clock.monotonic()
         while not read_sessions(connection) and self._clock.monotonic() - began < RETURN_S:
@@ -190,7 +197,9 @@ class Lease:
                 raise Interrupted(f"stopped before it began: {self._signal.reason}")
 
     def _await_exclusive(self, connection: Connection) -> None:
-        """While the sessions of another runner hold the lock, wait for some seconds: a killed one has lost it by then."""
+        """While the sessions of another runner hold the lock, wait for some seconds: a killed one has lost it
+        by then.
+        """
         self._await_return(connection)
         began = self._clock.monotonic()
         while not self._try_exclusive(connection):
@@ -211,20 +220,24 @@ class Lease:
         return bool(row and row[0])
 
     def _end_sessions(self, connection: Connection) -> None:
-        """End the sessions of a dead runner.  One that has held the lock exclusively for a moment is not meant: another
-        start is just taking the lease over, and the heartbeat is not its own yet.
+        """End the sessions of a dead runner.  One that has held the lock exclusively for a moment is not
+        meant: another start is just taking the lease over, and the heartbeat is not its own yet.
         """
         connection.execute(
             """SELECT pg_terminate_backend(l.pid, 5000) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-                WHERE l.locktype = 'advisory' AND l.classid = %(class)s AND l.objid = %(obj)s AND l.objsubid = 2 AND l.granted
+                WHERE l.locktype = 'advisory' AND l.classid = %(class)s AND l.objid = %(obj)s
+                  AND l.objsubid = 2 AND l.granted
                   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
                   AND l.pid <> pg_backend_pid()
-                  AND (l.mode = 'ShareLock' OR a.backend_start < clock_timestamp() - make_interval(secs => %(stale)s))""",
+                  AND (l.mode = 'ShareLock' OR a.backend_start < clock_timestamp() - make_interval(secs =>
+                    %(stale)s))""",
             {"class": ADVISORY_KEY[0], "obj": ADVISORY_KEY[1], "stale": STALE_AFTER_S},
         )
 
     def _beat(self) -> None:
-        """Send heartbeats until released; after a failure reconnect: the lease is the epoch's row, not this session."""
+        """Send heartbeats until released; after a failure reconnect: the lease is the epoch's row, not this
+        session.
+        """
         while not self._clock.wait(BEAT_EVERY_S, self._over):
             try:
                 self._beat_once()
@@ -269,12 +282,16 @@ class Lease:
             self._why_away = ""
 
     def _tell(self, text: str) -> None:
-        """In a thread of its own: a stopped terminal blocks a write to it, which must not delay the heartbeat."""
+        """In a thread of its own: a stopped terminal blocks a write to it, which must not delay the
+        heartbeat.
+        """
         threading.Thread(target=self._say, args=[text], name="heartbeat's news", daemon=True).start()
 
 
 def hold_shared(connection: Connection) -> None:
-    """Mark a session as one that works for the runner.  Polled by try: a blocking call would hold a snapshot."""
+    """Mark a session as one that works for the runner.  Polled by try: a blocking
+    call would hold a snapshot.
+    """
     row = connection.execute("SELECT pg_try_advisory_lock_shared(%s, %s)", ADVISORY_KEY).fetchone()
     if not (row and row[0]):
         raise LeaseLost(
@@ -286,6 +303,7 @@ def _held_by(holder: Holder | None) -> str:
     if holder is None:
         return "another runner holds the lease of this database"
     return (
-        f"another runner holds the lease of this database: {holder.who}, plan {holder.plan}, since {holder.since},"
+        f"another runner holds the lease of this database: {holder.who}, plan {holder.plan}, since"
+        f" {holder.since},"
         f" last heartbeat {holder.beat_age_s:.0f} s ago"
     )

@@ -52,7 +52,9 @@ class StepRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CursorRecord:
-    """How far a backfill is: the next batch is stripe ``stripe`` of the slice that begins at page ``slice``."""
+    """How far a backfill is: the next batch is stripe ``stripe`` of the slice that
+    begins at page ``slice``.
+    """
 
     stage: str
     step: str

@@ -30,7 +30,9 @@ def request_stop(connection: Connection, *, plan: str, by_whom: str) -> None:
 
 
 def read_stop(connection: Connection, *, plan: str) -> str | None:
-    """The user who asked the runner of ``plan`` to stop, or None.  The request stays open until :func:`close_stops`."""
+    """The user who asked the runner of ``plan`` to stop, or None.  The request stays open until
+    :func:`close_stops`.
+    """
     row = connection.execute(OPEN_STOP, {"plan": plan}).fetchone()
     return None if row is None or row[0] is None else str(row[0])
 
@@ -41,7 +43,9 @@ def close_stops(connection: Connection, *, plan: str) -> None:
 
 
 def close_earlier_stops(connection: Connection, *, plan: str) -> None:
-    """Mark those requests as obeyed that were made before the lease was taken: they were not meant for this runner."""
+    """Mark those requests as obeyed that were made before the lease was taken: they were not meant for this
+    runner.
+    """
     connection.execute(_CLOSE_EARLIER_STOPS, [plan, RequestKind.STOP])
 
 

@@ -1,4 +1,6 @@
-"""The journal's schema, online_migrate: created once, and refused if another version of the program created it."""
+"""The journal's schema, online_migrate: created once, and refused if another version of the program created
+it.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ def ensure_readable(connection: Connection) -> bool:
     version = read_version(connection)
     if version is not None and version != VERSION:
         raise JournalVersion(
-            f"the journal in schema online_migrate has version {version}; this program writes version {VERSION}",
+            f"the journal in schema online_migrate has version {version}; this program writes version"
+            f" {VERSION}",
             remedy="run the version of online-migrate that created it"
             if version > VERSION
             else "finish the run with the older program first",
@@ -36,7 +39,9 @@ def ensure_readable(connection: Connection) -> bool:
 
 
 def ensure_schema(connection: Connection) -> None:
-    """Create the journal unless it exists.  Raises :class:`PreflightFailed` if the role may not, or the name is taken."""
+    """Create the journal unless it exists.  Raises :class:`PreflightFailed` if the role may not, or the name
+    is taken.
+    """
     if ensure_readable(connection):
         return
     text = resources.files("online_migrate.journal").joinpath("schema.sql").read_text(encoding="utf-8")

@@ -27,7 +27,8 @@ LONGEST_PAUSE_S = 10.0
 END_OLD_MS = 5000
 """how long an old session of ours may take to end, at each try"""
 LOSSES = 20
-"""times in a row that one step may lose its connection: a statement that ends its own session must not continue for ever"""
+"""times in a row that one step may lose its connection: a statement that ends its own session must not
+continue for ever"""
 IN_A_ROW_S = 60.0
 """a loss later than this after the one before is counted as a new one"""
 PAUSE_AFTER_LOSS_S = 0.2
@@ -36,7 +37,9 @@ PAUSE_AFTER_LOSS_S = 0.2
 
 @dataclass(slots=True, kw_only=True)
 class Sessions:
-    """``work`` runs DDL and batches, ``watch`` reads about other sessions meanwhile, ``journal`` writes the journal."""
+    """``work`` runs DDL and batches, ``watch`` reads about other sessions meanwhile, ``journal`` writes the
+    journal.
+    """
 
     connector: Connector
     signal: Signal
@@ -61,7 +64,9 @@ class Sessions:
     def workers(
         self, count: int, report_fewer: Callable[[int, ConnectionFailed], None]
     ) -> Iterator[list[Connection]]:
-        """So many sessions for work, ``work`` and others that are closed afterwards; fewer where the server has no more."""
+        """So many sessions for work, ``work`` and others that are closed afterwards; fewer where the server
+        has no more.
+        """
         try:
             try:
                 for number in range(2, count + 1):
@@ -94,9 +99,9 @@ class Sessions:
     def with_reconnect(self, work: Callable[[], _Result], fence: Sql, where: Callable[[], str]) -> _Result:
         """Return what ``work`` returns; after a lost connection open the sessions again and do it again.
 
-        ``work`` must converge: it starts with what the journal says.  ``where`` names what it was at; other errors of the
-        server are raised as ours, with that name.  Raises :class:`ConnectionFailed` after more than ``LOSSES`` losses in a
-        row at the same place.
+        ``work`` must converge: it starts with what the journal says.  ``where`` names what it was at; other
+        errors of the server are raised as ours, with that name.  Raises :class:`ConnectionFailed` after more
+        than ``LOSSES`` losses in a row at the same place.
         """
         losses, regained_at, lost_at = 0, self.clock.monotonic(), ""
         while True:
@@ -119,7 +124,8 @@ class Sessions:
     def reopen(self, fence: Sql, lost: str = "") -> None:
         """After a lost connection: try for 15 minutes, then raise :class:`ConnectionFailed`, resumable.
 
-        ``lost`` is reported when the connection is back.  Raises :class:`LeaseLost` if another runner took over meanwhile.
+        ``lost`` is reported when the connection is back.  Raises :class:`LeaseLost` if another runner took
+        over meanwhile.
         """
         began = self.clock.monotonic()
         waiting = Waiting(self.emit, self.clock, "connection")
@@ -197,7 +203,8 @@ class Sessions:
     def _end_old(self) -> None:
         for pid, started in self._old:
             row = self.journal.execute(
-                "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE pid = %s AND backend_start = %s",
+                "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE pid = %s AND backend_start"
+                " = %s",
                 [END_OLD_MS, pid, started],
             ).fetchone()
             if row is not None and not row[0]:
@@ -210,7 +217,9 @@ class Sessions:
 
 @contextmanager
 def translating_errors(where: Callable[[], str]) -> Iterator[None]:
-    """Raise the server's errors as ours, with where they came up; a lost connection passes as it is: it ends nothing."""
+    """Raise the server's errors as ours, with where they came up; a lost connection passes as it is: it ends
+    nothing.
+    """
     try:
         yield
     except psycopg.Error as error:

@@ -1,4 +1,6 @@
-"""The states of runs, stages and steps, and the kinds of requests, as the journal and ``--json`` spell them."""
+"""The states of runs, stages and steps, and the kinds of requests, as the journal
+and ``--json`` spell them.
+"""
 
 from __future__ import annotations
 

@@ -57,7 +57,8 @@ class Journal:
     def read_run(self, plan: str) -> RunRecord | None:
         """The newest run of the plan."""
         rows = self.connection.execute(
-            f"SELECT {columns(RunRecord)} FROM online_migrate.run WHERE plan = %s ORDER BY run_id DESC LIMIT 1",  # noqa: S608  # our own columns
+            f"SELECT {columns(RunRecord)}"  # noqa: S608  # our own columns
+            " FROM online_migrate.run WHERE plan = %s ORDER BY run_id DESC LIMIT 1",
             [plan],
         )
         return next(iter(to_records(RunRecord, rows)), None)
@@ -83,8 +84,8 @@ class Journal:
     ) -> None:
         """Go on with a changed plan: its fingerprint, table sets, stages and steps in one transaction.
 
-        What is there still keeps its state, what is new is open, all in the new order.  What the plan no longer has is
-        forgotten unless it was done: done stays done, should it ever come back.
+        What is there still keeps its state, what is new is open, all in the new order.  What the plan no
+        longer has is forgotten unless it was done: done stays done, should it ever come back.
         """
         self._write(
             ACCEPT_PLAN,
@@ -101,7 +102,8 @@ class Journal:
     def set_run(self, run_id: int, state: RunState, reason: str = "") -> None:
         self._write(
             "UPDATE online_migrate.run SET state = %(s)s, reason = %(why)s,"
-            " ended_at = CASE WHEN %(s)s = 'running' THEN NULL ELSE clock_timestamp() END WHERE run_id = %(r)s",
+            " ended_at = CASE WHEN %(s)s = 'running' THEN NULL ELSE clock_timestamp() END WHERE run_id ="
+            " %(r)s",
             {"s": state, "why": reason, "r": run_id},
         )
 
@@ -109,7 +111,8 @@ class Journal:
         """The frozen table sets."""
         sets: dict[str, tuple[str, ...]] = {}
         for name, table in self.connection.execute(
-            "SELECT set_name, table_name FROM online_migrate.frozen_table WHERE run_id = %s ORDER BY position",
+            "SELECT set_name, table_name FROM online_migrate.frozen_table WHERE run_id = %s ORDER BY"
+            " position",
             [run_id],
         ):
             sets[name] = (*sets.get(name, ()), table)
@@ -118,8 +121,10 @@ class Journal:
     def finish_run(self, run_id: int) -> bool:
         """Set the run's state to done, if the journal says so of each of its steps; was it?"""
         done = self._write(
-            "UPDATE online_migrate.run SET state = %(s)s, reason = '', ended_at = clock_timestamp() WHERE run_id = %(r)s"
-            " AND NOT EXISTS (SELECT FROM online_migrate.step WHERE run_id = %(r)s AND state <> %(s)s) RETURNING 1",
+            "UPDATE online_migrate.run SET state = %(s)s, reason = '', ended_at = clock_timestamp() WHERE"
+            " run_id = %(r)s"
+            " AND NOT EXISTS (SELECT FROM online_migrate.step WHERE run_id = %(r)s AND state <> %(s)s)"
+            " RETURNING 1",
             {"s": RunState.DONE, "r": run_id},
         )
         return bool(done)
@@ -143,7 +148,8 @@ class Journal:
     def set_stage(self, run_id: int, stage: str, state: StageState, reason: str = "") -> None:
         self._write(
             """UPDATE online_migrate.stage SET state = %(s)s, reason = %(why)s,
-                      started_at = CASE WHEN %(s)s = 'running' THEN coalesce(started_at, clock_timestamp()) ELSE started_at END,
+                      started_at = CASE WHEN %(s)s = 'running' THEN coalesce(started_at, clock_timestamp())
+                        ELSE started_at END,
                       ended_at = CASE WHEN %(s)s = 'done' THEN clock_timestamp() END
                 WHERE run_id = %(r)s AND stage = %(stage)s""",
             {"s": state, "why": reason, "r": run_id, "stage": stage},
@@ -154,7 +160,8 @@ class Journal:
         done = self._write(
             "UPDATE online_migrate.stage SET state = %(s)s, reason = '', ended_at = clock_timestamp()"
             " WHERE run_id = %(r)s AND stage = %(stage)s AND NOT EXISTS"
-            " (SELECT FROM online_migrate.step WHERE run_id = %(r)s AND stage = %(stage)s AND state <> %(s)s) RETURNING 1",
+            " (SELECT FROM online_migrate.step WHERE run_id = %(r)s AND stage = %(stage)s AND state <>"
+            " %(s)s) RETURNING 1",
             {"s": StageState.DONE, "r": run_id, "stage": stage},
         )
         return bool(done)
@@ -184,8 +191,10 @@ class Journal:
         rows_done: int | None = None,
     ) -> None:
         self._write(
-            """UPDATE online_migrate.step SET state = %(s)s, reason = %(why)s, rows_done = coalesce(%(rows)s, rows_done),
-                      started_at = CASE WHEN %(s)s = 'pending' THEN NULL ELSE coalesce(started_at, clock_timestamp()) END,
+            """UPDATE online_migrate.step SET state = %(s)s, reason = %(why)s, rows_done = coalesce(%(rows)s,
+              rows_done),
+                      started_at = CASE WHEN %(s)s = 'pending' THEN NULL
+                        ELSE coalesce(started_at, clock_timestamp()) END,
                       ended_at = CASE WHEN %(s)s = 'done' THEN clock_timestamp() END
                 WHERE run_id = %(r)s AND stage = %(stage)s AND step = %(step)s AND table_name = %(table)s""",
             {
@@ -228,15 +237,22 @@ class Journal:
     def write_cursor(self, run_id: int, cursor: CursorRecord) -> None:
         """Begin a pass: the cursor at its start, rows counted so far kept."""
         self._write(
-            """INSERT INTO online_migrate.cursor (run_id, stage, step, table_name, column_name, value, pass_name, relfilenode, pages_total,
-                                                  chunk_pages, stripes, chunk, stripe, slice, rows_done, batches, moved_at)
-               VALUES (%(run)s, %(stage)s, %(step)s, %(table)s, %(column)s, %(value)s, %(pass)s, %(node)s, %(pages)s,
-                       %(chunk_pages)s, %(stripes)s, %(chunk)s, %(stripe)s, %(slice)s, %(rows)s, %(batches)s, clock_timestamp())
+            """INSERT INTO online_migrate.cursor (run_id, stage, step, table_name, column_name, value,
+              pass_name, relfilenode, pages_total,
+                                                  chunk_pages, stripes, chunk, stripe, slice, rows_done,
+                                                    batches, moved_at)
+               VALUES (%(run)s, %(stage)s, %(step)s, %(table)s, %(column)s, %(value)s, %(pass)s, %(node)s,
+                 %(pages)s,
+                       %(chunk_pages)s, %(stripes)s, %(chunk)s, %(stripe)s, %(slice)s, %(rows)s, %(batches)s,
+                         clock_timestamp())
                ON CONFLICT (run_id, stage, step, table_name) DO UPDATE
                SET column_name = excluded.column_name, value = excluded.value,
-                   pass_name = excluded.pass_name, relfilenode = excluded.relfilenode, pages_total = excluded.pages_total,
-                   chunk_pages = excluded.chunk_pages, stripes = excluded.stripes, chunk = excluded.chunk, stripe = excluded.stripe,
-                   slice = excluded.slice, rows_done = excluded.rows_done, batches = excluded.batches, moved_at = clock_timestamp()""",
+                   pass_name = excluded.pass_name, relfilenode = excluded.relfilenode, pages_total =
+                     excluded.pages_total,
+                   chunk_pages = excluded.chunk_pages, stripes = excluded.stripes, chunk = excluded.chunk,
+                     stripe = excluded.stripe,
+                   slice = excluded.slice, rows_done = excluded.rows_done, batches = excluded.batches,
+                     moved_at = clock_timestamp()""",
             {
                 "run": run_id,
                 "stage": cursor.stage,
@@ -273,17 +289,21 @@ class Journal:
     def read_approvals(self, plan: str, since: datetime | None = None) -> dict[str, ApprovalRecord]:
         """The newest approval of each stage."""
         rows = self.connection.execute(
-            f"SELECT DISTINCT ON (stage) {columns(ApprovalRecord)} FROM online_migrate.approval"  # noqa: S608  # our own columns
-            " WHERE plan = %s AND (%s::timestamptz IS NULL OR approved_at >= %s) ORDER BY stage, approval_id DESC",
+            f"SELECT DISTINCT ON (stage) {columns(ApprovalRecord)}"  # noqa: S608  # our own columns
+            " FROM online_migrate.approval WHERE plan = %s"
+            " AND (%s::timestamptz IS NULL OR approved_at >= %s) ORDER BY stage, approval_id DESC",
             [plan, since, since],
         )
         return {record.stage: record for record in to_records(ApprovalRecord, rows)}
 
     def append_history(self, run_id: int, event: Event) -> None:
-        """Keep an event.  Unfenced: what happened, happened, even to a runner that has just been fenced off."""
+        """Keep an event.  Unfenced: what happened, happened, even to a runner that
+        has just been fenced off.
+        """
         fields = {k: v for k, v in event.fields().items() if k not in ("stage", "step", "table")}
         self.connection.execute(
-            "INSERT INTO online_migrate.history (run_id, event, stage, step, table_name, fields) VALUES (%s, %s, %s, %s, %s, %s)",
+            "INSERT INTO online_migrate.history (run_id, event, stage, step, table_name, fields) VALUES (%s,"
+            " %s, %s, %s, %s, %s)",
             [run_id, event.name, event.stage, event.step, event.table, json.dumps(fields)],
         )
 
@@ -297,7 +317,9 @@ class Journal:
 
 
 def put_reference(connection: Connection, run_id: int, name: str, value: str) -> None:
-    """Write a reference in the caller's transaction, which has asserted the fence and writes the row that it names."""
+    """Write a reference in the caller's transaction, which has asserted the fence and writes the row that it
+    names.
+    """
     connection.execute(_PUT_REFERENCE, {"run": run_id, "name": name, "value": value})
 
 

@@ -119,7 +119,10 @@ class AddColumn(Operation[AddColumnParams]):
             )
             return [_stop("column_refused", fact, "correct `type` or `new_rows`")]
         if column is None and wanted.is_written:
-            fact = f"{params.type} is a domain with a default or a constraint: adding {params.column} would write or scan every row"
+            fact = (
+                f"{params.type} is a domain with a default or a constraint: adding {params.column} would"
+                " write or scan every row"
+            )
             return [_stop("rewrite", fact, "add the column with the domain's base type")]
         if column is None or self.state(place, params) is not State.CONFLICT:
             return []

@@ -243,8 +243,8 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
         return any(i.is_unique and len(i.columns) == 1 and not i.has_predicate for i in indexes)
 
     def _orphans(self, place: Place, params: AddForeignKeyParams, child: TableInfo) -> Iterator[Finding]:
-        """Rows whose value no parent has.  The plan may still make that parent, and behind a gate the application
-        else may.
+        """Rows whose value no parent has.  The plan may still make that parent, and behind a gate the
+        application else may.
         """
         if params.column not in child.columns or params.parent in plan_context(place).made:
             return
@@ -265,7 +265,10 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
         except psycopg.Error as error:
             if trouble_of(error) not in (Trouble.PROGRAM, Trouble.LOCK):
                 raise
-            fact = f"{place.table}: whether every {params.column} has its {params.references} was not seen: {error_text(error)}"
+            fact = (
+                f"{place.table}: whether every {params.column} has its {params.references} was not seen:"
+                f" {error_text(error)}"
+            )
             yield _finding(Severity.WARN, "orphans_unknown", fact, "look for such rows before")
             return
         if found:
@@ -317,15 +320,20 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
             run_long(context, validate)
         except psycopg.errors.ForeignKeyViolation as error:
             raise VerificationFailed(
-                f"{context.place.table}.{params.column}: {error.diag.message_primary}; {error.diag.message_detail}",
-                remedy=f"fix the rows whose {params.column} has no {params.references}, then run the same command again",
+                f"{context.place.table}.{params.column}: {error.diag.message_primary};"
+                f" {error.diag.message_detail}",
+                remedy=f"fix the rows whose {params.column} has no {params.references}, then run the same"
+                " command again",
             ) from error
         return 0
 
     def verify(self, place: Place, params: AddForeignKeyParams) -> list[Finding]:
         if self.state(place, params) is State.DONE:
             return []
-        fact = f"the foreign key of {place.table}.{params.column} to {params.references} was dropped or is not valid"
+        fact = (
+            f"the foreign key of {place.table}.{params.column} to {params.references} was dropped or is"
+            " not valid"
+        )
         return [
             Finding(
                 severity=Severity.STOP,

@@ -397,7 +397,9 @@ def _planned_index(place: Place, table: str, column: str) -> str | None:
 
 
 def _skipped_keys(place: Place, column: str) -> list[Finding]:
-    """A foreign key that an earlier step adds exists by then; those of the catalog are a hazard of their own."""
+    """A foreign key that an earlier step adds exists by then; those of the catalog
+    are a hazard of their own.
+    """
     then = schema_before(place).table(place.table)
     keys = [] if then is None else [k for k in then.keys if k.added_by is not None and column in k.columns]
     if not keys:
@@ -408,7 +410,9 @@ def _skipped_keys(place: Place, column: str) -> list[Finding]:
 
 
 def _leaves_left_out(place: Place, column: str) -> tuple[str, list[str]]:
-    """Of a leaf partition: its root, and that root's other leaves in which the plan backfills the column nowhere."""
+    """Of a leaf partition: its root, and that root's other leaves in which the plan backfills the column
+    nowhere.
+    """
     filled = [
         c.effect.table
         for c in place.effects.changes
@@ -418,7 +422,8 @@ def _leaves_left_out(place: Place, column: str) -> tuple[str, list[str]]:
         """SELECT r.relname, l.relname FROM pg_partition_root(%(table)s::regclass) root (oid)
              JOIN pg_class r ON r.oid = root.oid CROSS JOIN pg_partition_tree(root.oid) t
              JOIN pg_class l ON l.oid = t.relid JOIN pg_namespace n ON n.oid = l.relnamespace
-            WHERE t.isleaf AND l.relkind = 'r' AND NOT (n.nspname = %(schema)s AND l.relname = ANY (%(filled)s))
+            WHERE t.isleaf AND l.relkind = 'r' AND NOT (n.nspname = %(schema)s
+              AND l.relname = ANY (%(filled)s))
             ORDER BY l.relname""",
         {"table": place.sql_table.as_string(None), "schema": place.schema, "filled": filled},
     ).fetchall()

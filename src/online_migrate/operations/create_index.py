@@ -153,7 +153,10 @@ class CreateIndex(Operation[CreateIndexParams]):
             ]
         if not examples:
             return []
-        fact = f"duplicates in {place.table} ({', '.join(there)}) keep {place.fill(params.name)} from being built: {'; '.join(examples)}"
+        fact = (
+            f"duplicates in {place.table} ({', '.join(there)}) keep {place.fill(params.name)} from being"
+            f" built: {'; '.join(examples)}"
+        )
         return [
             Finding(
                 severity=Severity.STOP,
@@ -188,7 +191,8 @@ class CreateIndex(Operation[CreateIndexParams]):
             self._drop_leftover(context, name)
             examples = self._examples(context, params) or str(error.diag.message_detail)
             raise VerificationFailed(
-                f"duplicates in {context.place.table} ({', '.join(params.columns)}) keep {name} from being built: {examples}",
+                f"duplicates in {context.place.table} ({', '.join(params.columns)}) keep {name} from being"
+                f" built: {examples}",
                 remedy="merge or delete these rows, then run the same command again",
             ) from error
         except LockNotAcquired:
@@ -244,8 +248,10 @@ class CreateIndex(Operation[CreateIndexParams]):
 def read_index(connection: Connection, schema: str, name: str) -> tuple[int, str] | None:
     """The relation of that name, whatever it is: (oid, definition)."""
     row = connection.execute(
-        """SELECT c.oid::int8, CASE WHEN c.relkind IN ('i', 'I') THEN pg_get_indexdef(c.oid) ELSE 'a relation of kind ' || c.relkind::text END
-             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s""",
+        """SELECT c.oid::int8, CASE WHEN c.relkind IN ('i', 'I') THEN pg_get_indexdef(c.oid)
+          ELSE 'a relation of kind ' || c.relkind::text END
+             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s
+               AND c.relname = %s""",
         [schema, name],
     ).fetchone()
     return None if row is None else (int(row[0]), str(row[1]))

@@ -174,12 +174,15 @@ class CreateTables(Operation[CreateTablesParams]):
         """Owner and grants of the model, for the table; of the model's sequences, for the table's."""
         connection = place.known.connection
         rows = connection.execute(
-            """SELECT pg_get_userbyid(c.relowner), CASE WHEN a.grantee = 0 THEN NULL ELSE pg_get_userbyid(a.grantee) END,
+            """SELECT pg_get_userbyid(c.relowner), CASE WHEN a.grantee = 0 THEN NULL
+              ELSE pg_get_userbyid(a.grantee) END,
                       a.privilege_type, a.is_grantable,
-                      c.relkind = 'S', c.relowner = a.grantee, c.relowner <> (SELECT oid FROM pg_roles WHERE rolname = current_user)
+                      c.relkind = 'S', c.relowner = a.grantee, c.relowner <> (SELECT oid FROM pg_roles
+                        WHERE rolname = current_user)
                  FROM pg_class c LEFT JOIN LATERAL aclexplode(c.relacl) a ON true
                 WHERE c.oid = to_regclass(%(model)s) OR (c.relkind = 'S' AND EXISTS (
-                      SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.refobjid = to_regclass(%(model)s) AND d.deptype IN ('a', 'i')))
+                      SELECT FROM pg_depend d WHERE d.objid = c.oid
+                        AND d.refobjid = to_regclass(%(model)s) AND d.deptype IN ('a', 'i')))
                 ORDER BY c.relkind = 'S', 2, 3""",
             {"model": sql.Identifier(place.schema, model).as_string(None)},
         ).fetchall()

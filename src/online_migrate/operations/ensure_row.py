@@ -37,7 +37,8 @@ MASKED_DIGITS = 12
 
 _QUIET = """
 SELECT set_config(name, value, true)
-  FROM (VALUES ('log_parameter_max_length', '0'), ('log_parameter_max_length_on_error', '0'), ('log_error_verbosity', 'terse')) s (name, value)
+  FROM (VALUES ('log_parameter_max_length', '0'), ('log_parameter_max_length_on_error', '0'),
+    ('log_error_verbosity', 'terse')) s (name, value)
  WHERE current_setting('is_superuser') = 'on'"""
 """A server that logs slow or failing statements logs their parameters and rows too; only a superuser may keep
 it from that.
@@ -87,7 +88,10 @@ class EnsureRow(Operation[EnsureRowParams]):
     def load(self, params: EnsureRowParams, folder: Path) -> EnsureRowParams:  # noqa: ARG002
         secret = next((c for c, v in params.where.items() if _is_secret(v)), None)
         if secret is not None:
-            msg = f"where: {secret} is a secret; find the row by what may be read, and give the secret under values"
+            msg = (
+                f"where: {secret} is a secret; find the row by what may be read, and give the secret under"
+                " values"
+            )
             raise ValueError(msg)
         return params
 
@@ -190,22 +194,26 @@ class EnsureRow(Operation[EnsureRowParams]):
                 rows = found or context.work.execute(select).fetchall()
                 if len(rows) != 1:
                     raise VerificationFailed(
-                        f"{len(rows) or 'no'} rows of {params.table} are what <{params.id}> should stand for: {params.where}",
-                        remedy="one row must be: see what writes to this table, or say more in `where`; then run again",
+                        f"{len(rows) or 'no'} rows of {params.table} are what <{params.id}> should stand"
+                        f" for: {params.where}",
+                        remedy="one row must be: see what writes to this table, or say more in `where`; then"
+                        " run again",
                     )
                 for name, value in zip(keys, rows[0], strict=True):
                     self._remember(context, f"{params.id}.{name}", value)
         except psycopg.Error as error:
             if trouble_of(error) is Trouble.LOCK:
                 raise LockNotAcquired(
-                    f"the row <{params.id}> of {params.table}: {error.diag.message_primary}; nothing was written",
+                    f"the row <{params.id}> of {params.table}: {error.diag.message_primary}; nothing was"
+                    " written",
                     remedy="let who holds a lock on that table end, then run the same command again",
                 ) from None
             if trouble_of(error) is not Trouble.PROGRAM or context.work.closed:
                 raise
             # The server's DETAIL may quote the row, and some messages a value: no secret goes further.
             raise VerificationFailed(
-                f"the row <{params.id}> of {params.table} was refused: {self._without_secrets(context, params, error)}",
+                f"the row <{params.id}> of {params.table} was refused:"
+                f" {self._without_secrets(context, params, error)}",
                 remedy="see its constraints and triggers; then run again",
             ) from None
         return 0 if found else 1
@@ -229,7 +237,8 @@ class EnsureRow(Operation[EnsureRowParams]):
             )
         if made.rowcount == 0:
             raise VerificationFailed(
-                f"the row <{params.id}> of {params.table} was refused: another row has the same value in one of"
+                f"the row <{params.id}> of {params.table} was refused: another row has the same value in one"
+                " of"
                 f" {', '.join(self._uniques(context, values))}",
                 remedy="it is the row of another plan, or half of one: see these columns; then run again",
             )

@@ -1,7 +1,7 @@
 """The schema that a step finds when its turn comes: the effects of earlier steps, folded over the catalog.
 
-So `check` judges a step by what the steps before it leave. Without a database the catalog is unknown: what no step of the
-plan touches is then unknown too, and is never said to be missing.
+So `check` judges a step by what the steps before it leave. Without a database the catalog is unknown: what no
+step of the plan touches is then unknown too, and is never said to be missing.
 """
 
 from __future__ import annotations
@@ -123,7 +123,9 @@ class Schema:
         return table
 
     def changes(self, name: str) -> Iterator[Change]:
-        """What the steps so far change in the table, in order; changes of tables above it that reach it included."""
+        """What the steps so far change in the table, in order; changes of tables above it that reach it
+        included.
+        """
         info = None if self._catalog is None else self._catalog.table(name)
         above = () if info is None else info.ancestors
         found = [c for c in self._effects.on(name) if c.number < self._end]
@@ -151,7 +153,9 @@ def schema_after(place: Place) -> Schema:
 
 
 def plan_context(place: Place) -> PlanContext:
-    """What a backfill must know of the other steps: columns that exist by then, are filled by then, or are filled later."""
+    """What a backfill must know of the other steps: columns that exist by then, are filled by then, or are
+    filled later.
+    """
     now = place.effects.number(place.step)
     added, before, later, made = dict[tuple[str, str], str](), set(), set(), set()
     for change in place.effects.changes:

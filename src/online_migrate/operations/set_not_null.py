@@ -45,8 +45,8 @@ MANUAL = "https://www.postgresql.org/docs/current/sql-altertable.html"
 PREFIX, SUFFIX = "online_migrate_", "_not_null"
 NAME_BYTES = 63
 ROUNDS = 5
-"""times that a NULL written between proof and check is fixed before the error says that a session keeps writing
-them
+"""times that a NULL written between proof and check is fixed before the error says that a session keeps
+writing them
 """
 
 
@@ -79,7 +79,10 @@ class SetNotNull(Operation[SetNotNullParams]):
     phase = Phase.CONTRACT
     summary = "make a column NOT NULL without a scan under a strong lock"
     descendants = Descendants.REFUSED
-    partitions_way = "name its partitions instead; then SET NOT NULL on the root manually, which reads no row once each of them has it"
+    partitions_way = (
+        "name its partitions instead; then SET NOT NULL on the root manually, which reads no"
+        " row once each of them has it"
+    )
     Params: ClassVar[type[SetNotNullParams]] = SetNotNullParams
 
     def title(self, params: SetNotNullParams) -> str:
@@ -116,7 +119,10 @@ class SetNotNull(Operation[SetNotNullParams]):
         check = self._check(place.known, place, params)
         if check is None or _is_ours(check, params):
             return [*self._refused_inserts(place, params), *self._unfilled(place, params)]
-        fact = f"{place.table} has another constraint of the name that the helper check needs: {check.name} {check.definition}"
+        fact = (
+            f"{place.table} has another constraint of the name that the helper check needs: {check.name}"
+            f" {check.definition}"
+        )
         return [Finding(severity=Severity.STOP, code="check_conflict", fact=fact, remedy="rename or drop it")]
 
     def _refused_inserts(self, place: Place, params: SetNotNullParams) -> Iterator[Finding]:
@@ -177,7 +183,8 @@ class SetNotNull(Operation[SetNotNullParams]):
             yield Finding(
                 severity=Severity.WARN if place.is_behind_a_gate else Severity.STOP,
                 code="nulls",
-                fact=f"{place.table} has rows without {params.column}, and no step above gives them one: {rows}",
+                fact=f"{place.table} has rows without {params.column}, and no step above gives them one:"
+                f" {rows}",
                 remedy=f"backfill {params.column} in a step above this one",
             )
 
@@ -231,11 +238,13 @@ class SetNotNull(Operation[SetNotNullParams]):
             return 0
         raise VerificationFailed(
             f"{context.place.table}: NULLs keep being written into {params.column}",
-            remedy="find the statement that writes NULL explicitly; the step before has taken its check away; then run the same command again",
+            remedy="find the statement that writes NULL explicitly; the step before has taken its check"
+            " away; then run the same command again",
         )
 
     def _prove(self, context: Context, params: SetNotNullParams) -> None:
-        """No row without a value, and none seen for as long as the backfill's `quiet` says; else reported and fixed by its own sweep.
+        """No row without a value, and none seen for as long as the backfill's `quiet` says; else reported and
+        fixed by its own sweep.
 
         A proof that finds none speaks for one moment, and the check would fail those who still write NULL now
         and then.
@@ -246,7 +255,8 @@ class SetNotNull(Operation[SetNotNullParams]):
             return
         if fill is None:
             raise VerificationFailed(
-                f"{context.place.table} has rows without {params.column}, e.g. at ctid {found[0][0]}, and the plan backfills them nowhere",
+                f"{context.place.table} has rows without {params.column}, e.g. at ctid {found[0][0]}, and"
+                " the plan backfills them nowhere",
                 remedy="give these rows a value, then run the same command again",
             )
         place, (step, filled) = context.place, fill
@@ -268,8 +278,8 @@ class SetNotNull(Operation[SetNotNullParams]):
         return 0.0 if fill is None else fill[1].soak_s
 
     def _keep_seen(self, context: Context, params: SetNotNullParams) -> None:
-        """A row without a value was seen: `quiet` counts from now on, also if another session gives it one before
-        the next proof.
+        """A row without a value was seen: `quiet` counts from now on, also if another session gives it one
+        before the next proof.
         """
         fill = self._fill_before(context.place, params)
         cursor = None if fill is None else context.journal.read_cursor(context.run_id, fill[0].key)

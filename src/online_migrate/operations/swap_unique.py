@@ -44,7 +44,8 @@ _ASSERT = """DO $swap$ BEGIN
                  SELECT FROM pg_catalog.pg_constraint n WHERE n.conrelid = i.indrelid AND n.contype = 'n'
                     AND n.conkey = ARRAY[a.attnum] AND NOT n.convalidated), false)) AS are_not_null
           FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) k
-          LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k] AND a.attnum > 0) key
+          LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k]
+            AND a.attnum > 0) key
      WHERE i.indexrelid = pg_catalog.to_regclass({index}) AND i.indrelid = pg_catalog.to_regclass({table})
        AND i.indisunique AND i.indisvalid AND i.indisready AND i.indislive AND i.indpred IS NULL
        AND key.columns @> {old} AND i.indnkeyatts > pg_catalog.cardinality({old})
@@ -57,7 +58,9 @@ END $swap$"""
 
 _REMEDIES = {
     "replica identity": "ALTER TABLE … REPLICA IDENTITY USING INDEX another one, or FULL; then check again",
-    "look-ups": "where the application has such look-ups, build a plain index on these columns first (create_index)",
+    "look-ups": (
+        "where the application has such look-ups, build a plain index on these columns first (create_index)"
+    ),
     "view": "read its definition: it may need the owner's column",
 }
 
@@ -121,7 +124,10 @@ class SwapUnique(Operation[SwapUniqueParams]):
     def _assertion(self, place: Place, params: SwapUniqueParams) -> Statement:
         """In the window, before the drops: the new unique keeps duplicates out, or nothing is dropped."""
         columns = f"({', '.join(params.from_)}) and more, all NOT NULL"
-        said = f"under the lock, {params.to} is no valid unique index over the whole of {place.table} on {columns}"
+        said = (
+            f"under the lock, {params.to} is no valid unique index over the whole of {place.table} on"
+            f" {columns}"
+        )
         check = sql.SQL(_ASSERT).format(
             old=sql.SQL("{}::text[]").format(sql.Literal(list(params.from_))),
             index=sql.Literal(sql.Identifier(place.schema, params.to).as_string(None)),
@@ -177,8 +183,8 @@ class SwapUnique(Operation[SwapUniqueParams]):
     def _dependents(
         self, place: Place, params: SwapUniqueParams, table: TableInfo, old: tuple[IndexInfo, ...]
     ) -> list[Finding]:
-        """What depends on the old unique besides foreign keys: what would break at once stops, the rest is to be
-        read.
+        """What depends on the old unique besides foreign keys: what would break at once stops, the rest is to
+        be read.
         """
         if not old:
             return []
@@ -221,7 +227,10 @@ class SwapUnique(Operation[SwapUniqueParams]):
         if set(params.from_) < set(new):
             return []
         fact = (
-            f"no unique index {params.to} on ({', '.join(params.from_)}) and more exists, and no earlier step builds it"
+            (
+                f"no unique index {params.to} on ({', '.join(params.from_)}) and more exists, and no earlier"
+                " step builds it"
+            )
             if not new
             else f"{params.to} is on ({', '.join(new)}), which is not ({', '.join(params.from_)}) and more"
         )
@@ -234,7 +243,10 @@ class SwapUnique(Operation[SwapUniqueParams]):
 
     def _in_the_way(self, place: Place, key: ConstraintInfo, old: tuple[IndexInfo, ...]) -> Finding:
         index = next(i.name for i in old if i.oid == key.index_oid)
-        fact = f"foreign key {key.name} of {key.table} references {index}, the unique of {place.table} that is to be dropped"
+        fact = (
+            f"foreign key {key.name} of {key.table} references {index}, the unique of {place.table} that"
+            " is to be dropped"
+        )
         remedy = f"let {key.table} refer to the primary key, or drop that foreign key; then check again"
         return Finding(
             severity=Severity.STOP, code="foreign_key_on_unique", fact=fact, remedy=remedy, manual=MANUAL
@@ -296,6 +308,9 @@ class SwapUnique(Operation[SwapUniqueParams]):
             return []
         table = place.known.table(place.table)
         left = () if table is None else self._old(table, params)
-        fact = f"{place.table}: a unique on exactly ({', '.join(params.from_)}) exists: {', '.join(i.name for i in left) or params.to + ' is not'}"
+        fact = (
+            f"{place.table}: a unique on exactly ({', '.join(params.from_)}) exists:"
+            f" {', '.join(i.name for i in left) or params.to + ' is not'}"
+        )
         remedy = "an application that creates its schema at start creates it again: fix that, then drop it"
         return [Finding(severity=Severity.STOP, code="unique_back", fact=fact, remedy=remedy, manual=MANUAL)]

@@ -106,7 +106,8 @@ class VerifyOwner(Operation[VerifyOwnerParams]):
 
     def preflight(self, place: Place, params: VerifyOwnerParams) -> list[Finding]:
         fact = (
-            f"verify_owner {params.column} reads each of its tables as a whole, and its parents; each query holds a"
+            f"verify_owner {params.column} reads each of its tables as a whole, and its parents; each query"
+            " holds a"
             f" snapshot for as long, at most {place.plan.locks.long_statement:.0f} s"
         )
         remedy = "locks.long_statement bounds it; run it when few rows are written"
@@ -132,15 +133,27 @@ class VerifyOwner(Operation[VerifyOwnerParams]):
                 rows = self._read(place, catalog, statement)
             except psycopg.errors.QueryCanceled:
                 bound = f"after {place.plan.locks.long_statement:.0f} s at most"
-                fact = f"{place.table}.{params.column}: not proven ({statement.note}): the query was ended, {bound}"
-                remedy = "give locks.long_statement more time, or see who cancelled it; then run the same command again"
+                fact = (
+                    f"{place.table}.{params.column}: not proven ({statement.note}): the query was ended,"
+                    f" {bound}"
+                )
+                remedy = (
+                    "give locks.long_statement more time, or see who cancelled it; then run the same"
+                    " command again"
+                )
                 findings.append(
                     Finding(severity=Severity.STOP, code="owner_unknown", fact=fact, remedy=remedy)
                 )
                 continue
             if rows:
-                fact = f"{place.table}.{params.column}: not as promised ({statement.note}), e.g. at ctid {', '.join(r[0] for r in rows)}"
-                remedy = "these rows have another owner than their parent, or none: fix them, then run the same command again"
+                fact = (
+                    f"{place.table}.{params.column}: not as promised ({statement.note}), e.g. at ctid"
+                    f" {', '.join(r[0] for r in rows)}"
+                )
+                remedy = (
+                    "these rows have another owner than their parent, or none: fix them, then run the"
+                    " same command again"
+                )
                 findings.append(Finding(severity=Severity.STOP, code="owner", fact=fact, remedy=remedy))
         return findings
 

@@ -1,4 +1,6 @@
-"""Ends blockers: only if the plan asks for it, by age and pattern, and never one whose end costs more than a wait."""
+"""Ends blockers: only if the plan asks for it, by age and pattern, and never one whose end costs more than a
+wait.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ class BlockerEnder:
     _signalled: set[tuple[str, int]] = field(default_factory=set)
 
     def act(self, blockers: Iterable[Blocker]) -> None:
-        """At each check: cancel the blockers that are old enough; terminate those that are idle, or older still."""
+        """At each check: cancel the blockers that are old enough; terminate those that are idle, or older
+        still.
+        """
         for blocker in blockers:
             if blocker.pid is None or why_spared(blocker, self.policy) is not None:
                 continue

@@ -1,4 +1,6 @@
-"""Reads the sessions that block a lock window, here and on the standbys, and ends those that the plan allows to end."""
+"""Reads the sessions that block a lock window, here and on the standbys, and ends those that the plan allows
+to end.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ class BlockerWatch:
         )
 
     def look(self, targets: Iterable[Target]) -> tuple[Blocker, ...]:
-        """Blockers that will not end in a moment; an ordinary autovacuum is none, it yields to the weak lock."""
+        """Blockers that will not end in a moment; an ordinary autovacuum is none, it
+        yields to the weak lock.
+        """
         needs = [(t.oid, t.mode) for t in targets]
         seen = read_blockers(self.watch, needs, mine=[self.mine])
         self.blockers = (*(b for b in seen if not b.is_autovacuum), *self.standbys.look(needs))
@@ -71,7 +75,9 @@ class BlockerWatch:
 
 
 def read_deadlock_timeouts(connection: Connection) -> tuple[float, float]:
-    """deadlock_timeout of this session, and the shortest that a role or this database has by ALTER … SET; seconds."""
+    """deadlock_timeout of this session, and the shortest that a role or this database has by ALTER … SET;
+    seconds.
+    """
     rows = connection.execute(_DEADLOCK_TIMEOUTS).fetchall()
     times = [(ms / 1000, own) for text, own in rows if (ms := parse_milliseconds(text)) is not None]
     return next(s for s, own in times if own), min(s for s, _ in times)

@@ -26,24 +26,28 @@ _SESSION = """a.usename, a.application_name, a.state, a.backend_type,
        CASE WHEN a.wait_event_type = 'Lock' THEN pg_blocking_pids(a.pid) ELSE '{}' END"""
 
 _BLOCKERS = f"""
-SELECT l.pid, c.relname, l.mode, l.granted, {_SESSION}, p.gid, extract(epoch FROM clock_timestamp() - p.prepared)::float8
+SELECT l.pid, c.relname, l.mode, l.granted, {_SESSION}, p.gid, extract(epoch
+  FROM clock_timestamp() - p.prepared)::float8
   FROM pg_locks l
-  JOIN unnest(%(oids)s::oid[], %(modes)s::text[]) AS need (oid, mode) ON need.oid = l.relation AND need.mode = l.mode
+  JOIN unnest(%(oids)s::oid[], %(modes)s::text[]) AS need (oid, mode) ON need.oid = l.relation
+    AND need.mode = l.mode
   JOIN pg_class c ON c.oid = l.relation
   LEFT JOIN pg_stat_activity a ON a.pid = l.pid
   LEFT JOIN pg_locks x ON l.pid IS NULL AND x.pid IS NULL AND x.locktype = 'transactionid' AND x.granted
                       AND x.virtualtransaction = l.virtualtransaction
   LEFT JOIN pg_prepared_xacts p ON p.transaction = x.transactionid
- WHERE l.locktype = 'relation' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+ WHERE l.locktype = 'relation' AND l.database = (SELECT oid FROM pg_database
+   WHERE datname = current_database())
    AND NOT coalesce(l.pid = ANY (%(mine)s), false) AND (l.pid IS NULL OR a.pid IS NOT NULL)
  ORDER BY l.granted DESC, a.xact_start NULLS FIRST, l.pid"""  # noqa: S608  # a constant of ours
 
-"""A prepared transaction keeps the virtual id of the session that prepared it (source: MarkAsPreparingGuts in twophase.c), and
-a lock on its own transaction id: by that it is found."""
+"""A prepared transaction keeps the virtual id of the session that prepared it (source: MarkAsPreparingGuts in
+twophase.c), and a lock on its own transaction id: by that it is found."""
 
 _BY_PID = f"""
 SELECT a.pid, '', '', true, {_SESSION}, NULL, NULL
-  FROM pg_stat_activity a WHERE a.pid = ANY (%(pids)s) ORDER BY a.xact_start NULLS FIRST"""  # noqa: S608  # a constant of ours
+  FROM pg_stat_activity a WHERE a.pid = ANY (%(pids)s)
+    ORDER BY a.xact_start NULLS FIRST"""  # noqa: S608  # a constant of ours
 
 _MIGRATION = re.compile(r"(?i)\s*(?:alter|create|drop|reindex|cluster|refresh)\b")
 
@@ -122,7 +126,10 @@ class Blocker:
             return f"standby {self.standby} does not answer, so its readers are unknown: {self.query}"
         on = f" on standby {self.standby}" if self.standby else ""
         if self.prepared is not None:
-            return f"prepared transaction {self.prepared!r}, {_age(self.age_s)} old, on {self.relation}: COMMIT PREPARED or ROLLBACK PREPARED it"
+            return (
+                f"prepared transaction {self.prepared!r}, {_age(self.age_s)} old, on {self.relation}:"
+                " COMMIT PREPARED or ROLLBACK PREPARED it"
+            )
         who = f"pid {self.pid}{on} ({self.user or '?'}, {self.application or 'no application name'})"
         what = "holds" if self.is_granted else "waits for"
         lock = f" {what} {LockMode.from_pg_locks(self.mode).sql} on {self.relation}" if self.mode else ""
@@ -140,7 +147,8 @@ def read_blockers(
     mine: Iterable[int] = (),
     standby: str = "",
 ) -> tuple[Blocker, ...]:
-    """Sessions that hold, or already wait for, a lock that conflicts with one of ``needs`` (oid, mode), oldest first.
+    """Sessions that hold, or already wait for, a lock that conflicts with one of ``needs`` (oid, mode),
+    oldest first.
 
     A blocker that waits itself is named with those it waits for (pg_blocking_pids; manual, 9.27.1).
     """

@@ -45,7 +45,8 @@ class IndexInfo:
     has_predicate: bool
     nulls_not_distinct: bool
     is_summarizing: bool
-    """its entries are for ranges of pages, so an update of its columns may be heap-only: BRIN from 16 on (manual, storage-hot)"""
+    """its entries are for ranges of pages, so an update of its columns may be heap-only: BRIN from 16 on
+    (manual, storage-hot)"""
     method: str
     definition: str
     constraint: str | None
@@ -54,7 +55,9 @@ class IndexInfo:
 
     @property
     def can_be_referenced(self) -> bool:
-        """By a foreign key: then an update of its columns locks the row as a DELETE does, and inserts of children wait."""
+        """By a foreign key: then an update of its columns locks the row as a DELETE does, and inserts of
+        children wait.
+        """
         return self.is_unique and not self.has_predicate and None not in self.columns
 
 
@@ -137,14 +140,17 @@ SELECT c.oid::int8, n.nspname, c.relname, c.relkind::text, pg_get_userbyid(c.rel
            SELECT i.inhparent FROM pg_inherits i WHERE i.inhrelid = c.oid
            UNION SELECT i.inhparent FROM pg_inherits i JOIN ancestor ON i.inhrelid = ancestor.oid)
          SELECT array_agg(ARRAY[an.nspname::text, a.relname::text] ORDER BY a.oid)
-           FROM ancestor JOIN pg_class a ON a.oid = ancestor.oid JOIN pg_namespace an ON an.oid = a.relnamespace) END
+           FROM ancestor JOIN pg_class a ON a.oid = ancestor.oid JOIN pg_namespace an
+             ON an.oid = a.relnamespace) END
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
- WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p', 'f', 'v', 'm') AND (%(names)s::text[] IS NULL OR c.relname = ANY (%(names)s))
+ WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p', 'f', 'v', 'm') AND (%(names)s::text[] IS NULL
+   OR c.relname = ANY (%(names)s))
  ORDER BY c.relname"""
 
 _COLUMNS = """
 SELECT a.attrelid::int8, a.attname, format_type(a.atttypid, a.atttypmod),
-       a.attnotnull AND NOT EXISTS (SELECT FROM pg_constraint n WHERE n.conrelid = a.attrelid AND n.contype = 'n'
+       a.attnotnull AND NOT EXISTS (SELECT FROM pg_constraint n WHERE n.conrelid = a.attrelid
+         AND n.contype = 'n'
                                        AND n.conkey = ARRAY[a.attnum] AND NOT n.convalidated),
        pg_get_expr(d.adbin, d.adrelid), a.attnum::int,
        CASE WHEN a.atttypid >= 16384 THEN
@@ -155,20 +161,25 @@ SELECT a.attrelid::int8, a.attname, format_type(a.atttypid, a.atttypmod),
             JOIN pg_operator q ON q.oid = o.amopopr JOIN pg_namespace n ON n.oid = q.oprnamespace
            WHERE t.oid = a.atttypid AND k.opcdefault LIMIT 1) END
   FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
- WHERE a.attrelid = ANY (%(oids)s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum"""
+ WHERE a.attrelid = ANY (%(oids)s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
+   ORDER BY a.attrelid, a.attnum"""
 
 _INDEXES = """
 SELECT i.indrelid::int8, i.indexrelid::int8, c.relname, t.relname,
        ARRAY(SELECT a.attname FROM generate_series(0, i.indnkeyatts - 1) k
-               LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k] AND a.attnum > 0 ORDER BY k),
+               LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k]
+                 AND a.attnum > 0 ORDER BY k),
        ARRAY(SELECT a.attname FROM generate_series(i.indnkeyatts::int, i.indnatts - 1) k
                JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k] ORDER BY k),
        i.indisunique, i.indisvalid AND i.indisready AND i.indislive, i.indpred IS NOT NULL,
        coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::bool, false),
-       am.amname = 'brin' AND current_setting('server_version_num')::int >= 160000, am.amname, pg_get_indexdef(i.indexrelid),
-       (SELECT con.conname FROM pg_constraint con WHERE con.conindid = i.indexrelid AND con.contype IN ('p', 'u', 'x') LIMIT 1),
+       am.amname = 'brin' AND current_setting('server_version_num')::int >= 160000, am.amname,
+         pg_get_indexdef(i.indexrelid),
+       (SELECT con.conname FROM pg_constraint con WHERE con.conindid = i.indexrelid
+         AND con.contype IN ('p', 'u', 'x') LIMIT 1),
        pg_relation_size(i.indexrelid)
-  FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid JOIN pg_am am ON am.oid = c.relam
+  FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid
+    JOIN pg_am am ON am.oid = c.relam
  WHERE i.indrelid = ANY (%(oids)s::oid[]) ORDER BY c.relname"""
 
 _CONSTRAINTS = """
@@ -181,7 +192,8 @@ SELECT con.conrelid::int8, con.oid::int8, con.conname, con.contype::text, c.reln
        con.confdeltype::text, con.conindid::int8
   FROM pg_constraint con JOIN pg_class c ON c.oid = con.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN pg_class r ON r.oid = con.confrelid LEFT JOIN pg_namespace rn ON rn.oid = r.relnamespace
- WHERE (con.conrelid = ANY (%(oids)s::oid[]) OR con.confrelid = ANY (%(referenced)s::oid[])) AND con.contype <> 't' ORDER BY con.conname"""
+ WHERE (con.conrelid = ANY (%(oids)s::oid[]) OR con.confrelid = ANY (%(referenced)s::oid[]))
+   AND con.contype <> 't' ORDER BY con.conname"""
 
 
 class Catalog:

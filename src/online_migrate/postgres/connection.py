@@ -1,7 +1,8 @@
 """The only opener of connections: session settings, application_name, pooler detection.
 
-Every session of ours sets its timeouts, search_path, isolation level and keepalives, whatever the role or the database
-have as defaults: a role's statement_timeout or idle_session_timeout must not cut us off in the middle.
+Every session of ours sets its timeouts, search_path, isolation level and keepalives, whatever the role or the
+database have as defaults: a role's statement_timeout or idle_session_timeout must not cut us off in the
+middle.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ Sql = sql.SQL | sql.Composed
 """a statement as psycopg takes it"""
 
 OLDEST_SERVER = 140004
-"""14.4: 14.0 to 14.3 corrupt indexes that are built concurrently under heap-only pruning (release notes of 14.4)."""
+"""14.4: 14.0 to 14.3 corrupt indexes that are built concurrently under heap-only pruning (release notes of
+14.4)."""
 
 _KEEPALIVES = {
     "keepalives": "1",
@@ -35,8 +37,9 @@ _KEEPALIVES = {
     "keepalives_count": "3",
     "tcp_user_timeout": "30000",
 }
-"""Keepalives ask only on an idle connection; while something of ours is not acknowledged, tcp_user_timeout (ms) counts
-instead (tcp(7)).  Without it a statement sent into a cut network waits for the kernel's quarter of an hour."""
+"""Keepalives ask only on an idle connection; while something of ours is not acknowledged, tcp_user_timeout
+(ms) counts instead (tcp(7)).  Without it a statement sent into a cut network waits for the kernel's quarter
+of an hour."""
 _SESSION = {
     "statement_timeout": "0",
     "lock_timeout": "5s",
@@ -57,8 +60,9 @@ _SESSION = {
 }
 """lock_timeout 5 s: no statement of ours waits for ever, and one that may wait longer sets its own.
 client_connection_check_interval (from 14 on): a statement whose runner was killed ends by itself within 2 s.
-tcp_…: the same from the server's side, so that the sessions, and the locks, of a runner whose machine vanished end within
-30 s.  Over a Unix socket, and where the system has no such option, setting them does nothing (pqcomm.c)."""
+tcp_…: the same from the server's side, so that the sessions, and the locks, of a runner whose machine
+vanished end within 30 s.  Over a Unix socket, and where the system has no such option, setting them does
+nothing (pqcomm.c)."""
 
 _CUTTING = {"57014": "statement_timeout", "25P04": "transaction_timeout", "57P05": "idle_session_timeout"}
 """what may end a session's first message, by SQLSTATE (manual, appendix A)"""
@@ -83,12 +87,15 @@ def ensure_supported(server_version: int) -> None:
 
 
 def ensure_direct(said_pid: int, found_pid: int) -> None:
-    """Raise :class:`PreflightFailed` where the session's process is not the one that answered the connection."""
+    """Raise :class:`PreflightFailed` where the session's process is not the one that
+    answered the connection.
+    """
     if said_pid != found_pid:
         raise PreflightFailed(
             "there is a connection pooler between us and the server: the session's process is "
             f"{found_pid}, the pooler had said {said_pid}",
-            remedy="give a DSN that leads straight to PostgreSQL: advisory locks and settings are bound to a session",
+            remedy="give a DSN that leads straight to PostgreSQL: advisory locks and settings are bound to a"
+            " session",
         )
 
 
@@ -142,7 +149,9 @@ def role_path_of(connection: Connection) -> tuple[str, str]:
 
 
 def turn_of(connection: Connection) -> AbstractContextManager[Any]:
-    """Keeps other threads from a session of ours for several statements that belong together, outside a ``transaction()``."""
+    """Keeps other threads from a session of ours for several statements that belong together, outside a
+    ``transaction()``.
+    """
     return connection.turn if isinstance(connection, _OurConnection) else nullcontext()
 
 
@@ -177,9 +186,9 @@ class Connector:
     ) -> Connection:
         """A new autocommit session with our settings, on a primary unless ``may_be_standby``.
 
-        ``purpose`` is part of application_name, which is cut at 63 bytes and is for people only.
-        Raises :class:`NoServer` with what the server said and what to do, :class:`UsageError` for a DSN that is none,
-        :class:`PreflightFailed` for a server that is too old, and for a pooler.
+        ``purpose`` is part of application_name, which is cut at 63 bytes and is for people only. Raises
+        :class:`NoServer` with what the server said and what to do, :class:`UsageError` for a DSN that is
+        none, :class:`PreflightFailed` for a server that is too old, and for a pooler.
         """
         name = f"{self.application} {purpose}"[:63]
         try:
@@ -199,7 +208,8 @@ class Connector:
         except psycopg.ProgrammingError:  # its text may quote the DSN, password included
             raise UsageError(
                 "the DSN cannot be read",
-                remedy="write it as 'host=db.example dbname=shop user=app' or 'postgresql://app@db.example/shop'",
+                remedy="write it as 'host=db.example dbname=shop user=app' or"
+                " 'postgresql://app@db.example/shop'",
             ) from None
         try:
             ensure_supported(connection.info.server_version)
@@ -238,7 +248,9 @@ class Connector:
 
 
 def name_beside_parameters(*names: str) -> sql.Identifier:
-    """A name within a query that is given parameters: there psycopg takes each ``%`` for the beginning of a placeholder."""
+    """A name within a query that is given parameters: there psycopg takes each ``%`` for the beginning of a
+    placeholder.
+    """
     return sql.Identifier(*(name.replace("%", "%%") for name in names))
 
 
@@ -260,5 +272,11 @@ def _remedy(message: str) -> str:
     if "pg_hba.conf" in message:
         return "the server refuses this user from this host: see its pg_hba.conf"
     if "too many" in message or "remaining connection slots" in message:
-        return "6 connections are needed, and one more for each worker past the second: free some, or reserve them for the role; then try again"
-    return "check host, port and that the server runs: --dsn, or ONLINE_MIGRATE_DSN, or libpq's PGHOST, PGPORT, PGUSER, PGDATABASE"
+        return (
+            "6 connections are needed, and one more for each worker past the second: free some, or"
+            " reserve them for the role; then try again"
+        )
+    return (
+        "check host, port and that the server runs: --dsn, or ONLINE_MIGRATE_DSN, or libpq's PGHOST,"
+        " PGPORT, PGUSER, PGDATABASE"
+    )

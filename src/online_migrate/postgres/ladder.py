@@ -1,7 +1,8 @@
 """How long to ask for a strong lock, how long to rest, and when to give up; pure.
 
-A ladder and not a hammer: short questions first, longer ones later, never as long as deadlock_timeout, because the one
-who has waited that long in a deadlock is the one whose transaction the server ends (manual, 20.12 "Lock Management").
+A ladder and not a hammer: short questions first, longer ones later, never as long as deadlock_timeout,
+because the one who has waited that long in a deadlock is the one whose transaction the server ends (manual,
+20.12 "Lock Management").
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ LADDER_STEP = 1.5
 SHARE_OF_DEADLOCK_TIMEOUT = 0.8
 """the longest lock_timeout: at deadlock_timeout the application could become a deadlock's victim"""
 FURTHER_SHARE = 0.25
-"""a second strong lock gets at most this share of deadlock_timeout while the first is held (postgres-facts 6)"""
+"""a second strong lock gets at most this share of deadlock_timeout while the first
+is held (postgres-facts 6)"""
 ALL_FURTHER_SHARE = 0.5
-"""and all further locks together this share: application statements may wait behind the first of them all that time"""
+"""and all further locks together this share: application statements may wait behind the first of them all
+that time"""
 LEAST_TIMEOUT_S = 0.005
 """with less left of a budget than 5 ms, asking is no more than a nuisance: the budget counts as spent"""
 REST_S = 0.1
@@ -39,7 +42,9 @@ class Ladder:
     hold_cap_s: float
 
     def timeout_s(self, attempt: int, left_s: float) -> float:
-        """lock_timeout of the ``attempt``-th try, the first being 1, with ``left_s`` left of the exposure budget."""
+        """lock_timeout of the ``attempt``-th try, the first being 1, with ``left_s`` left of the exposure
+        budget.
+        """
         longest = min(SHARE_OF_DEADLOCK_TIMEOUT * self.deadlock_timeout_s, self.hold_cap_s, left_s)
         steps = min(attempt - 1, 50)  # enough for any ladder; a float has no more room for powers without end
         return float(min(FIRST_TIMEOUT_S * LADDER_STEP**steps, longest))
@@ -57,7 +62,8 @@ class Ladder:
 
 @dataclass(slots=True, kw_only=True)
 class Exposure:
-    """Seconds in which application statements could have waited behind our lock requests, of a run: by relation and in all.
+    """Seconds in which application statements could have waited behind our lock requests, of a run: by
+    relation and in all.
 
     Kept for the run's process only: an operator who starts it again after exit 4 has checked the blockers.
     """
@@ -88,6 +94,8 @@ class Exposure:
 
 
 def parse_milliseconds(setting: str) -> float | None:
-    """A time as postgresql.conf writes it, in milliseconds where it has no unit: ``500ms``, ``2s``, ``1000``."""
+    """A time as postgresql.conf writes it, in milliseconds where it has no unit:
+    ``500ms``, ``2s``, ``1000``.
+    """
     found = re.fullmatch(r"\s*([\d.]+)\s*(us|ms|s|min|)\s*", setting)
     return None if found is None else float(found[1]) * _UNITS_MS[found[2]]

@@ -1,7 +1,8 @@
 """The only way to a strong lock: check, take a weak lock first, ask briefly, cap the hold, release and retry.
 
-The short time in which a strong lock is asked for and held is one message to the server (:mod:`window_message`).  Between
-the lock's grant and its release nothing waits for us, so a runner that is stopped or cut off there cannot hold the lock.
+The short time in which a strong lock is asked for and held is one message to the server
+(:mod:`window_message`).  Between the lock's grant and its release nothing waits for us, so a runner that is
+stopped or cut off there cannot hold the lock.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ from online_migrate.waiting import Waiting
 LOOK_EVERY_S = 0.25
 PAUSE_MAX_S = 5.0
 CAP_HITS = 2
-"""a change that twice needed longer than hold_cap under the lock is no instant one: asking again would stop the
-application each time for nothing"""
+"""a change that twice needed longer than hold_cap under the lock is no instant one: asking again would stop
+the application each time for nothing"""
 
 
 class _LockAttemptFailed(Exception):  # control flow: it never leaves this module
@@ -54,7 +55,9 @@ class _LockAttemptFailed(Exception):  # control flow: it never leaves this modul
 
 @dataclass(slots=True, kw_only=True)
 class LockWindow:
-    """Runs DDL under strong locks on ``work``, looking at others through ``watch``.  One :meth:`run` at a time."""
+    """Runs DDL under strong locks on ``work``, looking at others through ``watch``.  One :meth:`run` at a
+    time.
+    """
 
     work: Connection
     watch: Connection
@@ -88,13 +91,13 @@ class LockWindow:
     def run(self, needs: Sequence[LockNeed], ddl: Sequence[sql.Composable]) -> None:
         """Run ``ddl`` in one transaction under the locks of ``needs``, all or nothing.
 
-        ``needs`` names every relation on which a lock above ROW EXCLUSIVE is taken; one that is made by the DDL need not
-        be named, and partitions go with their table.  The commit is local: the next commit on a session with
-        synchronous_commit on (the journal's) waits for the standbys, outside the lock.
+        ``needs`` names every relation on which a lock above ROW EXCLUSIVE is taken; one that is made by the
+        DDL need not be named, and partitions go with their table.  The commit is local: the next commit on a
+        session with synchronous_commit on (the journal's) waits for the standbys, outside the lock.
 
-        Raises :class:`LockNotAcquired` with the blockers when a bound is spent, :class:`UndeclaredLock` where a stronger lock
-        than declared was taken, :class:`Interrupted` on a stop, and psycopg.Error for what the DDL itself meets; in each
-        case nothing was changed.
+        Raises :class:`LockNotAcquired` with the blockers when a bound is spent, :class:`UndeclaredLock` where
+        a stronger lock than declared was taken, :class:`Interrupted` on a stop, and psycopg.Error for what
+        the DDL itself meets; in each case nothing was changed.
         """
         self._targets = read_targets(self.work, needs)
         self._blockers.standbys = self.standbys
@@ -140,8 +143,9 @@ class LockWindow:
     # 2. come from the side
 
     def _take_weak_lock(self) -> str:
-        """SHARE UPDATE EXCLUSIVE conflicts with no statement of the application; an ordinary autovacuum yields to it
-        after our deadlock_timeout (postgres-facts 5), so each try lasts longer than that.  Returns the transaction's id.
+        """SHARE UPDATE EXCLUSIVE conflicts with no statement of the application; an ordinary autovacuum
+        yields to it after our deadlock_timeout (postgres-facts 5), so each try lasts longer than that.
+        Returns the transaction's id.
         """
         message = side_message(self._targets, self._own_deadlock_timeout_s + 1.5)
         while True:
@@ -188,7 +192,9 @@ class LockWindow:
             self._note_held(times, 0.0, attempt)
 
     def _is_committed(self, xid: str) -> bool:
-        """A cancellation can come between COMMIT and the time after it: then the transaction's fate is looked up."""
+        """A cancellation can come between COMMIT and the time after it: then the transaction's fate is looked
+        up.
+        """
         if self.work.closed or self.work.info.transaction_status is not TransactionStatus.IDLE:
             return False
         row = self.work.execute("SELECT pg_xact_status(%s::xid8)", [xid]).fetchone()
@@ -214,7 +220,9 @@ class LockWindow:
     # 5. release and retry
 
     def _fail_attempt(self, error: psycopg.Error, elapsed_s: float, timeout_s: float) -> None:
-        """Raise what the failed try means; its time counts as exposure, the hold before the failure included."""
+        """Raise what the failed try means; its time counts as exposure, the hold
+        before the failure included.
+        """
         if error.sqlstate == LOCK_MISMATCH:
             raise UndeclaredLock(
                 held=str(error.diag.message_primary), declared=tuple(map(str, self._targets))
@@ -260,7 +268,10 @@ class LockWindow:
 
     def _give_up(self, state: tenacity.RetryCallState) -> None:
         if self._cap_hits >= CAP_HITS:
-            bound = f"for long enough: {self._cap_hits} times the change took longer than {self.rules.hold_cap_s:.1f} s (hold_cap)"
+            bound = (
+                f"for long enough: {self._cap_hits} times the change took longer than"
+                f" {self.rules.hold_cap_s:.1f} s (hold_cap)"
+            )
         else:
             spent_s = self.exposure.total_s
             bound = f"in {state.attempt_number} attempts; {spent_s:.1f} s of exposure used in this run"
@@ -270,7 +281,8 @@ class LockWindow:
         return LockNotAcquired(
             f"could not acquire {self._described()} {bound}; nothing was changed",
             blockers=tuple(map(str, blockers)),
-            remedy="wait until the blocking sessions end, or end them (pg_terminate_backend), then run the same command again",
+            remedy="wait until the blocking sessions end, or end them (pg_terminate_backend), then run the"
+            " same command again",
         )
 
     # words and states

@@ -77,8 +77,8 @@ _BY_PG_LOCKS_MODE = {m.pg_locks_mode: m for m in LockMode}
 class LockNeed:
     """The strongest lock that a statement takes on one relation, and whether it is held for long.
 
-    ``relation`` is ``schema.name`` as an operator reads it; ``is_long`` means that it is held for as long as a scan
-    lasts (only ever a mode that no statement of the application waits behind).
+    ``relation`` is ``schema.name`` as an operator reads it; ``is_long`` means that it is held for as long as
+    a scan lasts (only ever a mode that no statement of the application waits behind).
     """
 
     schema: str

@@ -1,9 +1,9 @@
 """Concurrent builds, VALIDATE, VACUUM: long statements that block no application statement.
 
-They run without a short lock_timeout, which would count the wait for old snapshots (postgres-facts 1), but watched:
-phase, blocks done and who is waited for are read by a second session, its locks are compared with what was declared,
-and a limit cancels it.  If two checks in a row find a blocker, a wait is reported, as by a lock window.
-No view shows the progress of a long read: :func:`tell_meanwhile` reports that it runs.
+They run without a short lock_timeout, which would count the wait for old snapshots (postgres-facts 1), but
+watched: phase, blocks done and who is waited for are read by a second session, its locks are compared with
+what was declared, and a limit cancels it.  If two checks in a row find a blocker, a wait is reported, as by a
+lock window. No view shows the progress of a long read: :func:`tell_meanwhile` reports that it runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from online_migrate.postgres.snapshots import SnapshotHolder, read_snapshot_hold
 from online_migrate.waiting import Waiting
 
 FIRST_LOOK_S = 0.02
-"""the first look comes early: a build of a small table is over in some 10 ms, and its locks should have been seen"""
+"""the first look comes early: a build of a small table is over in some 10 ms, and its locks should have been
+seen"""
 LOOK_EVERY_S = 0.5
 READ_TOLD_S = 1.0
 """how often a long read is reported; a shorter one never is"""
@@ -59,10 +60,10 @@ def run_long_statement(  # noqa: PLR0913  # all by name, each a thing of its own
 ) -> None:
     """Run ``statement`` alone on ``work``, watched through ``watch``.
 
-    A stop lets it finish; an abort cancels it and raises :class:`Interrupted`, and so does a look at which it is no longer
-    ``is_wanted``.  After ``limit_s`` it is cancelled and
-    :class:`LockNotAcquired` names who was waited for.  Where ``needs`` are given and it holds more, it is cancelled and
-    :class:`UndeclaredLock` raised.  Errors of the server are raised as they are.
+    A stop lets it finish; an abort cancels it and raises :class:`Interrupted`, and so does a look at which it
+    is no longer ``is_wanted``.  After ``limit_s`` it is cancelled and :class:`LockNotAcquired` names who was
+    waited for.  Where ``needs`` are given and it holds more, it is cancelled and :class:`UndeclaredLock`
+    raised.  Errors of the server are raised as they are.
     """
     declared = None if needs is None else tuple(needs)
     watcher = _Watcher(
@@ -167,7 +168,8 @@ class _Watcher:
                 return LockNotAcquired(
                     f"{self._text}: cancelled, it took longer than {self.limit_s:.0f} s",
                     blockers=self._seen,
-                    remedy="wait until the blocking sessions end, or end them, then run the same command again",
+                    remedy="wait until the blocking sessions end, or end them, then run the same command"
+                    " again",
                 )
         return None
 
@@ -226,7 +228,9 @@ class _Watcher:
             self.emit(StopAsked, reason=signal.reason)
 
     def _report_wait(self, blockers: frozenset[str], reason: str) -> None:
-        """A wait begins when two checks in a row found a blocker: most statements are blocked for a moment only."""
+        """A wait begins when two checks in a row found a blocker: most statements are blocked for a moment
+        only.
+        """
         was_blocked, self._was_blocked = self._was_blocked, bool(blockers)
         if not blockers:
             self._waiting.end()

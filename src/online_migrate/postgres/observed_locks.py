@@ -1,7 +1,8 @@
-"""What a session holds, seen by another one: the proof for statements that cannot run in a transaction of ours.
+"""What a session holds, seen by another one: the proof for statements that cannot run in a transaction of
+ours.
 
-A lock window compares within its own transaction (:mod:`window_message`); a concurrent build commits several times, so a
-second session samples pg_locks beside it.
+A lock window compares within its own transaction (:mod:`window_message`); a concurrent build commits several
+times, so a second session samples pg_locks beside it.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ SELECT n.nspname, c.relname, l.mode
 
 
 def read_held(connection: Connection, pid: int) -> tuple[LockNeed, ...]:
-    """Every lock above ROW EXCLUSIVE that the session holds or asks for.  A relation that it makes and has not committed
-    is not seen from here: no other session can wait behind such a lock either.
+    """Every lock above ROW EXCLUSIVE that the session holds or asks for.  A relation that it makes and has
+    not committed is not seen from here: no other session can wait behind such a lock either.
     """
     rows = connection.execute(_HELD, {"pid": pid}).fetchall()
     found = [LockNeed(schema=s, name=n, mode=LockMode.from_pg_locks(m)) for s, n, m in rows]

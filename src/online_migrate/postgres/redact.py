@@ -1,4 +1,6 @@
-"""Statements without their literals: what is shown of another session's SQL may hold no value of the application."""
+"""Statements without their literals: what is shown of another session's SQL may hold no value of the
+application.
+"""
 
 from __future__ import annotations
 

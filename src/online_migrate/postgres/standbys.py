@@ -1,4 +1,5 @@
-"""Readers of the standbys that the plan names: ACCESS EXCLUSIVE is replayed there, and stops new readers behind old ones.
+"""Readers of the standbys that the plan names: ACCESS EXCLUSIVE is replayed there, and stops new readers
+behind old ones.
 
 Source: PostgreSQL manual, 26.4.2 "Handling Query Conflicts"; postgres-facts 8.
 """
@@ -21,8 +22,9 @@ _STANDBY_SETTINGS = {"default_transaction_read_only": "on"}
 
 @dataclass(slots=True, kw_only=True)
 class Standbys:
-    """Sessions on each standby, opened at the first look and again after a loss; ``names`` are conninfo strings that
-    replace parts of the primary's (``host=replica-1``).  One that does not answer counts as a blocker: fail closed.
+    """Sessions on each standby, opened at the first look and again after a loss; ``names`` are conninfo
+    strings that replace parts of the primary's (``host=replica-1``).  One that does not answer counts as a
+    blocker: fail closed.
     """
 
     connector: Connector | None = None

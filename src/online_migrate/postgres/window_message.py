@@ -1,7 +1,9 @@
-"""What a lock window sends: from the question for the lock to COMMIT, and after it, as one message to the server.
+"""What a lock window sends: from the question for the lock to COMMIT, and after it, as one message to the
+server.
 
-One simple-query message inside a transaction block: the server runs it to its end, or to the first error, without us.
-On an error it lets the locks go at once, before our ROLLBACK comes (AbortTransaction in PostgreSQL's xact.c).
+One simple-query message inside a transaction block: the server runs it to its end, or to the first error,
+without us. On an error it lets the locks go at once, before our ROLLBACK comes (AbortTransaction in
+PostgreSQL's xact.c).
 """
 
 from __future__ import annotations
@@ -36,11 +38,13 @@ IF NOT EXISTS (
      AND array_position({modes}, l.mode)
        > greatest(3, coalesce(({levels}::int[])[array_position({oids}::oid[], l.relation)], 0))
 ) THEN RETURN; END IF;
-SELECT string_agg(format('%s on %s (declared: %s)', held.mode, coalesce(declared.name, held.relation::regclass::text),
+SELECT string_agg(format('%s on %s (declared: %s)', held.mode, coalesce(declared.name,
+  held.relation::regclass::text),
                          coalesce(declared.mode, 'nothing')), ', ' ORDER BY held.relation) INTO surplus
   FROM (SELECT l.relation, l.mode, array_position({modes}, l.mode) AS level FROM pg_catalog.pg_locks l
          WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.granted
-           AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())) held
+           AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d
+             WHERE d.datname = pg_catalog.current_database())) held
   LEFT JOIN pg_catalog.pg_class c ON c.oid = held.relation
   LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN unnest({oids}::oid[], {declared}::text[], {names}::text[]) AS declared (relation, mode, name)
@@ -51,13 +55,15 @@ SELECT string_agg(format('%s on %s (declared: %s)', held.mode, coalesce(declared
               FROM pg_catalog.pg_attribute a WHERE a.attrelid = held.relation);
 IF surplus IS NOT NULL THEN RAISE EXCEPTION '%', surplus USING ERRCODE = 'OM004'; END IF;
 END $compare$"""
-"""What this session holds against what was declared.  Left aside: modes up to ROW EXCLUSIVE, the system's catalogs, the
-journal, a table's TOAST (which is only reached through the table), and relations made in this transaction (all pg_attribute
-rows of such a relation are ours; no other's are, since a table's rows for its system columns are written once, when it is
-made).  A relation that was dropped in this transaction has no row in pg_class any more, but its lock is still compared.
+"""What this session holds against what was declared.  Left aside: modes up to ROW EXCLUSIVE, the system's
+catalogs, the journal, a table's TOAST (which is only reached through the table), and relations made in this
+transaction (all pg_attribute rows of such a relation are ours; no other's are, since a table's rows for its
+system columns are written once, when it is made).  A relation that was dropped in this transaction has no row
+in pg_class any more, but its lock is still compared.
 
-The first question is asked without a join: where it finds nothing, as in most windows, the second is not even planned, which
-takes longer than many a change (2.5 ms of 5).  Relations of the system have OIDs below 16384 (transam.h)."""
+The first question is asked without a join: where it finds nothing, as in most windows, the second is not even
+planned, which takes longer than many a change (2.5 ms of 5).  Relations of the system have OIDs below 16384
+(transam.h)."""
 
 _ASKED = "SELECT pg_catalog.clock_timestamp() AS asked"
 _GRANTED = (
@@ -67,12 +73,14 @@ _GRANTED = (
 _RELEASED = "SELECT pg_catalog.clock_timestamp() AS released"
 _CAP = (
     "SELECT pg_catalog.set_config('statement_timeout', greatest({cap} - held.ms, 1)::text, true),"
-    " pg_catalog.set_config('lock_timeout', greatest(least({further}, {all_further} - held.ms), 1)::text, true)"
+    " pg_catalog.set_config('lock_timeout', greatest(least({further}, {all_further} - held.ms), 1)::text,"
+    " true)"
     " FROM (SELECT round(1000 * (extract(epoch FROM pg_catalog.clock_timestamp())"
     " - pg_catalog.current_setting('online_migrate.granted')::numeric))::int AS ms) AS held"
 )
-"""statement_timeout restarts with each statement of a message, and lock_timeout with each lock: so that the cap is one on
-the whole hold, both are set to what is left of it, by the server's clock, before each statement."""
+"""statement_timeout restarts with each statement of a message, and lock_timeout with each lock: so that the
+cap is one on the whole hold, both are set to what is left of it, by the server's clock, before each
+statement."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +128,9 @@ class Times:
 
 
 def read_targets(connection: Connection, needs: Sequence[LockNeed]) -> tuple[Target, ...]:
-    """Names to OIDs before the window, with partitions, the strongest first; what is yet to be made has no OID."""
+    """Names to OIDs before the window, with partitions, the strongest first; what is yet to be made has no
+    OID.
+    """
     found: dict[int, Target] = {}
     for need in needs:
         rows = connection.execute(_TARGETS, {"schema": need.schema, "name": need.name}).fetchall()
@@ -131,7 +141,9 @@ def read_targets(connection: Connection, needs: Sequence[LockNeed]) -> tuple[Tar
 
 
 def side_message(targets: Sequence[Target], timeout_s: float) -> sql.Composed:
-    """BEGIN, SHARE UPDATE EXCLUSIVE on every table, and the transaction's id, by which a lost answer can be looked up."""
+    """BEGIN, SHARE UPDATE EXCLUSIVE on every table, and the transaction's id, by which a lost answer can be
+    looked up.
+    """
     parts: list[sql.Composable] = [sql.SQL("BEGIN"), _set("lock_timeout", timeout_s)]
     tables = [t.identifier for t in targets if t.is_lockable]
     if tables:
@@ -152,7 +164,8 @@ def window_message(
 ) -> sql.Composed:
     """The fence, the question for the strong locks, the DDL, the comparison, COMMIT, and the time after it.
 
-    The fence comes first: its row lock is kept until COMMIT, so a take-over waits for us, and nothing waits while it is asked.
+    The fence comes first: its row lock is kept until COMMIT, so a take-over waits for us, and nothing waits
+    while it is asked.
     """
     cap_s = ladder.hold_cap_s
     parts: list[sql.Composable] = [

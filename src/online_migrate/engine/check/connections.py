@@ -1,4 +1,6 @@
-"""Is there room for our sessions?  Found at check: a run that meets "too many connections" in its middle waits for one."""
+"""Is there room for our sessions?  Found at check: a run that meets "too many connections" in its middle
+waits for one.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ SELECT quote_ident(r.rolname), r.rolconnlimit, count(a.pid) FILTER (WHERE a.usen
  WHERE r.rolname = session_user AND NOT r.rolsuper AND d.datname = current_database()
    AND coalesce(a.application_name, '') NOT LIKE 'online-migrate%'
  GROUP BY r.rolname, r.rolconnlimit, d.datname, d.datconnlimit"""
-"""limits of role and database do not hold for a superuser, and -1 is none (manual, CREATE ROLE, CREATE DATABASE)"""
+"""limits of role and database do not hold for a superuser, and -1 is none (manual, CREATE ROLE, CREATE
+DATABASE)"""
 
 
 def check_connections(plan: Plan, connection: Connection) -> Iterator[Finding]:
@@ -35,10 +38,14 @@ def check_connections(plan: Plan, connection: Connection) -> Iterator[Finding]:
     role, role_limit, of_role, base, base_limit, in_base, most, clients = row
     for where, limit, open_now, remedy in (
         (f"role {role}", role_limit, of_role, f"ALTER ROLE {role} CONNECTION LIMIT {of_role + wanted}"),
-        (f"database {base}", base_limit, in_base, f"ALTER DATABASE {base} CONNECTION LIMIT {in_base + wanted}"),
+        (f"database {base}", base_limit, in_base, (f"ALTER DATABASE {base} CONNECTION LIMIT"
+            f" {in_base + wanted}")),
         ("the server", most, clients, "close sessions that idle, or raise max_connections"),
     ):  # fmt: skip
         if 0 <= limit < open_now + wanted:
-            fact = f"a run has {wanted} sessions, and {where} lets {limit} in, of which {open_now} are taken by others now"
+            fact = (
+                f"a run has {wanted} sessions, and {where} lets {limit} in, of which {open_now} are taken"
+                " by others now"
+            )
             severity = Severity.STOP if limit < wanted else Severity.WARN
             yield Finding(severity=severity, code="connection_limit", fact=fact, remedy=remedy)

@@ -1,6 +1,7 @@
 """Steps of one plan that contradict each other, found from their effects: no database is needed.
 
-With a catalog it also finds steps that name a column that does not exist. Each finding names the lines of both steps.
+With a catalog it also finds steps that name a column that does not exist. Each finding names the lines of
+both steps.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def findings_of(contradictions: Iterable[Contradiction]) -> list[Finding]:
 def ensure_no_contradiction(
     effects: PlanEffects, catalog: Catalog | None = None, *, done: Iterable[Key] = ()
 ) -> None:
-    """Raises :class:`PlanError`, or :class:`PlanErrors` for several, where steps of the plan contradict each other.
+    """Raises :class:`PlanError`, or :class:`PlanErrors` for several, where steps of the plan contradict each
+    other.
 
     What only the catalog shows of a single step is a finding of `check`.
     """

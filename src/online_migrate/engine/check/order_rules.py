@@ -77,7 +77,9 @@ def _is_known(table: TableThen, name: str) -> bool:
 
 
 def _filled_too_late(plot: Plot, change: Change) -> Iterator[Contradiction]:
-    """A backfill below what relies on it: the column's NOT NULL, the end of its default, a unique index on it."""
+    """A backfill below what relies on it: the column's NOT NULL, the end of its default, a unique index on
+    it.
+    """
     effect = change.effect
     if not isinstance(effect, FillsColumn) or not effect.is_backfill:
         return
@@ -126,7 +128,8 @@ def _unique_before_fill(plot: Plot, change: Change) -> Iterator[Contradiction]:
             other=other.step,
             table=effect.table,
             fact=f"unique index {effect.name} of {{tables}} is on {fill.column}, which the later step"
-            f" {line_of(other.step)} fills: each update would be a key update, which inserts of child rows and"
+            f" {line_of(other.step)} fills: each update would be a key update, which inserts of child rows"
+            " and"
             " the batches wait for",
             remedy=f"move this step below {line_of(other.step)}",
         )
@@ -149,7 +152,8 @@ def _unique_ended_before_key(plot: Plot, change: Change) -> Iterator[Contradicti
                 step=change.step,
                 other=other.step,
                 table=effect.table,
-                fact=f"the foreign key of {{tables}} needs a unique on {effect.ref_table}.{effect.ref_column}, which"
+                fact=f"the foreign key of {{tables}} needs a unique on"
+                f" {effect.ref_table}.{effect.ref_column}, which"
                 f" {line_of(other.step)} drops before",
                 remedy="reference the primary key, or remove the swap_unique",
             )

@@ -30,7 +30,9 @@ _S = Severity
 
 
 def check(seen: Survey, *, missing_secrets: Iterable[str] = ()) -> list[Finding]:
-    """Every finding, the worst first.  Raises :class:`LockNotAcquired` if a table cannot be read, with the session that locks it."""
+    """Every finding, the worst first.  Raises :class:`LockNotAcquired` if a table cannot be read, with the
+    session that locks it.
+    """
     with naming_blockers(seen.catalog.connection, seen.plan.schema):
         return _check(seen, missing_secrets)
 
@@ -78,7 +80,10 @@ def _server(seen: Survey) -> Iterator[Finding]:
     wanted = seen.plan.requires.postgres.removeprefix(">=")
     major, _, minor = wanted.partition(".")
     if version < int(major) * 10000 + int(minor or 0):
-        fact = f"the server is PostgreSQL {version_text(version)}, the plan requires {seen.plan.requires.postgres}"
+        fact = (
+            f"the server is PostgreSQL {version_text(version)}, the plan requires"
+            f" {seen.plan.requires.postgres}"
+        )
         yield Finding(
             severity=_S.STOP,
             code="server_version",
@@ -111,7 +116,10 @@ def _missing_tables(seen: Survey) -> Iterator[Finding]:
     for name in missing:
         remedy = f"correct the plan, or create the table{_did_you_mean(name, names)}"
         if name in {t for tables in seen.sets.values() for t in tables} and seen.run_id is not None:
-            remedy = "it existed when the run started: restore it, or take it out of the plan and run with --accept-changed-plan"
+            remedy = (
+                "it existed when the run started: restore it, or take it out of the plan and run with"
+                " --accept-changed-plan"
+            )
         yield Finding(
             severity=_S.STOP,
             code="unknown_table",
@@ -133,7 +141,10 @@ def _tables(seen: Survey) -> Iterator[Finding]:
     for name, table_set in seen.plan.table_sets.items():
         found = seen.found.get(name, ())
         if table_set.also is not None and found:
-            fact = f"set {name}: {len(found)} more tables reach {table_set.also.referencing} by foreign keys: {', '.join(found)}"
+            fact = (
+                f"set {name}: {len(found)} more tables reach {table_set.also.referencing} by foreign"
+                f" keys: {', '.join(found)}"
+            )
             yield Finding(
                 severity=_S.INFO,
                 code="also_found",
@@ -189,7 +200,9 @@ def _global_uniques(seen: Survey, tables: Iterable[str]) -> Iterator[Finding]:
 
 
 def _open_uniques(table: TableInfo, owners: set[str], members: set[str]) -> Iterator[tuple[str, ...]]:
-    """Uniques but the primary key, and but those that hold a key of the set's own rows: these are per owner anyway."""
+    """Uniques but the primary key, and but those that hold a key of the set's own rows: these are per owner
+    anyway.
+    """
     primary = {c.index_oid for c in table.constraints if c.kind == "p"}
     own_keys = {c for k in table.foreign_keys if k.ref_table in members for c in k.columns}
     for index in table.indexes:
@@ -214,7 +227,10 @@ def _code(seen: Survey) -> Iterator[Finding]:
             fact=fact,
             remedy="name the columns: a new one changes what `*` means",
         )
-    fact = f"a prepared SELECT * on {len(adding)} tables fails once per session with 0A000 after ADD COLUMN, until it is prepared again"
+    fact = (
+        f"a prepared SELECT * on {len(adding)} tables fails once per session with 0A000 after ADD COLUMN,"
+        " until it is prepared again"
+    )
     yield Finding(
         severity=_S.WARN,
         code="prepared_star",

@@ -26,7 +26,8 @@ class Contradiction:
     other: Step | None
     table: str
     fact: str
-    """``{tables}`` stands for the tables: over a table set they are the only difference between steps of one line"""
+    """``{tables}`` stands for the tables: over a table set they are the only difference between steps of one
+    line"""
     remedy: str
     severity: Severity = Severity.STOP
     is_moot_once_done: bool = False

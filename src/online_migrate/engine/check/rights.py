@@ -12,8 +12,10 @@ from online_migrate.findings import (
 from online_migrate.operations.contract.effects import AddsColumn, CreatesTable
 
 _RIGHTS = """
-SELECT quote_ident(current_user), quote_ident(current_database()), pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'),
-       pg_has_role(current_user, 'pg_signal_backend', 'USAGE'), has_database_privilege(current_database(), 'CREATE'),
+SELECT quote_ident(current_user), quote_ident(current_database()), pg_has_role(current_user,
+  'pg_read_all_stats', 'USAGE'),
+       pg_has_role(current_user, 'pg_signal_backend', 'USAGE'), has_database_privilege(current_database(),
+         'CREATE'),
        has_database_privilege(current_database(), 'TEMP'), has_schema_privilege(%s, 'CREATE')"""
 
 
@@ -37,10 +39,16 @@ def check_rights(seen: Survey) -> Iterator[Finding]:
         fact = f"{user} may not create the journal's schema online_migrate in {database}"
         yield _stop("journal_right", fact, f"GRANT CREATE {on_database}")
     if seen.journal is not None and not may_create and CreatesTable in kinds:
-        fact = f"{user} may not create a schema in {database}, in which tables that are there are compared with the plan's and rolled back"
+        fact = (
+            f"{user} may not create a schema in {database}, in which tables that are there are compared"
+            " with the plan's and rolled back"
+        )
         yield _stop("scratch_right", fact, f"GRANT CREATE {on_database}")
     if not may_make_temporary and AddsColumn in kinds:
-        fact = f"{user} may not create temporary tables in {database}, in which a column's type and default are tried and rolled back"
+        fact = (
+            f"{user} may not create temporary tables in {database}, in which a column's type and default"
+            " are tried and rolled back"
+        )
         yield _stop("temporary_right", fact, f"GRANT TEMPORARY {on_database}")
     if not may_make_tables:
         fact = f"{user} may not create tables and indexes in schema {schema}"
@@ -69,5 +77,8 @@ def _stop(code: str, fact: str, remedy: str) -> Finding:
 def _remedy(owner: str, user: str, *, is_superuser: bool) -> str:
     """A superuser's name is nothing to hand out."""
     if is_superuser:
-        return f"{owner} is a superuser: give the tables to a role of their own (ALTER TABLE … OWNER TO), and that role to {user}"
+        return (
+            f"{owner} is a superuser: give the tables to a role of their own (ALTER TABLE … OWNER TO),"
+            f" and that role to {user}"
+        )
     return f"GRANT {owner} TO {user}"

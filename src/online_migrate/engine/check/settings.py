@@ -12,9 +12,11 @@ from online_migrate.findings import (
 from online_migrate.postgres.connection import Connection
 
 SHORTEST_MS = 100
-"""a session of ours begins with one message that sets its own settings: 1 ms on a calm server, ten times that on a busy one"""
+"""a session of ours begins with one message that sets its own settings: 1 ms on a calm server, ten times that
+on a busy one"""
 _CUTTING = ("statement_timeout", "transaction_timeout", "idle_session_timeout")
-"""these count from the session's first moment on, before any setting of ours; transaction_timeout is there from 17 on"""
+"""these count from the session's first moment on, before any setting of ours; transaction_timeout exists
+from 17 on"""
 _HARMLESS = {
     **dict.fromkeys((*_CUTTING, "lock_timeout", "idle_in_transaction_session_timeout"), ("0",)),
     "default_transaction_read_only": ("off",),
@@ -29,7 +31,8 @@ SELECT s.name, s.reset_val, s.unit,
        CASE WHEN d.setrole <> 0 THEN 'ALTER ROLE ' || quote_ident(session_user)
             WHEN d.setdatabase <> 0 THEN 'ALTER DATABASE ' || quote_ident(current_database())
             WHEN d.setrole = 0 THEN 'ALTER ROLE ALL' END
-         || CASE WHEN d.setrole <> 0 AND d.setdatabase <> 0 THEN ' IN DATABASE ' || quote_ident(current_database()) ELSE '' END
+         || CASE WHEN d.setrole <> 0 AND d.setdatabase <> 0
+           THEN ' IN DATABASE ' || quote_ident(current_database()) ELSE '' END
   FROM pg_settings s
   LEFT JOIN LATERAL (
        SELECT d.setrole, d.setdatabase FROM pg_db_role_setting d, unnest(d.setconfig) AS c
@@ -38,7 +41,8 @@ SELECT s.name, s.reset_val, s.unit,
           AND split_part(c, '=', 1) = s.name
         ORDER BY d.setrole = 0, d.setdatabase = 0 LIMIT 1) d ON true
  WHERE s.name = ANY (%s) ORDER BY s.name"""
-"""reset_val is what a session has that sets nothing itself; of several ALTERs the most particular one counts (manual, ALTER ROLE)"""
+"""reset_val is what a session has that sets nothing itself; of several ALTERs the most particular one counts
+(manual, ALTER ROLE)"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,15 +64,23 @@ class Given:
 
 
 def check_settings(connection: Connection) -> Iterator[Finding]:
-    """What cuts us off before we can set our own, what switches triggers off, and what our sessions set themselves."""
+    """What cuts us off before we can set our own, what switches triggers off, and what our sessions set
+    themselves.
+    """
     overridden = []
     for given in _read_given(connection):
         if given.name in _CUTTING and int(given.value) < SHORTEST_MS:
-            fact = f"a new session begins with {given}, so short that its first statement, which sets our own, may be cut off"
+            fact = (
+                f"a new session begins with {given}, so short that its first statement, which sets our"
+                " own, may be cut off"
+            )
             remedy = f"{given.remedy}, or options='-c {given.name}=0' in the DSN"
             yield Finding(severity=Severity.STOP, code="cutting_setting", fact=fact, remedy=remedy)
         elif given.name == "session_replication_role":
-            fact = f"a new session begins with {given}: no trigger fires for what we write, and no foreign key is checked"
+            fact = (
+                f"a new session begins with {given}: no trigger fires for what we write, and no foreign"
+                " key is checked"
+            )
             yield Finding(severity=Severity.STOP, code="replica_session", fact=fact, remedy=given.remedy)
         else:
             overridden.append(str(given))

@@ -1,4 +1,6 @@
-"""Findings about standbys: ACCESS EXCLUSIVE is replayed there, so their readers have to be checked, or named as a risk."""
+"""Findings about standbys: ACCESS EXCLUSIVE is replayed there, so their readers have to be checked, or named
+as a risk.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +24,20 @@ SELECT string_agg(coalesce(nullif(application_name, ''), '?') || coalesce(' ' ||
   FROM pg_stat_replication WHERE state <> 'backup'"""
 
 _ON_STANDBY = """
-SELECT pg_is_in_recovery(), pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'), quote_ident(current_user),
+SELECT pg_is_in_recovery(), pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'),
+  quote_ident(current_user),
        current_setting('max_standby_streaming_delay')"""
 
 
 def find_standbys(plan: Plan, connection: Connection) -> Iterator[Finding]:
-    """Standbys that stream and that the plan does not name; of those that it names, who does not answer or sees nothing."""
+    """Standbys that stream and that the plan does not name; of those that it names, who does not answer or
+    sees nothing.
+    """
     row = connection.execute(_STREAMING).fetchone()
     if row is not None and row[0] and not plan.locks.standbys:
         fact = (
-            f"standbys ({row[0]}) replay our ACCESS EXCLUSIVE locks, and the plan names none: a reader there waits behind"
+            f"standbys ({row[0]}) replay our ACCESS EXCLUSIVE locks, and the plan names none: a reader there"
+            " waits behind"
             " one, and behind any older reader, until max_standby_streaming_delay ends that one"
         )
         remedy = "name them, so that their readers are checked: locks: {standbys: [host=…]}"

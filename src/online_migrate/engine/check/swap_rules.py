@@ -41,7 +41,8 @@ def _wrong_successor(change: Change, index: IndexThen) -> Iterator[Contradiction
         held = ", ".join(str(c) for c in index.columns)
         if not index.is_unique or not set(effect.columns) < set(index.columns):
             what = (
-                f"its successor {effect.successor}, which {line_of(index.built_by.step)} builds on ({held}), is not"
+                f"its successor {effect.successor}, which {line_of(index.built_by.step)} builds on ({held}),"
+                " is not"
                 f" unique on ({', '.join(effect.columns)}) and more"
             )
             yield _no_successor(

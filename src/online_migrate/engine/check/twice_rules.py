@@ -115,7 +115,8 @@ def _key_twice(plot: Plot, change: Change) -> Iterator[Contradiction]:
             table=effect.table,
             fact=f"{line_of(other.step)} adds the same foreign key of {effect.column} of {{tables}} already"
             if is_same
-            else f"{line_of(other.step)} adds another foreign key of this name, or of {effect.column} of {{tables}}"
+            else f"{line_of(other.step)} adds another foreign key of this name, or of {effect.column} of"
+            f" {{tables}}"
             f" to {effect.ref_table}",
             remedy="remove one of the two steps" if leads_alike else "give one of them another `name`",
             severity=Severity.WARN if is_same else Severity.STOP,

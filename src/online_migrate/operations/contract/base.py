@@ -44,7 +44,9 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
-    """One statement as it is run and as explain prints it.  ``group`` numbers the windows of a step: one transaction each."""
+    """One statement as it is run and as explain prints it.  ``group`` numbers the windows of a step: one
+    transaction each.
+    """
 
     sql: Sql
     kind: Kind
@@ -63,7 +65,8 @@ class Statement:
 class Place:
     """Where a step works: what is known of plan and database when it says its SQL or its state.
 
-    ``catalog`` is None where there is no database; ``references`` are then empty and appear in the SQL by their names.
+    ``catalog`` is None where there is no database; ``references`` are then empty and appear in the SQL by
+    their names.
     """
 
     plan: Plan
@@ -90,7 +93,9 @@ class Place:
 
     @property
     def family(self) -> tuple[tuple[str, str], ...]:
-        """(schema, name) of the table and of what the server changes along with it: partitions, inheriting tables."""
+        """(schema, name) of the table and of what the server changes along with it: partitions, inheriting
+        tables.
+        """
         table = None if self.catalog is None else self.catalog.table(self.table)
         return ((self.schema, self.table), *(() if table is None else table.descendants))
 
@@ -126,7 +131,9 @@ class Place:
         return text.replace("<table>", self.step.table or "")
 
     def constant(self, value: object) -> Constant | Reference:
-        """A plan's value: a literal, what a reference stands for, or the reference while its row does not exist."""
+        """A plan's value: a literal, what a reference stands for, or the reference while its row does not
+        exist.
+        """
         name = reference_in(value)
         if name is None:
             return Constant.of(value)
@@ -185,7 +192,8 @@ P = TypeVar("P", bound=Strict)
 
 
 class Operation(ABC, Generic[P]):
-    """A kind of step.  Without state of its own: everything that it needs comes as a :class:`Place` or a :class:`Context`.
+    """A kind of step.  Without state of its own: everything that it needs comes as a :class:`Place` or a
+    :class:`Context`.
 
     ``execute`` may be called again after a crash at any point and converges.
     """
@@ -196,7 +204,8 @@ class Operation(ABC, Generic[P]):
     summary: ClassVar[str]
     """one line for people"""
     is_verified_at_once: ClassVar[bool] = True
-    """verify() after execute(): for all whose verify is a look at the catalog; a scan has just been made by those that scan"""
+    """verify() after execute(): for all whose verify is a look at the catalog; a scan has just been made by
+    those that scan"""
 
     only_verifies: ClassVar[bool] = False
     """it changes nothing: to execute it is to verify"""
@@ -217,21 +226,28 @@ class Operation(ABC, Generic[P]):
         return params
 
     def why_alone(self, place: Place, params: P, tables: Collection[str]) -> str:  # noqa: ARG002
-        """Why the step's tables, of which ``tables`` are all, are taken one after the other; empty where they need not be."""
+        """Why the step's tables, of which ``tables`` are all, are taken one after the other; empty where they
+        need not be.
+        """
         return "only batches run beside each other"
 
     def waits_at_its_end(self, params: P) -> bool:  # noqa: ARG002
-        """Is its end a wait?  Then :meth:`execute_pass` is done for all tables first, so that they wait together."""
+        """Is its end a wait?  Then :meth:`execute_pass` is done for all tables first, so that they wait
+        together.
+        """
         return False
 
     def execute_pass(self, context: Context, params: P) -> None:
-        """That part of the work which may be done side by side, or before others' end; :meth:`execute` then does the rest.
+        """That part of the work which may be done side by side, or before others' end; :meth:`execute` then
+        does the rest.
 
         Most operations have none.
         """
 
     def targets(self, params: P) -> tuple[str | None, ...] | str:
-        """The tables of the step, or the name of the table set that it is over; (None,) for a step over no table."""
+        """The tables of the step, or the name of the table set that it is over; (None,) for a step over no
+        table.
+        """
         if not isinstance(params, TableParams):
             return (None,)
         if params.table is not None:
@@ -240,7 +256,9 @@ class Operation(ABC, Generic[P]):
         return params.tables if isinstance(params.tables, str) else tuple(params.tables)
 
     def effects(self, place: Place, params: P) -> tuple[Effect, ...]:  # noqa: ARG002
-        """What the step changes in the schema, by plan and parameters alone: ``place`` has no catalog here."""
+        """What the step changes in the schema, by plan and parameters alone:
+        ``place`` has no catalog here.
+        """
         return ()
 
     @abstractmethod
@@ -258,7 +276,9 @@ class Operation(ABC, Generic[P]):
 
     @abstractmethod
     def preflight(self, place: Place, params: P) -> list[Finding]:
-        """The operation's own findings, all at once; reads only.  What every table is asked: operations/preflight.py."""
+        """The operation's own findings, all at once; reads only.  What every table is asked:
+        operations/preflight.py.
+        """
 
     @abstractmethod
     def state(self, place: Place, params: P) -> State:

@@ -1,4 +1,6 @@
-"""Partitions and inheriting tables: which operations take them along, which want each named, which refuse them."""
+"""Partitions and inheriting tables: which operations take them along, which want each named, which refuse
+them.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,8 @@ class Descendants(Enum):
     ALONG = "along"
     """the server changes them too, in the same transaction; their locks are declared with the table's"""
     APART = "apart"
-    """a partitioned root is refused, and each partition is to be named; of another parent its own rows are meant, and they only"""
+    """a partitioned root is refused, and each partition is to be named; of another parent its own rows are
+    meant, and they only"""
     REFUSED = "refused"
-    """what is promised of the table binds them as well, and would have to be proven of them, which it is not"""
+    """what is promised of the table binds them as well, and would have to be proven
+    of them, which it is not"""

@@ -1,6 +1,8 @@
-"""What a step changes in the schema, as frozen records; later steps and `check` read them, tests compare them.
+"""What a step changes in the schema, as frozen records; later steps and `check` read them, tests compare
+them.
 
-An operation declares its effects as it declares its locks. No code asks for another operation's name or parameters.
+An operation declares its effects as it declares its locks. No code asks for another operation's name or
+parameters.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""A CHECK … NOT VALID that we have put before the application: until it is valid, taking it away again is owed.
+"""A CHECK … NOT VALID that we have put before the application: until it is valid, taking it away again is
+owed.
 
-Every UPDATE of an old row that breaks it fails with 23514, whatever the UPDATE is about.  So whatever ends the step, a
-timeout, a stop, an abort, an error, the check goes first; where it cannot, the error says who hurts, and how to end it.
+Every UPDATE of an old row that breaks it fails with 23514, whatever the UPDATE is about.  So whatever ends
+the step, a timeout, a stop, an abort, an error, the check goes first; where it cannot, the error says who
+hurts, and how to end it.
 """
 
 from __future__ import annotations
@@ -23,9 +25,11 @@ from online_migrate.postgres.server_errors import translate_error
 from online_migrate.postgres.sqlstate import Trouble, trouble_of
 
 WIDER = 4
-"""times the plan's bounds on tries and exposure, with nothing of them spent yet: what was put there delays the application until it is dropped"""
+"""times the plan's bounds on tries and exposure, with nothing of them spent yet: what was put there delays
+the application until it is dropped"""
 LAST_WAIT_S = 60.0
-"""how long the drop may be tried for where a stop or an error ends the run: an operator who has asked for a stop is waiting"""
+"""how long the drop may be tried for where a stop or an error ends the run: an operator who has asked for a
+stop is waiting"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +47,9 @@ class OwedCheck:
         return table is not None and any(c.name == self.name and not c.is_valid for c in table.constraints)
 
     def take_away(self, context: Context, *, within_s: float | None = None) -> None:
-        """The drop, in a window with bounds of its own that no stop ends.  Raises :class:`LockNotAcquired`, which says who hurts."""
+        """The drop, in a window with bounds of its own that no stop ends.  Raises :class:`LockNotAcquired`,
+        which says who hurts.
+        """
         locks = _wider(context.locks, within_s)
         run = replace(context.run, locks=locks, exposure=Exposure(), read_stop_request=lambda: None)
         own = replace(context, run=run, worker=replace(context.worker, signal=Signal()))
@@ -56,7 +62,8 @@ class OwedCheck:
     def settled(self, context: Context) -> Iterator[None]:
         """If the block fails in any way: the check is dropped first, or the error says that it still exists.
 
-        A lost connection is raised as it is: the step is done again on a new one, and begins with what is left.
+        A lost connection is raised as it is: the step is done again on a new one, and begins with what is
+        left.
         """
         try:
             yield
@@ -92,7 +99,9 @@ class OwedCheck:
         return None
 
     def _with(self, error: OnlineMigrateError, hurts: OnlineMigrateError) -> OnlineMigrateError:
-        """The error, of its kind, with what is left behind; its reader need not know what a helper check is."""
+        """The error, of its kind, with what is left behind; its reader need not know
+        what a helper check is.
+        """
         said = error.message.replace("; nothing was changed", "")
         if self._hurts not in said:
             why = hurts.message.replace("; nothing was changed", "")
@@ -104,7 +113,8 @@ class OwedCheck:
     @property
     def _hurts(self) -> str:
         return (
-            f"{self.table} keeps the check {self.name}, which is not valid and could not be dropped: until it is dropped,"
+            f"{self.table} keeps the check {self.name}, which is not valid and could not be dropped: until"
+            " it is dropped,"
             f" every UPDATE of a row whose {self.column} is NULL fails with 23514"
         )
 

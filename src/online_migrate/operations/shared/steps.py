@@ -88,7 +88,9 @@ def need(schema: str, name: str, mode: LockMode, *, is_long: bool = False) -> Lo
 
 
 def bench_of(context: Context, step: Step) -> BackfillContext:
-    """What the backfill of ``step`` works with, at its own stage's pace, be it from within another step's context."""
+    """What the backfill of ``step`` works with, at its own stage's pace, be it from within another step's
+    context.
+    """
     stage = context.place.plan.stage(step.stage)
     return BackfillContext(
         run=context.run,
