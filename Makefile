@@ -34,12 +34,13 @@ matrix: .venv/.test .venv/.matrix ## what takes locks and makes objects, on Post
 faults: .venv/.test ## faults at every statement boundary of the plan, writes docs/reliability.md (hours; ARGS="--sample 40 --seed 1 --kinds kill")
 	@nice -n 10 .venv/bin/python -m tests.faults $(ARGS)
 
-lint: .venv/.test ## ruff, mypy and the packages' order
+lint: .venv/.test ## ruff, mypy, the packages' order and the words that are not used
 	@.venv/bin/ruff check --quiet
 	@.venv/bin/ruff format --check --quiet || { .venv/bin/ruff format --check; echo "make format puts it right" >&2; exit 1; }
 	@.venv/bin/mypy --no-error-summary
 	@.venv/bin/lint-imports --cache-dir .import_linter_cache >.venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
-	@echo "ruff, mypy and import-linter found nothing"
+	@.venv/bin/python -m tests.words >.venv/words.log || { cat .venv/words.log; exit 1; }
+	@echo "ruff, mypy, import-linter and the word list found nothing"
 
 words: .venv/.test ## words that the project does not use, each with what to write instead; ARGS="src docs/locks.md"
 	@.venv/bin/python -m tests.words $(ARGS)

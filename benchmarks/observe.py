@@ -47,7 +47,8 @@ _CLIENT = """
 import sys, time, urllib.request
 url, scrape_s, poll_s = sys.argv[1], *map(float, sys.argv[2:])
 etag = ""
-accept = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"  # Prometheus'
+# Prometheus' own
+accept = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
 def ask(path):
     global etag
     headers = {"If-None-Match": etag, "Accept-Encoding": "gzip", "Accept": accept}

@@ -134,7 +134,7 @@ def holding(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 def test_z3_the_promoted_standby_is_not_a_lost_one(pair: Pair, holding: Desk) -> None:
-    """A clean failover: the standby that has gone is the server that we are connected to, and the
+    """A clean failover: the standby that ended is the server that we are connected to, and the
     backfill makes progress.
     """
     child = holding.start()

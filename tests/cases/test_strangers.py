@@ -151,7 +151,7 @@ def test_x1_no_twin_is_called_by_any_command(
 
 
 def test_x3_who_may_create_in_the_plans_schema_is_a_warning(trial_of: OpenTrial) -> None:
-    """Where others than the owner may CREATE, as everybody may up to 14, check names the schema and
+    """Where others than the owner may CREATE, as every role may up to 14, check names the schema and
     the REVOKE.
     """
     setup = f"{PARENT_AND_TABLE} GRANT CREATE ON SCHEMA public TO PUBLIC;"

@@ -26,9 +26,7 @@ NAMES: Final = ("shop", "crm", "erp")
 def template_of(
     server: TestServer, new_database: Callable[[str | None], str]
 ) -> Iterator[Callable[[str], str]]:
-    """The name of a database that holds the schema of that name, with its rows; nobody may be
-    connected to it.
-    """
+    """The name of a database that holds the schema of that name, with its rows; it must have no session."""
     made: dict[str, str] = {}
     with ExitStack() as stack:
         admin = stack.enter_context(psycopg.connect(server.dsn, autocommit=True))

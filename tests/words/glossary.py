@@ -14,7 +14,8 @@ _END: Final = (
 """where "there" ends its clause, so that it means existence; "is there a lock?" is plain English"""
 
 PHRASES: Final[tuple[tuple[str, str], ...]] = (
-    (r"(?:not|to be|cannot be|can be|was|is|be) had\b(?! by)|\block had\b|\bhad in time", "acquired; could not acquire"),
+    (r"(?:not|to be|cannot be|can be|was|is|be) had\b(?! by)|\block had\b|\bhad in time",
+     "acquired; could not acquire"),
     (r"had to say", "reported; found"),
     (r"told|retold", "reported, logged, shown; distinguished"),
     (r"(?:stand|stands|stood)\b(?! for\b|-|ing\b)", "is, is set, remains, holds; waits"),

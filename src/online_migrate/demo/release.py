@@ -146,8 +146,9 @@ def top_up(app: Customer) -> None:
         is_captured=False, refundable=True, test_mode=False, created_at=now, updated_at=now,
     )  # fmt: skip
     transaction_id = app.insert(
-        "transactions", user_id=user_id, type="deposit", amount_kopeks=amount, description="Top-up through yookassa",
-        payment_method="yookassa", is_completed=True, created_at=now, completed_at=now,
+        "transactions", user_id=user_id, type="deposit", amount_kopeks=amount,
+        description="Top-up through yookassa", payment_method="yookassa", is_completed=True, created_at=now,
+        completed_at=now,
     )  # fmt: skip
     app.execute(
         "UPDATE users SET balance_kopeks = balance_kopeks + %(amount)s, updated_at = %(now)s"
@@ -194,8 +195,8 @@ def register(app: Customer) -> None:
     )
     user_id = app.insert(
         "users", telegram_id=telegram_id, username=f"user_{telegram_id}", first_name="Анна", status="active",
-        language="fa", balance_kopeks=0, used_promocodes=0, has_had_paid_subscription=False, promo_group_id=group[0],
-        auto_promo_group_assigned=False, created_at=now, updated_at=now,
+        language="fa", balance_kopeks=0, used_promocodes=0, has_had_paid_subscription=False,
+        promo_group_id=group[0], auto_promo_group_assigned=False, created_at=now, updated_at=now,
     )  # fmt: skip
     app.insert(
         "subscriptions", user_id=user_id, status="trial", is_trial=True, start_date=now,
@@ -240,8 +241,8 @@ def ask(app: Customer) -> None:
         user_reply_block_permanent=False, created_at=now, updated_at=now,
     )  # fmt: skip
     app.insert(
-        "ticket_messages", ticket_id=ticket_id, user_id=user_id, message_text="Please look", is_from_admin=False,
-        has_media=False, created_at=now,
+        "ticket_messages", ticket_id=ticket_id, user_id=user_id, message_text="Please look",
+        is_from_admin=False, has_media=False, created_at=now,
     )  # fmt: skip
 
 
@@ -257,8 +258,8 @@ def notify(app: Customer) -> None:
             subscription_id=subscription_id,
         )
         app.insert(
-            "sent_notifications", user_id=user_id, subscription_id=subscription_id, notification_type="expiring",
-            days_before=3, created_at=now,
+            "sent_notifications", user_id=user_id, subscription_id=subscription_id,
+            notification_type="expiring", days_before=3, created_at=now,
         )  # fmt: skip
 
 

@@ -154,8 +154,8 @@ class Report:
     def _application(self) -> list[str]:
         rows = [
             (
-                " "
-                f" {name:<18}{s.transactions:>12,}{s.failures:>10,}{s.p50_ms:>10.1f}{s.p99_ms:>10.1f}{s.longest_ms:>10.1f}"
+                f"  {name:<18}{s.transactions:>12,}{s.failures:>10,}{s.p50_ms:>10.1f}"
+                f"{s.p99_ms:>10.1f}{s.longest_ms:>10.1f}"
             )
             for name, s in self.transactions.items()
         ]

@@ -46,7 +46,7 @@ WITH RECURSIVE type (oid) AS (
   SELECT atttypid FROM pg_attribute WHERE attrelid = %s AND attname = %s
   UNION SELECT t.typbasetype FROM pg_type t JOIN type USING (oid) WHERE t.typtype = 'd')
 SELECT coalesce(bool_or(t.typnotnull), false) FROM pg_type t JOIN type USING (oid)"""
-"""a domain may be NOT NULL, or stand over one that is"""
+"""a domain may be NOT NULL, or be based on one that is"""
 _ACTIONS = {"no action": "a", "restrict": "r", "cascade": "c", "set null": "n"}
 
 
@@ -164,7 +164,9 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
         return [*findings, *unknown, *([] if findings or unknown else self._seen(place, params))]
 
     def _never_null(self, place: Place, params: AddForeignKeyParams) -> list[Finding]:
-        """`on_delete: set null` on a column that is NOT NULL: each delete of a parent with rows would fail."""
+        """`on_delete: set null` on a column that is NOT NULL: each delete of a
+        parent with rows would fail.
+        """
         table = place.known.table(place.table)
         if params.on_delete != "set null" or table is None or params.column not in table.columns:
             return []
@@ -173,7 +175,8 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
         if not (row[0] or table.columns[params.column].is_not_null):
             return []
         fact = (
-            f"`on_delete: set null` writes NULL into {place.table}.{params.column}, which is NOT NULL: no parent row"
+            f"`on_delete: set null` writes NULL into {place.table}.{params.column}, which is NOT NULL: no"
+            " parent row"
             " with such rows could be deleted (23502)"
         )
         remedy = "write `on_delete: cascade` or `on_delete: restrict`"

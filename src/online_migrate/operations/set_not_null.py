@@ -126,7 +126,9 @@ class SetNotNull(Operation[SetNotNullParams]):
         return [Finding(severity=Severity.STOP, code="check_conflict", fact=fact, remedy="rename or drop it")]
 
     def _refused_inserts(self, place: Place, params: SetNotNullParams) -> Iterator[Finding]:
-        """An INSERT that does not name the column fails from this step on; reported once, for all tables of the step."""
+        """An INSERT that does not name the column fails from this step on; reported once, for all tables of
+        the step.
+        """
         if _has_gate_since(place, params.column):
             return
         places = (replace(place, step=replace(place.step, table=t)) for t in place.tables_of_step)
@@ -134,11 +136,13 @@ class SetNotNull(Operation[SetNotNullParams]):
         if not bare or bare[0] != place.table:
             return
         fact = (
-            f"{params.column} of {', '.join(bare)} has no default: after this step an INSERT that does not name it"
+            f"{params.column} of {', '.join(bare)} has no default: after this step an INSERT that does not"
+            " name it"
             " fails (23502)"
         )
         remedy = (
-            f"give it a default (`new_rows` of its add_column), or give stage {place.step.stage} a gate, and approve it"
+            f"give it a default (`new_rows` of its add_column), or give stage {place.step.stage} a gate, and"
+            " approve it"
             " once every running release writes the column"
         )
         yield Finding(severity=Severity.WARN, code="inserts_refused", fact=fact, remedy=remedy, manual=MANUAL)

@@ -98,7 +98,7 @@ def test_who_streams_but_replays_nothing_is_no_standby(pair: Pair, on_primary: C
 
 
 def test_the_promoted_standby_is_not_a_lost_one() -> None:
-    """After a failover the server that we are connected to streams from none, and nobody waits for it."""
+    """After a failover the server that we are connected to streams from none, and the throttler does not wait for it."""
     throttler = StandbyLag(limit_bytes=LIMIT_BYTES)
     with start_pair() as pair:
         with Connector(dsn=pair.primary.dsn).open("test") as primary:
@@ -110,7 +110,7 @@ def test_the_promoted_standby_is_not_a_lost_one() -> None:
 
 
 def test_of_several_standbys_one_was_promoted() -> None:
-    """Until all others are back nobody knows which one was: then it is no longer waited for, and the others are."""
+    """Until all others are back it is unknown which one was: then only the others are waited for."""
     throttler = StandbyLag(limit_bytes=LIMIT_BYTES)
     throttler._seen = {"a", "b", "c"}
     throttler._note_timeline("00000001")

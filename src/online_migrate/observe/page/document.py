@@ -23,7 +23,8 @@ _QUIET: Final = {"check_found", "step_started", "tables_measured", "throughput"}
 """events that add nothing to the others"""
 _HOLDING: Final = {
     "blockers_seen", "gate_waiting", "late_rows", "lock_attempt_failed",
-    "reconnected", "retried", "wait_started",
+    "reconnected", "retried",
+    "wait_started",
 }  # fmt: skip
 
 
