@@ -125,7 +125,9 @@ DRIFT = (
 
 @pytest.mark.parametrize(("drift", "says"), DRIFT)
 def test_j2_drift_of_finished_steps_stops_before_the_gate(trial_of: OpenTrial, drift: str, says: str) -> None:
-    """What was finished is verified again before the point of no return: check names it, and the default still exists."""
+    """What was finished is verified again before the point of no return: check names it, and the default
+    still exists.
+    """
     trial = trial_of(Case(name="j2", setup=USERS, plan=GATED % GATE))
     assert trial.call("run").code == 75
     trial.admin.run_sql(*drift.split("; "))

@@ -28,7 +28,8 @@ NO_FENCE = sql.SQL("SELECT 1 AS fence")
 TABLES = f"""
 CREATE TABLE public.parent (id int PRIMARY KEY, note text);
 INSERT INTO public.parent SELECT i, 'p' FROM generate_series(1, 10) i;
-CREATE TABLE public.child (id int PRIMARY KEY, parent_id int NOT NULL, v int NOT NULL DEFAULT 0, w int NOT NULL DEFAULT 0);
+CREATE TABLE public.child (id int PRIMARY KEY, parent_id int NOT NULL, v int NOT NULL DEFAULT 0, w int NOT
+  NULL DEFAULT 0);
 INSERT INTO public.child SELECT i, i % 10 + 1 FROM generate_series(1, {ROWS}) i;
 ANALYZE"""
 
@@ -87,7 +88,8 @@ class Site:
 
     def columns(self, table: str) -> set[str]:
         query = (
-            "SELECT attname FROM pg_attribute WHERE attrelid = ('public.' || %s)::regclass AND attnum > 0 AND NOT"
+            "SELECT attname FROM pg_attribute WHERE attrelid = ('public.' || %s)::regclass AND attnum > 0"
+            " AND NOT"
             " attisdropped"
         )
         return {str(name) for (name,) in self.watch.execute(query, [table]).fetchall()}

@@ -67,7 +67,8 @@ CHECKED = "ALTER TABLE public.child ADD CONSTRAINT c CHECK (v IS NOT NULL) NOT V
         ("", "CREATE TABLE t (p int REFERENCES public.parent)", {"parent": "ShareRowExclusiveLock"}),
         (KEYED, ("ALTER TABLE public.child VALIDATE CONSTRAINT"
             " fk"), {"child": "ShareUpdateExclusiveLock", "parent": "RowShareLock"}),
-        (KEYED, "ALTER TABLE public.child DROP CONSTRAINT fk", {**EXCLUSIVE, "parent": "AccessExclusiveLock"}),
+        (KEYED, ("ALTER TABLE public.child DROP CONSTRAINT"
+            " fk"), {**EXCLUSIVE, "parent": "AccessExclusiveLock"}),
         ("", CHECKED, EXCLUSIVE),
         (CHECKED, "ALTER TABLE public.child VALIDATE CONSTRAINT c", {"child": "ShareUpdateExclusiveLock"}),
         ("CREATE INDEX i ON public.child (v)", "DROP INDEX i", {**EXCLUSIVE, "i": "AccessExclusiveLock"}),
@@ -140,7 +141,8 @@ def test_set_not_null_needs_its_check_and_a_statement_of_its_own(other: psycopg.
     other.execute("ALTER TABLE public.child ADD CONSTRAINT c CHECK (v IS NOT NULL)")
     assert scans(other, "ALTER TABLE public.child ALTER v SET NOT NULL, DROP CONSTRAINT c")
     other.execute(
-        "ALTER TABLE public.child ALTER v DROP NOT NULL; ALTER TABLE public.child ADD CONSTRAINT c CHECK (v IS NOT NULL)"
+        "ALTER TABLE public.child ALTER v DROP NOT NULL; ALTER TABLE public.child ADD CONSTRAINT c CHECK (v"
+        " IS NOT NULL)"
     )
     assert not scans(other, "ALTER TABLE public.child ALTER v SET NOT NULL")
 
@@ -148,7 +150,8 @@ def test_set_not_null_needs_its_check_and_a_statement_of_its_own(other: psycopg.
 def test_a_check_not_valid_binds_every_later_update(other: psycopg.Connection) -> None:
     """An old row that is still NULL can no longer be updated: add it only when none is left."""
     other.execute(
-        "ALTER TABLE public.child ADD COLUMN x int; ALTER TABLE public.child ADD CONSTRAINT c CHECK (x IS NOT NULL) NOT"
+        "ALTER TABLE public.child ADD COLUMN x int; ALTER TABLE public.child ADD CONSTRAINT c CHECK (x IS"
+        " NOT NULL) NOT"
         " VALID"
     )
     with pytest.raises(errors.CheckViolation):
@@ -305,7 +308,8 @@ def test_9_a_prepared_star_fails_after_add_column(site: Site, other: psycopg.Con
         " AS 'BEGIN RETURN QUERY SELECT * FROM public.child LIMIT 1; END'"
     )
     other.execute(
-        "PREPARE star AS SELECT * FROM public.child LIMIT 1; PREPARE named AS SELECT id, v FROM public.child LIMIT 1"
+        "PREPARE star AS SELECT * FROM public.child LIMIT 1; PREPARE named AS SELECT id, v FROM public.child"
+        " LIMIT 1"
     )
     other.execute(
         "EXECUTE star; EXECUTE named; UPDATE public.child SET v = 1 WHERE id = 1; SELECT * FROM all_of()"

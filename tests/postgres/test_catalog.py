@@ -27,7 +27,8 @@ def test_a_not_null_that_is_not_valid_is_none(newest: Server) -> None:
     """From 18 on attnotnull is true for NOT NULL … NOT VALID as well, and old rows are NULL behind it."""
     with psycopg.connect(newest.dsn, autocommit=True) as connection:
         connection.execute(
-            "CREATE TABLE public.orders (id int PRIMARY KEY, bot_id int); INSERT INTO public.orders VALUES (1)"
+            "CREATE TABLE public.orders (id int PRIMARY KEY, bot_id int); INSERT INTO public.orders VALUES"
+            " (1)"
         )
         connection.execute("ALTER TABLE public.orders ADD CONSTRAINT has_bot NOT NULL bot_id NOT VALID")
     with Connector(dsn=newest.dsn).open("test") as connection:
@@ -48,7 +49,8 @@ def test_heirs_are_found_on_every_level(database: str) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(
             "CREATE SCHEMA old; CREATE TABLE public.orders (id int) PARTITION BY RANGE (id);"
-            " CREATE TABLE public.near PARTITION OF public.orders FOR VALUES FROM (1) TO (9) PARTITION BY LIST (id);"
+            " CREATE TABLE public.near PARTITION OF public.orders FOR VALUES FROM (1) TO (9) PARTITION BY"
+            " LIST (id);"
             " CREATE TABLE old.far PARTITION OF public.near DEFAULT"
         )
     with Connector(dsn=database).open("test") as connection:

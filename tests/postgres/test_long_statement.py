@@ -155,7 +155,8 @@ def test_an_undeclared_lock_cancels_it(site: Site) -> None:
 def test_validate_beside_a_writer(site: Site) -> None:
     """VALIDATE takes what is declared, and the application goes on."""
     site.watch.execute(
-        "ALTER TABLE public.child ADD CONSTRAINT fk FOREIGN KEY (parent_id) REFERENCES public.parent NOT VALID"
+        "ALTER TABLE public.child ADD CONSTRAINT fk FOREIGN KEY (parent_id) REFERENCES public.parent NOT"
+        " VALID"
     )
     with Application(site.dsn) as application:
         site.long("ALTER TABLE public.child VALIDATE CONSTRAINT fk", needs=[SIDE])

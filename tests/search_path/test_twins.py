@@ -1,4 +1,6 @@
-"""No function, operator, type or relation of the plan's schema is taken for pg_catalog's: twins of all are made, none is called."""
+"""No function, operator, type or relation of the plan's schema is taken for pg_catalog's: twins of all are
+made, none is called.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,9 @@ def test_no_twin_is_called(
     *,
     is_first: bool,
 ) -> None:
-    """Whoever may create in the plan's schema gets nothing executed by us, also where role or database put that schema first."""
+    """A role that may create in the plan's schema gets nothing executed by the runner, also where role or
+    database put that schema first.
+    """
     monkeypatch.chdir(tmp_path)
     with (
         dropped_after(server, new_database(shop_template)) as dsn,

@@ -1,8 +1,9 @@
-"""Twins of what our statements call: functions, operators, types and relations of the same names in the plan's schema.
+"""Twins of what our statements call: functions, operators, types and relations of the same names in the
+plan's schema.
 
-PostgreSQL takes the candidate whose argument types fit best, whatever its schema (manual, "Type Conversion"), so a twin
-with better fitting types beats pg_catalog's where the plan's schema is on the search_path.  Each twin raises an error,
-and the server counts its calls.
+PostgreSQL takes the candidate whose argument types fit best, whatever its schema (manual, "Type Conversion"),
+so a twin with better fitting types is chosen over pg_catalog's where the plan's schema is on the search_path.
+Each twin raises an error, and the server counts its calls.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ COUSINS: Final[dict[str, tuple[str, ...]]] = {
 }
 """other types that an argument of such a type is often given as"""
 OPERANDS: Final = (
-    "oid", "regclass", "text", "name", "int2", "int4", "int8", '"char"', "bool", "tid", "text[]", "name[]", "int2[]", "oid[]",
+    "oid", "regclass", "text", "name", "int2", "int4", "int8", '"char"', "bool", "tid", "text[]",
+    "name[]", "int2[]", "oid[]",
 )  # fmt: skip
 """of which operators have twins, each with each"""
 MOST_VARIANTS: Final = 40
@@ -46,11 +48,13 @@ MOST_VARIANTS: Final = 40
 
 _OPERATOR_TWINS: Final = """DO $twins$
 DECLARE
-    l text; r text; op text := {operator}; name text := 'twin_' || pg_catalog.encode({operator}::bytea, 'hex');
+    l text; r text; op text := {operator}; name text := 'twin_' || pg_catalog.encode({operator}::bytea,
+      'hex');
 BEGIN
     FOREACH l IN ARRAY {types}::text[] LOOP FOREACH r IN ARRAY {types}::text[] LOOP
         CONTINUE WHEN NOT {exact} AND EXISTS (
-            SELECT FROM pg_catalog.pg_operator o WHERE o.oprname = op AND o.oprleft = l::regtype AND o.oprright = r::regtype
+            SELECT FROM pg_catalog.pg_operator o WHERE o.oprname = op AND o.oprleft = l::regtype
+              AND o.oprright = r::regtype
                AND o.oprnamespace = 'pg_catalog'::regnamespace);
         EXECUTE pg_catalog.format($f$CREATE FUNCTION %I.%I(%s, %s) RETURNS bool LANGUAGE plpgsql AS
             $b$BEGIN RAISE EXCEPTION 'a twin of %%s was called', %L; END$b$$f$, {schema}, name, l, r, op);
@@ -137,19 +141,23 @@ class Twins:
         """The twins that were called, by the server's count."""
         rows = self._connection.execute(
             "SELECT DISTINCT funcname::text FROM pg_catalog.pg_stat_user_functions"
-            " WHERE schemaname = %s AND funcid IN (SELECT oid FROM pg_catalog.pg_proc WHERE prosrc LIKE '%%a twin of%%')",
+            " WHERE schemaname = %s AND funcid IN (SELECT oid FROM pg_catalog.pg_proc WHERE prosrc LIKE '%%a"
+            " twin of%%')",
             [self._schema],
         ).fetchall()
         return sorted(name for (name,) in rows)
 
     def _signatures(self, name: str, count: int) -> Iterator[tuple[tuple[str, ...], str]]:
         rows = self._connection.execute(
-            """SELECT ARRAY(SELECT pg_catalog.format_type(t, NULL) FROM pg_catalog.unnest(proargtypes) t), proargtypes::oid[],
-                      ARRAY(SELECT ty.typname::text FROM pg_catalog.unnest(proargtypes) WITH ORDINALITY u (t, n)
+            """SELECT ARRAY(SELECT pg_catalog.format_type(t, NULL)
+              FROM pg_catalog.unnest(proargtypes) t), proargtypes::oid[],
+                      ARRAY(SELECT ty.typname::text FROM pg_catalog.unnest(proargtypes) WITH ORDINALITY u (t,
+                        n)
                               JOIN pg_catalog.pg_type ty ON ty.oid = u.t ORDER BY n),
                       (SELECT typname::text FROM pg_catalog.pg_type WHERE oid = prorettype), proretset
                  FROM pg_catalog.pg_proc WHERE proname = %s AND pronamespace = 'pg_catalog'::regnamespace
-                  AND (pronargs = %s OR provariadic <> 0 OR pronargs - pronargdefaults <= %s AND pronargs >= %s)""",
+                  AND (pronargs = %s OR provariadic <> 0 OR pronargs - pronargdefaults <= %s
+                    AND pronargs >= %s)""",
             [name, count, count, count],
         ).fetchall()
         known = {tuple(types) for _, _, types, _, _ in rows}

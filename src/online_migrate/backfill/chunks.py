@@ -68,7 +68,8 @@ class Slice:
         if self.stripe == self.stripes - 1:
             return tid_range(first, end)
         return sql.SQL(
-            "{} AND pg_catalog.get_byte(pg_catalog.tidsend(ctid), 5) OPERATOR(pg_catalog.%) {} OPERATOR(pg_catalog.=) {}"
+            "{} AND pg_catalog.get_byte(pg_catalog.tidsend(ctid), 5) OPERATOR(pg_catalog.%) {}"
+            " OPERATOR(pg_catalog.=) {}"
         ).format(tid_range(first, end), self.stripes, self.stripe)
 
 

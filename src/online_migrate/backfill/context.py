@@ -85,7 +85,8 @@ class Target:
             ).format(table=self.sql_table, rows=rows, column=self.sql_column, key=key)
         elif skip_locked:
             rows = sql.SQL(
-                "ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT ctid FROM ONLY {table} WHERE {rows} AND {column} IS NULL"
+                "ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT ctid FROM ONLY {table} WHERE {rows} AND"
+                " {column} IS NULL"
                 " FOR NO KEY UPDATE SKIP LOCKED))"
             ).format(table=self.sql_table, rows=rows, column=self.sql_column)
         return update_statement(self.sql_table, self.sql_column, self.value, rows, row=self.table.name)

@@ -86,7 +86,8 @@ class VerifyOwner(Operation[VerifyOwnerParams]):
         )
         owners = sql.SQL("child.{} {} parent.{}").format(column, place.equals(place.table, name), column)
         return sql.SQL(
-            "SELECT child.ctid::text FROM {} child JOIN {} parent ON {} WHERE (child.{} IS NULL) <> (parent.{} IS NULL)"
+            "SELECT child.ctid::text FROM {} child JOIN {} parent ON {} WHERE (child.{} IS NULL) <>"
+            " (parent.{} IS NULL)"
             " OR NOT {} LIMIT 3"
         ).format(
             place.sql_table, sql.Identifier(place.schema, str(key.ref_table)), join, column, column, owners

@@ -154,7 +154,8 @@ SELECT a.attrelid::int8, a.attname, format_type(a.atttypid, a.atttypmod),
                                        AND n.conkey = ARRAY[a.attnum] AND NOT n.convalidated),
        pg_get_expr(d.adbin, d.adrelid), a.attnum::int,
        CASE WHEN a.atttypid >= 16384 THEN
-         (SELECT n.nspname FROM pg_type t JOIN pg_opclass k ON k.opcintype = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
+         (SELECT n.nspname FROM pg_type t JOIN pg_opclass k ON k.opcintype = CASE t.typtype WHEN 'd'
+           THEN t.typbasetype ELSE t.oid END
             JOIN pg_am am ON am.oid = k.opcmethod AND am.amname = 'btree'
             JOIN pg_amop o ON o.amopfamily = k.opcfamily AND o.amopstrategy = 3
              AND o.amoplefttype = k.opcintype AND o.amoprighttype = k.opcintype

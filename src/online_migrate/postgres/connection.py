@@ -140,7 +140,9 @@ class _OurConnection(psycopg.Connection[tuple[Any, ...]]):
 
 
 def role_path_of(connection: Connection) -> tuple[str, str]:
-    """The search_path that the session would have by itself, as a value for ``SET search_path``, and the plan's schema."""
+    """The search_path that the session would have by itself, as a value for ``SET search_path``, and the
+    plan's schema.
+    """
     if isinstance(connection, _OurConnection):
         return connection.role_path, connection.plan_schema
     row = connection.execute("SHOW search_path").fetchone()

@@ -1,13 +1,15 @@
-"""The search_path of our sessions: pg_catalog alone, but for a statement that must find the objects of the database's users.
+"""The search_path of our sessions: pg_catalog alone, but for a statement that must find the objects of the
+database's users.
 
-PostgreSQL chooses a function or an operator by its argument types before it looks at the schemas' order (manual, chapter
-"Type Conversion"), so a function in the plan's schema whose types fit better than pg_catalog's is called instead of it,
-with the rights of the migrating role.  The only remedy is that such a schema is not on the path of our own statements.
-``pg_temp`` is named, and last: unnamed, it is searched first for relations and types.
+PostgreSQL chooses a function or an operator by its argument types before it considers the schemas' order
+(manual, chapter "Type Conversion"), so a function in the plan's schema whose types fit better than
+pg_catalog's is called instead of it, with the rights of the migrating role.  The only remedy is that such a
+schema is not on the path of our own statements. ``pg_temp`` is named, and last: unnamed, it is searched first
+for relations and types.
 
-Triggers, index expressions, checks and types belong to the database's users, and what they call is found by the path that
-role and database have.  A statement that runs such code gets that path for itself alone; in it, each name of ours is
-qualified.
+Triggers, index expressions, checks and types belong to the database's users, and what they call is found by
+the path that role and database have.  A statement that runs such code gets that path for itself alone; in it,
+each name of ours is qualified.
 """
 
 from __future__ import annotations
@@ -48,7 +50,9 @@ def path_text(connection: Connection, path: SearchPath) -> str:
 
 
 def set_local(connection: Connection, path: SearchPath, *, first: str = "") -> sql.Composed:
-    """The statement that sets the path until the transaction ends; a schema ``first`` comes before all others."""
+    """The statement that sets the path until the transaction ends; a schema ``first`` comes before all
+    others.
+    """
     text = path_text(connection, path)
     if first:
         text = f"{sql.Identifier(first).as_string(None)}, {text}"
@@ -56,7 +60,8 @@ def set_local(connection: Connection, path: SearchPath, *, first: str = "") -> s
 
 
 def with_path(connection: Connection, path: SearchPath, statement: Sql) -> Sql:
-    """The statement for a message of several, in a transaction: with its path before it, and ours again after it.
+    """The statement for a message of several, in a transaction: with its path before it, and ours again after
+    it.
 
     The line break ends a comment at the end of the statement.
     """
@@ -77,7 +82,8 @@ def local_path(connection: Connection, path: SearchPath, *, first: str = "") -> 
 def session_path(connection: Connection, path: SearchPath) -> Iterator[None]:
     """For a statement that cannot run in a transaction, or that may.
 
-    A session that was lost is opened again with ours; a transaction that failed brings ours back with its end.
+    A session that was lost is opened again with ours; a transaction that failed brings ours back with its
+    end.
     """
     if path is SearchPath.OURS:
         yield

@@ -98,7 +98,9 @@ def test_who_streams_but_replays_nothing_is_no_standby(pair: Pair, on_primary: C
 
 
 def test_the_promoted_standby_is_not_a_lost_one() -> None:
-    """After a failover the server that we are connected to streams from none, and the throttler does not wait for it."""
+    """After a failover the server that we are connected to streams from none, and the throttler does not wait
+    for it.
+    """
     throttler = StandbyLag(limit_bytes=LIMIT_BYTES)
     with start_pair() as pair:
         with Connector(dsn=pair.primary.dsn).open("test") as primary:

@@ -141,7 +141,9 @@ class Place:
         return Reference(name=name) if known is None else Constant(literal=sql.SQL(known))
 
     def equals_in(self, table: str, column: str) -> str:
-        """The schema of the equality operator for the column's type; pg_catalog where the column is not known."""
+        """The schema of the equality operator for the column's type; pg_catalog where the column is not
+        known.
+        """
         info = None if self.catalog is None else self.catalog.table(table)
         known = None if info is None else info.columns.get(column)
         return "pg_catalog" if known is None else known.equals_in
