@@ -2,7 +2,8 @@
 
     OnlineMigrateError                1   unexpected
     ├── Defect                        1   the program did not expect it: a traceback is written to a file
-    ├── UndeclaredLock                1   a statement took a stronger lock than its operation declares; rolled back
+    ├── UndeclaredLock                1   a statement took a stronger lock than its operation declares; rolled
+    back
     ├── UsageError                    2   the command line or the environment is wrong
     │   ├── PlanError                 2   the plan is wrong; says file, line, step
     │   ├── PlanChanged               2   the plan is no longer the one that the run began with
@@ -155,7 +156,9 @@ class ServerUnavailable(ConnectionFailed):
 
 
 class ResourcesExhausted(OnlineMigrateError):
-    """The server has no disk space, memory, connections or locks left, or its storage or configuration fails."""
+    """The server has no disk space, memory, connections or locks left, or its
+    storage or configuration fails.
+    """
 
     exit_code = 9
 

@@ -1,4 +1,6 @@
-"""Asynchronous failover: the promoted standby misses the last steps that the runner has seen done, journal included."""
+"""Asynchronous failover: the promoted standby misses the last steps that the runner has seen done, journal
+included.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ LOSSY: Final = Kind(
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["alone", "two workers"])
 def small_site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The plan over six tables up to its backfill, whose tables are filled one after the other, or by two workers."""
+    """The plan over six tables up to its backfill, whose tables are filled one after the other, or by two
+    workers.
+    """
     pace = f"{{batch_target: 50ms, duty: 50%, workers: {request.param}}}"
     text = small_text(tables=TABLES, pace=pace)
     plan = Desk(folder=tmp_path_factory.mktemp("plan"), dsn="").write(text)
@@ -53,7 +57,9 @@ def small_site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 def test_no_step_is_lost_with_the_last_commits(
     small_site: Site, stage: str, share: float, tmp_path: Path
 ) -> None:
-    """The walk restarts at the first step that is open in the promoted journal: every row has its value in the end."""
+    """The walk restarts at the first step that is open in the promoted journal: every row has its value in
+    the end.
+    """
     boundaries = small_site.boundaries[stage]
     attempt = Attempt(
         site=small_site,

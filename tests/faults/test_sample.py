@@ -1,4 +1,6 @@
-"""A seeded sample of `make faults`: each kind of fault at some statement boundaries of one stage, one after the other."""
+"""A seeded sample of `make faults`: each kind of fault at some statement boundaries of one stage, one after
+the other.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Every error of the server is one of ours, with a remedy, and none is a defect of the program (exit code 1)."""
+"""Every error of the server is one of ours, with a remedy, and none is a defect of
+the program (exit code 1).
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def refused(connection: psycopg.Connection, state: str) -> psycopg.Error:
 
 
 def test_no_sqlstate_ends_in_a_defect(database: str) -> None:
-    """Appendix A, state by state, and states of others: an exit code that says what happened, and a remedy."""
+    """Appendix A, state by state, and states of others: an exit code that says what
+    happened, and a remedy.
+    """
     assert len({state[:2] for state in STATES}) > 35, "all classes are walked"
     with psycopg.connect(database, autocommit=True) as connection:
         for state in (*STATES, *OF_OURS, "ZZ123"):

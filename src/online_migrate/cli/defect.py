@@ -1,4 +1,6 @@
-"""A defect of ours, exit code 1: its traceback goes to a file that only the user can read, without secrets."""
+"""A defect of ours, exit code 1: its traceback goes to a file that only the user can
+read, without secrets.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ _CHAINED: Final = "\nThe error above led to the following one.\n\n"
 
 
 def redact_in_errors(redact: Redact) -> None:
-    """From now on leave out of errors and tracebacks what ``redact`` leaves out; asked on the command's thread."""
+    """From now on leave out of errors and tracebacks what ``redact`` leaves out; asked on the command's
+    thread.
+    """
     ctx = click.get_current_context(silent=True)
     if ctx is not None:
         ctx.meta[_META] = (*ctx.meta.get(_META, ()), redact)
@@ -76,7 +80,10 @@ def describe_traceback(caught: BaseException) -> str:
 
     No local variables.  Of a server's error only the primary message: DETAIL quotes rows.
     """
-    versions = f"online-migrate {online_migrate.__version__}, Python {platform.python_version()}, psycopg {psycopg.__version__}"
+    versions = (
+        f"online-migrate {online_migrate.__version__}, Python {platform.python_version()}, psycopg"
+        f" {psycopg.__version__}"
+    )
     return f"{versions}\n\n{_CHAINED.join(map(_describe, reversed(list(_chain(caught)))))}"
 
 

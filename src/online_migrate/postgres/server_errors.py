@@ -71,7 +71,10 @@ MEANINGS: Final[Mapping[str, tuple[type[OnlineMigrateError], str]]] = {
     "55006": (LockNotAcquired, f"wait until the session that uses the object ends, {AGAIN}"),
     "57014": (
         ServerRefused,
-        f"another session, or a timeout of the server, cancelled our statement: see the server's log, {AGAIN}",
+        (
+            "another session, or a timeout of the server, cancelled our statement: see the server's log,"
+            f" {AGAIN}"
+        ),
     ),
     "58": (ResourcesExhausted, f"the server's storage or system fails: see the server's log, {AGAIN}"),
     "F0": (ResourcesExhausted, f"the server's configuration fails: see the server's log, {AGAIN}"),

@@ -29,7 +29,8 @@ class Trouble(Enum):
     UNAVAILABLE = "server unavailable"
     """starting, stopping, read-only, no connections left: wait and try again"""
     RESOURCES = "resources"
-    """no disk, memory or locks left, or storage that fails: stop; whatever the statement, it would fail again"""
+    """no disk, memory or locks left, or storage that fails: stop; whatever the
+    statement, it would fail again"""
     FENCE = "fence"
     """another runner took over: write nothing more"""
     PROGRAM = "program"
@@ -38,8 +39,9 @@ class Trouble(Enum):
 
 _LOCK = {"55P03", "40P01", "57014"}
 _UNAVAILABLE = {"57P03", "53300", "25006"}
-"""25006 is a server that was demoted to a standby under us: our sessions begin on a primary (Connector.open) and
-set default_transaction_read_only off, whatever the role has, so that no setting is taken for a failover."""
+"""25006 is a server that was demoted to a standby under us: our sessions begin on a primary (Connector.open)
+and set default_transaction_read_only off, whatever the role has, so that no setting is taken for a failover.
+"""
 _RESOURCES = ("53", "58", "F0")
 """classes: insufficient resources, system error, configuration file error"""
 _LOST = {"57P01", "57P02", "57P05", "25P03", "25P04"}
