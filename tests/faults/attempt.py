@@ -86,6 +86,10 @@ class Attempt:
     _timer: threading.Timer = field(init=False, default_factory=lambda: threading.Timer(0, lambda: None))
     _busy: threading.Event = field(init=False, default_factory=threading.Event)
     """a fault that takes its time is striking: no other one begins"""
+    _is_down: threading.Event = field(init=False, default_factory=threading.Event)
+    """no server can be reached: a failover is on its way"""
+    _has_ended_before: bool = field(init=False, default=False)
+    """the last run had ended when a failover took its last commits back: it is run again"""
     _trouble: list[BaseException] = field(init=False, default_factory=list)
 
     def run(self) -> Outcome:
@@ -130,8 +134,9 @@ class Attempt:
                 ):  # it ended before the failover, which loses its last commits all the same
                     self.fail_over_after(0)
                     self.fail_over()
-                elif code == 0:
+                elif code == 0 and not self._has_ended_before:
                     return True
+                self._has_ended_before = False
             return False
         finally:
             self._end()
@@ -157,7 +162,11 @@ class Attempt:
             running.process.join(0.05)
             if self._trouble:
                 raise self._trouble[0]
-            if running.process.exitcode is None or running is not self._running[-1] or self._busy.is_set():
+            if running.process.exitcode is None or running is not self._running[-1]:
+                continue
+            if self._busy.is_set():
+                self._has_ended_before |= self._is_down.is_set()
+                sleep(0.01)
                 continue
             self._wake_stopped()
             return self._note_exits()
@@ -255,9 +264,11 @@ class Attempt:
 
     def fail_over(self) -> None:
         """The standby becomes the primary, and the old primary its standby."""
+        self._is_down.set()
         self.site.fail_over()
         for running in self._running:
             running.proxy.target = self.site.primary.port
+        self._is_down.clear()
         self.site.attach_standby(is_synchronous=self.kind.is_synchronous)
 
     def fail_over_after(self, requests: int) -> None:
