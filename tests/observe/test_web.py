@@ -54,6 +54,37 @@ def test_metrics_are_served_as_they_are_now(sink: MetricsSink, url: str) -> None
     assert 'online_migrate_run_state{plan="shop"} 2.0' in text(f"{url}/metrics")
 
 
+def host_code(url: str, host: str) -> tuple[int, str]:
+    try:
+        return get(f"{url}/metrics", Host=host).status, ""
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST.:99", "127.0.0.1", "127.1.2.3:80", "[::1]:80", "db.internal:1"]
+)
+def test_a_request_for_our_own_name_is_answered(sink: MetricsSink, host: str) -> None:
+    """Loopback names, our address, and the names that the operator gave, on any port."""
+    server = WebServer({"/metrics": metrics_route(sink.registry)}, allowed_hosts=["DB.internal"])
+    try:
+        assert host_code(server.start(), host) == (200, "")
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:80", "localhost.evil.example", "10.9.8.7", "127.0.0.1.nip.io"]
+)
+def test_a_name_of_another_site_is_refused(url: str, host: str) -> None:
+    """DNS rebinding: a script of another site reaches the port under that site's name, and learns nothing."""
+    code, said = host_code(url, host)
+    assert code == 421
+    assert "--metrics-allow-host" in said
+    assert "online_migrate_run_state" not in said
+
+
 def test_both_formats_are_spoken(url: str) -> None:
     """A scraper gets the format that it asks for."""
     assert get(f"{url}/metrics").headers["Content-Type"].startswith("text/plain")

@@ -23,6 +23,21 @@ SECRET = "hunter2"
         f"SELECT '{SECRET}",
         f"SELECT /* {SECRET}",
         f"SELECT N'{SECRET}', x'4711'",
+        f"SELECT 'C:\\' || '{SECRET}'",
+        f"SELECT 'C:\\', '{SECRET}', 'D:\\'",
+        f"SELECT 'it\\'s {SECRET}'",
+        f"SELECT date'2020-01-01\\' || '{SECRET}'",
+        f"SELECT E'a'\n'\\'{SECRET}'",
+        f"SELECT E'a' -- x\n  'b\\'{SECRET}'",
+        f"SELECT E'a\\\\' || '{SECRET}'",
+        f"SELECT E'{SECRET}\\",
+        f"SELECT /* a /* b */ {SECRET} */ 1",
+        f"SELECT /* /* */ {SECRET}",
+        f"SELECT U&'{SECRET}\\0041'",
+        f"SELECT $é$ {SECRET} $é$",
+        f"SELECT $a$ {SECRET} $$ $a",
+        f"SELECT a$b$, '{SECRET}', c$b$",
+        f"SELECT 1 AS a€e'\\', '{SECRET}'",
     ],
 )
 def test_literals_and_comments_are_gone(query: str) -> None:
@@ -35,6 +50,11 @@ def test_literals_and_comments_are_gone(query: str) -> None:
 def test_names_stay() -> None:
     """What an operator recognises the statement by is left: names, also those with digits, and parameters."""
     assert redact('SELECT a1, $1 FROM  t2\nWHERE "c3" = 5') == 'SELECT a1, $1 FROM t2 WHERE "c3" = ?'
+
+
+def test_a_terminal_obeys_no_statement() -> None:
+    """Control characters of a quoted name are written out."""
+    assert redact('SELECT "a\x1b[2J" FROM t') == r'SELECT "a\x1b[2J" FROM t'
 
 
 @given(st.text(max_size=400))

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from online_migrate.cli.common import connector_of, dsn_option, plan_argument, read_plan, stage_of
+from online_migrate.cli.output import say
 from online_migrate.errors import UsageError
 from online_migrate.journal.lease import whoami
 from online_migrate.journal.requests import approve
@@ -48,4 +49,4 @@ def approve_command(plan: Path, stage: str, dsn: str, by: str, note: str) -> Non
                 remedy=f"show its progress: online-migrate status {plan}",
             )
         approve(connection, plan=read.name, stage=stage, approved_by=by, note=note)
-    click.echo(f"approved by {by}: {found.gate.approval}\nnext: online-migrate run {plan}")
+    say(f"approved by {by}: {found.gate.approval}\nnext: online-migrate run {plan}")

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from online_migrate.cli.common import connector_of, dsn_option, echo_findings, plan_argument, read_plan
+from online_migrate.cli.output import say
 from online_migrate.engine.check.plan import check, is_stopping
 from online_migrate.engine.survey import survey
 from online_migrate.errors import PreflightFailed
@@ -42,7 +43,7 @@ def check_command(plan: Path, dsn: str, format_: str) -> None:
     else:
         echo_findings(findings)
         counts = {s: sum(f.severity is s for f in findings) for s in Severity}
-        click.echo(
+        say(
             f"{len(seen.steps)} steps on {connector.where}; "
             + ", ".join(f"{n} {s.value}" for s, n in counts.items())
         )

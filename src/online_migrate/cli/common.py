@@ -22,6 +22,7 @@ from online_migrate.plan.load import load_file
 from online_migrate.plan.model import Plan, Stage
 from online_migrate.plan.secrets import Secrets
 from online_migrate.postgres.connection import Connector
+from online_migrate.printable import printable
 
 CLOCK = SystemClock()
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -91,7 +92,7 @@ def echo_error(error: OnlineMigrateError) -> None:
         say(line, err=True)
         return
     text = f"{'error: ' if is_error else ''}{error.message}"
-    say(click.style(text, fg="red" if is_error else "yellow"), err=True)
+    say(text, err=True, colour="red" if is_error else "yellow")
     if error.remedy:
         say(f"next: {error.remedy}", err=True)
 
@@ -107,10 +108,10 @@ def echo_findings(findings: Iterable[Finding], *, err: bool = False) -> None:
     for finding in findings:
         mark, colour = _MARKS[finding.severity]
         where = f"  [{finding.step}{f' on {finding.table}' if finding.table else ''}]" if finding.step else ""
-        fact = fit(f"{finding.fact}{where}", len(mark) + 2, width)
-        say(f"{click.style(mark, fg=colour)}  {fact}", err=err)
+        fact = fit(printable(f"{finding.fact}{where}"), len(mark) + 2, width)
+        say(f"  {fact}", err=err, mark=mark, colour=colour)
         if finding.remedy:
-            say(f"        → {fit(finding.remedy, 10, width)}", err=err)
+            say(f"        → {fit(printable(finding.remedy), 10, width)}", err=err)
         if finding.manual:
             say(f"          {finding.manual}", err=err)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -18,6 +19,7 @@ from online_migrate.cli.common import (
     read_plan,
     stage_of,
 )
+from online_migrate.cli.output import say
 from online_migrate.engine.explain import ExplainedStep, Explanation, explain
 from online_migrate.engine.survey import survey
 from online_migrate.operations.contract.base import Kind, Statement
@@ -62,7 +64,11 @@ def explain_command(plan: Path, dsn: str, format_: str, only: str | None) -> Non
         click.echo(json.dumps([_json(s) for s in steps], indent=2))
     else:
         lines = _sql_lines(steps) if format_ == "sql" else _text_lines(explanation, steps)
-        click.echo("\n".join(lines))
+        if format_ == "sql" and not sys.stdout.isatty():
+            click.echo("\n".join(lines))  # for a program: to the letter
+            return
+        for line in lines:
+            say(line)
 
 
 def _text_lines(explanation: Explanation, steps: list[ExplainedStep]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from online_migrate.cli.common import connector_of, dsn_option, has_database, plan_argument, read_plan
+from online_migrate.cli.output import say
 from online_migrate.engine.explain import Explanation, explain
 from online_migrate.engine.lock_table import TABLE, LockLine, lock_lines
 from online_migrate.engine.survey import survey
@@ -50,7 +51,8 @@ def locks_command(plan: Path, dsn: str, format_: str, only: str | None) -> None:
         click.echo(json.dumps([_json(line) for line in lines], indent=2))
     else:
         text = markdown_lines(lines) if format_ == "markdown" else _text_lines(explanation, lines)
-        click.echo("\n".join(text))
+        for line in text:
+            say(line)
 
 
 def markdown_lines(lines: list[LockLine]) -> Iterator[str]:

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import click
 
+from online_migrate.printable import printable_lines
+
 _JSON: Final = "online_migrate.json_log"
 
 
@@ -36,15 +38,18 @@ def json_line(event: str, level: str, **fields: Any) -> str:
     return json.dumps(line, ensure_ascii=False)
 
 
-def say(text: str, *, err: bool = False) -> None:
-    """Print a line; a closed terminal or pipe is ignored, so that it changes neither the run nor its exit
-    code.
+def say(text: str, *, err: bool = False, colour: str | None = None, mark: str = "") -> None:
+    """Print ``mark`` and ``text``, with control characters written out; ``colour`` is the mark's, or the
+    text's.
 
-    After an error the stream is redirected to /dev/null, so that flushing its buffer at exit does not fail
-    either.
+    A closed terminal or pipe is ignored, so that it changes neither the run nor its exit code.  After an error
+    the stream is redirected to /dev/null, so that flushing its buffer at exit does not fail either.
     """
+    shown = printable_lines(text)
+    if colour is not None:
+        shown = f"{click.style(mark, fg=colour)}{shown}" if mark else click.style(shown, fg=colour)
     try:
-        click.echo(text, err=err)
+        click.echo(shown if colour is not None else f"{mark}{shown}", err=err)
     except OSError:
         stream = sys.stderr if err else sys.stdout
         with suppress(OSError, ValueError):

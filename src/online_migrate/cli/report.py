@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from online_migrate.cli.common import connector_of, dsn_option, plan_argument, read_plan
+from online_migrate.cli.output import say
 from online_migrate.errors import UsageError
 from online_migrate.observe.page.files import one_file
 from online_migrate.observe.page.report import read_report
@@ -51,4 +52,4 @@ def report_command(plan: Path, dsn: str, output: Path | None) -> None:
         raise UsageError(
             f"cannot write the report to {path}: {error.strerror}", remedy="name another file: -o FILE"
         ) from error
-    click.echo(f"report: {path}")
+    say(f"report: {path}")

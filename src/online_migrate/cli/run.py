@@ -54,6 +54,8 @@ class ProcessOptions:
     log_format: Format = "console"
     log_level: str = "info"
     metrics_address: tuple[str, int] | None = None
+    metrics_names: tuple[str, ...] = ()
+    """further names by which the page may be asked for"""
     on_statement: Callable[[], None] | None = None
     """called before each statement; the demo's fault injection counts statements"""
     sinks: Sequence[Sink] = ()
@@ -86,6 +88,13 @@ class ProcessOptions:
     "--metrics-host", default="127.0.0.1", show_default=True, help="Address to listen on with --metrics-port."
 )
 @click.option(
+    "--metrics-allow-host",
+    metavar="NAME",
+    multiple=True,
+    help="Answer requests for this host name too, such as a proxy's; may be repeated.  Loopback names and the"
+    " address that is listened on are always answered.",
+)
+@click.option(
     "--log-format",
     type=click.Choice(["console", "json"]),
     default="console",
@@ -108,6 +117,7 @@ def run_command(
     secrets_dir: Path | None,
     metrics_port: int | None,
     metrics_host: str,
+    metrics_allow_host: tuple[str, ...],
     log_format: Format,
     log_level: str,
 ) -> None:
@@ -122,7 +132,11 @@ def run_command(
     """
     address = None if metrics_port is None else (metrics_host, metrics_port)
     process = ProcessOptions(
-        log_format=log_format, log_level=log_level, metrics_address=address, secrets_dir=secrets_dir
+        log_format=log_format,
+        log_level=log_level,
+        metrics_address=address,
+        metrics_names=metrics_allow_host,
+        secrets_dir=secrets_dir,
     )
     options = Options(through=through, approve=approve, accept_changed_plan=accept_changed_plan)
     ended = run_plan(read_plan(plan), dsn, options, process)
@@ -190,7 +204,7 @@ def _listeners(
     session = Session(connector)
     watch = SnapshotWatch(session, plan.name, every_s=IDLE_S)
     if process.metrics_address is not None:  # first, so that its wait for a last scrape comes last
-        sinks.append(_serve_metrics(plan, process.metrics_address, watch, stack))
+        sinks.append(_serve_metrics(plan, process.metrics_address, watch, stack, process.metrics_names))
     stack.callback(session.close)
     history = HistorySink(session)
     stack.callback(history.close)
@@ -219,7 +233,7 @@ def _listeners(
 
 
 def _serve_metrics(
-    plan: Plan, address: tuple[str, int], watch: SnapshotWatch, stack: ExitStack
+    plan: Plan, address: tuple[str, int], watch: SnapshotWatch, stack: ExitStack, names: Sequence[str] = ()
 ) -> MetricsSink:
     metrics = MetricsSink(plan=plan.name, budgets=Budgets.of(plan))
     page = StatusPage(plan.name, freshen=watch.freshen)
@@ -228,7 +242,7 @@ def _serve_metrics(
     watch.on_error = metrics.count_error
     host, port = address
     routes = {**page.routes, "/metrics": metrics_route(metrics.registry, freshen=watch.freshen)}
-    server = WebServer(routes, host=host, port=port)
+    server = WebServer(routes, host=host, port=port, allowed_hosts=names)
     url = server.start()
     say_note(f"status page: {url}/")
     say_note(f"metrics: {url}/metrics")

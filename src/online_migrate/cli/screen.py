@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 
-import click
 from rich.console import Console
 
-from online_migrate.cli.output import json_line
+from online_migrate.cli.output import json_line, say
 from online_migrate.observe.terminal.live_view import LiveView
+from online_migrate.printable import printable_lines
 
 
 class Screen:
@@ -25,9 +25,9 @@ class Screen:
     def say(self, text: str) -> None:
         """Print a line above the table; it stays."""
         if self.view is None:
-            click.echo(self._line(text), err=True)
+            say(self._line(text), err=True)
         else:
-            self.console.print(text, soft_wrap=True, markup=False, highlight=False)
+            self.console.print(printable_lines(text), soft_wrap=True, markup=False, highlight=False)
 
     def keep(self, text: str) -> None:
         """Print what must not be missed: now, and again below the last table."""
@@ -43,7 +43,7 @@ class Screen:
             self.view.notice = text
             return
         with suppress(OSError):
-            os.write(2, f"{self._line(text)}\n".encode())
+            os.write(2, f"{self._line(printable_lines(text))}\n".encode())
 
     def close(self) -> None:
         """Keep the last table on the screen, and print below it what must not be missed."""
@@ -55,7 +55,7 @@ class Screen:
     def say_all(self, lines: Iterable[str]) -> None:
         """Print each on its own line."""
         for line in lines:
-            click.echo(self._line(line), err=True)
+            say(self._line(line), err=True)
 
     def _line(self, text: str) -> str:
         return json_line("note", "info", message=text.strip()) if self._is_json else text

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from online_migrate.cli.common import CLOCK, connector_of, dsn_option, plan_argument, read_plan
+from online_migrate.cli.output import say
 from online_migrate.clock import Signal
 from online_migrate.errors import UsageError
 from online_migrate.journal.lease import read_holder, read_sessions, whoami
@@ -38,14 +39,14 @@ def stop_command(plan: Path, dsn: str) -> None:
                 remedy=f"show its progress: online-migrate status {plan}",
             )
         request_stop(connection, plan=read.name, by_whom=whoami())
-        click.echo(f"asked {holder.who} to stop after its current batch or statement")
+        say(f"asked {holder.who} to stop after its current batch or statement")
         deadline = CLOCK.monotonic() + WAIT_S
         while read_sessions(connection) and CLOCK.monotonic() < deadline:
             CLOCK.wait(0.2, Signal())
         if read_sessions(connection):
-            click.echo(
+            say(
                 f"its statement still runs after {WAIT_S:.0f} s; it stops when that ends: online-migrate"
                 f" status {plan}"
             )
         else:
-            click.echo(f"stopped\nnext: online-migrate run {plan}")
+            say(f"stopped\nnext: online-migrate run {plan}")

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from online_migrate.cli.common import connector_of, dsn_option, echo_findings, plan_argument, read_plan
+from online_migrate.cli.output import say
 from online_migrate.engine.verify import verify
 from online_migrate.errors import VerificationFailed
 
@@ -28,7 +29,7 @@ def verify_command(plan: Path, dsn: str) -> None:
     with connector_of(read, dsn).open("verify", may_be_standby=True) as connection:
         result = verify(read, connection)
     echo_findings(result.findings)
-    click.echo(
+    say(
         f"{result.verified} finished steps checked: {result.verified - result.broken} match, {result.broken}"
         " differ;"
         f" {result.open} steps are not done yet"

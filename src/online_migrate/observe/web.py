@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -16,6 +18,11 @@ import online_migrate
 from online_migrate.errors import UsageError
 
 LOOPBACK: Final = "127.0.0.1"
+_SHOWN_HOST: Final = 100
+_MISDIRECTED: Final = (
+    "This server does not answer to the name {name}. Use localhost or the address that it listens on, or start the"
+    " runner with --metrics-allow-host NAME."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +41,23 @@ Route = Callable[[Mapping[str, str]], Page]
 
 
 class WebServer:
-    """Serves ``routes`` at ``host``, loopback unless the operator says otherwise; port 0 takes a free one."""
+    """Serves ``routes`` at ``host``, loopback unless the operator says otherwise; port 0 takes a free one.
 
-    def __init__(self, routes: Mapping[str, Route], *, host: str = LOOPBACK, port: int = 0) -> None:
+    Answers only requests whose Host is a loopback name, the address that they came to, ``host``, or one of
+    ``allowed_hosts``: another site's script may reach the port, but only under that site's name (DNS rebinding).
+    """
+
+    def __init__(
+        self,
+        routes: Mapping[str, Route],
+        *,
+        host: str = LOOPBACK,
+        port: int = 0,
+        allowed_hosts: Iterable[str] = (),
+    ) -> None:
         self._host = host
         self._port = port
+        self._allowed_hosts = frozenset({_plain(host), *map(_plain, allowed_hosts)})
         self._routes: Mapping[str, Route] = {
             **routes,
             "/healthz": lambda _: Page(content_type="text/plain; charset=utf-8", body=b"ok\n"),
@@ -48,7 +67,7 @@ class WebServer:
 
     def start(self) -> str:
         """Listen; returns the server's URL.  Raises :class:`UsageError` if the address cannot be used."""
-        self._server = _listen(self._host, self._port, self._routes)
+        self._server = _listen(self._host, self._port, self._routes, self._allowed_hosts)
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="web", daemon=True
         )
@@ -66,7 +85,9 @@ class WebServer:
             self._thread.join()
 
 
-def _listen(host: str, port: int, routes: Mapping[str, Route]) -> ThreadingHTTPServer:
+def _listen(
+    host: str, port: int, routes: Mapping[str, Route], allowed: frozenset[str]
+) -> ThreadingHTTPServer:
     class Server(ThreadingHTTPServer):
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         daemon_threads = True
@@ -82,12 +103,20 @@ def _listen(host: str, port: int, routes: Mapping[str, Route]) -> ThreadingHTTPS
             """A client that disconnects is no error, and nothing may be printed over the live table."""
 
     class Handler(_Handler):
-        pages = routes
+        pages, allowed_hosts = routes, allowed
 
     try:
         return Server((host, port), Handler)
     except (OSError, OverflowError) as error:
         raise UsageError(f"cannot listen on {host}:{port}: {error}", remedy=_remedy(error)) from error
+
+
+def _plain(host: str) -> str:
+    """``Shop.example.:9187`` → ``shop.example``, ``[::1]:80`` → ``::1``; an address stays as it is."""
+    if host.count(":") > 1 and not host.startswith("["):
+        return host.lower()
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    return name.lower().removesuffix(".")
 
 
 def _remedy(error: Exception) -> str:
@@ -103,6 +132,7 @@ def _remedy(error: Exception) -> str:
 
 class _Handler(BaseHTTPRequestHandler):
     pages: Mapping[str, Route] = {}
+    allowed_hosts: frozenset[str] = frozenset()
     server_version = f"online-migrate/{online_migrate.__version__}"
     sys_version = ""
     timeout = 10
@@ -114,6 +144,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(with_body=False)
 
     def _answer(self, *, with_body: bool) -> None:
+        host = self.headers.get("Host", "")
+        if not self._is_allowed(_plain(host)):
+            name = re.sub(r"[^\w.:\[\]-]", "?", host, flags=re.ASCII)[:_SHOWN_HOST]
+            self.send_error(HTTPStatus.MISDIRECTED_REQUEST, explain=_MISDIRECTED.format(name=name))
+            return
         route = self.pages.get(urlsplit(self.path).path)
         if route is None:
             self.send_error(HTTPStatus.NOT_FOUND, explain=f"available: {', '.join(self.pages)}")
@@ -129,6 +164,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if with_body:
             self.wfile.write(page.body)
+
+    def _is_allowed(self, host: str) -> bool:
+        """A request without Host is no browser's."""
+        if not host or host in self.allowed_hosts or host == "localhost" or host.endswith(".localhost"):
+            return True
+        try:
+            address = ip_address(host)
+        except ValueError:
+            return False
+        came_to = ip_address(self.connection.getsockname()[0].partition("%")[0])
+        return address.is_loopback or address in (came_to, getattr(came_to, "ipv4_mapped", None))
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # http.server's name
         """Requests are not logged."""

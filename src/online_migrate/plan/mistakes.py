@@ -12,7 +12,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from online_migrate.errors import PlanError, PlanErrors
-from online_migrate.plan.yaml_file import Document, Loc, printable
+from online_migrate.plan.yaml_file import Document, Loc
+from online_migrate.printable import printable
 
 REMEDY: Final = "correct the plan, then read what it would do: online-migrate explain PLAN"
 
@@ -35,8 +36,10 @@ _LIMITS: Final[Mapping[str, tuple[str, str]]] = {
     "less_than": ("lt", "less than"),
     "less_than_equal": ("le", "at most"),
 }
-_UNSHOWN: Final = ("secrets",)
-"""a token that is written here by mistake must not appear in a log as well"""
+_UNSHOWN: Final = (("secrets",), ("locks", "standbys"))
+"""places whose values are not shown: a token or a password that is written there by mistake must not appear in
+a log as well
+"""
 
 
 class Mistakes:
@@ -91,7 +94,7 @@ class Mistakes:
                     self.add((*at, *loc[:-1]), f"the key {loc[-1]} is missing")
             elif loc not in unknown:
                 is_key = all_of_it[0]["loc"][-1:] == ("[key]",)
-                text = explain(all_of_it, is_shown=(*at, *loc)[:1] != _UNSHOWN)
+                text = explain(all_of_it, is_shown=not any((*at, *loc)[: len(u)] == u for u in _UNSHOWN))
                 self.add((*at, *loc), text, of_key=is_key)
         return None
 

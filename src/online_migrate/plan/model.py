@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal, Protocol
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
+from online_migrate.plan.standby import standby_problem
 from online_migrate.plan.units import MOST_WORKERS, Duration, Duty, Share, Size, write_seconds, write_share
 
 
@@ -265,8 +266,9 @@ class LockRules(Strict):
 
     @model_validator(mode="after")
     def _holds_no_password(self) -> LockRules:
-        if any("password" in standby for standby in self.standbys):
-            raise ValueError("standbys must not contain passwords: use PGPASSWORD or ~/.pgpass")
+        for number, standby in enumerate(self.standbys, start=1):
+            if problem := standby_problem(standby):
+                raise ValueError(f"standbys, entry {number} (not shown: it may hold a password): {problem}")
         return self
 
 

@@ -19,7 +19,7 @@ from postgast import find_nodes
 from postgast import pg_query_pb2 as ast
 
 from online_migrate.errors import PlanError
-from online_migrate.plan.yaml_file import printable
+from online_migrate.printable import printable
 
 NO_ROWS: Final = "(0 rows)"
 """the expected answer of a query that returns no rows"""

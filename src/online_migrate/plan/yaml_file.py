@@ -17,6 +17,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
 from online_migrate.errors import PlanError
+from online_migrate.printable import printable
 
 Loc = tuple[str | int, ...]
 """The path to a value: ``("stages", 0, "steps", 2)``."""
@@ -48,11 +49,6 @@ class Document:
             loc = loc[:-1]
         line, column = found or self.values.get((), (1, 1))
         return f"{self.name}:{line}:{column}"
-
-
-def printable(text: str) -> str:
-    """A text from a plan, safe in a message: on one line, without control characters."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def read_document(text: str, name: str) -> Document:

@@ -8,6 +8,7 @@ middle.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -257,7 +258,9 @@ def name_beside_parameters(*names: str) -> sql.Identifier:
 
 
 def _one_line(error: psycopg.Error) -> str:
-    return " ".join(str(error).split())
+    """Libpq quotes the value of an option that it cannot read: in a mistyped URI that is part of the password."""
+    text = " ".join(str(error).split())
+    return re.sub(r'"[^"]*"(?= for connection option)|(?<=number: )".*"', "(not shown)", text)
 
 
 def _cut_off(error: psycopg.Error) -> str:

@@ -29,6 +29,7 @@ from online_migrate.observe.terminal.rows import (
 )
 from online_migrate.observe.terminal.status_line import passes_text, status_line
 from online_migrate.observe.terminal.why import wait_word, why
+from online_migrate.printable import printable_lines, printable_record
 
 LINE_S: Final = 1.0
 """at most one plain line in this time"""
@@ -63,8 +64,8 @@ def render(snapshot: Snapshot, notice: str = "") -> RenderableType:
 
 class _Picture:
     def __init__(self, snapshot: Snapshot, notice: str) -> None:
-        self._snapshot = snapshot
-        self._notice = [Text(notice, style="bold yellow")] if notice else []
+        self._snapshot = printable_record(snapshot)
+        self._notice = [Text(printable_lines(notice), style="bold yellow")] if notice else []
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         snapshot, width = self._snapshot, options.max_width

@@ -34,6 +34,7 @@ from online_migrate.events import (
     Throughput,
 )
 from online_migrate.observe.words import describe, place_text
+from online_migrate.printable import printable, printable_lines
 
 Format = Literal["console", "json"]
 FORMATS: Final[tuple[Format, ...]] = ("console", "json")
@@ -121,7 +122,7 @@ def _make_logger(fmt: Format, stream: TextIO, level: str, *, colour: bool) -> An
     processors: list[Processor] = [structlog.processors.add_log_level]
     if fmt == "json":
         processors.append(structlog.processors.TimeStamper(fmt="iso", utc=True))
-        processors.append(structlog.processors.JSONRenderer(ensure_ascii=False))
+        processors += [structlog.processors.JSONRenderer(ensure_ascii=False), _printable]
     else:
         processors.append(_Console(colour=colour))
     return structlog.wrap_logger(
@@ -133,6 +134,10 @@ def _make_logger(fmt: Format, stream: TextIO, level: str, *, colour: bool) -> An
     )
 
 
+def _printable(_logger: Any, _method: str, line: str) -> str:
+    return printable(line)
+
+
 class _Console:
     """``12:00:01  backfill / backfill bot_id / users   45 %, 45,000 rows …``"""
 
@@ -140,9 +145,9 @@ class _Console:
         self._colour = colour
 
     def __call__(self, _logger: Any, _method: str, line: MutableMapping[str, Any]) -> str:
-        place = place_text(*(str(line.pop(key, "")) for key in ("stage", "step", "table")))
+        place = printable(place_text(*(str(line.pop(key, "")) for key in ("stage", "step", "table"))))
         event, level = str(line.pop("event")), str(line.pop("level"))
-        sentence = describe(event, line)
+        sentence = printable_lines(describe(event, line))
         mark = {"warning": "! ", "error": "✗ "}.get(level, "")
         time = datetime.now().astimezone().strftime("%H:%M:%S")
         text = f"{time}  {place:<{_WIDTH}}  {mark}{sentence}" if place else f"{time}  {mark}{sentence}"

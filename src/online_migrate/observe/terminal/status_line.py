@@ -9,6 +9,7 @@ from online_migrate.figures import count_text, seconds_text, share_text
 from online_migrate.observe.snapshot.views import Snapshot, StepView
 from online_migrate.observe.terminal.rows import WORDS, state_of, waits_of
 from online_migrate.observe.terminal.why import why
+from online_migrate.printable import printable_record
 
 _NAMED: Final = {"failed": 3, "moving": 3, "waiting": 1}
 """tables that the line names; the others are counted"""
@@ -16,6 +17,7 @@ _NAMED: Final = {"failed": 3, "moving": 3, "waiting": 1}
 
 def status_line(snapshot: Snapshot) -> str:
     """The run in one line, for an output that is no terminal."""
+    snapshot = printable_record(snapshot)
     done = sum(step.state == "done" for step in snapshot.steps)
     state = snapshot.state if snapshot.is_live or snapshot.state != "running" else "no runner"
     parts = [f"{snapshot.plan}: {state}", f"{done} of {len(snapshot.steps)} steps"]
