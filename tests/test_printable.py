@@ -30,10 +30,8 @@ def test_control_characters_are_written_out(text: str, shown: str) -> None:
 
 def test_no_line_of_a_text_looks_like_a_line_of_its_own() -> None:
     """A note with a line break cannot forge a log line."""
-    assert (
-        printable_lines("note\n12:00:01  run ended: done\n  - x")
-        == "note\n  12:00:01  run ended: done\n  - x"
-    )
+    assert printable_lines("note\n12:00:01  run \x07", indent="  ") == "note\n  12:00:01  run \\x07"
+    assert printable_lines("said\nnext") == "said\nnext"
 
 
 @given(st.text(max_size=50))

@@ -20,15 +20,15 @@ stage swap (contract, gate: every running release reads and writes within one bo
 """
 SQL = """\
 -- columns / add_column bot_id / transactions
-ALTER TABLE "public"."transactions" ADD COLUMN "bot_id" integer, ALTER COLUMN "bot_id"
-  SET DEFAULT <master.id>;
+ALTER TABLE "public"."transactions" ADD COLUMN "bot_id" integer, ALTER COLUMN "bot_id" \
+SET DEFAULT <master.id>;
 -- columns / add_column bot_id / users
 ALTER TABLE "public"."users" ADD COLUMN "bot_id" integer, ALTER COLUMN "bot_id" SET DEFAULT <master.id>;
 -- columns / add_column bot_id / promocodes
 ALTER TABLE "public"."promocodes" ADD COLUMN "bot_id" integer, ALTER COLUMN "bot_id" SET DEFAULT <master.id>;
 -- columns / add_column bot_id / promo_groups
-ALTER TABLE "public"."promo_groups" ADD COLUMN "bot_id" integer, ALTER COLUMN "bot_id"
-  SET DEFAULT <master.id>;
+ALTER TABLE "public"."promo_groups" ADD COLUMN "bot_id" integer, ALTER COLUMN "bot_id" \
+SET DEFAULT <master.id>;
 """
 ANALYZE = {
     "stage": "finish",
@@ -115,4 +115,4 @@ def test_tables_that_are_filled_side_by_side_are_named_so(desk: Desk) -> None:
     desk.write(small_text(pace="{workers: 3}").replace("value: <master.id>}", derived))
     said = desk.call("explain", "--stage", "backfill")
     assert said.code == 0, said.err
-    assert ": one table at a time, its value is read from users, which is filled too\n" in said.out
+    assert ": one table at a time, its value is read from users, which is also filled\n" in said.out

@@ -107,7 +107,7 @@ class _Group(click.Group):
             raise click.exceptions.Exit(wrong.exit_code) from None
         except (Exception, KeyboardInterrupt) as caught:
             if isinstance(caught, OSError) and caught.errno == errno.EPIPE:
-                raise  # nobody reads stdout any more: click ends the command quietly
+                raise  # stdout was closed: click ends the command quietly
             error = _shown(ctx, caught)
         raise click.exceptions.Exit(error.exit_code)
 

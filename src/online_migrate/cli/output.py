@@ -42,8 +42,8 @@ def say(text: str, *, err: bool = False, colour: str | None = None, mark: str = 
     """Print ``mark`` and ``text``, with control characters written out; ``colour`` is the mark's, or the
     text's.
 
-    A closed terminal or pipe is ignored, so that it changes neither the run nor its exit code.  After an error
-    the stream is redirected to /dev/null, so that flushing its buffer at exit does not fail either.
+    A closed terminal or pipe is ignored, so that it changes neither the run nor its exit code.
+    After an error the stream is redirected to /dev/null, so that flushing its buffer at exit does not fail.
     """
     shown = printable_lines(text)
     if colour is not None:

@@ -20,8 +20,8 @@ from online_migrate.errors import UsageError
 LOOPBACK: Final = "127.0.0.1"
 _SHOWN_HOST: Final = 100
 _MISDIRECTED: Final = (
-    "This server does not answer to the name {name}. Use localhost or the address that it listens on, or start the"
-    " runner with --metrics-allow-host NAME."
+    "This server does not answer to the name {name}. Use localhost or the address that it listens on, or"
+    " start the runner with --metrics-allow-host NAME."
 )
 
 
@@ -44,7 +44,8 @@ class WebServer:
     """Serves ``routes`` at ``host``, loopback unless the operator says otherwise; port 0 takes a free one.
 
     Answers only requests whose Host is a loopback name, the address that they came to, ``host``, or one of
-    ``allowed_hosts``: another site's script may reach the port, but only under that site's name (DNS rebinding).
+    ``allowed_hosts``: another site's script may reach the port, but only under that site's name (DNS
+    rebinding).
     """
 
     def __init__(

@@ -37,8 +37,8 @@ _LIMITS: Final[Mapping[str, tuple[str, str]]] = {
     "less_than_equal": ("le", "at most"),
 }
 _UNSHOWN: Final = (("secrets",), ("locks", "standbys"))
-"""places whose values are not shown: a token or a password that is written there by mistake must not appear in
-a log as well
+"""places whose values are not shown: a token or a password that is written there by mistake must not appear
+in a log as well
 """
 
 

@@ -1,7 +1,7 @@
 """How a plan may name a standby: a libpq connection string or URI, without a password.
 
-The text of a plan is shown, logged and kept, so a password must not be in it; and a text that cannot be read may
-hold one anywhere.  Source: PostgreSQL manual, 34.1.1 "Connection Strings".
+The text of a plan is shown, logged and kept, so a password must not be in it; and a text that cannot be read
+may hold one anywhere.  Source: PostgreSQL manual, 34.1.1 "Connection Strings".
 """
 
 from __future__ import annotations

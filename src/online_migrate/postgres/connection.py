@@ -258,7 +258,7 @@ def name_beside_parameters(*names: str) -> sql.Identifier:
 
 
 def _one_line(error: psycopg.Error) -> str:
-    """Libpq quotes the value of an option that it cannot read: in a mistyped URI that is part of the password."""
+    """On one line, without a value that libpq cannot read: in a mistyped URI it is part of the password."""
     text = " ".join(str(error).split())
     return re.sub(r'"[^"]*"(?= for connection option)|(?<=number: )".*"', "(not shown)", text)
 

@@ -34,8 +34,8 @@ _ESCAPED: Final = re.compile(r"(?s)(?:[^'\\]|''|\\.)*(?:'|\\?$)")
 def redact(query: str) -> str:
     """The statement on one line, a ``?`` for each literal, number and comment.
 
-    Whether a backslash escapes in ``'…'`` depends on the other session's standard_conforming_strings, which is not
-    visible from here: what is a literal in either reading is not shown.
+    Whether a backslash escapes in ``'…'`` depends on the other session's standard_conforming_strings, which
+    is not visible from here: what is a literal in either reading is not shown.
     """
     hidden = [False] * len(query)
     for backslash in (False, True):

@@ -45,6 +45,8 @@ _SAMPLED: Final = (BatchDone, LongStatement)
 _DEBUG: Final = (CheckFound, Reading, Throughput)
 _WARNING: Final = (LockAttemptFailed, Retried, LateRows, GateWaiting, BlockersSeen, Reconnected)
 _STYLES: Final = {"debug": "\x1b[2m", "warning": "\x1b[33m", "error": "\x1b[1;31m"}
+_INDENT: Final = " " * 10
+"""of a sentence's further lines: as wide as the time"""
 _PLAIN: Final = "\x1b[0m"
 _WIDTH: Final = 56
 """columns for the place in a console line, before the sentence; a longer place moves the sentence to the
@@ -134,7 +136,7 @@ def _make_logger(fmt: Format, stream: TextIO, level: str, *, colour: bool) -> An
     )
 
 
-def _printable(_logger: Any, _method: str, line: str) -> str:
+def _printable(_logger: Any, _method: str, line: Any) -> str:
     return printable(line)
 
 
@@ -147,7 +149,7 @@ class _Console:
     def __call__(self, _logger: Any, _method: str, line: MutableMapping[str, Any]) -> str:
         place = printable(place_text(*(str(line.pop(key, "")) for key in ("stage", "step", "table"))))
         event, level = str(line.pop("event")), str(line.pop("level"))
-        sentence = printable_lines(describe(event, line))
+        sentence = printable_lines(describe(event, line), indent=_INDENT)
         mark = {"warning": "! ", "error": "✗ "}.get(level, "")
         time = datetime.now().astimezone().strftime("%H:%M:%S")
         text = f"{time}  {place:<{_WIDTH}}  {mark}{sentence}" if place else f"{time}  {mark}{sentence}"
