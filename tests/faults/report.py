@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shlex
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,14 +19,14 @@ from tests.faults.kinds import KINDS
 _TEXT = """\
 # Reliability
 
-`make faults` wrote this page. It runs the whole plan `plans/multi_tenant.yaml` on a small shop, strikes it with a fault at
-the boundary of a statement, and compares where it ends with a run that nothing disturbed: the schema as a dump, a digest of
-the rows of each table, and the state of each step and stage in the journal.
+`make faults` wrote this page. It runs the whole plan `plans/multi_tenant.yaml` on a small shop, strikes it
+with a fault at the boundary of a statement, and compares where it ends with an undisturbed run: the schema as
+a dump, a digest of the rows of each table, and the state of each step and stage in the journal.
 
-A boundary is a statement in its place: its stage, step, session and parameters, and the statement before it. The plan has
-{total:,} of them, those of `check`, the heartbeat and the metrics included. Each is struck at most once by each kind of fault.
-One attempt is one stage, from a copy of the database as it is before that stage; up to {most} faults strike it. Where an
-attempt does not end equal, all its faults count as not equal.
+A boundary is a statement in its place: its stage, step, session and parameters, and the statement before it.
+The plan has {total:,} of them, those of `check`, the heartbeat and the metrics included. Each is struck at
+most once by each kind of fault. One attempt is one stage, from a copy of the database as it is before that
+stage; up to {most} faults strike it. If an attempt does not end equal, all its faults count as not equal.
 
 {conditions}
 
@@ -33,9 +34,11 @@ attempt does not end equal, all its faults count as not equal.
 | --- | --- | --- | --- | --- | --- |
 {rows}
 
-A run of the command that loses its connection reconnects by itself and goes on. It ends, to be run again, where it was
-killed (exit -9), where it lost the server before it began (8), where another runner took over (6), and at an error of the
-server such as a full disk (1). Exit codes seen: {exits}.
+A run of the command that loses its connection reconnects and continues. It ends, to be run again, if it was
+killed (exit -9), lost the server before it began (8), lost the lease to another runner (6), or met an error
+of the server such as a full disk (1).
+
+Exit codes seen: {exits}.
 {not_tried}{not_equal}
 ## Repeat it
 
@@ -43,7 +46,7 @@ server such as a full disk (1). Exit codes seen: {exits}.
     make faults ARGS="--kinds answer,kill --stages backfill"     # less of it
     make faults ARGS="--sample 40 --seed 7 --most 1"             # 40 boundaries for each kind, each by itself
 
-A pass that is interrupted goes on where it was; `--fresh` starts again. `make test` strikes a sample
+A pass that is interrupted continues where it was; `--fresh` starts again. `make test` strikes a sample
 (`tests/faults/test_sample.py`).
 """
 
@@ -62,7 +65,12 @@ class Conditions:
     @classmethod
     def read(cls, arguments: Sequence[str]) -> Self:
         """As it is now."""
-        given = f' ARGS="{shlex.join(arguments)}"' if arguments else ""
+        shown = [
+            a
+            for a, before in zip(arguments, ("", *arguments), strict=False)
+            if "--results" not in (a, before)
+        ]
+        given = f' ARGS="{shlex.join(shown)}"' if shown else ""
         return cls(began=datetime.now(UTC), load=os.getloadavg()[0], command=f"make faults{given}")
 
     def on(self, server: tuple[str, int]) -> Self:
@@ -74,13 +82,14 @@ class Conditions:
 
     def __str__(self) -> str:
         ended = datetime.now(UTC)
-        return (
+        text = (
             f"Last pass: {self.began:%Y-%m-%d %H:%M} to {ended:%H:%M} UTC, PostgreSQL {self.version},"
             f" {os.cpu_count()} cores"
             f" ({platform.machine()}), Python {platform.python_version()}; load {self.load:.1f} at its"
             " beginning,"
-            f" {os.getloadavg()[0]:.1f} at its end. Command: `{self.command}`."
+            f" {os.getloadavg()[0]:.1f} at its end. Command:\n"
         )
+        return f"{textwrap.fill(text, 110)}\n\n    {self.command}"
 
 
 def table_of(tallies: Mapping[str, Tally]) -> str:
