@@ -91,6 +91,22 @@ class StepFailed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepReopened(Event):
+    """A finished step was made open again with `redo`, because its object was changed or dropped."""
+
+    by: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanAccepted(Event):
+    """A changed plan was accepted for a run that had begun."""
+
+    by: str
+    changes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BackfillStarted(Event):
     """A pass over a table begins or continues."""
 

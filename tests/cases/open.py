@@ -75,13 +75,6 @@ OPEN: Final = frozenset(
         "j1-index",
         "j1-removed",
         "j1-value",
-        "j2",
-        "j2-foreign-key",
-        "j2-invalid-index",
-        "j2-not-null",
-        "j2-rows",
-        "j2-type",
-        "j3-drift-is-found-at-each-start",
         "k1",
         "k1-inherits",
         "k2-partition",
@@ -175,7 +168,5 @@ OPEN: Final = frozenset(
         "x3-a-superuser-is-told-that-it-need-not-be",
         "x3-who-may-create-in-the-plans-schema-is-a-warning",
         "z3-the-promoted-standby-is-not-a-lost-one",
-        "z4",
-        "z4-half-done",
     }
 )

@@ -198,6 +198,8 @@ def whole_run() -> Iterator[e.Event]:
         share_done=0.3, seconds=2.0, waits_for=("pid 14",),
     )  # fmt: skip
     yield e.StepFailed(**index, error="could not create unique index")
+    yield e.StepReopened(**index, by="ada", note="dropped by mistake")
+    yield e.PlanAccepted(by="ada", changes=("stage swap, step analyze: was added",))
     yield e.SecretShown(secret="api_token", where="the terminal")
     yield e.StopAsked(**column, reason="SIGINT")
     yield e.Note(message="orders was rewritten")

@@ -31,13 +31,17 @@ def verify_command(plan: Path, dsn: str) -> None:
     echo_findings(result.findings)
     say(
         f"{result.verified} finished steps checked: {result.verified - result.broken} match, {result.broken}"
-        " differ;"
-        f" {result.open} steps are not done yet"
+        f" differ; {len(result.open)} steps are not done yet"
     )
     if result.findings:
         raise VerificationFailed(
             "the database differs from what finished steps of the plan promise",
-            remedy="fix it manually, as each finding says (`explain --format sql` prints the SQL of the"
-            " steps);"
-            " `run` does not repeat a finished step",
+            remedy="repair each step with the plan: `online-migrate redo PLAN STEP`, then `run`; or fix it"
+            " yourself, as the finding says",
+        )
+    if result.is_run_done and result.open:
+        steps = "\n".join(f"  - {step}" for step in result.open)
+        raise VerificationFailed(
+            f"the journal has the run as done, and these steps as not done:\n{steps}",
+            remedy=f"do them: online-migrate run {plan}",
         )

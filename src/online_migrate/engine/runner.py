@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import psycopg
 
 from online_migrate.engine.check.plan import check, is_stopping
+from online_migrate.engine.drift import DRIFT, fact_lines
 from online_migrate.engine.survey import Survey, survey
 from online_migrate.engine.walk import Walk
 from online_migrate.errors import (
@@ -22,6 +23,7 @@ from online_migrate.errors import (
     PlanChanged,
     PreflightFailed,
     UsageError,
+    VerificationFailed,
 )
 from online_migrate.events import RunEnded, RunStarted, StepFailed
 from online_migrate.findings import Finding, Severity
@@ -49,6 +51,18 @@ class Options:
     """stop after this stage"""
     approve: Collection[str] = ()
     accept_changed_plan: bool = False
+
+
+def _not_ready(stops: list[Finding]) -> OnlineMigrateError:
+    """The findings as one error: exit 5 where what finished steps made has changed, else 3."""
+    facts = fact_lines(stops)
+    remedy = "fix each of these, then run the same command again"
+    if any(f.code == DRIFT for f in stops):
+        return VerificationFailed(
+            f"finished steps have changed since; nothing was run:\n{facts}", remedy=remedy
+        )
+    kind = Conflict if any("conflict" in f.code for f in stops) else PreflightFailed
+    return kind(f"the database is not ready for the plan; nothing was run:\n{facts}", remedy=remedy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,13 +174,7 @@ class Runner:
         is_new = seen.run_id is None  # questions are asked once, before anything would have to be rolled back
         self.on_findings([f for f in findings if is_new or f.severity is not Severity.ASK])
         if is_stopping(findings):
-            stops = [f for f in findings if f.severity is Severity.STOP]
-            kind = Conflict if any("conflict" in f.code for f in stops) else PreflightFailed
-            facts = "\n".join(f"  - {f.fact}\n    → {f.remedy}" for f in stops)
-            raise kind(
-                f"the database is not ready for the plan; nothing was run:\n{facts}",
-                remedy="fix each of these, then run the same command again",
-            )
+            raise _not_ready([f for f in findings if f.severity is Severity.STOP])
 
     def _missing_secrets(self, seen: Survey) -> tuple[str, ...]:
         """Secrets are needed only until the rows that hold them exist."""

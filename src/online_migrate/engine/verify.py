@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from online_migrate.engine.drift import verify_step
 from online_migrate.engine.survey import survey
 from online_migrate.errors import UsageError
-from online_migrate.findings import (
-    Finding,
-)
-from online_migrate.operations.registry import OPERATIONS
-from online_migrate.plan.model import Plan
+from online_migrate.findings import Finding
+from online_migrate.journal.states import RunState
+from online_migrate.plan.model import Plan, Step
 from online_migrate.postgres.connection import Connection
 
 
@@ -20,7 +19,10 @@ class Verified:
     """finished steps that were checked"""
     broken: int
     """how many of these differ from what the step promises"""
-    open: int
+    open: tuple[Step, ...]
+    """steps that the journal does not have as done"""
+    is_run_done: bool
+    """the journal has the run as done; then no step may be open"""
     findings: tuple[Finding, ...]
 
 
@@ -30,17 +32,21 @@ def verify(plan: Plan, connection: Connection) -> Verified:
     if seen.run_id is None:
         raise UsageError(
             f"there is no run of plan {plan.name} in database {connection.info.dbname}",
-            remedy=f"begin one: online-migrate run {plan.path}",
+            remedy=f"start one: online-migrate run {plan.path}",
         )
     findings: list[Finding] = []
     broken = 0
     done = [s for s in seen.steps if s.key in seen.done]
     for step in done:
-        found = OPERATIONS[step.spec.operation].verify(seen.place(step), step.spec.params)
+        found = verify_step(seen.place(step))
         broken += bool(found)
         findings += [
             replace(f, step=f"{step.stage}: {step.spec.title}", table=step.table or "") for f in found
         ]
     return Verified(
-        verified=len(done), broken=broken, open=len(seen.steps) - len(done), findings=tuple(findings)
+        verified=len(done),
+        broken=broken,
+        open=tuple(s for s in seen.steps if s.key not in seen.done),
+        is_run_done=seen.run is not None and seen.run.state is RunState.DONE,
+        findings=tuple(findings),
     )

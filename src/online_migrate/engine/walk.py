@@ -8,12 +8,21 @@ from functools import partial
 
 import psycopg
 
+from online_migrate.engine.drift import fact_lines, find_drift
 from online_migrate.engine.executor import StepExecutor
 from online_migrate.engine.groups import Group, Part, groups_of
 from online_migrate.engine.lock_retry import LockRetry
+from online_migrate.engine.survey import survey
 from online_migrate.engine.workers import WorkerPool
-from online_migrate.errors import ConnectionFailed, GateClosed, Interrupted, OnlineMigrateError
+from online_migrate.errors import (
+    ConnectionFailed,
+    GateClosed,
+    Interrupted,
+    OnlineMigrateError,
+    VerificationFailed,
+)
 from online_migrate.events import GateApproved, GateWaiting, Note, StageEnded, StageStarted
+from online_migrate.findings import Finding
 from online_migrate.journal.records import StageRecord
 from online_migrate.journal.sessions import translating_errors
 from online_migrate.journal.states import StageState, StepState
@@ -96,6 +105,7 @@ class Walk:
     def _pass_gate(self, stage: Stage, record: StageRecord) -> None:
         if stage.gate is None or record.started_at is not None:
             return
+        self._ensure_no_drift(stage)
         journal, plan = self.run.journal, self.run.plan
         run = journal.read_run(plan.name)
         given = journal.read_approvals(plan.name, None if run is None else run.started_at)
@@ -108,6 +118,23 @@ class Walk:
                 " then run the same command again",
             )
         self.run.emit(GateApproved, stage=stage.name, approved_by=given[stage.name].approved_by)
+
+    def _ensure_no_drift(self, stage: Stage) -> None:
+        """Behind the gate there is no way back: what finished steps made must still be what they made."""
+        found: list[Finding] = []
+
+        def look() -> None:
+            found[:] = find_drift(survey(self.run.plan, self.run.sessions.work))
+
+        emit, signal = partial(self.run.emit, stage=stage.name), self.run.signal
+        ensure_going = partial(self.run.ensure_going, signal, stage.name)
+        self._lock_retry.take(look, None, emit, ensure_going, signal)
+        if found:
+            raise VerificationFailed(
+                f"finished steps have changed since; stage {stage.name} was not started:\n"
+                f"{fact_lines(found)}",
+                remedy="fix each of these, then run the same command again",
+            )
 
     # which steps
 

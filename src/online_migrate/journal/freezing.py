@@ -73,3 +73,17 @@ WITH wanted AS (SELECT n, e ->> 0 AS stage, e ->> 1 AS step, e ->> 2 AS table_na
 INSERT INTO online_migrate.step (run_id, position, stage, step, table_name) SELECT %(run)s, n, stage, step,
   table_name FROM wanted
     ON CONFLICT (run_id, stage, step, table_name) DO UPDATE SET position = excluded.position"""
+
+REOPEN_STEP: Final = """
+WITH cursor_gone AS (
+         DELETE FROM online_migrate.cursor
+          WHERE (run_id, stage, step, table_name) = (%(run)s, %(stage)s, %(step)s, %(table)s)),
+     reopened AS (
+         UPDATE online_migrate.step SET state = 'pending', reason = '', started_at = NULL, ended_at = NULL
+          WHERE (run_id, stage, step, table_name) = (%(run)s, %(stage)s, %(step)s, %(table)s)
+            AND state = 'done'),
+     run AS (
+         UPDATE online_migrate.run SET state = 'stopped', reason = 'a finished step was made open again'
+          WHERE run_id = %(run)s AND state = 'done')
+INSERT INTO online_migrate.history (run_id, event, stage, step, table_name, fields)
+VALUES (%(run)s, %(event)s, %(stage)s, %(step)s, %(table)s, %(fields)s::jsonb)"""

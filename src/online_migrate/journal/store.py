@@ -10,7 +10,7 @@ from typing import Final
 from online_migrate.errors import LeaseLost
 from online_migrate.events import Event
 from online_migrate.journal.fence import Fence
-from online_migrate.journal.freezing import ACCEPT_PLAN, BEGIN_RUN
+from online_migrate.journal.freezing import ACCEPT_PLAN, BEGIN_RUN, REOPEN_STEP
 from online_migrate.journal.records import (
     ApprovalRecord,
     CursorRecord,
@@ -205,6 +205,20 @@ class Journal:
                 "stage": key[0],
                 "step": key[1],
                 "table": key[2],
+            },
+        )
+
+    def reopen_step(self, run_id: int, key: Key, event: Event) -> None:
+        """Make a finished step open again, without its cursor, and a finished run stopped; keep ``event``."""
+        self._write(
+            REOPEN_STEP,
+            {
+                "run": run_id,
+                "stage": key[0],
+                "step": key[1],
+                "table": key[2],
+                "event": event.name,
+                "fields": json.dumps(event.fields()),
             },
         )
 

@@ -85,6 +85,10 @@ def _blocked_by(f: Fields) -> str:
     return f"; blocked by {', '.join(blockers)}" if blockers else ""
 
 
+def _note(f: Fields) -> str:
+    return f": {f['note']}" if f.get("note") else ""
+
+
 def _step_ended(f: Fields) -> str:
     if f.get("outcome") == "adopted":
         return f"adopted: the catalog already matches; checked in {seconds_text(f.get('seconds'))}"
@@ -101,6 +105,10 @@ _SENTENCES: Final[Mapping[str, Callable[[Fields], str]]] = {
     "stage_started": lambda f: f"stage starts ({f.get('phase', '')})",
     "stage_ended": lambda f: f"stage done in {seconds_text(f.get('seconds'))}",
     "gate_waiting": lambda f: f"waiting at its gate for approval: {f.get('approval', '')}",
+    "step_reopened": lambda f: f"made open again by {f.get('by', '?')}{_note(f)}",
+    "plan_accepted": lambda f: (
+        f"changed plan accepted by {f.get('by', '?')}: {'; '.join(f.get('changes') or ())}"
+    ),
     "gate_approved": lambda f: f"gate approved by {f.get('approved_by', '?')}",
     "step_started": lambda f: "resumes" if f.get("resumed") else "starts",
     "step_ended": _step_ended,

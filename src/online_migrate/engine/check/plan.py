@@ -14,6 +14,7 @@ from online_migrate.engine.check.references import check_references
 from online_migrate.engine.check.rights import check_rights
 from online_migrate.engine.check.settings import check_settings
 from online_migrate.engine.check.standbys import find_standbys
+from online_migrate.engine.drift import find_drift
 from online_migrate.engine.lock_retry import naming_blockers
 from online_migrate.engine.survey import Survey, resolve_sets
 from online_migrate.findings import (
@@ -51,6 +52,7 @@ def _check(seen: Survey, missing_secrets: Iterable[str]) -> list[Finding]:
     contradictions = find_contradictions(seen.effects, seen.catalog, done=seen.done)
     findings += check_references(seen)
     findings += missing
+    findings += find_drift(seen)
     findings += findings_of(contradictions)
     findings += _tables(seen)
     findings += _code(seen)
