@@ -30,7 +30,7 @@ from online_migrate.events import (
 from online_migrate.journal.changes import read_step_tables
 from online_migrate.journal.store import Journal
 from online_migrate.observe.session import Session
-from online_migrate.postgres.connection import Connection
+from online_migrate.postgres.connection import Connection, role_path_of
 
 SUM_S: Final = 10.0
 """batches of a table are summed over this"""
@@ -46,7 +46,8 @@ MEASURE_MS: Final = 500
 
 _SIZES: Final = """
     SELECT c.relname, pg_table_size(c.oid), pg_indexes_size(c.oid) FROM pg_class c
-     WHERE c.relkind IN ('r', 'm') AND pg_table_is_visible(c.oid)
+     WHERE c.relkind IN ('r', 'm')
+       AND c.relnamespace = (SELECT n.oid FROM pg_namespace n WHERE n.nspname = %s)
        AND c.relname = ANY (%s)"""
 
 Key = tuple[str, str, str]
@@ -212,7 +213,9 @@ def _measure(connection: Connection, run_id: int) -> dict[str, tuple[int, int]]:
                 " true)",
                 {"ms": str(MEASURE_MS)},
             )
-            rows = connection.execute(_SIZES, [list(read_step_tables(connection, run_id))]).fetchall()
+            rows = connection.execute(
+                _SIZES, [role_path_of(connection)[1], list(read_step_tables(connection, run_id))]
+            ).fetchall()
     except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
         return {}
     return {table: (size, indexes) for table, size, indexes in rows if size is not None}

@@ -22,7 +22,7 @@ from online_migrate.clock import Clock, SystemClock
 from online_migrate.journal.changes import read_epoch
 from online_migrate.journal.lease import read_sessions
 from online_migrate.observe.snapshot.views import Snapshot
-from online_migrate.postgres.connection import Connection
+from online_migrate.postgres.connection import Connection, role_path_of
 
 EVERY_S: Final = 10.0
 """between readings; Prometheus need not scrape more often"""
@@ -31,10 +31,11 @@ SIZES_AT_A_TIME: Final = 20
 
 _TABLES: Final = """
     SELECT relname, n_tup_upd, n_tup_hot_upd, n_dead_tup FROM pg_stat_user_tables
-     WHERE relname = ANY (%s) AND pg_table_is_visible(relid)"""
+     WHERE relname = ANY (%s) AND schemaname = %s"""
 _SIZES: Final = """
     SELECT relname, pg_table_size(oid), pg_indexes_size(oid) FROM pg_class
-     WHERE relname = ANY (%s) AND pg_table_is_visible(oid) AND relkind = 'r'"""
+     WHERE relname = ANY (%s) AND relkind = 'r'
+       AND relnamespace = (SELECT n.oid FROM pg_namespace n WHERE n.nspname = %s)"""
 _SERVER: Final = """
     SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint,
            (SELECT mxid_age(datminmxid)
@@ -108,7 +109,7 @@ class ServerReader:
         self._read_sizes(connection, self._choose(tables, snapshot))
         with _briefly(connection):
             row = connection.execute(_SERVER).fetchone()
-            rows = connection.execute(_TABLES, [tables]).fetchall()
+            rows = connection.execute(_TABLES, [tables, role_path_of(connection)[1]]).fetchall()
             sessions, epoch = len(read_sessions(connection)), read_epoch(connection)
             assert row is not None  # a SELECT without FROM has one row
             members = self._read_members(connection) if row[2] else {}
@@ -142,7 +143,7 @@ class ServerReader:
     def _read_sizes(self, connection: Connection, tables: Sequence[str]) -> None:
         try:
             with _briefly(connection):
-                rows = connection.execute(_SIZES, [list(tables)]).fetchall()
+                rows = connection.execute(_SIZES, [list(tables), role_path_of(connection)[1]]).fetchall()
         except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):  # a later reading has them
             return
         self._sizes.update({name: (table, index) for name, table, index in rows if table is not None})

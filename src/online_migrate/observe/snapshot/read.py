@@ -18,7 +18,7 @@ from online_migrate.observe.snapshot.memory import Memory
 from online_migrate.observe.snapshot.views import Key, Snapshot, StageView, StepView, WaitView, wait_at
 from online_migrate.observe.snapshot.waits import EVENTS, OpenWaits
 from online_migrate.plan.model import Phase
-from online_migrate.postgres.connection import Connection
+from online_migrate.postgres.connection import Connection, role_path_of
 
 __all__ = ["Snapshot", "StageView", "StepView", "WaitView", "read_snapshot", "to_json"]
 
@@ -235,8 +235,9 @@ def _read_expected(connection: Connection, tables: Iterable[str]) -> dict[str, i
     """
     rows = connection.execute(
         "SELECT relname, reltuples::bigint FROM pg_class"
-        " WHERE relname = ANY (%s) AND pg_table_is_visible(oid) AND relkind IN ('r', 'p') AND reltuples >= 0",
-        [list(tables)],
+        " WHERE relname = ANY (%s) AND relkind IN ('r', 'p') AND reltuples >= 0"
+        " AND relnamespace = (SELECT n.oid FROM pg_namespace n WHERE n.nspname = %s)",
+        [list(tables), role_path_of(connection)[1]],
     ).fetchall()
     return {str(name): int(estimate) for name, estimate in rows}
 
