@@ -47,10 +47,10 @@ def test_functions_and_triggers(connection: Connection) -> None:
     )
     found = {f.name: (f.kind, f.tables) for f in read_star_functions(connection, TABLES)}
     assert found == {
-        "f_select()": ("function", ("users",)),
-        "f_alias()": ("function", ("users",)),
-        "f_returning()": ("function", ("users",)),
-        "f_row()": ("trigger function", ("users",)),
+        "public.f_select()": ("function", ("users",)),
+        "public.f_alias()": ("function", ("users",)),
+        "public.f_returning()": ("function", ("users",)),
+        "public.f_row()": ("trigger function", ("users",)),
     }
 
 

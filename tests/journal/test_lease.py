@@ -253,5 +253,5 @@ def test_no_session_works_while_a_take_over_is_under_way(
 ) -> None:
     """The exclusive lock is held from the end of the old sessions until the epoch is raised."""
     connection.execute("SELECT pg_advisory_lock(%s, %s)", ADVISORY_KEY)
-    with connector.open("work") as work, pytest.raises(LeaseLost, match="take-over"):
+    with connector.open("work") as work, pytest.raises(LeaseLost, match="taking over the lease"):
         hold_shared(work)

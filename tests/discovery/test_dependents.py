@@ -49,7 +49,7 @@ def test_views(connection: Connection) -> None:
         "CREATE VIEW by_code AS SELECT id, code FROM promocodes",
         "CREATE VIEW others AS SELECT id FROM promocodes",
     )
-    assert [one.name for one in dependents(connection) if one.kind == "view"] == ["by_code"]
+    assert [one.name for one in dependents(connection) if one.kind == "view"] == ["public.by_code"]
 
 
 def test_functions(connection: Connection) -> None:
@@ -65,8 +65,8 @@ def test_functions(connection: Connection) -> None:
         "CREATE FUNCTION another() RETURNS int LANGUAGE sql AS 'SELECT 1 -- promocodes_old code = 1'",
     )
     found = {one.name: one.why for one in dependents(connection) if one.kind == "function"}
-    assert found.keys() == {"upsert()", "look_up(text)"}
-    assert "42P10" in found["upsert()"]
+    assert found.keys() == {"public.upsert()", "public.look_up(text)"}
+    assert "42P10" in found["public.upsert()"]
 
 
 def test_statements(connection: Connection) -> None:
@@ -95,7 +95,7 @@ def test_replica_identity_stops(connection: Connection) -> None:
     index = next(i.name for i in Catalog(connection).table("promocodes").uniques_on_exactly(["code"]))  # type: ignore[union-attr]
     run(connection, f"ALTER TABLE promocodes REPLICA IDENTITY USING INDEX {index}")
     (found,) = [one for one in dependents(connection) if one.is_fatal]
-    assert (found.kind, found.name) == ("replica identity", index)
+    assert (found.kind, found.name) == ("replica identity", f"public.{index}")
 
 
 @pytest.mark.parametrize(
