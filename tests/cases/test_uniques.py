@@ -139,6 +139,41 @@ def test_u1_a_unique_with_the_owner_in_it_is_no_question(trial_of: OpenTrial, ca
     trial.admin.run_sql("INSERT INTO pc SELECT id + 100, 2, code, deleted_at, day FROM pc")
 
 
+PER_OWNER_BY_ITSELF = """
+    ALTER TABLE pc ADD own text GENERATED ALWAYS AS (bot_id::text || code) STORED UNIQUE;
+    ALTER TABLE pc ADD CONSTRAINT pc_bot_excl EXCLUDE USING btree (bot_id WITH =, code WITH =);
+    CREATE TABLE pc_made (id serial PRIMARY KEY, bot_id int NOT NULL DEFAULT 1,
+                          pc_id int REFERENCES pc UNIQUE);"""
+GLOBAL = """
+    CREATE SCHEMA old; CREATE TABLE old.pc_leaf () INHERITS (pc);
+    CREATE UNIQUE INDEX leaf_code ON old.pc_leaf (code);
+    CREATE UNIQUE INDEX pc_code_lower ON pc (lower(code));"""
+
+
+def test_u1_what_compares_the_owner_in_any_way_is_no_question(trial_of: OpenTrial) -> None:
+    """The owner may be within a generated column, an exclusion, or the row that is referenced."""
+    plan = plan_of(*SWAP, head="table_sets: {owned: {tables: [pc, pc_made]}}")
+    said = trial_of(Case(name="u1", setup=CODES + PER_OWNER_BY_ITSELF, plan=plan)).call("check")
+    assert said.code == 0, said.all
+    for name in ("pc_own_key", "pc_bot_excl", "pc_made_pkey", "pc_made_pc_id_key"):
+        assert name not in said.all, said.all
+
+
+def test_u1_a_unique_that_the_plan_names_as_global_is_no_question(trial_of: OpenTrial) -> None:
+    """`stays_global` answers the question with a reason; a name that is none is a warning."""
+    answers = "stays_global: [{index: pc_code_lower, reason: one code for all}, {index: pc_gone, reason: x}]"
+    plan = plan_of(*SWAP, head=f"{answers}\ntable_sets: {{owned: {{tables: [pc]}}}}")
+    said = trial_of(Case(name="u1", setup=CODES + GLOBAL, plan=plan)).call("check")
+    assert said.code == 0, said.all
+    questions = [line for line in said.all.splitlines() if "uniques that stay global, so" in line]
+    assert len(questions) == 1
+    assert "leaf_code" in questions[0]
+    assert "pc_pkey" in questions[0], "its key is given by the application, not by the database"
+    assert "pc_code_lower" not in questions[0]
+    assert "pc_code_lower (one code for all)" in said.all
+    assert "stays_global names pc_gone" in said.all
+
+
 def upserts(name: str, more: str, says: str) -> Case:
     """An application that writes ON CONFLICT over the old unique."""
     return Case(name=name, setup=CODES + more, plan=SWAP_PLAN, check=EITHER, says=(says,), run=None)

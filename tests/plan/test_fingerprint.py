@@ -86,6 +86,11 @@ def test_what_an_operator_tunes_at_night_may_change(folder: Path, old: str, new:
             ),
         ),
         ("plan: shop", "schema: other\nplan: shop", ("schema: was changed",)),
+        (
+            "plan: shop",
+            "plan: shop\nstays_global: [{index: users_code, reason: one shop}]",
+            ("stays_global: was added",),
+        ),
     ],
 )
 def test_what_the_run_is_built_on_may_not_change(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from online_migrate.plan.model import (
     Gate,
@@ -18,6 +18,7 @@ from online_migrate.plan.model import (
     Pace,
     Requires,
     SecretSource,
+    StaysGlobal,
     Strict,
     TableName,
     TableSet,
@@ -54,7 +55,16 @@ class PlanFile(Strict):
     """values that a plan must not contain, by name: ``<secret.NAME>``"""
     table_sets: dict[Name, TableSet] = Field(default_factory=dict)
     """named lists of tables that steps apply to"""
+    stays_global: list[StaysGlobal] = Field(default_factory=list)
+    """uniques that the plan does not swap, each with the reason; `check` asks about all others"""
     locks: LockRules = Field(default_factory=LockRules)
     """bounds of every lock window"""
     stages: list[StageEntry] = Field(min_length=1)
     """in the order of the run"""
+
+    @model_validator(mode="after")
+    def _names_each_unique_once(self) -> PlanFile:
+        names = [entry.index for entry in self.stays_global]
+        if twice := sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"stays_global names {', '.join(twice)} twice")
+        return self

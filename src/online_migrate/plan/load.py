@@ -59,6 +59,7 @@ def load(text: str, operations: Mapping[str, OperationType], *, path: Path) -> P
         locks=file.locks,
         stages=tuple(stages),
         path=path,
+        stays_global=tuple(file.stays_global),
     )
 
 

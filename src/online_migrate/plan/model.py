@@ -116,6 +116,15 @@ class TableSet(Strict):
         return self
 
 
+class StaysGlobal(Strict):
+    """A unique that the plan leaves as it is, because two owners cannot share its values."""
+
+    index: str = Field(min_length=1)
+    """name of the unique index, or of the unique or exclusion constraint"""
+    reason: str = Field(min_length=1)
+    """why two owners cannot share a value"""
+
+
 class Gate(Strict):
     """What must be true before a stage starts."""
 
@@ -314,6 +323,8 @@ class Plan:
     locks: LockRules
     stages: tuple[Stage, ...]
     path: Path
+    stays_global: tuple[StaysGlobal, ...] = ()
+    """uniques that are meant to be the same for all owners"""
 
     def stage(self, name: str) -> Stage | None:
         return next((s for s in self.stages if s.name == name), None)
@@ -327,6 +338,8 @@ class Plan:
         """
         parts = {"requires": self.requires.postgres, "schema": self.schema}
         parts |= {set_part(n): s.model_dump_json(exclude_defaults=True) for n, s in self.table_sets.items()}
+        if self.stays_global:
+            parts["stays_global"] = json.dumps([e.model_dump() for e in self.stays_global])
         parts |= {f"secret {n}": s.model_dump_json(exclude_defaults=True) for n, s in self.secrets.items()}
         parts[ORDER] = json.dumps([[s.name, [t.title for t in s.steps]] for s in self.stages])
         for stage in self.stages:

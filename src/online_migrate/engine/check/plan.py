@@ -14,6 +14,7 @@ from online_migrate.engine.check.references import check_references
 from online_migrate.engine.check.rights import check_rights
 from online_migrate.engine.check.settings import check_settings
 from online_migrate.engine.check.standbys import find_standbys
+from online_migrate.engine.check.uniques import check_uniques
 from online_migrate.engine.drift import find_drift
 from online_migrate.engine.lock_retry import naming_blockers
 from online_migrate.engine.survey import Survey, resolve_sets
@@ -21,10 +22,9 @@ from online_migrate.findings import (
     Finding,
     Severity,
 )
-from online_migrate.operations.contract.effects import AddsColumn, CreatesTable, EndsUnique
+from online_migrate.operations.contract.effects import AddsColumn, CreatesTable
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.operations.shared.preflight import preflight
-from online_migrate.postgres.catalog import TableInfo
 from online_migrate.postgres.connection import version_text
 
 _S = Severity
@@ -55,6 +55,7 @@ def _check(seen: Survey, missing_secrets: Iterable[str]) -> list[Finding]:
     findings += find_drift(seen)
     findings += findings_of(contradictions)
     findings += _tables(seen)
+    findings += check_uniques(seen)
     findings += _code(seen)
     no_tables = {f.table for f in missing}
     stopped = {c.step.key for c in contradictions if c.severity is _S.STOP}
@@ -177,40 +178,6 @@ def _tables(seen: Survey) -> Iterator[Finding]:
             yield Finding(
                 severity=_S.ASK, code="late_table", fact=fact, remedy="after this run, run a plan over it"
             )
-        yield from _global_uniques(seen, seen.sets[name])
-
-
-def _global_uniques(seen: Survey, tables: Iterable[str]) -> Iterator[Finding]:
-    """Uniques that no swap_unique replaces: are they meant to be global?"""
-    changed = [c.effect for c in seen.effects.changes]
-    swapped = {(e.table, frozenset(e.columns)) for e in changed if isinstance(e, EndsUnique)}
-    owners = {e.column for e in changed if isinstance(e, AddsColumn)}
-    lines: dict[str, None] = {}
-    for name in tables if swapped else ():
-        table = seen.catalog.table(name)
-        for columns in () if table is None else _open_uniques(table, owners, set(tables)):
-            if (name, frozenset(columns)) not in swapped:
-                lines[f"{name}({', '.join(columns)})"] = None
-    if lines:
-        fact = f"uniques that stay global, so that two owners cannot share a value: {', '.join(lines)}"
-        yield Finding(
-            severity=_S.ASK,
-            code="global_uniques",
-            fact=fact,
-            remedy="is each intended? if not, build one per owner and swap it",
-        )
-
-
-def _open_uniques(table: TableInfo, owners: set[str], members: set[str]) -> Iterator[tuple[str, ...]]:
-    """Uniques but the primary key, and but those that hold a key of the set's own rows: these are per owner
-    anyway.
-    """
-    primary = {c.index_oid for c in table.constraints if c.kind == "p"}
-    own_keys = {c for k in table.foreign_keys if k.ref_table in members for c in k.columns}
-    for index in table.indexes:
-        columns = tuple(str(c) for c in index.columns)
-        if index.is_unique and index.oid not in primary and not {*own_keys, *owners} & set(columns):
-            yield columns
 
 
 def _code(seen: Survey) -> Iterator[Finding]:
