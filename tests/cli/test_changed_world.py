@@ -73,10 +73,8 @@ def test_uniques_above_the_backfill_are_refused(desk: Desk) -> None:
     desk.write(text[:backfill] + text[begin:end] + text[backfill:begin] + text[end:])
     said = desk.call("check")
     assert said.code == 3
-    assert (
-        "unique index idx_users_telegram_bot holds bot_id, which stage backfill backfills later" in said.out
-    )
-    assert "→ move stage uniques below backfill" in said.out
+    assert "unique index idx_users_telegram_bot of users is on bot_id, which the later step" in said.out
+    assert "→ move this step below backfill bot_id" in said.out
 
 
 def test_a_changed_plan_is_told_and_can_be_accepted(desk: Desk) -> None:
@@ -108,7 +106,7 @@ def test_a_changed_plan_is_told_and_can_be_accepted(desk: Desk) -> None:
         "error: the plan changed since the run began:\n"
         "  - stage swap, step swap_unique name: was removed\n"
         "  - stage uniques, step create_index idx_users_new: was added\n"
-        "next: put the plan back as it was, or run with --accept-changed-plan: steps that are done stay done"
+        "next: restore the plan as it was, or run with --accept-changed-plan: steps that are done stay done"
     ) in said.err
     assert desk.ask("SELECT state FROM online_migrate.run") == "stopped"
     said = desk.call("run", "--accept-changed-plan")
@@ -183,6 +181,6 @@ def test_nulls_that_are_written_again_after_the_backfill_are_swept_up(desk: Desk
     desk.run_sql("UPDATE transactions SET bot_id = NULL WHERE id % 100 = 0")
     said = desk.call("run", "--approve", "swap")
     assert said.code == 0, said.all
-    assert "rows came late" in said.err
+    assert "rows without a value found after the pass" in said.err
     assert desk.ask("SELECT count(*) FROM transactions WHERE bot_id IS NULL") == 0
     assert desk.call("verify").code == 0

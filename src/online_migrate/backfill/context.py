@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from psycopg import sql
 
 from online_migrate.backfill.throttlers import Throttles
 from online_migrate.backfill.values import Value
+from online_migrate.events import Event
 from online_migrate.plan.model import HoldWhen, Pace
 from online_migrate.postgres.catalog import TableInfo
 from online_migrate.run import StepContext
@@ -25,6 +27,13 @@ class BackfillContext(StepContext):
     hold_when: HoldWhen
     throttles: Throttles = field(default_factory=Throttles)
     """of the run"""
+    reported_by: tuple[str, str, str] | None = None
+    """the key of the step that executes it, if that is not the backfill: events name that step"""
+
+    def emit(self, event_type: type[Event], **fields: Any) -> None:
+        """An event of the step that executes."""
+        stage, step, table = self.reported_by or self.key
+        self.run.sink.emit(event_type(stage=stage, step=step, table=table, **fields))
 
     @property
     def duty(self) -> float:

@@ -99,4 +99,5 @@ def bench_of(context: Context, step: Step) -> BackfillContext:
         pace=context.pace if stage is None else stage.pace,
         hold_when=context.hold_when if stage is None else stage.hold_when,
         throttles=context.throttles,
+        reported_by=context.key,
     )
