@@ -69,7 +69,6 @@ OPEN: Final = frozenset(
         "i2-interval",
         "i2-midnight",
         "i2-minus-infinity",
-        "i3-too-long",
         "j1",
         "j1-default",
         "j1-index",

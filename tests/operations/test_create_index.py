@@ -43,6 +43,53 @@ def test_duplicates_that_came_later_leave_no_invalid_index(site_of: OpenSite) ->
     assert site.state() is State.ABSENT
 
 
+@pytest.mark.parametrize(
+    ("setup", "column", "error"),
+    [
+        pytest.param(
+            "ALTER TABLE users ADD long text;"
+            " UPDATE users SET long = (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 300) i)",
+            "long",
+            psycopg.errors.ProgramLimitExceeded,
+            id="54000",
+        ),
+        pytest.param(
+            "CREATE TYPE odd AS (a point); ALTER TABLE users ADD odd odd;"
+            " UPDATE users SET odd = ROW(point(1, 1))::odd",
+            "odd",
+            psycopg.errors.UndefinedFunction,
+            id="42883",
+        ),
+    ],
+)
+def test_a_build_that_fails_in_any_way_leaves_no_invalid_index(
+    site_of: OpenSite, setup: str, column: str, error: type[psycopg.Error]
+) -> None:
+    """The server's error ends the step; what the build left is dropped, so that no write is slowed by it."""
+    site = site_of(plan_of(f"create_index: {{table: users, name: i, columns: [{column}]}}"))
+    site.sql(setup)
+    with pytest.raises(error):
+        site.execute()
+    assert site.one(INVALID) == 0
+    assert site.state() is State.ABSENT
+
+
+def test_an_invalid_index_that_cannot_be_dropped_is_named(site_of: OpenSite, shop: str) -> None:
+    """Another session's lock on the table keeps the drop waiting: the error says what is left, and how to
+    drop it.
+    """
+    head = "locks: {long_statement: 1s}"
+    site = site_of(plan_of("create_index: {table: users, name: i, columns: [telegram_id]}", head=head))
+    with connect(shop) as other:
+        other.execute("BEGIN; LOCK TABLE users IN ROW EXCLUSIVE MODE")
+        with pytest.raises(LockNotAcquired, match="the invalid index i could not be dropped") as caught:
+            site.execute()
+    assert "DROP INDEX CONCURRENTLY" in caught.value.remedy
+    site.execute()
+    assert site.one(INVALID) == 0
+    assert site.state() is State.DONE
+
+
 def test_a_unique_that_is_there_keeps_the_search_short(site_of: OpenSite) -> None:
     """Where a unique on fewer columns holds already there can be no duplicates: the table is not read for
     them.

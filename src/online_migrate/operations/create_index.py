@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 from pydantic import Field
 
-from online_migrate.errors import Conflict, LockNotAcquired, VerificationFailed
+from online_migrate.errors import VerificationFailed
 from online_migrate.findings import (
     Finding,
     Severity,
@@ -28,6 +28,7 @@ from online_migrate.operations.contract.base import (
 from online_migrate.operations.contract.descendants import Descendants
 from online_migrate.operations.contract.effects import CreatesIndex, Effect
 from online_migrate.operations.shared.steps import need, run_long
+from online_migrate.operations.shared.unfinished_index import drop_invalid, nothing_invalid_left
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.catalog import IndexInfo
 from online_migrate.postgres.connection import Connection
@@ -64,7 +65,8 @@ class CreateIndex(Operation[CreateIndexParams]):
     Locks: SHARE UPDATE EXCLUSIVE on the table for as long as the build takes. It blocks no reads or writes,
     but other schema changes, VACUUM and ANALYZE of this table.
 
-    On a crash: PostgreSQL leaves an INVALID index. The next run drops it with DROP INDEX CONCURRENTLY and
+    On a crash: PostgreSQL leaves an INVALID index. A build that ends with an error drops it at once; after a
+    crash, a lost connection or a cancel the next run drops it with DROP INDEX CONCURRENTLY and
     builds it again.
 
     How to undo: DROP INDEX CONCURRENTLY.
@@ -184,20 +186,17 @@ class CreateIndex(Operation[CreateIndexParams]):
         if state is State.DONE:
             return 0
         if state is State.PARTIAL:
-            self._drop_leftover(context, name)
-        try:
-            run_long(context, self.statements(context.place, params)[0])
-        except psycopg.errors.UniqueViolation as error:
-            self._drop_leftover(context, name)
-            examples = self._examples(context, params) or str(error.diag.message_detail)
-            raise VerificationFailed(
-                f"duplicates in {context.place.table} ({', '.join(params.columns)}) keep {name} from being"
-                f" built: {examples}",
-                remedy="merge or delete these rows, then run the same command again",
-            ) from error
-        except LockNotAcquired:
-            self._drop_leftover(context, name)
-            raise
+            drop_invalid(context, name)
+        with nothing_invalid_left(context, name):
+            try:
+                run_long(context, self.statements(context.place, params)[0])
+            except psycopg.errors.UniqueViolation as error:
+                examples = self._examples(context, params) or str(error.diag.message_detail)
+                raise VerificationFailed(
+                    f"duplicates in {context.place.table} ({', '.join(params.columns)}) keep {name} from"
+                    f" being built: {examples}",
+                    remedy="merge or delete these rows, then run the same command again",
+                ) from error
         return 0
 
     def _examples(self, context: Context, params: CreateIndexParams) -> str:
@@ -205,30 +204,6 @@ class CreateIndex(Operation[CreateIndexParams]):
             return "; ".join(read_duplicates(context.work, context.place, params.columns))
         except psycopg.errors.QueryCanceled:  # what the build itself has said must do
             return ""
-
-    def _drop_leftover(self, context: Context, name: str) -> None:
-        """An index left invalid is ours to drop, unless another session is building it now."""
-        row = context.work.execute(
-            """SELECT x.indisvalid, (SELECT p.pid FROM pg_stat_progress_create_index p
-                                    WHERE p.index_relid = x.indexrelid AND p.pid <> pg_backend_pid())
-                 FROM pg_index x WHERE x.indexrelid = to_regclass(%s)""",
-            [sql.Identifier(context.place.schema, name).as_string(None)],
-        ).fetchone()
-        if row is None or row[0]:
-            return
-        if row[1] is not None:
-            raise Conflict(
-                f"index {name} is being built by another session, pid {row[1]}",
-                remedy="wait for it, or end it, then run again",
-            )
-        drop = sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(
-            sql.Identifier(context.place.schema, name)
-        )
-        locks = (
-            need(context.place.schema, context.place.table, LockMode.SHARE_UPDATE_EXCLUSIVE, is_long=True),
-            need(context.place.schema, name, LockMode.ACCESS_EXCLUSIVE),
-        )
-        run_long(context, Statement(sql=drop, kind=Kind.LONG, locks=locks))
 
     def verify(self, place: Place, params: CreateIndexParams) -> list[Finding]:
         if self.state(place, params) is State.DONE:
