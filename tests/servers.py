@@ -125,7 +125,7 @@ def find_missing_servers() -> dict[str, str]:
 @functools.cache
 def can_mount() -> bool:
     """Whether a disk of a fixed size can be made: only root may mount one, and not in every container."""
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 or not (shutil.which("mount") and shutil.which("umount")):
         return False
     with tempfile.TemporaryDirectory() as folder:
         mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
