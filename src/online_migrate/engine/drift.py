@@ -15,6 +15,7 @@ from online_migrate.engine.lock_retry import naming_blockers
 from online_migrate.engine.survey import Survey
 from online_migrate.findings import Finding, Severity
 from online_migrate.operations.contract.base import Place
+from online_migrate.operations.contract.effects import AddsForeignKey, CreatesIndex
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.model import Step
 from online_migrate.postgres.rehearsal import TrialFailed
@@ -90,9 +91,8 @@ def _statements(place: Place) -> Iterator[str]:
 
 
 def _finding(seen: Survey, step: Step, problem: Finding, changes: SchemaChanges) -> Finding:
-    name = getattr(step.spec.params, "name", None)
-    names = [step.table or "", seen.place(step).fill(name) if isinstance(name, str) else ""]
-    maker = changes.describe([n for n in names if n])
+    named = [e.name for e in seen.effects.of(step) if isinstance(e, CreatesIndex | AddsForeignKey)]
+    maker = changes.describe([n for n in (step.table, *named) if n])
     fact = f"{step} is done, but {problem.fact}{f'; {maker}' if maker else ''}"
     return replace(
         problem,

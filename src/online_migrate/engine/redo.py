@@ -26,7 +26,7 @@ class Wanted:
 
     def is_meant(self, step: Step) -> bool:
         return (
-            self.step in (step.spec.title, step.spec.operation)
+            self.step in (step.spec.title, step.spec.title.partition(" ")[0])
             and self.stage in (None, step.stage)
             and self.table in (None, step.table)
         )
