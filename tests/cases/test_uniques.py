@@ -226,6 +226,19 @@ UPSERTS = (
              $$;""",
         r"api\.up\b",
     ),
+    upserts(
+        "u2-through-a-view",
+        """CREATE VIEW codes AS SELECT id, code FROM pc;
+           CREATE FUNCTION up(c text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+             INSERT INTO codes VALUES (99, c) ON /* the old */ CONFLICT (code COLLATE "default") DO NOTHING; END $$;""",
+        r"\bup\b",
+    ),
+    upserts(
+        "u2-table-by-a-variable",
+        """CREATE FUNCTION up(t text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE format('INSERT INTO %I
+             VALUES (99, 1, $1) ON CONFLICT ON CONSTRAINT pc_code_key DO NOTHING', t) USING t; END $$;""",
+        r"\bup\b",
+    ),
 )
 
 
