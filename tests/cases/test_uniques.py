@@ -230,7 +230,8 @@ UPSERTS = (
         "u2-through-a-view",
         """CREATE VIEW codes AS SELECT id, code FROM pc;
            CREATE FUNCTION up(c text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
-             INSERT INTO codes VALUES (99, c) ON /* the old */ CONFLICT (code COLLATE "default") DO NOTHING; END $$;""",
+             INSERT INTO codes VALUES (99, c) ON /* the old */ CONFLICT (code COLLATE "default") DO NOTHING;
+           END $$;""",
         r"\bup\b",
     ),
     upserts(
