@@ -65,7 +65,7 @@ def trial_of(server: TestServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             name = f"om_test_{os.getpid()}_case_{next(NUMBERS)}"
             make_database(admin, name, case.encoding)
             dsn = stack.enter_context(dropped_after(server, name))
-            with psycopg.connect(dsn, autocommit=True) as connection:
+            with psycopg.connect(dsn, autocommit=True, client_encoding="UTF8") as connection:
                 connection.execute(with_roles(case.setup).replace("om_database", name).encode())
             for file, text in {"plan.yaml": case.plan, **case.files}.items():
                 (tmp_path / file).write_text(text)

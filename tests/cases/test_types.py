@@ -12,7 +12,8 @@ from tests.cases.trial import PARENT_AND_TABLE, STOPS, Case
 USERS = """
     CREATE SCHEMA extensions; CREATE TABLE users (id int PRIMARY KEY); INSERT INTO users VALUES (1);
     CREATE TYPE "PlanTier" AS ENUM ('FREE', 'PRO'); CREATE TYPE extensions.point3 AS (x int, y int, z int);
-    CREATE DOMAIN extensions.email AS text CHECK (VALUE LIKE '%@%');
+    CREATE DOMAIN extensions.email AS text;
+    CREATE DOMAIN extensions.checked AS text CHECK (VALUE LIKE '%@%');
     ALTER DATABASE om_database SET search_path = public, extensions;"""
 
 
@@ -79,6 +80,7 @@ def test_t1_any_type_of_postgresql_is_a_type(trial_of: OpenTrial, column_type: s
         pytest.param("setof integer", id="t2-set"),
         pytest.param("users.id%TYPE", id="t2-of-a-column"),
         pytest.param("integer array integer", id="t2-two-types"),
+        pytest.param("checked", id="t2-domain-that-writes-every-row"),
         pytest.param("nosuchtype", id="t2-unknown"),
         pytest.param("anyelement", id="t2-pseudo-type"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from online_migrate.errors import PlanError
 from online_migrate.operations.contract.base import State
 from tests.operations.conftest import OpenSite
 from tests.operations.site import plan_of
@@ -71,7 +72,6 @@ def test_one_column_spelt_two_ways_is_one(site_of: OpenSite, column: str, by_han
     ("column", "words"),
     [
         ("type: integr", 'type "integr" does not exist'),
-        ("type: serial", 'type "serial" does not exist'),
         ("type: integer, new_rows: x", 'invalid input syntax for type integer: "x"'),
         ("type: positive", "would write or scan every row"),
     ],
@@ -84,6 +84,13 @@ def test_a_column_that_cannot_be_is_found_at_check(site_of: OpenSite, column: st
     site.sql("CREATE DOMAIN positive AS integer CHECK (value > 0)")
     (finding,) = site.stops()
     assert words in finding.fact
+
+
+@pytest.mark.parametrize("type_name", ["serial", "integer UNIQUE", "integer[] NOT NULL", "text, ADD d int"])
+def test_what_is_more_than_a_type_is_refused_when_the_plan_is_read(site_of: OpenSite, type_name: str) -> None:
+    """A sequence, a constraint or a second column is no part of a type."""
+    with pytest.raises(PlanError, match="type"):
+        site_of(plan(f'column: note, type: "{type_name}"'))
 
 
 def test_a_default_that_is_not_known_yet_is_no_conflict(site_of: OpenSite) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from psycopg import sql
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, model_validator
 
 from online_migrate.findings import (
     Finding,
@@ -25,6 +25,7 @@ from online_migrate.operations.contract.descendants import Descendants
 from online_migrate.operations.contract.effects import AddsColumn, Effect, FillsColumn, SetsDefault, Source
 from online_migrate.operations.shared.steps import need, run_window
 from online_migrate.plan.model import Phase
+from online_migrate.plan.type_name import read_type_name
 from online_migrate.postgres.catalog import ColumnInfo
 from online_migrate.postgres.locks import LockMode
 from online_migrate.postgres.rehearsal import ColumnTrial, TrialFailed, try_column
@@ -38,8 +39,8 @@ class AddColumnParams(TableParams):
 
     column: str
     """name of the new column"""
-    type: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_ ]*(\(\d+(,\s*\d+)?\))?(\[\])?$")
-    """its type, as in CREATE TABLE: integer, varchar(40), numeric(12, 2), text[]"""
+    type: Annotated[str, AfterValidator(read_type_name)]
+    """its type, as in CREATE TABLE: integer, varchar(40), timestamp(3) with time zone, "PlanTier"[]"""
     new_rows: str | int | bool | None = None
     """default of the column: a constant, or a reference such as <master.id>; old rows keep NULL"""
     instant: bool = False
@@ -58,7 +59,8 @@ class AddColumn(Operation[AddColumnParams]):
     What it does: ADD COLUMN and SET DEFAULT in one statement. No row is written or scanned. Rows that exist
     already keep NULL until a backfill fills them; rows written from then on get the default. With `instant`
     the default is part of ADD COLUMN, so that old rows show it too (manual, ALTER TABLE, Notes). A column
-    that exists already with this type and default is adopted.
+    that exists already with this type and default is adopted. A domain with a default or a constraint makes
+    the server write or scan every row under the lock, so it is refused.
 
     Locks: ACCESS EXCLUSIVE on the table, and on its partitions and inheriting tables, in one lock window.
 
@@ -80,7 +82,7 @@ class AddColumn(Operation[AddColumnParams]):
 
     def effects(self, place: Place, params: AddColumnParams) -> tuple[Effect, ...]:
         table, column, default = place.table, params.column, params.new_rows
-        found: list[Effect] = [AddsColumn(table=table, column=column, type=params.type)]
+        found: list[Effect] = [AddsColumn(table=table, column=column, type=place.type_name(params.type))]
         if default is not None:
             found.append(SetsDefault(table=table, column=column, default=default))
         if default is not None and params.instant:
@@ -91,7 +93,7 @@ class AddColumn(Operation[AddColumnParams]):
         column, changes = sql.Identifier(params.column), []
         is_new = place.catalog is None or self._column(place, params) is None
         if is_new:
-            changes.append(sql.SQL("ADD COLUMN {} {}").format(column, sql.SQL(params.type)))
+            changes.append(sql.SQL("ADD COLUMN {} {}").format(column, sql.SQL(place.type_name(params.type))))
         if is_new and params.instant:
             changes = [sql.SQL("{} DEFAULT {}").format(changes[0], place.value(params.new_rows))]
         elif params.new_rows is not None:
@@ -121,7 +123,7 @@ class AddColumn(Operation[AddColumnParams]):
         if column is None and wanted.is_written:
             fact = (
                 f"{params.type} is a domain with a default or a constraint: adding {params.column} would"
-                " write or scan every row"
+                f" write or scan every row of {place.table} under the lock"
             )
             return [_stop("rewrite", fact, "add the column with the domain's base type")]
         if column is None or self.state(place, params) is not State.CONFLICT:

@@ -9,9 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import psycopg
 from psycopg import sql
 
 from online_migrate.postgres.connection import Connection
+from online_migrate.postgres.sqlstate import Trouble, trouble_of
+from online_migrate.postgres.types import read_type
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,10 +210,23 @@ class Catalog:
         self.connection = connection
         self.schema = schema
         self._tables: dict[str, TableInfo | None] = {}
+        self._types: dict[str, str] = {}
 
     def forget(self) -> None:
         """Read everything again from here on."""
         self._tables.clear()
+        self._types.clear()
+
+    def type_name(self, name: str) -> str:
+        """The type with its schema, see :func:`read_type`; the name itself where the server refuses it."""
+        if name not in self._types:
+            try:
+                self._types[name] = read_type(self.connection, name)
+            except psycopg.Error as error:
+                if trouble_of(error) is not Trouble.PROGRAM:
+                    raise
+                self._types[name] = name
+        return self._types[name]
 
     def table(self, name: str) -> TableInfo | None:
         """The table, or None where there is none of that name in the plan's schema."""

@@ -144,19 +144,20 @@ def try_ddl(
 def try_column(connection: Connection, type_name: str, default: sql.Composable | None) -> ColumnTrial:
     """Make a column of that type and default in a temporary table, and roll it back.
 
-    Raises :class:`TrialFailed` where the server refuses them.  ``serial`` is no type, and is refused.
+    The type is found by the path of role and database.  Raises :class:`TrialFailed` where the server refuses
+    them.
     """
     of_type = sql.SQL(type_name)
     with_default = sql.SQL("") if default is None else sql.SQL(" DEFAULT {}").format(default)
     row: tuple[str, str | None, bool] | None = None
     try:
         with connection.transaction(force_rollback=True):
-            connection.execute(sql.SQL("SELECT NULL::{}").format(of_type))
-            connection.execute(
-                sql.SQL("CREATE TEMPORARY TABLE online_migrate_scratch (c {}{})").format(
-                    of_type, with_default
+            with local_path(connection, SearchPath.ROLE):
+                connection.execute(
+                    sql.SQL("CREATE TEMPORARY TABLE pg_temp.online_migrate_scratch (c {}{})").format(
+                        of_type, with_default
+                    )
                 )
-            )
             row = connection.execute(_COLUMN).fetchone()
     except psycopg.Error as error:
         raise _refusal(error) from error

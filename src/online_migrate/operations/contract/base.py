@@ -104,6 +104,12 @@ class Place:
         info = None if self.catalog is None else self.catalog.table(table)
         return (table, *(() if info is None else (name for _, name in info.descendants)))
 
+    def type_name(self, name: str) -> str:
+        """A type that the plan names, as the database spells it with its schema; as it is where there is no
+        database, or the database does not know it.
+        """
+        return name if self.catalog is None else self.catalog.type_name(name)
+
     @property
     def known(self) -> Catalog:
         """The catalog, for those parts of the contract that have one."""
