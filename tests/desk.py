@@ -106,7 +106,7 @@ class Desk:
         return child
 
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
-        return psycopg.connect(self.dsn, autocommit=True, application_name="test")
+        return psycopg.connect(self.dsn, autocommit=True, application_name="test", client_encoding="UTF8")
 
     def ask(self, query: str, params: Sequence[Any] | None = None) -> Any:
         """The first column of the first row."""

@@ -73,7 +73,10 @@ def test_c1_names_and_notes_beyond_ascii(trial_of: OpenTrial, encoding: str, set
     if said.code != 0:
         assert encoding in said.all, said.all
         return
-    run = trial.call("run", "--approve", "here")
+    assert trial.call("run").code != 0, "the gate is closed"
+    approved = trial.call("approve", "here", "--note", "für Größe ✓")
+    assert approved.code == 0, approved.all
+    run = trial.call("run")
     assert run.code == 0, run.all
     assert "für Größe" in trial.ask("SELECT string_agg(a::text, ' ') FROM online_migrate.approval a")
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from online_migrate.journal.states import RequestKind
 from online_migrate.postgres.connection import Connection
+from online_migrate.postgres.encoding import storable
 
 OPEN_STOP: Final = (
     "SELECT min(by_whom) FROM online_migrate.request"  # noqa: S608  # a constant of ours
@@ -53,5 +54,5 @@ def approve(connection: Connection, *, plan: str, stage: str, approved_by: str, 
     """Open the gate of ``stage``; needs the right to write the journal."""
     connection.execute(
         "INSERT INTO online_migrate.approval (plan, stage, approved_by, note) VALUES (%s, %s, %s, %s)",
-        [plan, stage, approved_by, note],
+        [plan, stage, approved_by, storable(connection, note)],
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final
@@ -22,8 +21,10 @@ from online_migrate.journal.records import (
     to_records,
 )
 from online_migrate.journal.states import RunState, StageState, StepState
+from online_migrate.journal.texts import storable_params, to_json
 from online_migrate.plan.model import Plan, Step
 from online_migrate.postgres.connection import Connection
+from online_migrate.postgres.encoding import storable
 from online_migrate.postgres.server_errors import translating_fence
 
 Key = tuple[str, str, str]
@@ -49,7 +50,7 @@ class Journal:
             raise LeaseLost("a journal without a lease is read only")
         with translating_fence(), self.connection.transaction():
             self.connection.execute(self._fence.sql)
-            cursor = self.connection.execute(query, params)
+            cursor = self.connection.execute(query, storable_params(self.connection, params or {}))
             return list(cursor.fetchall()) if cursor.description else []
 
     # runs
@@ -71,10 +72,10 @@ class Journal:
             {
                 "plan": plan.name,
                 "fingerprint": plan.fingerprint(),
-                "parts": json.dumps(plan.parts()),
-                "tables": json.dumps([[name, t] for name, tables in sets.items() for t in tables]),
-                "stages": json.dumps(stages),
-                "steps": json.dumps([list(s.key) for s in steps]),
+                "parts": to_json(plan.parts()),
+                "tables": to_json([[name, t] for name, tables in sets.items() for t in tables]),
+                "stages": to_json(stages),
+                "steps": to_json([list(s.key) for s in steps]),
             },
         )
         return int(str(rows[0][0]))
@@ -92,10 +93,10 @@ class Journal:
             {
                 "run": run_id,
                 "fingerprint": plan.fingerprint(),
-                "parts": json.dumps(plan.parts()),
-                "tables": json.dumps([[name, t] for name, tables in sets.items() for t in tables]),
-                "stages": json.dumps([[s.name, s.phase.value] for s in plan.stages]),
-                "steps": json.dumps([list(s.key) for s in steps]),
+                "parts": to_json(plan.parts()),
+                "tables": to_json([[name, t] for name, tables in sets.items() for t in tables]),
+                "stages": to_json([[s.name, s.phase.value] for s in plan.stages]),
+                "steps": to_json([list(s.key) for s in steps]),
             },
         )
 
@@ -218,7 +219,7 @@ class Journal:
                 "step": key[1],
                 "table": key[2],
                 "event": event.name,
-                "fields": json.dumps(event.fields()),
+                "fields": to_json(event.fields()),
             },
         )
 
@@ -315,10 +316,11 @@ class Journal:
         has just been fenced off.
         """
         fields = {k: v for k, v in event.fields().items() if k not in ("stage", "step", "table")}
+        kept = storable(self.connection, to_json(fields))
         self.connection.execute(
             "INSERT INTO online_migrate.history (run_id, event, stage, step, table_name, fields) VALUES (%s,"
             " %s, %s, %s, %s, %s)",
-            [run_id, event.name, event.stage, event.step, event.table, json.dumps(fields)],
+            [run_id, event.name, event.stage, event.step, event.table, kept],
         )
 
     def read_history(self, run_id: int, events: Iterable[str] | None = None) -> tuple[HistoryRecord, ...]:

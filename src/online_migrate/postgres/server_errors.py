@@ -34,6 +34,14 @@ _DAMAGED: Final = (
 
 MEANINGS: Final[Mapping[str, tuple[type[OnlineMigrateError], str]]] = {
     "08": (ConnectionFailed, f"when the server can be reached, {AGAIN.removeprefix('then ')}"),
+    "22021": (
+        ServerRefused,
+        f"the database keeps text that is not UTF-8 (encoding SQL_ASCII): rename or rewrite it, {AGAIN}",
+    ),
+    "22P05": (
+        ServerRefused,
+        f"the database's encoding lacks a character: write it otherwise, {AGAIN}",
+    ),
     "23": (VerificationFailed, _ROWS),
     "28": (ConnectionFailed, f"check the role, its password and pg_hba.conf, {AGAIN}"),
     "40": (LockNotAcquired, f"another transaction changed the same rows; wait until it ends, {AGAIN}"),

@@ -10,6 +10,7 @@ from online_migrate.discovery.reach import tables_hanging_on
 from online_migrate.discovery.star import read_isolation_settings, read_star_functions, read_star_statements
 from online_migrate.engine.check.connections import check_connections
 from online_migrate.engine.check.contradictions import find_contradictions, findings_of
+from online_migrate.engine.check.encoding import check_encoding
 from online_migrate.engine.check.references import check_references
 from online_migrate.engine.check.rights import check_rights
 from online_migrate.engine.check.settings import check_settings
@@ -44,6 +45,7 @@ def _check(seen: Survey, missing_secrets: Iterable[str]) -> list[Finding]:
         *_server(seen),
         *check_rights(seen),
         *check_settings(seen.catalog.connection),
+        *check_encoding(seen.plan, seen.catalog.connection),
         *check_connections(seen.plan, seen.catalog.connection),
         *find_standbys(seen.plan, seen.catalog.connection),
         *_secrets(missing_secrets),
