@@ -329,6 +329,26 @@ LOST = (
 )
 
 
+OF_THE_INDEX = """
+    CREATE UNIQUE INDEX pc_code_like ON pc (code text_pattern_ops);
+    CREATE UNIQUE INDEX pc_code_posix ON pc (code COLLATE "POSIX");
+    CREATE UNIQUE INDEX pc_code_note ON pc (code DESC) INCLUDE (day, bot_id);"""
+NAMED = (
+    "pc_code_like of pc has what pc_bot_code does not: operator class text_pattern_ops of code",
+    'pc_code_posix of pc has what pc_bot_code does not: COLLATE "POSIX" of code',
+    "pc_code_note of pc has what pc_bot_code does not: INCLUDE bot_id, INCLUDE day, order DESC of code",
+)
+
+
+def test_u5_what_the_old_index_serves_is_named(trial_of: OpenTrial) -> None:
+    """Its operator class, collation, order and further columns; of what the new one has, too, nothing."""
+    trial = trial_of(Case(name="u5", setup=CODES + OF_THE_INDEX, plan=SWAP_PLAN))
+    said = trial.call("check")
+    assert said.code == 0, said.all
+    assert all(text in said.all for text in NAMED), said.all
+    assert "pc_code_key of pc has" not in said.all
+
+
 @pytest.mark.parametrize(("old", "says"), LOST)
 def test_u5_what_the_swap_loses_is_named(trial_of: OpenTrial, old: str, says: str) -> None:
     """The new unique is compared with the old one: an application that defers, or that excludes, is warned

@@ -98,6 +98,11 @@ CHANGES: list[tuple[str, str]] = [
             "is on (id, bot_id), which is not (telegram_id) and more",
         ),
         (
+            ("DROP INDEX idx_users_telegram_bot; ALTER TABLE users ADD CONSTRAINT idx_users_telegram_bot"
+                " UNIQUE (telegram_id, bot_id) DEFERRABLE"),
+            "is a DEFERRABLE constraint",
+        ),
+        (
             ("DROP INDEX idx_users_telegram_bot; CREATE UNIQUE INDEX idx_users_telegram_bot ON users"
                 " (telegram_id)"),
             "is on (telegram_id), which is not (telegram_id) and more",

@@ -42,6 +42,25 @@ SELECT f.root::int8, n.nspname, t.relname, c.relname, con.contype::text, x.indis
  ORDER BY array_position(%(oids)s::oid[], f.root), t.relname, c.relname"""
 """An index that is attached to one of its table's parent says nothing of its own."""
 
+_TRAITS = """
+SELECT i.indexrelid::int8, array_remove(ARRAY[
+         CASE WHEN NOT i.indimmediate THEN 'DEFERRABLE' END,
+         CASE WHEN (to_jsonb(i) ->> 'indnullsnotdistinct')::bool THEN 'NULLS NOT DISTINCT' END], NULL)
+       || ARRAY(SELECT trait FROM generate_series(0, i.indnkeyatts - 1) k
+                  JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k]
+                  JOIN pg_opclass o ON o.oid = i.indclass[k]
+                  LEFT JOIN pg_collation l ON l.oid = i.indcollation[k] AND l.oid <> a.attcollation,
+                LATERAL (VALUES
+                  (CASE WHEN NOT o.opcdefault THEN 'operator class ' || o.opcname || ' of ' || a.attname END),
+                  ('COLLATE ' || quote_ident(l.collname) || ' of ' || a.attname),
+                  (CASE i.indoption[k] WHEN 1 THEN 'order DESC NULLS LAST' WHEN 2 THEN 'order NULLS FIRST'
+                     WHEN 3 THEN 'order DESC' END || ' of ' || a.attname)) t (trait)
+                WHERE trait IS NOT NULL)
+       || ARRAY(SELECT 'INCLUDE ' || a.attname FROM generate_series(i.indnkeyatts::int, i.indnatts - 1) k
+                  JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k])
+  FROM pg_index i WHERE i.indexrelid = ANY (%s::oid[])"""
+"""indoption: 1 is DESC, 2 NULLS FIRST; DESC alone is both (manual, 11.4)"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unique:
@@ -76,6 +95,12 @@ def read_uniques(connection: Connection, tables: Iterable[int]) -> tuple[Unique,
     """Those of the tables (OIDs) and of every partition and inheriting table below them."""
     rows = connection.execute(_UNIQUES, {"oids": list(tables)}).fetchall()
     return tuple(map(_unique, rows))
+
+
+def read_traits(connection: Connection, indexes: Iterable[int]) -> dict[int, frozenset[str]]:
+    """What is special about each index (OID) besides its columns: ``INCLUDE note``, ``DEFERRABLE``, …"""
+    rows = connection.execute(_TRAITS, [list(indexes)]).fetchall()
+    return {int(oid): frozenset(traits) for oid, traits in rows}
 
 
 def columns_in(expression: str, known: Collection[str]) -> frozenset[str]:

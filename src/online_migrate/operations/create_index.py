@@ -113,6 +113,10 @@ class CreateIndex(Operation[CreateIndexParams]):
         if self.state(place, params) is State.CONFLICT:
             found = read_index(place.known.connection, place.schema, name)
             fact = f"{name} already exists with another definition: {found[1] if found else 'not an index'}"
+            table = place.known.table(place.table)
+            index = None if table is None else table.index(name)
+            if index is not None and index.is_deferrable:
+                fact += ", of a DEFERRABLE constraint: it serves no ON CONFLICT"
             findings.append(
                 Finding(
                     severity=Severity.STOP,
@@ -251,9 +255,11 @@ def read_duplicates(connection: Connection, place: Place, columns: list[str]) ->
 
 
 def _is_as_planned(index: IndexInfo, params: CreateIndexParams) -> bool:
-    """The columns and nothing else: no order, operator class, collation, predicate.  How full its pages are
-    is private.
+    """The columns and nothing else: no order, operator class, collation, predicate, no constraint that is
+    deferrable or excludes.  How full its pages are is private.
     """
+    if index.is_deferrable or index.is_exclusion:
+        return False
     how = _STORAGE.sub("", index.definition.partition(" USING ")[2]).replace('"', "")
     plain = how == f"btree ({', '.join(params.columns)})".replace('"', "")
     return plain and index.columns == tuple(params.columns) and index.is_unique == params.unique

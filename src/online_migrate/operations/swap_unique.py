@@ -10,6 +10,7 @@ from psycopg import sql
 from pydantic import Field
 
 from online_migrate.discovery.dependents import read_dependents
+from online_migrate.discovery.uniques import read_traits
 from online_migrate.errors import VerificationFailed
 from online_migrate.findings import (
     Finding,
@@ -47,7 +48,8 @@ _ASSERT = """DO $swap$ BEGIN
           LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k]
             AND a.attnum > 0) key
      WHERE i.indexrelid = pg_catalog.to_regclass({index}) AND i.indrelid = pg_catalog.to_regclass({table})
-       AND i.indisunique AND i.indisvalid AND i.indisready AND i.indislive AND i.indpred IS NULL
+       AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indisready AND i.indislive
+       AND i.indpred IS NULL
        AND key.columns @> {old} AND i.indnkeyatts > pg_catalog.cardinality({old})
        AND (key.are_not_null OR coalesce((pg_catalog.to_jsonb(i) ->> 'indnullsnotdistinct')::bool, false)))
   THEN RAISE EXCEPTION '%', {message} USING ERRCODE = {state};
@@ -63,6 +65,16 @@ _REMEDIES = {
     ),
     "view": "read its definition: it may need the owner's column",
 }
+
+_LOST_REMEDIES = {
+    "DEFERRABLE": "see that no transaction of the application defers it or swaps values: it would fail (23505)",
+    "NULLS": "see that the application does not rely on one NULL at most",
+    "operator": "build a plain index with it before, for look-ups such as LIKE 'a%'",
+    "COLLATE": "see that values which are equal in that collation only may be there twice",
+    "INCLUDE": "build a plain index with these columns before, for index-only scans",
+    "order": "build a plain index in that order before, where a query relies on it",
+}
+"""by the first word of what is lost"""
 
 
 class SwapUniqueParams(Strict):
@@ -178,7 +190,8 @@ class SwapUnique(Operation[SwapUniqueParams]):
                     remedy="a primary key is not swapped: change the plan",
                 )
             )
-        return findings + self._dependents(place, params, table, old) + self._unbuilt(place, params)
+        findings += self._dependents(place, params, table, old) + self._unbuilt(place, params)
+        return findings + self._lost(place, params, table, old)
 
     def _dependents(
         self, place: Place, params: SwapUniqueParams, table: TableInfo, old: tuple[IndexInfo, ...]
@@ -207,6 +220,30 @@ class SwapUnique(Operation[SwapUniqueParams]):
                 manual=MANUAL,
             )
             for dependent in dependents
+        ]
+
+    def _lost(
+        self, place: Place, params: SwapUniqueParams, table: TableInfo, old: tuple[IndexInfo, ...]
+    ) -> list[Finding]:
+        """What an old unique has and the new one does not: a constraint that defers, an operator class of
+        look-ups, columns of index-only scans.
+        """
+        new = table.index(params.to)
+        traits = read_traits(
+            place.known.connection, [i.oid for i in (*old, *(() if new is None else (new,)))]
+        )
+        kept = frozenset[str]() if new is None else traits[new.oid]
+        lost = {i.name: sorted(traits[i.oid] - kept) for i in old}
+        return [
+            Finding(
+                severity=Severity.WARN,
+                code="unique_loses",
+                fact=f"{name} of {place.table} has what {params.to} does not: {', '.join(what)}",
+                remedy="; ".join(dict.fromkeys(_LOST_REMEDIES[t.split()[0]] for t in what)),
+                manual=MANUAL,
+            )
+            for name, what in lost.items()
+            if what
         ]
 
     def _first_columns_planned(self, place: Place) -> list[str]:
@@ -274,6 +311,8 @@ class SwapUnique(Operation[SwapUniqueParams]):
             )
         if not index.is_valid:
             return f"unique index {params.to} is not valid"
+        if index.is_deferrable:
+            return f"{params.to} is a DEFERRABLE constraint, which lets duplicates into an open transaction"
         nullable = [str(c) for c in index.columns if c is None or not table.columns[c].is_not_null]
         if nullable and not index.nulls_not_distinct and set(nullable) - set(params.from_):
             return (

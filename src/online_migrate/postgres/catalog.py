@@ -55,6 +55,11 @@ class IndexInfo:
     constraint: str | None
     """the constraint that owns it, if any"""
     bytes: int
+    is_deferrable: bool = False
+    """of a DEFERRABLE constraint: it refuses a row at the end of the statement, or of the transaction, and
+    serves no ON CONFLICT"""
+    is_exclusion: bool = False
+    """of an exclusion constraint"""
 
     @property
     def can_be_referenced(self) -> bool:
@@ -181,7 +186,7 @@ SELECT i.indrelid::int8, i.indexrelid::int8, c.relname, t.relname,
          pg_get_indexdef(i.indexrelid),
        (SELECT con.conname FROM pg_constraint con WHERE con.conindid = i.indexrelid
          AND con.contype IN ('p', 'u', 'x') LIMIT 1),
-       pg_relation_size(i.indexrelid)
+       pg_relation_size(i.indexrelid), NOT i.indimmediate, i.indisexclusion
   FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid
     JOIN pg_am am ON am.oid = c.relam
  WHERE i.indrelid = ANY (%(oids)s::oid[]) ORDER BY c.relname"""
@@ -322,6 +327,8 @@ def _index(row: tuple[Any, ...]) -> IndexInfo:
         definition=row[12],
         constraint=row[13],
         bytes=row[14],
+        is_deferrable=row[15],
+        is_exclusion=row[16],
     )
 
 
