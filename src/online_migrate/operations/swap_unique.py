@@ -67,7 +67,7 @@ _REMEDIES = {
 }
 
 _LOST_REMEDIES = {
-    "DEFERRABLE": "see that no transaction of the application defers it or swaps values: it would fail (23505)",
+    "DEFERRABLE": "see that the application neither defers it nor swaps values: it would fail (23505)",
     "NULLS": "see that the application does not rely on one NULL at most",
     "operator": "build a plain index with it before, for look-ups such as LIKE 'a%'",
     "COLLATE": "see that values which are equal in that collation only may be there twice",
