@@ -87,7 +87,7 @@ def test_a_journal_of_somebody_else_is_told_as_a_right_that_is_missing(role: str
         said = desk.call(command)
         assert said.code == 3, command
         assert "error: permission denied for schema online_migrate" in said.err
-        assert "next: give the role that right, then run the same command again" in said.err
+        assert "next: grant that right to the role, then run the same command again" in said.err
 
 
 @pytest.fixture(scope="module")

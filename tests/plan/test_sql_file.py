@@ -175,7 +175,7 @@ def test_the_shop_is_verified_by_four_queries() -> None:
     path = PLANS / "multi_tenant.verify.sql"
     checks = load_checks(path.read_text(), path=path)
     assert [(len(c.expected), c.title.split(".")[0]) for c in checks] == [
-        (7, "The seven new tables are there"),
+        (7, "The seven new tables exist"),
         (7, "bots has its four indexes, its key and its two uniques, and no other"),
         (
             36,

@@ -50,7 +50,7 @@ MEANINGS: Final[Mapping[str, tuple[type[OnlineMigrateError], str]]] = {
         f"the outcome of the commit is unknown; {AGAIN}: it reads the outcome from the journal",
     ),
     "40P01": (LockNotAcquired, _WAIT),
-    "42501": (ServerRefused, f"GRANT the role that right, {AGAIN}"),
+    "42501": (ServerRefused, f"grant that right to the role, {AGAIN}"),
     "42P01": (ServerRefused, _DROPPED),
     "42703": (ServerRefused, _DROPPED),
     "42883": (ServerRefused, _DROPPED),
