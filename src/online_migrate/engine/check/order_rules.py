@@ -59,7 +59,7 @@ def _column_too_early(plot: Plot, change: Change) -> Iterator[Contradiction]:
                 fact=f"uses column {name} of {{tables}}, which the later step {line_of(adds[0].step)} adds",
                 remedy=f"move this step below {line_of(adds[0].step)}",
             )
-        elif table is not None and table.lacks(name) and not _is_made_by_the_plan(plot, effect.table):
+        elif table is not None and table.lacks(name):
             near = difflib.get_close_matches(name, list(table.columns), n=1)
             meant = f"; did you mean {near[0]}?" if near else ""
             yield Contradiction(
