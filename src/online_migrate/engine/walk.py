@@ -120,7 +120,9 @@ class Walk:
         self.run.emit(GateApproved, stage=stage.name, approved_by=given[stage.name].approved_by)
 
     def _ensure_no_drift(self, stage: Stage) -> None:
-        """A stage behind a gate may have no rollback: what finished steps made must still be what they made."""
+        """A stage behind a gate may have no rollback: what finished steps made must
+        still be what they made.
+        """
         found: list[Finding] = []
 
         def look() -> None:
