@@ -8,11 +8,6 @@ from typing import Final
 
 OPEN: Final = frozenset(
     {
-        "d1",
-        "d1-domain-over-a-domain",
-        "d1-generated",
-        "d1-identity-always",
-        "d1-trigger-of-an-heir",
         "d2",
         "d2-array",
         "d2-in-capitals",

@@ -25,3 +25,18 @@ def test_a_forgotten_column_is_an_error(site_of: OpenSite) -> None:
     site.sql("ALTER TABLE transactions ALTER bot_id SET DEFAULT 1")
     (finding,) = site.verify()
     assert finding.code == "default_back"
+
+
+def test_a_partition_loses_a_default_of_its_own(site_of: OpenSite) -> None:
+    """A default that only the partition has is named at check, and dropped with the root's."""
+    site = site_of(plan_of("drop_default: {table: parted, column: bot_id}"))
+    site.sql(
+        "CREATE TABLE parted (id int, bot_id int) PARTITION BY LIST (id);"
+        " CREATE TABLE part PARTITION OF parted FOR VALUES IN (1);"
+        " ALTER TABLE part ALTER bot_id SET DEFAULT 1"
+    )
+    (fact,) = [f.fact for f in site.preflight() if f.code == "still_given"]
+    assert "part.bot_id" in fact
+    site.execute()
+    assert [f for f in site.preflight() if f.code == "still_given"] == []
+    assert site.verify() == []

@@ -14,6 +14,7 @@ from online_migrate.backfill.context import Target, update_statement
 from online_migrate.backfill.forecast import Forecast, forecast
 from online_migrate.backfill.hazards.filled_column import FilledColumn
 from online_migrate.backfill.hazards.given_values import read_value_hazards
+from online_migrate.backfill.hazards.soak import read_soak_hazards
 from online_migrate.backfill.hazards.table import read_table_hazards
 from online_migrate.backfill.hazards.triggers import read_writing_triggers, skipped_key_hazard
 from online_migrate.backfill.rows import unfilled_statement
@@ -197,6 +198,8 @@ class Backfill(Operation[BackfillParams]):
         column = FilledColumn(catalog=place.known, table=table, name=params.column, plan=plan)
         findings += read_value_hazards(column, value)
         findings += _skipped_keys(place, params.column) if skip else []
+        if params.quiet is not None:
+            findings += read_soak_hazards(place.known.connection, table, params.column)
         index, above = index_with(table, params.column), _planned_index(place, place.table, params.column)
         if index is not None or above is not None:
             named = f"index {index}" if index else f"index {above}, which the plan builds above,"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Iterator
+from typing import ClassVar, Final
 
 from psycopg import sql
 
@@ -23,7 +24,15 @@ from online_migrate.operations.contract.descendants import Descendants
 from online_migrate.operations.contract.effects import DropsDefault, Effect
 from online_migrate.operations.shared.steps import need, run_window
 from online_migrate.plan.model import Phase
+from online_migrate.postgres.insert_values import Giver, Source, read_givers
 from online_migrate.postgres.locks import LockMode
+
+MANUAL = "https://www.postgresql.org/docs/current/sql-altertable.html"
+_REMEDIES: Final = {
+    Source.DOMAIN: "ALTER DOMAIN … DROP DEFAULT, or give the column the domain's base type",
+    Source.IDENTITY: "ALTER COLUMN … DROP IDENTITY, once every release writes the column",
+    Source.TRIGGER: "take the column out of the trigger's function, or drop the trigger",
+}
 
 
 class DropDefaultParams(TableParams):
@@ -37,7 +46,9 @@ class DropDefault(Operation[DropDefaultParams]):
     """Drop the default of a column.
 
     What it does: ALTER COLUMN … DROP DEFAULT. From then on an INSERT that does not name the column writes
-    NULL, or fails where the column is NOT NULL (23502). Rows that exist already keep their values.
+    NULL, or fails where the column is NOT NULL (23502). Rows that exist already keep their values. `check`
+    names each table where a domain, an identity or a trigger still gives a value, and each partition or
+    inheriting table with a default of its own.
 
     Locks: ACCESS EXCLUSIVE on the table, and on its partitions and inheriting tables, in one lock window.
 
@@ -70,13 +81,45 @@ class DropDefault(Operation[DropDefaultParams]):
             ),
         )
 
-    def preflight(self, place: Place, params: DropDefaultParams) -> list[Finding]:  # noqa: ARG002
-        return []
+    def preflight(self, place: Place, params: DropDefaultParams) -> list[Finding]:
+        return [*self._refused(place, params), *self._still_given(place, params)]
+
+    def _refused(self, place: Place, params: DropDefaultParams) -> Iterator[Finding]:
+        """What is no default is not dropped by DROP DEFAULT: the server refuses it."""
+        for giver in self._givers(place, params):
+            if giver.source is Source.GENERATED:
+                yield Finding(
+                    severity=Severity.STOP,
+                    code="column_generated",
+                    fact=f"{giver.table}.{params.column} is a generated column, which has no default to drop",
+                    remedy="take it out of the plan, or ALTER COLUMN … DROP EXPRESSION first",
+                    manual=MANUAL,
+                )
+
+    def _still_given(self, place: Place, params: DropDefaultParams) -> Iterator[Finding]:
+        """Each table of the family in which an INSERT without the column stores a value all the same."""
+        givers = self._givers(place, params)
+        own = {g.name for g in givers if g.source is Source.DEFAULT and not g.is_below}
+        for giver in givers:
+            name = f"{giver.table}.{params.column}"
+            if giver.source in _REMEDIES:
+                fact = f"{name} still gets a value in an INSERT that does not name it: {giver}"
+                yield _given(fact, _REMEDIES[giver.source])
+            elif giver.source is Source.DEFAULT and giver.is_below and giver.name not in own:
+                fact = f"{name}, below {place.table}, has its own default, which is dropped as well: {giver}"
+                yield _given(fact, "if it must remain, set it again after the run")
+
+    def _givers(self, place: Place, params: DropDefaultParams) -> tuple[Giver, ...]:
+        table = place.known.table(place.table)
+        return () if table is None else read_givers(place.known.connection, table.oid, params.column)
 
     def state(self, place: Place, params: DropDefaultParams) -> State:
+        """Done where neither the table nor one below it has a default of the column."""
         table = place.known.table(place.table)
-        column = None if table is None else table.columns.get(params.column)
-        return State.DONE if column is not None and column.default is None else State.ABSENT
+        if table is None or params.column not in table.columns:
+            return State.ABSENT
+        has_default = any(g.source is Source.DEFAULT for g in self._givers(place, params))
+        return State.ABSENT if has_default else State.DONE
 
     def execute(self, context: Context, params: DropDefaultParams) -> int:
         if self.state(context.place, params) is not State.DONE:
@@ -95,3 +138,7 @@ class DropDefault(Operation[DropDefaultParams]):
                 remedy="ALTER COLUMN … DROP DEFAULT, and find out who set it",
             )
         ]
+
+
+def _given(fact: str, remedy: str) -> Finding:
+    return Finding(severity=Severity.WARN, code="still_given", fact=fact, remedy=remedy, manual=MANUAL)

@@ -12,7 +12,6 @@ from psycopg import sql
 
 from online_migrate.backfill.hazards.rights import read_right_hazards
 from online_migrate.backfill.hazards.row_reads import error_text, find_rows
-from online_migrate.backfill.hazards.triggers import is_given_on_insert
 from online_migrate.backfill.rows import describe_rows
 from online_migrate.backfill.value_params import value_of
 from online_migrate.backfill.worker import Backfill as Work
@@ -38,6 +37,7 @@ from online_migrate.operations.shared.owed_check import OwedCheck
 from online_migrate.operations.shared.steps import bench_of, need, run_long, run_window
 from online_migrate.plan.model import Phase, Step
 from online_migrate.postgres.catalog import Catalog, ConstraintInfo
+from online_migrate.postgres.insert_values import read_givers
 from online_migrate.postgres.locks import LockMode
 from online_migrate.postgres.long_statement import tell_meanwhile
 
@@ -155,7 +155,7 @@ class SetNotNull(Operation[SetNotNullParams]):
         planned = schema_before(place).column(place.table, params.column)
         if planned is not None and planned.default_by_plan is not None:
             return not planned.default_by_plan
-        return not is_given_on_insert(place.known.connection, table, params.column)
+        return all(giver.is_below for giver in read_givers(place.known.connection, table.oid, params.column))
 
     def _unfilled(self, place: Place, params: SetNotNullParams) -> Iterator[Finding]:
         """Rows without a value that no step above fills; behind a gate they may be filled before it is

@@ -1,4 +1,4 @@
-"""Triggers that fire for each row of a batch, and triggers that give a column its value on INSERT."""
+"""Triggers that fire for each row of a batch."""
 
 from __future__ import annotations
 
@@ -10,16 +10,11 @@ from psycopg import sql
 from online_migrate.findings import Finding, Severity
 from online_migrate.postgres.catalog import TableInfo
 from online_migrate.postgres.connection import Connection
+from online_migrate.postgres.insert_values import columns_set_by
 
 _WRITES = re.compile(
     r"\b(insert|update|delete|merge|copy|truncate|execute|perform|call|select)\b", re.IGNORECASE
 )
-_SETS = re.compile(
-    r"(?i)(?:\bnew\.\"?(?=\w+\"?\s*:=)|(?:^|;|\b(?:begin|then|else|loop)\b)\s*new\.\"?)(\w+)\"?\s*(?::=|=(?!=))"
-)
-"""in PL/pgSQL ``=`` assigns at the start of a statement only, and compares elsewhere"""
-_INTO = re.compile(r"(?i)\binto\s+(?:strict\s+)?((?:[\w.\"]+\s*,\s*)*[\w.\"]+)")
-_OF_NEW = re.compile(r"(?i)\bnew\.\"?(\w+)")
 _SET_THEIR_ARGUMENT = {
     "moddatetime",
     "insert_username",
@@ -79,7 +74,7 @@ def read_trigger_hazards(
     else:
         rows = [r for r in rows if r[3] != "R"]
     setters = {
-        name: sorted((_columns_set_by(body) if argument is None else {argument}) - {column})
+        name: sorted((columns_set_by(body) if argument is None else {argument}) - {column})
         for name, body, is_before_row, _, argument in rows
         if is_before_row
     }
@@ -96,33 +91,6 @@ def read_trigger_hazards(
         fact = f"{table.name}: triggers fire for every row that the backfill writes: {', '.join(others)}"
         remedy = "if they must not fire for old rows, add `triggers: skip` to the backfill"
         yield Finding(severity=Severity.WARN, code="triggers_fire", fact=fact, remedy=remedy)
-
-
-def _columns_set_by(body: str) -> set[str]:
-    """The columns that a PL/pgSQL function assigns by ``:=``, ``=`` or INTO; those of a whole record are not
-    known.
-    """
-    into = _OF_NEW.findall(" ".join(_INTO.findall(body)))
-    return {*_SETS.findall(body), *into}
-
-
-def is_given_on_insert(connection: Connection, table: TableInfo, column: str) -> bool:
-    """Whether an INSERT that omits the column gets a value for it: from a default, its domain, an identity,
-    or a trigger.
-
-    A trigger in another language than PL/pgSQL counts as one that sets the column.
-    """
-    rows = connection.execute(
-        """SELECT NULL FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid
-            WHERE a.attrelid = %(oid)s AND a.attname = %(column)s
-              AND (a.atthasdef OR a.attidentity <> '' OR y.typdefault IS NOT NULL)
-            UNION ALL
-           SELECT CASE WHEN l.lanname = 'plpgsql' THEN p.prosrc END
-             FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_language l ON l.oid = p.prolang
-            WHERE t.tgrelid = %(oid)s AND t.tgtype & 7 = 7 AND t.tgenabled IN ('A', 'O')""",
-        {"oid": table.oid, "column": column},
-    ).fetchall()
-    return any(body is None or column in _columns_set_by(body) for (body,) in rows)
 
 
 def _skip_hazards(connection: Connection, table: TableInfo, column: str) -> Iterator[Finding]:
