@@ -69,6 +69,8 @@ class GateWaiting(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateApproved(Event):
     approved_by: str
+    approval: str = ""
+    """what was approved: the gate's sentence"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

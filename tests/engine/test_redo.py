@@ -111,3 +111,39 @@ def test_who_dropped_it_is_named(desk: Desk) -> None:
     said = desk.call("check")
     assert said.code == 3
     assert f"pg_stat_statements has role {user}: DROP INDEX users_bot_tg" in said.all
+
+
+ACCEPTED = """SELECT (fields ->> 'by') || ': ' || (fields ->> 'changes')
+                FROM online_migrate.history WHERE event = 'plan_accepted'"""
+
+
+def test_a_finished_step_becomes_another_only_by_redo(desk: Desk) -> None:
+    """--accept-changed-plan alone is refused with what would have to happen; after that the run goes on."""
+    (desk.folder / "plan.yaml").write_text(PLAN.replace("type: integer", "type: bigint"))
+    said = desk.call("run", "--accept-changed-plan")
+    assert said.code == 2, said.all
+    assert "columns / add_column bot_id / users is done, and the plan now defines it otherwise" in said.err
+    redo = "online-migrate redo plan.yaml 'add_column bot_id' --stage columns --table users"
+    assert redo in said.err
+    assert redo in (check := desk.call("check")).all, check.all
+    assert check.code == 3
+    desk.run_sql("ALTER TABLE users ALTER bot_id TYPE bigint")
+    assert desk.call("redo", "add_column bot_id").code == 0
+    said = desk.call("run", "--accept-changed-plan", "--approve", "swap")
+    assert said.code == 0, said.all
+    assert "step add_column bot_id: was changed" in desk.ask(ACCEPTED)
+    assert desk.call("verify").code == 0
+    assert "report: " in desk.call("report", "-o", "r.html").out
+    report = (desk.folder / "r.html").read_text()
+    assert "changed plan accepted by" in report
+    assert "made open again by" in report
+
+
+def test_a_finished_step_that_makes_nothing_may_leave_the_plan(desk: Desk) -> None:
+    """The same for a step of the open stage: neither leaves anything behind that the plan would not know."""
+    added = PLAN.replace("      - swap_unique", "      - analyze: {table: users}\n      - swap_unique")
+    (desk.folder / "plan.yaml").write_text(added)
+    assert desk.call("run", "--accept-changed-plan").code == 75
+    (desk.folder / "plan.yaml").write_text(PLAN)
+    assert desk.call("run", "--accept-changed-plan", "--approve", "swap").code == 0
+    assert desk.ask("SELECT count(*) FROM online_migrate.history WHERE event = 'plan_accepted'") == 2

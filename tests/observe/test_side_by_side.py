@@ -262,7 +262,7 @@ def test_two_tables_that_wait_at_once_wait_once() -> None:
         make_record(e.WaitEnded(**place("users"), kind="wal", seconds=10), NOON + timedelta(seconds=10)),
         make_record(e.WaitEnded(**place("orders"), kind="wal", seconds=10), NOON + timedelta(seconds=15)),
     ]
-    report = make_report(make_snapshot(), history, stages=(), approvals={})
+    report = make_report(make_snapshot(), history, stages=(), approvals=())
     assert report["hold_kinds"] == [{"kind": "wal", "times": 2, "seconds": 15, "longest_s": 10}]
 
 

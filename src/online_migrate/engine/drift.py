@@ -11,6 +11,7 @@ from shlex import quote
 from typing import Final
 
 from online_migrate.discovery.schema_changes import SchemaChanges
+from online_migrate.engine.changed_steps import find_changed_steps
 from online_migrate.engine.lock_retry import naming_blockers
 from online_migrate.engine.survey import Survey
 from online_migrate.findings import Finding, Severity
@@ -44,11 +45,12 @@ def find_drift(seen: Survey) -> list[Finding]:
 
 def _comparable(seen: Survey) -> Iterator[Step]:
     """Finished steps, but those that may build on an open step of the same table, after `redo`."""
+    changed = {found.key for found in find_changed_steps(seen)}  # compared with another plan, all differ
     open_tables: set[str | None] = set()
     for step in seen.steps:
         if step.key not in seen.done:
             open_tables.add(step.table)
-        elif step.table not in open_tables:
+        elif step.table not in open_tables and step.key not in changed:
             yield step
 
 

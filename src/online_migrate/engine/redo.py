@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from online_migrate.clock import Clock, Signal
+from online_migrate.engine.changed_steps import find_changed_steps
 from online_migrate.engine.drift import verify_step
 from online_migrate.engine.survey import Survey, survey
 from online_migrate.errors import UsageError
@@ -37,7 +38,8 @@ def redo(
 ) -> tuple[Step, ...]:
     """Make the steps open again, with who asked in the journal's history; returns them.
 
-    Only steps whose objects differ from what they made; a step that is proven by a scan of rows, in any case.
+    Only steps whose objects differ from what they made, or that the plan now defines otherwise; a step that
+    is proven by a scan of rows, in any case.
     Raises :class:`UsageError` where there is no such step, and :class:`LeaseLost` while a runner works.
     """
     with connector.open("redo") as connection:
@@ -82,8 +84,13 @@ def _meant(seen: Survey, wanted: Wanted) -> tuple[Step, ...]:
 
 
 def _changed(seen: Survey, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    in_plan = {found.key for found in find_changed_steps(seen)}
     changed = tuple(
-        s for s in steps if not OPERATIONS[s.spec.operation].is_verified_at_once or verify_step(seen.place(s))
+        s
+        for s in steps
+        if s.key in in_plan
+        or not OPERATIONS[s.spec.operation].is_verified_at_once
+        or verify_step(seen.place(s))
     )
     if not changed:
         raise UsageError(

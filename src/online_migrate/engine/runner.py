@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import psycopg
 
+from online_migrate.engine.changed_steps import ensure_no_changed_step
 from online_migrate.engine.check.plan import check, is_stopping
 from online_migrate.engine.drift import DRIFT, fact_lines
 from online_migrate.engine.survey import Survey, survey
@@ -25,7 +26,7 @@ from online_migrate.errors import (
     UsageError,
     VerificationFailed,
 )
-from online_migrate.events import RunEnded, RunStarted, StepFailed
+from online_migrate.events import PlanAccepted, RunEnded, RunStarted, StepFailed
 from online_migrate.findings import Finding, Severity
 from online_migrate.journal.lease import read_holder, whoami
 from online_migrate.journal.records import RunRecord
@@ -130,7 +131,7 @@ class Runner:
 
     def _survey(self, connection: Connection) -> Survey:
         seen = survey(self._plan, connection)
-        self._ensure_same_plan(seen.run)
+        self._ensure_same_plan(seen)
         return seen
 
     def _create_journal(self, seen: Survey, connection: Connection) -> None:
@@ -181,8 +182,12 @@ class Runner:
         is_needed = any(isinstance(c.effect, MakesRow) for c in seen.open_changes)
         return self.context.secrets.missing() if is_needed else ()
 
-    def _ensure_same_plan(self, run: RunRecord | None) -> None:
-        if run is None or run.fingerprint == self._plan.fingerprint() or self.options.accept_changed_plan:
+    def _ensure_same_plan(self, seen: Survey) -> None:
+        run = seen.run
+        if run is None or run.fingerprint == self._plan.fingerprint():
+            return
+        if self.options.accept_changed_plan:
+            ensure_no_changed_step(seen)
             return
         remedy = (
             "restore the plan as it was, or run with --accept-changed-plan: steps that are done stay done,"
@@ -209,7 +214,9 @@ class Runner:
         else:
             self.context.run_id = run.run_id
             if run.fingerprint != plan.fingerprint():
-                journal.accept_plan(run.run_id, plan, seen.sets, seen.steps)
+                changes = changes_between(run.parts, plan.parts())
+                event = PlanAccepted(by=whoami(), changes=changes)
+                journal.accept_plan(run.run_id, plan, seen.sets, seen.steps, event=event)
             journal.set_run(run.run_id, RunState.RUNNING)
         self._approve(run)
         if not self._is_announced:

@@ -117,7 +117,12 @@ class Walk:
                 remedy=f"when that is true: online-migrate approve {plan.path} {stage.name},"
                 " then run the same command again",
             )
-        self.run.emit(GateApproved, stage=stage.name, approved_by=given[stage.name].approved_by)
+        self.run.emit(
+            GateApproved,
+            stage=stage.name,
+            approved_by=given[stage.name].approved_by,
+            approval=stage.gate.approval,
+        )
 
     def _ensure_no_drift(self, stage: Stage) -> None:
         """A stage behind a gate may have no rollback: what finished steps made must

@@ -11,6 +11,7 @@ from psycopg import sql
 
 from online_migrate.journal.lease import HOLDER, SESSIONS, Holder, to_holder
 from online_migrate.journal.records import (
+    ApprovalRecord,
     CursorRecord,
     HistoryRecord,
     RunRecord,
@@ -35,6 +36,9 @@ SELECT clock_timestamp(), EXISTS ({SESSIONS}), (SELECT count(*) FROM online_migr
        ({OPEN_STOP});
 SELECT {columns(RunRecord)} FROM online_migrate.run WHERE {_RUN};
 {HOLDER};
+SELECT {columns(ApprovalRecord)} FROM online_migrate.approval
+ WHERE plan = %(plan)s AND approved_at >= (SELECT started_at FROM online_migrate.run WHERE {_RUN})
+ ORDER BY approval_id;
 SELECT {columns(StageRecord)},
        (SELECT {_MARK} FROM online_migrate.step s WHERE (s.run_id, s.stage) = (t.run_id, t.stage))
   FROM online_migrate.stage t WHERE {_RUN} ORDER BY position;
@@ -72,6 +76,8 @@ class RunJournal:
     """the runner whose heartbeat is the newest, whatever its plan"""
     is_connected: bool
     """a session of a runner is connected"""
+    approvals: tuple[ApprovalRecord, ...]
+    """since the run began, oldest first"""
     stages: tuple[StageRecord, ...]
     steps: Mapping[str, tuple[StepRecord, ...]]
     """of each stage, in the plan's order"""
@@ -113,7 +119,7 @@ class RunReader:
     def read(self, connection: Connection) -> RunJournal | None:
         """What the journal says now; None if the plan never ran."""
         is_first = not self._last
-        (facts,), runs, holders, stages, steps, cursors, news, *earlier = self._read(connection)
+        (facts,), runs, holders, approvals, stages, steps, cursors, news, *earlier = self._read(connection)
         now, is_connected, cursors_total, stop_requested_by = facts
         run = next(iter(to_records(RunRecord, runs)), None)
         if run is None:
@@ -131,6 +137,7 @@ class RunReader:
             run=run,
             holder=next(map(to_holder, holders), None),
             is_connected=is_connected,
+            approvals=to_records(ApprovalRecord, approvals),
             stages=to_records(StageRecord, stages),
             steps=dict(self._steps),
             cursors=dict(self._cursors),

@@ -36,6 +36,9 @@ WITH wanted AS (SELECT n, e ->> 0 AS stage, e ->> 1 AS step, e ->> 2 AS table_na
                         FROM jsonb_array_elements(%(tables)s::jsonb) WITH ORDINALITY x (e, n)),
      run AS (UPDATE online_migrate.run SET fingerprint = %(fingerprint)s, parts = %(parts)s
        WHERE run_id = %(run)s),
+     accepted AS (
+         INSERT INTO online_migrate.history (run_id, event, fields)
+         SELECT %(run)s, %(event)s::text, %(fields)s::jsonb WHERE %(event)s::text IS NOT NULL),
      tables_gone AS (
          DELETE FROM online_migrate.frozen_table t WHERE run_id = %(run)s
             AND NOT EXISTS (SELECT FROM wanted_table w

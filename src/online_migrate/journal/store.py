@@ -81,12 +81,19 @@ class Journal:
         return int(str(rows[0][0]))
 
     def accept_plan(
-        self, run_id: int, plan: Plan, sets: Mapping[str, Iterable[str]], steps: Iterable[Step]
+        self,
+        run_id: int,
+        plan: Plan,
+        sets: Mapping[str, Iterable[str]],
+        steps: Iterable[Step],
+        *,
+        event: Event | None = None,
     ) -> None:
         """Go on with a changed plan: its fingerprint, table sets, stages and steps in one transaction.
 
         What is there still keeps its state, what is new is open, all in the new order.  What the plan no
-        longer has is forgotten unless it was done: done stays done, should it ever come back.
+        longer has is forgotten unless it was done: done stays done, should it ever come back.  ``event`` is
+        kept in the history: who accepted what.
         """
         self._write(
             ACCEPT_PLAN,
@@ -97,6 +104,8 @@ class Journal:
                 "tables": to_json([[name, t] for name, tables in sets.items() for t in tables]),
                 "stages": to_json([[s.name, s.phase.value] for s in plan.stages]),
                 "steps": to_json([list(s.key) for s in steps]),
+                "event": None if event is None else event.name,
+                "fields": to_json({} if event is None else event.fields()),
             },
         )
 

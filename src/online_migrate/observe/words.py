@@ -85,8 +85,8 @@ def _blocked_by(f: Fields) -> str:
     return f"; blocked by {', '.join(blockers)}" if blockers else ""
 
 
-def _note(f: Fields) -> str:
-    return f": {f['note']}" if f.get("note") else ""
+def _after_colon(f: Fields, name: str) -> str:
+    return f": {f[name]}" if f.get(name) else ""
 
 
 def _step_ended(f: Fields) -> str:
@@ -105,11 +105,11 @@ _SENTENCES: Final[Mapping[str, Callable[[Fields], str]]] = {
     "stage_started": lambda f: f"stage starts ({f.get('phase', '')})",
     "stage_ended": lambda f: f"stage done in {seconds_text(f.get('seconds'))}",
     "gate_waiting": lambda f: f"waiting at its gate for approval: {f.get('approval', '')}",
-    "step_reopened": lambda f: f"made open again by {f.get('by', '?')}{_note(f)}",
+    "step_reopened": lambda f: f"made open again by {f.get('by', '?')}{_after_colon(f, 'note')}",
     "plan_accepted": lambda f: (
         f"changed plan accepted by {f.get('by', '?')}: {'; '.join(f.get('changes') or ())}"
     ),
-    "gate_approved": lambda f: f"gate approved by {f.get('approved_by', '?')}",
+    "gate_approved": lambda f: f"gate approved by {f.get('approved_by', '?')}{_after_colon(f, 'approval')}",
     "step_started": lambda f: "resumes" if f.get("resumed") else "starts",
     "step_ended": _step_ended,
     "step_failed": lambda f: f"failed: {f.get('error', '')}",

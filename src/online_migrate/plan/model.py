@@ -308,6 +308,11 @@ ORDER: Final = "order of the steps"
 """the part of a plan that holds the order of its steps"""
 
 
+def step_part(stage: str, title: str) -> str:
+    """What a step is called among :meth:`Plan.parts`."""
+    return f"stage {stage}, step {title}"
+
+
 def set_part(name: str) -> str:
     """What a table set is called among :meth:`Plan.parts`."""
     return f"table set {name}"
@@ -347,7 +352,7 @@ class Plan:
                 params = json.dumps(
                     spec.params.model_dump(mode="json", exclude_defaults=True), sort_keys=True
                 )
-                parts[f"stage {stage.name}, step {spec.title}"] = f"{spec.operation} {params}"
+                parts[step_part(stage.name, spec.title)] = f"{spec.operation} {params}"
         return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in parts.items()}
 
     def fingerprint(self) -> str:

@@ -66,7 +66,11 @@ def test_the_journal_alone_says_all_of_it(run: MadeRun) -> None:
     assert report["growth"][0] == {
         "table": "users", "table_before": 100, "table_after": 120, "indexes_before": 50, "indexes_after": 80,
     }  # fmt: skip
-    assert [(a["approved_by"], a["note"]) for a in report["approvals"]] == [("ada", "2.4 is live")]
+    assert sorted((a["approved_by"], a["note"]) for a in report["approvals"]) == [
+        ("ada", "2.4 is live"),
+        ("ada", "changed plan accepted by ada: stage swap, step analyze: was added"),
+        ("ada", "made open again by ada: dropped by mistake"),
+    ]
     assert [f["severity"] for f in report["findings"]] == ["warn"]
     assert document["events"][-1]["text"].startswith("plan shop starts")
 
@@ -108,7 +112,7 @@ def test_holds_are_summed_and_the_longest_are_shown() -> None:
         place: dict[str, Any] = {"stage": "fill", "step": "backfill bot_id", "table": f"t{n}"}
         events.append((10 * n, e.WaitStarted(**place, kind="standby_lag", reason="behind")))
         events.append((10 * n + 1 + n / 1_000, e.WaitEnded(**place, kind="standby_lag", seconds=1)))
-    report = make_report(make_snapshot(), at_times(*events), stages=(), approvals={})
+    report = make_report(make_snapshot(), at_times(*events), stages=(), approvals=())
     assert report["hold_kinds"][0]["times"] == 1_000
     assert report["hold_kinds"][0]["seconds"] == pytest.approx(1_000 + 999 / 2, rel=1e-3)
     assert (len(report["holds"]), report["holds_left_out"]) == (200, 800)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from online_migrate.discovery.reach import tables_hanging_on
 from online_migrate.discovery.star import read_isolation_settings, read_star_functions, read_star_statements
+from online_migrate.engine.changed_steps import changed_step_findings
 from online_migrate.engine.check.connections import check_connections
 from online_migrate.engine.check.contradictions import find_contradictions, findings_of
 from online_migrate.engine.check.encoding import check_encoding
@@ -54,6 +55,7 @@ def _check(seen: Survey, missing_secrets: Iterable[str]) -> list[Finding]:
     contradictions = find_contradictions(seen.effects, seen.catalog, done=seen.done)
     findings += check_references(seen)
     findings += missing
+    findings += changed_step_findings(seen)
     findings += find_drift(seen)
     findings += findings_of(contradictions)
     findings += _tables(seen)

@@ -22,10 +22,12 @@ from online_migrate.observe.page.throughput import (
 from online_migrate.observe.page.verified import sum_verified
 from online_migrate.observe.snapshot.read import read_snapshot
 from online_migrate.observe.snapshot.views import Snapshot, StepView
+from online_migrate.observe.words import describe
 from online_migrate.postgres.connection import Connection
 
 EVENTS: Final = 1_000
 """the newest; a night of a large plan has many more, which add little"""
+_ALLOWED: Final = ("plan_accepted", "step_reopened")
 HOLDS: Final = 200
 """the longest; the sums have all of them"""
 
@@ -47,7 +49,7 @@ def read_report(connection: Connection, plan: str) -> dict[str, Any] | None:
             snapshot,
             history,
             stages=journal.read_stages(snapshot.run_id),
-            approvals=journal.read_approvals(plan, snapshot.started_at),
+            approvals=snapshot.approvals,
         ),
     }
 
@@ -57,7 +59,7 @@ def make_report(
     history: Sequence[HistoryRecord],
     *,
     stages: Iterable[StageRecord],
-    approvals: Mapping[str, ApprovalRecord],
+    approvals: Iterable[ApprovalRecord],
 ) -> dict[str, Any]:
     """The report's own part; pure."""
     now = snapshot.read_at
@@ -75,10 +77,7 @@ def make_report(
         "locks": sum_locks(history),
         "throughput": sum_throughput(history, snapshot.steps),
         "growth": find_growth(history),
-        "approvals": [
-            {"stage": a.stage, "approved_by": a.approved_by, "note": a.note, "at": a.approved_at.isoformat()}
-            for a in sorted(approvals.values(), key=lambda a: a.approved_at)
-        ],
+        "approvals": find_approvals(approvals, history),
         "findings": find_findings(history),
         **sum_verified(snapshot, history),
     }
@@ -184,6 +183,32 @@ def _sizes(records: Iterable[HistoryRecord]) -> dict[str, Sequence[Any]]:
         if isinstance(found, Mapping):
             sizes = {**found, **sizes}
     return sizes
+
+
+def find_approvals(
+    approvals: Iterable[ApprovalRecord], history: Iterable[HistoryRecord]
+) -> list[dict[str, str]]:
+    """What people allowed, oldest first: each approval, each accepted change of the plan, each redo."""
+    found = [
+        {
+            "stage": a.stage,
+            "approved_by": a.approved_by,
+            "note": a.note,
+            "at": a.approved_at.isoformat(),
+        }
+        for a in approvals
+    ]
+    found += [
+        {
+            "stage": record.stage,
+            "approved_by": str(record.fields.get("by", "")),
+            "note": describe(record.event, record.fields),
+            "at": record.at.isoformat(),
+        }
+        for record in history
+        if record.event in _ALLOWED
+    ]
+    return sorted(found, key=lambda one: one["at"])
 
 
 def find_findings(history: Iterable[HistoryRecord]) -> list[dict[str, str]]:

@@ -68,7 +68,7 @@ def _draw(connection: Connection, journal: RunJournal, memory: Memory) -> Snapsh
     snapshot = Snapshot(
         plan=run.plan,
         state=run.state,
-        reason=_reason(run, ours, is_live=is_live),
+        reason=_approved(journal) or _reason(run, ours, is_live=is_live),
         run_id=run.run_id,
         started_at=run.started_at,
         ended_at=run.ended_at,
@@ -78,6 +78,7 @@ def _draw(connection: Connection, journal: RunJournal, memory: Memory) -> Snapsh
         stages=tuple(_stage(stage, journal.steps.get(stage.stage, ()), facts) for stage in journal.stages),
         waits=waits,
         history=journal.history,
+        approvals=journal.approvals,
         notes=tuple(_notes(journal, ours)) if is_at_work else (),
     )
     if snapshot.reason or not snapshot.is_holding:
@@ -202,6 +203,19 @@ def _reason(run: RunRecord, holder: Holder | None, *, is_live: bool) -> str:
         return run.reason
     heartbeat = f" (last heartbeat {seconds_text(holder.beat_age_s)} ago, {holder.who})" if holder else ""
     return f"no runner is at work{heartbeat}; repeat the `online-migrate run` command to continue"
+
+
+def _approved(journal: RunJournal) -> str:
+    """Who opened the gate at which the run has stopped, and what comes next; empty where none is open."""
+    waiting = {stage.stage for stage in journal.stages if stage.state == "waiting"}
+    given = [a for a in journal.approvals if a.stage in waiting]
+    if not given or journal.run.state == "running":
+        return ""
+    names = ", ".join(f"{a.approved_by}{f' ({a.note})' if a.note else ''}" for a in given)
+    return (
+        f"gate of stage {given[0].stage} is approved by {names};"
+        " repeat the `online-migrate run` command to continue"
+    )
 
 
 def _until(run: RunRecord, holder: Holder | None, now: datetime) -> datetime | None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import chain
 
 from online_migrate.journal.lease import Holder
-from online_migrate.journal.records import HistoryRecord
+from online_migrate.journal.records import ApprovalRecord, HistoryRecord
 from online_migrate.observe.words import place_text
 
 Key = tuple[str, str, str]
@@ -104,6 +104,8 @@ class Snapshot:
     waits: tuple[WaitView, ...]
     history: tuple[HistoryRecord, ...]
     """the newest events, oldest first"""
+    approvals: tuple[ApprovalRecord, ...] = ()
+    """of gates, since the run began, oldest first"""
     notes: tuple[str, ...] = ()
     """about its runner, whether it waits or not: a stop was requested, its heartbeat is late"""
 

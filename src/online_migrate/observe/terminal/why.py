@@ -31,7 +31,8 @@ def why(snapshot: Snapshot, reasons: int = 2) -> Iterable[str]:
     if snapshot.reason and not snapshot.waits:
         yield snapshot.reason
     for stage in snapshot.stages:
-        if stage.state == "waiting" and stage.reason not in snapshot.reason:
+        is_approved = any(a.stage == stage.stage for a in snapshot.approvals)
+        if stage.state == "waiting" and stage.reason not in snapshot.reason and not is_approved:
             yield f"gate of {stage.stage}: {stage.reason}"
     for kind in dict.fromkeys(wait.kind for wait in snapshot.waits):
         yield _kind_line(snapshot, [wait for wait in snapshot.waits if wait.kind == kind], reasons)
