@@ -11,10 +11,11 @@ from tests.operations.site import plan_of
 PATH = (
     "ALTER DATABASE om_database SET search_path = public, extensions; SET search_path = public, extensions;"
 )
+PLAIN = """CREATE FUNCTION extensions.plain(t text) RETURNS text LANGUAGE sql IMMUTABLE AS
+    $$ SELECT translate(t, 'ü', 'u') $$;"""
 NORM = f"""
     CREATE SCHEMA extensions; {PATH}
-    CREATE FUNCTION extensions.plain(t text) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT translate(t,
-      'ü', 'u') $$;
+    {PLAIN}
     CREATE FUNCTION norm(t text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN
       lower(plain(t)); END $$;
     CREATE TABLE users (id int PRIMARY KEY, name text, bot_id int, other text);
@@ -24,11 +25,9 @@ TRIGGER = """
     CREATE FUNCTION normal() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.other := plain(NEW.name);
       RETURN NEW; END $$;
     CREATE TRIGGER normal BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION normal();"""
-UNACCENT = NORM.replace(
-    "CREATE FUNCTION extensions.plain(t text) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT translate(t,"
-    " 'ü', 'u') $$;",
-    "CREATE EXTENSION unaccent SCHEMA extensions;",
-).replace("plain(t)", "unaccent(t)")
+UNACCENT = NORM.replace(PLAIN, "CREATE EXTENSION unaccent SCHEMA extensions;").replace(
+    "plain(t)", "unaccent(t)"
+)
 
 
 @pytest.mark.parametrize(
