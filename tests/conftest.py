@@ -31,7 +31,7 @@ from tests.servers import (
 # Under nohup our runners would inherit that they are to ignore it.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-MAY_LACK: Final = {"engine", "npm_servers", "small_disk"}
+MAY_LACK: Final = {"engine", "small_disk"}
 """No container engine can run in CI, where the choice of a server is tested without one; and not every CI may
 mount."""
 

@@ -83,7 +83,7 @@ def test_a_stop_loses_nothing_and_says_how_to_go_on(slow: Desk, undisturbed: End
     slow.await_batches(20, child)
     child.send(signal.SIGINT)
     assert child.wait() == 130
-    assert "SIGINT: stopping after the current batch or statement; once more cancels it" in child.said
+    assert "SIGINT: stopping after the current batch or statement; send it again to cancel" in child.said
     assert "\nstopped after a batch: SIGINT\n" in child.said
     assert "next: the state is kept: online-migrate run plan.yaml continues from here" in child.said
     assert (
@@ -168,7 +168,7 @@ def test_a_build_that_is_cut_off_leaves_nothing_invalid_after_the_next_run(
         child = desk.start("--approve", "swap")
         desk.await_true(WAITS_IN_A_BUILD, child)
         child.send(signal.SIGTERM)
-        child.await_words("once more cancels it")
+        child.await_words("send it again to cancel")
         assert desk.ask(WAITS_IN_A_BUILD), "one signal lets the statement go on"
         child.send(signal.SIGTERM)
         assert child.wait(10) == 130, child.said
