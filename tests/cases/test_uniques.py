@@ -349,6 +349,25 @@ def test_u5_what_the_old_index_serves_is_named(trial_of: OpenTrial) -> None:
     assert "pc_code_key of pc has" not in said.all
 
 
+def test_u5_what_the_new_index_has_is_not_lost(trial_of: OpenTrial) -> None:
+    """create_index can say what the old one was: then nothing of it is lost, and nothing is said."""
+    new = "keys: [bot_id, code DESC], include: [day], unique: true"
+    steps = (f"create_index: {{table: pc, name: pc_bot_code, {new}}}", *SWAP[1:])
+    setup = CODES + "CREATE UNIQUE INDEX pc_code_note ON pc (code DESC) INCLUDE (day);"
+    plan = plan_of(*steps, head="table_sets: {owned: {tables: [pc]}}")
+    case = Case(name="u5", setup=setup, plan=plan, never=("pc_code_note of pc has",))
+    trial_of(case).prove(case)
+
+
+def test_u5_a_partial_index_replaces_no_whole_one(trial_of: OpenTrial) -> None:
+    """Duplicates outside its predicate would be let in: check stops, as the run would."""
+    new = "columns: [bot_id, code], where: deleted_at IS NULL, unique: true"
+    steps = (f"create_index: {{table: pc, name: pc_bot_code, {new}}}", *SWAP[1:])
+    plan = plan_of(*steps, head="table_sets: {owned: {tables: [pc]}}")
+    case = Case(name="u5", setup=CODES, plan=plan, check=STOPS, says=("pc_bot_code is partial",))
+    trial_of(case).prove(case)
+
+
 @pytest.mark.parametrize(("old", "says"), LOST)
 def test_u5_what_the_swap_loses_is_named(trial_of: OpenTrial, old: str, says: str) -> None:
     """The new unique is compared with the old one: an application that defers, or that excludes, is warned

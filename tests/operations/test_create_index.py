@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
-from online_migrate.errors import Conflict, LockNotAcquired, VerificationFailed
+from online_migrate.errors import Conflict, LockNotAcquired, PlanError, VerificationFailed
 from online_migrate.operations.contract.base import State
 from tests.operations.beside import await_true, is_waiting_for_snapshots, old_snapshot
 from tests.operations.conftest import OpenSite
@@ -196,3 +196,51 @@ def test_check_looks_for_duplicates_for_a_few_seconds_only(
     (finding,) = site.preflight()
     assert (finding.severity.value, finding.code) == ("warn", "duplicates_unknown")
     assert site.sessions.work.execute("SHOW statement_timeout").fetchone() == ("0",)
+
+
+IN_FULL = (
+    pytest.param(
+        "keys: [lower(email), telegram_id DESC NULLS LAST]", "lower(email), telegram_id DESC", id="keys"
+    ),
+    pytest.param("columns: [telegram_id], where: balance_kopeks > 0", "(telegram_id)", id="where"),
+    pytest.param("columns: [telegram_id], include: [id]", "(telegram_id) INCLUDE (status)", id="include"),
+    pytest.param("keys: ['language text_pattern_ops']", "(language)", id="operator class"),
+    pytest.param("""keys: ['language COLLATE "C"']""", "(language)", id="collation"),
+    pytest.param("columns: [telegram_id], method: hash", "(telegram_id)", id="method"),
+)
+
+
+@pytest.mark.parametrize(("params", "other"), IN_FULL)
+def test_an_index_in_full_is_built_and_recognised(site_of: OpenSite, params: str, other: str) -> None:
+    """What PostgreSQL makes of the plan's text is compared with what exists: the same is adopted, another is
+    a conflict.
+    """
+    site = site_of(plan_of(f"create_index: {{table: users, name: i, {params}}}"))
+    site.sql("ALTER TABLE users ADD IF NOT EXISTS email text")
+    assert site.stops() == []
+    site.execute()
+    assert site.state() is State.DONE
+    assert site.verify() == []
+    other = other if other.startswith("(") else f"({other})"
+    site.sql(f"DROP INDEX i; CREATE INDEX i ON users {other}")
+    assert site.state() is State.CONFLICT
+    assert [f.code for f in site.stops()] == ["index_conflict"]
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        "columns: [a], keys: [a]",
+        "unique: true",
+        "keys: ['a) INCLUDE (b']",
+        "keys: ['a, b']",
+        "keys: ['a -- b']",
+        "columns: [a], where: 'a > 0); DROP TABLE users; SELECT (1'",
+        "columns: [a], where: 'a >'",
+        "columns: [a], nulls_not_distinct: true",
+    ],
+)
+def test_text_that_is_no_index_is_a_mistake_of_the_plan(site_of: OpenSite, params: str) -> None:
+    """PostgreSQL's grammar reads it before any server does."""
+    with pytest.raises(PlanError, match=r"plan\.yaml|harness"):
+        site_of(plan_of(f"create_index: {{table: users, name: i, {params}}}"))

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import psycopg
 from psycopg import sql
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from online_migrate.errors import VerificationFailed
 from online_migrate.findings import (
@@ -27,12 +27,19 @@ from online_migrate.operations.contract.base import (
 )
 from online_migrate.operations.contract.descendants import Descendants
 from online_migrate.operations.contract.effects import CreatesIndex, Effect
+from online_migrate.operations.shared.index_text import (
+    column_of_key,
+    definition_on_copy,
+    ensure_predicate,
+    traits_of_key,
+)
 from online_migrate.operations.shared.steps import need, run_long
 from online_migrate.operations.shared.unfinished_index import drop_invalid, nothing_invalid_left
-from online_migrate.plan.model import Phase
-from online_migrate.postgres.catalog import IndexInfo
+from online_migrate.plan.model import Name, Phase
+from online_migrate.postgres.catalog import IndexInfo, TableInfo
 from online_migrate.postgres.connection import Connection
 from online_migrate.postgres.locks import LockMode
+from online_migrate.postgres.search_path import SearchPath
 
 MANUAL = "https://www.postgresql.org/docs/current/sql-createindex.html#SQL-CREATEINDEX-CONCURRENTLY"
 NAME_BYTES = 63
@@ -40,7 +47,7 @@ EXAMPLES = 5
 LOOK_TIMEOUT_S = 5
 """for how long check looks for duplicates: a whole table's sort must not hold its snapshot before every run
 """
-_STORAGE = re.compile(r" WITH \([^)]*\)$")
+_STORAGE = re.compile(r" WITH \([^)]*\)(?=$| WHERE )")
 
 
 class CreateIndexParams(TableParams):
@@ -48,15 +55,76 @@ class CreateIndexParams(TableParams):
 
     name: str
     """name of the index; <table> stands for the name of the table"""
-    columns: list[str] = Field(min_length=1)
-    """its columns, in order"""
+    columns: list[str] = Field(default_factory=list)
+    """its columns, in order; give exactly one of columns and keys"""
+    keys: list[str] = Field(default_factory=list)
+    """its keys as CREATE INDEX has them, in order: ``lower(code)``, ``code DESC NULLS LAST``, ``code
+    text_pattern_ops``, ``code COLLATE "C"``"""
     unique: bool = False
     """a unique index: the build ends with an error, and drops the index, where two rows have the same values
     """
+    include: list[str] = Field(default_factory=list)
+    """further columns, for index-only scans"""
+    where: str | None = Field(default=None, min_length=1)
+    """a condition: a partial index over the rows that it is true for"""
+    nulls_not_distinct: bool = False
+    """of a unique index, from PostgreSQL 15 on: two NULLs are the same value"""
+    method: Name = "btree"
+    """the access method"""
+
+    @model_validator(mode="after")
+    def _is_one_index(self) -> CreateIndexParams:
+        if bool(self.columns) == bool(self.keys):
+            raise ValueError("give exactly one of columns (names) and keys (as CREATE INDEX has them)")
+        if self.nulls_not_distinct and not self.unique:
+            raise ValueError("nulls_not_distinct belongs to a unique index")
+        for key in self.keys:
+            column_of_key(key)
+        if self.where is not None:
+            ensure_predicate(self.where)
+        return self
+
+    @property
+    def key_columns(self) -> tuple[str | None, ...]:
+        """In order; None for an expression."""
+        return tuple(self.columns) or tuple(column_of_key(key) for key in self.keys)
+
+    @property
+    def is_plain(self) -> bool:
+        """Columns, and nothing else that the index is made of."""
+        return not (self.keys or self.include or self.where or self.nulls_not_distinct) and (
+            self.method == "btree"
+        )
+
+    @property
+    def traits(self) -> frozenset[str]:
+        """What is special about it besides its columns."""
+        nulls = ["NULLS NOT DISTINCT"] * self.nulls_not_distinct
+        further = [f"INCLUDE {name}" for name in self.include]
+        return frozenset([*nulls, *further]).union(*map(traits_of_key, self.keys))
+
+    @property
+    def as_sql(self) -> sql.Composed:
+        """What follows the table's name in CREATE INDEX."""
+        names = sql.SQL(", ").join(map(sql.Identifier, self.columns))
+        parts: list[sql.Composable] = [
+            sql.SQL("({})").format(sql.SQL(", ").join(map(sql.SQL, self.keys)) if self.keys else names)
+        ]
+        if self.method != "btree":
+            parts.insert(0, sql.SQL("USING {}").format(sql.Identifier(self.method)))
+        if self.include:
+            parts.append(
+                sql.SQL("INCLUDE ({})").format(sql.SQL(", ").join(map(sql.Identifier, self.include)))
+            )
+        if self.nulls_not_distinct:
+            parts.append(sql.SQL("NULLS NOT DISTINCT"))
+        if self.where is not None:
+            parts.append(sql.SQL("WHERE ({})").format(sql.SQL(self.where)))
+        return sql.SQL(" ").join(parts)
 
 
 class CreateIndex(Operation[CreateIndexParams]):
-    """Build a B-tree index with CREATE INDEX CONCURRENTLY, while the application reads and writes.
+    """Build an index with CREATE INDEX CONCURRENTLY, while the application reads and writes.
 
     What it does: two scans of the table. The build waits for every transaction and snapshot that is older
     than it; blockers are reported meanwhile. With `unique`, `check` looks for duplicates first. An index of
@@ -83,18 +151,28 @@ class CreateIndex(Operation[CreateIndexParams]):
         return f"create_index {params.name}"
 
     def effects(self, place: Place, params: CreateIndexParams) -> tuple[Effect, ...]:
-        name, columns = place.fill(params.name), tuple(params.columns)
-        return (CreatesIndex(table=place.table, name=name, columns=columns, is_unique=params.unique),)
+        return (
+            CreatesIndex(
+                table=place.table,
+                name=place.fill(params.name),
+                columns=params.key_columns,
+                is_unique=params.unique,
+                has_predicate=params.where is not None,
+                nulls_not_distinct=params.nulls_not_distinct,
+                traits=params.traits,
+            ),
+        )
 
     def statements(self, place: Place, params: CreateIndexParams) -> tuple[Statement, ...]:
-        create = sql.SQL("CREATE {}INDEX CONCURRENTLY {} ON {} ({})").format(
+        create = sql.SQL("CREATE {}INDEX CONCURRENTLY {} ON {} {}").format(
             sql.SQL("UNIQUE " if params.unique else ""),
             sql.Identifier(place.fill(params.name)),
             place.sql_table,
-            sql.SQL(", ").join(map(sql.Identifier, params.columns)),
+            params.as_sql,
         )
         locks = (need(place.schema, place.table, LockMode.SHARE_UPDATE_EXCLUSIVE, is_long=True),)
-        return (Statement(sql=create, kind=Kind.LONG, locks=locks),)
+        path = SearchPath.ROLE if params.is_plain else SearchPath.PLAN
+        return (Statement(sql=create, kind=Kind.LONG, locks=locks, path=path),)
 
     def preflight(self, place: Place, params: CreateIndexParams) -> list[Finding]:
         name = place.fill(params.name)
@@ -126,7 +204,7 @@ class CreateIndex(Operation[CreateIndexParams]):
                     manual=MANUAL,
                 )
             )
-        if params.unique:
+        if params.unique and params.is_plain:
             findings += self._duplicates(place, params)
         return findings
 
@@ -180,7 +258,7 @@ class CreateIndex(Operation[CreateIndexParams]):
             return State.ABSENT
         table = place.known.table(place.table)
         index = None if table is None else table.index(name)
-        if index is None or not _is_as_planned(index, params):
+        if table is None or index is None or not _is_as_planned(place, table, index, params):
             return State.CONFLICT
         return State.DONE if index.is_valid else State.PARTIAL
 
@@ -197,13 +275,15 @@ class CreateIndex(Operation[CreateIndexParams]):
             except psycopg.errors.UniqueViolation as error:
                 examples = self._examples(context, params) or str(error.diag.message_detail)
                 raise VerificationFailed(
-                    f"duplicates in {context.place.table} ({', '.join(params.columns)}) keep {name} from"
-                    f" being built: {examples}",
+                    f"duplicates in {context.place.table} ({', '.join(params.columns or params.keys)})"
+                    f" keep {name} from being built: {examples}",
                     remedy="merge or delete these rows, then run the same command again",
                 ) from error
         return 0
 
     def _examples(self, context: Context, params: CreateIndexParams) -> str:
+        if not params.is_plain:
+            return ""
         try:
             return "; ".join(read_duplicates(context.work, context.place, params.columns))
         except psycopg.errors.QueryCanceled:  # what the build itself has said must do
@@ -254,12 +334,20 @@ def read_duplicates(connection: Connection, place: Place, columns: list[str]) ->
     return [f"({', '.join(map(str, r[1:]))}) {r[0]} times" for r in rows]
 
 
-def _is_as_planned(index: IndexInfo, params: CreateIndexParams) -> bool:
-    """The columns and nothing else: no order, operator class, collation, predicate, no constraint that is
-    deferrable or excludes.  How full its pages are is private.
+def _is_as_planned(place: Place, table: TableInfo, index: IndexInfo, params: CreateIndexParams) -> bool:
+    """What the plan says and nothing else: no other order, operator class, collation, predicate, no
+    constraint that is deferrable or excludes.  How full its pages are is private.
     """
-    if index.is_deferrable or index.is_exclusion:
+    if index.is_deferrable or index.is_exclusion or index.is_unique != params.unique:
         return False
-    how = _STORAGE.sub("", index.definition.partition(" USING ")[2]).replace('"', "")
-    plain = how == f"btree ({', '.join(params.columns)})".replace('"', "")
-    return plain and index.columns == tuple(params.columns) and index.is_unique == params.unique
+    how = _how(index.definition)
+    if params.is_plain:
+        plain = f"btree ({', '.join(params.columns)})".replace('"', "")
+        return how.replace('"', "") == plain and index.columns == tuple(params.columns)
+    wanted = definition_on_copy(place.known.connection, table, params.as_sql, is_unique=params.unique)
+    return wanted is not None and how == _how(wanted)
+
+
+def _how(definition: str) -> str:
+    """From the access method on."""
+    return _STORAGE.sub("", definition.partition(" USING ")[2])

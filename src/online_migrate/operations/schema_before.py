@@ -59,6 +59,8 @@ class IndexThen:
     is_unique: bool
     has_predicate: bool
     nulls_not_distinct: bool = False
+    traits: frozenset[str] = frozenset()
+    """of one that a step builds: see :class:`CreatesIndex`"""
     built_by: Change | None = None
     """the step that builds it, where the catalog does not have it yet"""
 
@@ -310,5 +312,7 @@ def _change_indexes(table: TableThen, effect: CreatesIndex | DropsIndex | EndsUn
             columns=effect.columns,
             is_unique=effect.is_unique,
             has_predicate=effect.has_predicate,
+            nulls_not_distinct=effect.nulls_not_distinct,
+            traits=effect.traits,
             built_by=change,
         )

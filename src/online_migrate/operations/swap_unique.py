@@ -232,7 +232,9 @@ class SwapUnique(Operation[SwapUniqueParams]):
         traits = read_traits(
             place.known.connection, [i.oid for i in (*old, *(() if new is None else (new,)))]
         )
-        kept = frozenset[str]() if new is None else traits[new.oid]
+        then = schema_before(place).table(place.table)
+        planned = None if then is None else then.indexes.get(params.to)
+        kept = traits[new.oid] if new is not None else frozenset() if planned is None else planned.traits
         lost = {i.name: sorted(traits[i.oid] - kept) for i in old}
         return [
             Finding(
@@ -258,12 +260,21 @@ class SwapUnique(Operation[SwapUniqueParams]):
         index = None if table is None else table.indexes.get(params.to)
         return [] if index is None or not index.is_unique else [str(c) for c in index.columns]
 
+    def _new_is_odd(self, place: Place, params: SwapUniqueParams) -> str:
+        """Why the new unique replaces no unique over the whole table; empty where it does."""
+        table = schema_before(place).table(place.table)
+        index = None if table is None else table.indexes.get(params.to)
+        if index is None or not index.is_unique or not (index.has_predicate or None in index.columns):
+            return ""
+        what = "is partial" if index.has_predicate else "has an expression among its keys"
+        return f"{params.to} {what}, so that it does not keep all duplicates out"
+
     def _unbuilt(self, place: Place, params: SwapUniqueParams) -> list[Finding]:
         """A swap whose new unique no step builds would stop in the middle of the night."""
         new = self._new_columns(place, params)
-        if set(params.from_) < set(new):
+        if set(params.from_) < set(new) and not self._new_is_odd(place, params):
             return []
-        fact = (
+        fact = self._new_is_odd(place, params) or (
             (
                 f"no unique index {params.to} on ({', '.join(params.from_)}) and more exists, and no earlier"
                 " step builds it"

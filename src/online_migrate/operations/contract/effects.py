@@ -142,6 +142,9 @@ class CreatesIndex(Effect):
     """in order; None for an expression"""
     is_unique: bool
     has_predicate: bool = False
+    nulls_not_distinct: bool = False
+    traits: frozenset[str] = frozenset()
+    """what is special about it besides its columns: ``INCLUDE note``, ``NULLS NOT DISTINCT``, …"""
 
     @property
     def uses(self) -> tuple[str, ...]:
