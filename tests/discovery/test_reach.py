@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from online_migrate.demo.shop import FURTHER_TABLES
-from online_migrate.discovery.reach import tables_hanging_on, tables_referencing
+from online_migrate.discovery.reach import paths_through_other_schemas, tables_hanging_on, tables_referencing
 from online_migrate.postgres.catalog import Catalog, ConstraintInfo
 from online_migrate.postgres.connection import Connector
 
@@ -43,6 +45,21 @@ def test_what_hangs_on_a_set() -> None:
     """With the parents that it references, so that the operator can answer."""
     keys = [key("b", "a"), key("x", "a"), key("x", "b"), key("y", "z")]
     assert tables_hanging_on(["a", "b"], keys, "public") == {"x": ("a", "b")}
+
+
+def test_paths_by_way_of_other_schemas() -> None:
+    """At any distance, back into the plan's schema too; a cycle ends, and members of the set are not named."""
+    keys = [
+        key("b", "a"),
+        key("far", "a", schema="other"),
+        replace(key("near", "far"), ref_schema="other"),
+        replace(key("far", "near", schema="other"), ref_schema="public"),
+        replace(key("copy", "a", schema="other"), is_inherited=True),
+    ]
+    paths = (("other.far", "public.a"), ("public.near", "other.far", "public.a"))
+    assert paths_through_other_schemas(["a"], keys, "public") == paths
+    assert paths_through_other_schemas(["a", "near"], keys, "public") == paths[:1]
+    assert paths_through_other_schemas(["a"], keys, "public", without=["near"]) == paths[:1]
 
 
 def test_the_shops_further_tables(shop: str) -> None:

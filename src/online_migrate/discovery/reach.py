@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from online_migrate.postgres.catalog import ConstraintInfo
 
@@ -36,3 +36,32 @@ def tables_hanging_on(
         if key.schema == schema and key.ref_table in inside and key.table not in inside:
             found.setdefault(key.table, set()).add(str(key.ref_table))
     return {table: tuple(sorted(parents)) for table, parents in sorted(found.items())}
+
+
+def paths_through_other_schemas(
+    members: Iterable[str], foreign_keys: Iterable[ConstraintInfo], schema: str, without: Collection[str] = ()
+) -> tuple[tuple[str, ...], ...]:
+    """Tables outside of a set that reference it, at any distance, by way of another schema than ``schema``.
+
+    Each is a shortest path, from the table to the member of the set that it ends at, nearest tables first.
+    No path leads by way of the tables ``without``, which are of ``schema``.
+    """
+    parents: dict[tuple[str, str], set[tuple[str, str]]] = {}
+    for key in foreign_keys:
+        if key.ref_schema is not None and key.ref_table is not None and not key.is_inherited:
+            parents.setdefault((key.ref_schema, key.ref_table), set()).add((key.schema, key.table))
+    nearest = sorted((schema, name) for name in members)
+    paths: dict[tuple[str, str], tuple[str, ...]] = {t: (".".join(t),) for t in nearest}
+    inside, skipped = set(nearest), {(schema, name) for name in without}
+    crossing: set[tuple[str, str]] = set()
+    while nearest:
+        found: list[tuple[str, str]] = []
+        for parent in nearest:
+            for child in sorted(parents.get(parent, set()) - skipped):
+                if child not in paths:
+                    paths[child] = (".".join(child), *paths[parent])
+                    found.append(child)
+                if child not in inside and (child[0] != schema or parent in crossing):
+                    crossing.add(child)
+        nearest = found
+    return tuple(path for table, path in paths.items() if table in crossing)

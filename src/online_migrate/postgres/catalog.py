@@ -86,6 +86,8 @@ class ConstraintInfo:
     on_delete: str
     """a no action, r restrict, c cascade, n set null, d set default"""
     index_oid: int
+    is_inherited: bool = False
+    """PostgreSQL's copy, on a partition or for one, of a foreign key of a partitioned table"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +200,7 @@ SELECT con.conrelid::int8, con.oid::int8, con.conname, con.contype::text, c.reln
        con.convalidated, pg_get_constraintdef(con.oid), rn.nspname, r.relname,
        ARRAY(SELECT a.attname FROM unnest(con.confkey) WITH ORDINALITY k (num, pos)
                JOIN pg_attribute a ON a.attrelid = con.confrelid AND a.attnum = k.num ORDER BY k.pos),
-       con.confdeltype::text, con.conindid::int8
+       con.confdeltype::text, con.conindid::int8, con.conparentid <> 0
   FROM pg_constraint con JOIN pg_class c ON c.oid = con.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN pg_class r ON r.oid = con.confrelid LEFT JOIN pg_namespace rn ON rn.oid = r.relnamespace
  WHERE (con.conrelid = ANY (%(oids)s::oid[]) OR con.confrelid = ANY (%(referenced)s::oid[]))
@@ -347,4 +349,5 @@ def _constraint(row: tuple[Any, ...]) -> ConstraintInfo:
         ref_columns=tuple(row[11]),
         on_delete=row[12],
         index_oid=row[13],
+        is_inherited=row[14],
     )

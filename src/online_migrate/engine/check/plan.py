@@ -9,9 +9,11 @@ from dataclasses import replace
 from online_migrate.discovery.reach import tables_hanging_on
 from online_migrate.discovery.star import read_isolation_settings, read_star_functions, read_star_statements
 from online_migrate.engine.changed_steps import changed_step_findings
+from online_migrate.engine.check.cascades import check_cascades
 from online_migrate.engine.check.connections import check_connections
 from online_migrate.engine.check.contradictions import find_contradictions, findings_of
 from online_migrate.engine.check.encoding import check_encoding
+from online_migrate.engine.check.owners import check_owners
 from online_migrate.engine.check.references import check_references
 from online_migrate.engine.check.rights import check_rights
 from online_migrate.engine.check.settings import check_settings
@@ -27,6 +29,7 @@ from online_migrate.findings import (
 from online_migrate.operations.contract.effects import AddsColumn, CreatesTable
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.operations.shared.preflight import preflight
+from online_migrate.postgres.catalog import ConstraintInfo
 from online_migrate.postgres.connection import version_text
 
 _S = Severity
@@ -58,7 +61,10 @@ def _check(seen: Survey, missing_secrets: Iterable[str]) -> list[Finding]:
     findings += changed_step_findings(seen)
     findings += find_drift(seen)
     findings += findings_of(contradictions)
-    findings += _tables(seen)
+    keys = seen.catalog.foreign_keys()
+    findings += _tables(seen, keys)
+    findings += check_owners(seen, keys)
+    findings += check_cascades(seen, keys)
     findings += check_uniques(seen)
     findings += _code(seen)
     no_tables = {f.table for f in missing}
@@ -141,9 +147,8 @@ def _did_you_mean(name: str, names: list[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _tables(seen: Survey) -> Iterator[Finding]:
+def _tables(seen: Survey, keys: tuple[ConstraintInfo, ...]) -> Iterator[Finding]:
     """What `also` found, and what references the set and is not in it."""
-    keys = seen.catalog.foreign_keys()
     made = _made(seen)
     for name, table_set in seen.plan.table_sets.items():
         found = seen.found.get(name, ())
