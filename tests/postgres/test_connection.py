@@ -6,6 +6,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 
 import pytest
 from psycopg.conninfo import make_conninfo
@@ -111,3 +112,22 @@ def test_a_role_whose_default_is_read_only_writes(database: str) -> None:
     dsn = make_conninfo(database, options="-c default_transaction_read_only=on")
     with Connector(dsn=dsn).open("test") as connection:
         connection.execute("CREATE TABLE public.written ()")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("'infinity'::timestamptz", "infinity"),
+        ("'-infinity'::date", "-infinity"),
+        ("'0044-03-15 12:00:00 BC'::timestamp", "0044-03-15 12:00:00 BC"),
+        ("'12026-01-01'::date", "12026-01-01"),
+        ("'24:00:00'::time", "24:00:00"),
+        ("'178000000 years'::interval", "178000000 years"),
+        ("'2026-01-31 12:00:00'::timestamp", datetime(2026, 1, 31, 12)),  # noqa: DTZ001 - of a timestamp
+    ],
+)
+def test_values_that_python_has_not_are_read_as_text(database: str, value: str, text: object) -> None:
+    """No reading of the program fails because a row has such a value."""
+    with Connector(dsn=database).open("test") as connection:
+        row = connection.execute(f"SELECT {value}".encode()).fetchone()
+    assert row == (text,)

@@ -20,6 +20,7 @@ import psycopg.conninfo
 from psycopg import sql
 
 from online_migrate.errors import ConnectionFailed, OnlineMigrateError, PreflightFailed, UsageError
+from online_migrate.postgres.loaders import register_loaders
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 OUR_PATH = "pg_catalog, pg_temp"
@@ -239,6 +240,7 @@ class Connector:
         except OnlineMigrateError:
             connection.close()
             raise
+        register_loaders(connection)
         connection.on_statement = self.on_statement
         return connection
 
