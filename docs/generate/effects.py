@@ -37,7 +37,7 @@ def _verb(effect: Effect) -> str:
 def _details(effect: Effect) -> Iterator[str]:
     for field in fields(effect):
         value = getattr(effect, field.name)
-        if field.name in _LEFT_OUT or value in (False, "", (), 0.0):
+        if field.name in _LEFT_OUT or value in (False, "", (), frozenset(), 0.0):
             continue
         name = field.name.removeprefix("is_").removesuffix("_s").replace("_", " ")
         yield name if value is True else f"{name} {_text(value)}"
