@@ -86,8 +86,11 @@ def test_a_journal_of_somebody_else_is_told_as_a_right_that_is_missing(role: str
     for command in ("check", "explain", "run", "status", "stop", "verify"):
         said = desk.call(command)
         assert said.code == 3, command
-        assert "error: permission denied for schema online_migrate" in said.err
-        assert "next: grant that right to the role, then run the same command again" in said.err
+        assert (
+            f"error: {role} may not read the journal in schema online_migrate, which postgres owns"
+            in said.err
+        )
+        assert f"next: GRANT USAGE ON SCHEMA online_migrate TO {role}; GRANT SELECT, INSERT" in said.err
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ SUMMARIES: Final = {
     "check": "List problems, risks and open questions.  Reads only.",
     "explain": "Print every step: its SQL, its locks, rows and bytes.",
     "locks": "Print every lock, for how long, and what waits behind it.",
+    "grants": "Print the SQL that makes the role that the plan needs.",
     "run": "Apply the plan; the same command resumes it.",
     "status": "Show progress, and what the run is waiting for.",
     "approve": "Open the gate of a stage.",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from online_migrate.discovery.reach import tables_referencing
+from online_migrate.errors import PreflightFailed
 from online_migrate.journal.records import RunRecord
 from online_migrate.journal.schema import ensure_readable
 from online_migrate.journal.states import RunState, StepState
@@ -72,6 +73,7 @@ class Survey:
 
 def survey(plan: Plan, connection: Connection) -> Survey:
     """Resolve the table sets: as an open run has frozen them, else as the foreign keys lead now."""
+    _ensure_usable(connection, plan.schema)
     catalog = Catalog(connection, plan.schema)
     now = resolve_sets(plan, catalog.foreign_keys())
     journal = Journal(connection) if ensure_readable(connection) else None
@@ -96,6 +98,19 @@ def survey(plan: Plan, connection: Connection) -> Survey:
         references=references,
         done=frozenset(r.key for r in records if r.state is StepState.DONE),
     )
+
+
+def _ensure_usable(connection: Connection, schema: str) -> None:
+    """Without USAGE no table of the schema can be named; every other question would fail."""
+    row = connection.execute(
+        "SELECT has_schema_privilege(oid, 'USAGE'), quote_ident(current_user), quote_ident(nspname)"
+        " FROM pg_namespace WHERE nspname = %s",
+        [schema],
+    ).fetchone()
+    if row is not None and not row[0]:
+        raise PreflightFailed(
+            f"{row[1]} may not use schema {row[2]}", remedy=f"GRANT USAGE ON SCHEMA {row[2]} TO {row[1]}"
+        )
 
 
 def _frozen_sets(plan: Plan, journal: Journal, run: RunRecord) -> dict[str, tuple[str, ...]]:

@@ -13,13 +13,25 @@ from online_migrate.postgres.connection import Connection
 
 VERSION = 1
 """of schema.sql"""
+_RIGHTS = """
+SELECT c.oid IS NOT NULL, has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'),
+       quote_ident(current_user), quote_ident(pg_get_userbyid(n.nspowner))
+  FROM pg_namespace n LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'version'
+ WHERE n.nspname = 'online_migrate'"""
 
 
 def read_version(connection: Connection) -> int | None:
     """The version of the journal in this database; None if it has none."""
-    row = connection.execute("SELECT to_regclass('online_migrate.version') IS NOT NULL").fetchone()
+    row = connection.execute(_RIGHTS).fetchone()
     if row is None or not row[0]:
         return None
+    _, may_read, user, owner = row
+    if not may_read:
+        raise PreflightFailed(
+            f"{user} may not read the journal in schema online_migrate, which {owner} owns",
+            remedy=f"GRANT USAGE ON SCHEMA online_migrate TO {user}; GRANT SELECT, INSERT, UPDATE, DELETE ON"
+            f" ALL TABLES IN SCHEMA online_migrate TO {user}",
+        )
     row = connection.execute("SELECT version FROM online_migrate.version").fetchone()
     return None if row is None else int(row[0])
 

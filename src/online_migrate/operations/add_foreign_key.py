@@ -12,7 +12,11 @@ from psycopg import sql
 from pydantic import Field
 
 from online_migrate.backfill.hazards.filled_column import planned_columns
-from online_migrate.backfill.hazards.rights import read_right_hazards
+from online_migrate.backfill.hazards.rights import (
+    read_forced_hazards,
+    read_parent_hazards,
+    read_right_hazards,
+)
 from online_migrate.backfill.hazards.row_reads import error_text, find_rows
 from online_migrate.backfill.rows import describe_rows
 from online_migrate.errors import VerificationFailed
@@ -188,6 +192,9 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
         connection, state = place.known.connection, self.state(place, params)
         if child is None or parent is None or child.kind != "r" or state is State.DONE:
             return
+        column = params.parent_column if params.parent_column in parent.columns else None
+        yield from read_parent_hazards(connection, parent, column)
+        yield from read_forced_hazards(connection, (child, parent))
         if any(read_right_hazards(connection, table, ("SELECT",)) for table in (child, parent)):
             return
         refused = [] if state is State.PARTIAL else list(self._refused(place, params, child, parent))

@@ -4,11 +4,13 @@ existing table.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from psycopg import sql
 
+from online_migrate.backfill.hazards.rights import read_parent_hazards
 from online_migrate.errors import PlanError
 from online_migrate.findings import (
     Finding,
@@ -216,7 +218,15 @@ class CreateTables(Operation[CreateTablesParams]):
 
     def preflight(self, place: Place, params: CreateTablesParams) -> list[Finding]:
         is_there = place.known.table(place.table) is not None
-        against = [] if is_there else [*self._missing_parents(place, params), *self._owner(place, params)]
+        against = (
+            []
+            if is_there
+            else [
+                *self._missing_parents(place, params),
+                *self._parent_rights(place, params),
+                *self._owner(place, params),
+            ]
+        )
         if against:
             return against
         try:
@@ -247,6 +257,16 @@ class CreateTables(Operation[CreateTablesParams]):
             _stop("table_missing", f"{place.table} references {name}, which does not exist", "check the DDL")
             for name in sorted(outside)
             if place.known.table(name) is None
+        ]
+
+    def _parent_rights(self, place: Place, params: CreateTablesParams) -> list[Finding]:
+        """REFERENCES for the foreign keys, and SELECT for the copies with which the DDL is tried."""
+        parents = (place.known.table(name) for name in self._parents(self._loaded(params), place.table))
+        return [
+            replace(finding, severity=Severity.STOP)
+            for parent in parents
+            if parent is not None
+            for finding in read_parent_hazards(place.known.connection, parent, None)
         ]
 
     def _owner(self, place: Place, params: CreateTablesParams) -> list[Finding]:

@@ -291,6 +291,8 @@ def _remedy(message: str) -> str:
         return "set PGPASSWORD, or a line in ~/.pgpass, for this user; then try again"
     if "does not exist" in message:
         return "check the name of the database and of the role in the DSN"
+    if "permission denied for database" in message:
+        return "GRANT CONNECT ON DATABASE, which the message names, TO this role; then try again"
     if "pg_hba.conf" in message:
         return "the server refuses this user from this host: see its pg_hba.conf"
     if "too many" in message or "remaining connection slots" in message:

@@ -26,7 +26,8 @@ WITH RECURSIVE wanted AS (
    WHERE n.nspname = %(schema)s AND c.relname = %(name)s
   UNION
   SELECT i.inhrelid, w.depth + 1 FROM pg_inherits i JOIN wanted w ON i.inhparent = w.oid)
-SELECT c.oid::int8, n.nspname, c.relname, c.relkind IN ('r', 'p')
+SELECT c.oid::int8, n.nspname, c.relname, c.relkind IN ('r', 'p'),
+       has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE')
   FROM wanted w JOIN pg_class c ON c.oid = w.oid JOIN pg_namespace n ON n.oid = c.relnamespace
  ORDER BY w.depth, c.oid"""
 
@@ -92,6 +93,10 @@ class Target:
     name: str
     mode: LockMode
     is_table: bool
+    may_lock: bool = True
+    """LOCK TABLE asks for UPDATE, DELETE or TRUNCATE (manual, LOCK); a foreign key asks its parent for
+    REFERENCES only.  Where the role has no more, the DDL itself takes the lock, within the same bounds.
+    """
 
     @property
     def relation(self) -> str:
@@ -104,7 +109,7 @@ class Target:
     @property
     def is_lockable(self) -> bool:
         """Can LOCK TABLE have it, and is it more than what every writer holds?"""
-        return self.is_table and self.mode >= LockMode.SHARE_UPDATE_EXCLUSIVE
+        return self.is_table and self.may_lock and self.mode >= LockMode.SHARE_UPDATE_EXCLUSIVE
 
     def __str__(self) -> str:
         return f"{self.mode.sql} on {self.relation}"
@@ -134,9 +139,11 @@ def read_targets(connection: Connection, needs: Sequence[LockNeed]) -> tuple[Tar
     found: dict[int, Target] = {}
     for need in needs:
         rows = connection.execute(_TARGETS, {"schema": need.schema, "name": need.name}).fetchall()
-        for oid, schema, name, is_table in rows:
+        for oid, schema, name, is_table, may_lock in rows:
             if oid not in found or found[oid].mode < need.mode:
-                found[oid] = Target(oid=oid, schema=schema, name=name, mode=need.mode, is_table=is_table)
+                found[oid] = Target(
+                    oid=oid, schema=schema, name=name, mode=need.mode, is_table=is_table, may_lock=may_lock
+                )
     return tuple(sorted(found.values(), key=lambda t: (not t.is_table, -t.mode)))
 
 

@@ -11,8 +11,9 @@ from online_migrate.postgres.connection import Connection
 _QUERY = """
 WITH published AS (
     SELECT p.pubname, p.pubupdate FROM pg_publication_tables t JOIN pg_publication p USING (pubname)
-     WHERE format('%%I.%%I', t.schemaname, t.tablename)::regclass
-           IN (SELECT %(oid)s UNION SELECT pg_partition_ancestors(%(oid)s)))
+      JOIN pg_namespace n ON n.nspname = t.schemaname
+      JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
+     WHERE c.oid IN (SELECT %(oid)s UNION SELECT pg_partition_ancestors(%(oid)s)))
 SELECT ARRAY(SELECT pubname FROM published ORDER BY 1),
        ARRAY(SELECT p.pubname FROM pg_publication p WHERE p.puballtables ORDER BY 1),
        ARRAY(SELECT pubname FROM published WHERE pubupdate ORDER BY 1),
@@ -21,6 +22,7 @@ SELECT ARRAY(SELECT pubname FROM published ORDER BY 1),
               AND (c.relreplident = 'd' AND i.indisprimary AND i.indimmediate
                    OR c.relreplident = 'i' AND i.indisreplident))
   FROM pg_class c WHERE c.oid = %(oid)s"""
+"""By the catalogs, not by a cast to regclass, which asks USAGE on the schema of every published table."""
 
 
 def read_publication_hazards(connection: Connection, table: TableInfo) -> Iterator[Finding]:
