@@ -50,23 +50,26 @@ def needed_rights(seen: Survey, role: RoleRights, *, changes: tuple[Change, ...]
 
 
 def _of_the_server(seen: Survey, role: RoleRights, changes: tuple[Change, ...]) -> Iterator[Right]:
+    stats = _Membership.of(role, "pg_read_all_stats")
     fact = f"{role} cannot see other sessions: which of them block a lock, and how old their snapshots are"
-    yield _membership(role, "pg_read_all_stats", "blind", fact)
+    yield _stop("blind", fact + stats.note, stats.grant, is_held=stats.is_held)
     if seen.plan.locks.end_blockers is not None:
+        ends = _Membership.of(role, "pg_signal_backend")
         fact = f"{role} may not end other sessions, which locks.end_blockers asks for"
-        yield _membership(role, "pg_signal_backend", "signal_right", fact, ", or leave end_blockers out")
+        otherwise = ", or leave end_blockers out"
+        yield _stop("signal_right", fact + ends.note, ends.grant, is_held=ends.is_held, otherwise=otherwise)
     if any(stage.hold_when.multixact_members is not None for stage in seen.plan.stages):
-        yield Right(
+        yield _stop(
             code="multixact_right",
-            grant=f"GRANT EXECUTE ON FUNCTION pg_ls_dir(text) TO {role}",
+            remedy=f"GRANT EXECUTE ON FUNCTION pg_ls_dir(text) TO {role}",
             fact=f"{role} may not execute pg_ls_dir, which hold_when.multixact_members needs",
             is_held=role.may_execute("pg_catalog.pg_ls_dir(text)"),
             is_found_by_step=True,
         )
     if any(isinstance(c.effect, FillsColumn) and c.effect.skip_triggers for c in changes):
-        yield Right(
+        yield _stop(
             code="skip_triggers_right",
-            grant=f"GRANT SET ON PARAMETER session_replication_role TO {role}",
+            remedy=f"GRANT SET ON PARAMETER session_replication_role TO {role}",
             fact=f"{role} may not set session_replication_role, which skip_triggers needs",
             is_held=False,
             is_found_by_step=True,
@@ -75,28 +78,26 @@ def _of_the_server(seen: Survey, role: RoleRights, changes: tuple[Change, ...]) 
 
 def _on_the_database(seen: Survey, role: RoleRights, kinds: set[type]) -> Iterator[Right]:
     on = f"ON DATABASE {role.database} TO {role}"
-    yield Right(
+    yield _stop(
         code="connect_right",
-        grant=f"GRANT CONNECT {on}",
+        remedy=f"GRANT CONNECT {on}",
         fact=f"{role} may not connect to {role.database}",
         is_held=role.may_database("CONNECT"),
     )
-    code, fact = (
-        "journal_right",
-        f"{role} may not create the journal's schema online_migrate in {role.database}",
-    )
-    if seen.journal is not None:
-        code = "scratch_right"
+    may_create = role.may_database("CREATE")
+    if seen.journal is None:
+        fact = f"{role} may not create the journal's schema online_migrate in {role.database}"
+        yield _stop("journal_right", fact, f"GRANT CREATE {on}", is_held=may_create)
+    elif CreatesTable in kinds:
         fact = (
             f"{role} may not create a schema in {role.database}, in which tables that exist are compared"
             " with the plan's and rolled back"
         )
-    if seen.journal is None or CreatesTable in kinds:
-        yield Right(code=code, grant=f"GRANT CREATE {on}", fact=fact, is_held=role.may_database("CREATE"))
+        yield _stop("scratch_right", fact, f"GRANT CREATE {on}", is_held=may_create)
     if AddsColumn in kinds:
-        yield Right(
+        yield _stop(
             code="temporary_right",
-            grant=f"GRANT TEMPORARY {on}",
+            remedy=f"GRANT TEMPORARY {on}",
             fact=f"{role} may not create temporary tables in {role.database}, in which a column's type and"
             " default are tried and rolled back",
             is_held=role.may_database("TEMPORARY"),
@@ -108,25 +109,25 @@ def _on_the_schema(seen: Survey, role: RoleRights, kinds: set[type]) -> Iterator
     schema, new_owners = role.quoted(seen.plan.schema), _owners_of_new_tables(seen, role)
     owners = [o.name for o in role.owners(seen.plan.schema, _altered_tables(seen)) if not o.is_superuser]
     if not any(role.may_schema(seen.plan.schema, "USAGE", of=owner) for owner in owners):
-        yield Right(
+        yield _stop(
             code="schema_usage",
-            grant=f"GRANT USAGE ON SCHEMA {schema} TO {role}",
+            remedy=f"GRANT USAGE ON SCHEMA {schema} TO {role}",
             fact=f"{role} may not use schema {schema}",
             is_held=role.may_schema(seen.plan.schema, "USAGE"),
         )
     has_by_owner = any(role.may_schema(seen.plan.schema, "CREATE", of=owner) for owner in owners)
     if kinds & {CreatesTable, CreatesIndex} and not (has_by_owner or set(new_owners) & set(owners)):
-        yield Right(
+        yield _stop(
             code="schema_right",
-            grant=f"GRANT CREATE ON SCHEMA {schema} TO {role}",
+            remedy=f"GRANT CREATE ON SCHEMA {schema} TO {role}",
             fact=f"{role} may not create tables and indexes in schema {schema}",
             is_held=role.may_schema(seen.plan.schema, "CREATE"),
         )
     for owner in new_owners:
         name = role.quoted(owner)
-        yield Right(
+        yield _stop(
             code="owner_schema_right",
-            grant=f"GRANT CREATE ON SCHEMA {schema} TO {name}",
+            remedy=f"GRANT CREATE ON SCHEMA {schema} TO {name}",
             fact=f"{name}, who shall own new tables, may not create in schema {schema}: PostgreSQL refuses"
             " ALTER TABLE … OWNER TO",
             is_held=role.is_superuser or role.may_schema(seen.plan.schema, "CREATE", of=owner),
@@ -136,18 +137,15 @@ def _on_the_schema(seen: Survey, role: RoleRights, kinds: set[type]) -> Iterator
 def _of_the_owners(seen: Survey, role: RoleRights) -> Iterator[Right]:
     """Membership in the roles whose tables are altered, with their rights and not only with SET ROLE."""
     for owner in role.owners(seen.plan.schema, _altered_tables(seen)):
-        name = role.quoted(owner.name)
+        name, member = role.quoted(owner.name), _Membership.of(role, owner.name)
         fact = f"{role} may not alter tables of {name}, e.g. {owner.example}"
+        remedy = member.grant
         if owner.is_superuser:
-            yield Right(
-                code="owner_right",
-                grant=f"{name} is a superuser: give the tables to a role of their own (ALTER TABLE … OWNER"
-                f" TO), and that role to {role}",
-                fact=fact,
-                is_held=role.has_rights_of(owner.name),
+            remedy = (
+                f"{name} is a superuser: give the tables to a role of their own (ALTER TABLE … OWNER TO), and"
+                f" that role to {role}"
             )
-        else:
-            yield _membership(role, owner.name, "owner_right", fact)
+        yield _stop("owner_right", fact + member.note, remedy, is_held=member.is_held)
 
 
 def _on_tables(seen: Survey, role: RoleRights, changes: tuple[Change, ...]) -> Iterator[Right]:
@@ -162,9 +160,9 @@ def _on_tables(seen: Survey, role: RoleRights, changes: tuple[Change, ...]) -> I
         if table is None or table.owner in altered:
             continue
         verbs = {"SELECT": "read", "INSERT": "insert into", "REFERENCES": "reference"}
-        yield Right(
+        yield _stop(
             code="table_right",
-            grant=f"GRANT {', '.join(sorted(rights))} ON {role.table_name(table.oid)} TO {role}",
+            remedy=f"GRANT {', '.join(sorted(rights))} ON {role.table_name(table.oid)} TO {role}",
             fact=f"role {role} may not {' and '.join(verbs[r] for r in sorted(rights))} {table.name}",
             is_held=all(role.may_table(table.oid, r) for r in rights),
             is_found_by_step="INSERT" not in rights,
@@ -189,28 +187,49 @@ def _on_the_journal(seen: Survey, role: RoleRights) -> Iterator[Right]:
         return
     owner, may_use, may_write = role.journal()
     name = role.quoted(owner)
-    yield Right(
+    yield _stop(
         code="journal_usage",
-        grant=f"GRANT USAGE ON SCHEMA online_migrate TO {role}",
+        remedy=f"GRANT USAGE ON SCHEMA online_migrate TO {role}",
         fact=f"{role} may not use schema online_migrate, the journal, which {name} owns",
         is_held=may_use,
     )
-    yield Right(
+    yield _stop(
         code="journal_tables",
-        grant=f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA online_migrate TO {role}",
+        remedy=f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA online_migrate TO {role}",
         fact=f"{role} may not read and write the journal, which {name} owns",
         is_held=may_write,
     )
 
 
-def _membership(role: RoleRights, group: str, code: str, fact: str, otherwise: str = "") -> Right:
-    """A member without INHERIT has the group's rights only after SET ROLE, which we do not use."""
-    name = role.quoted(group)
-    is_held, grant = role.has_rights_of(group), f"GRANT {name} TO {role}"
-    if not is_held and role.is_member_of(group):
-        fact += f": it is a member of {name}, but does not inherit its rights"
-        grant = f"ALTER ROLE {role} INHERIT" if role.version < 160000 else f"{grant} WITH INHERIT TRUE"
-    return Right(code=code, grant=grant, fact=fact, is_held=is_held, otherwise=otherwise)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Membership:
+    """In a role whose rights are needed: a member without INHERIT has them only after SET ROLE."""
+
+    grant: str
+    is_held: bool
+    note: str
+
+    @classmethod
+    def of(cls, role: RoleRights, group: str) -> _Membership:
+        name = role.quoted(group)
+        is_held, grant, note = role.has_rights_of(group), f"GRANT {name} TO {role}", ""
+        if not is_held and role.is_member_of(group):
+            note = f" (it is a member of {name}, but does not inherit its rights)"
+            grant = f"ALTER ROLE {role} INHERIT" if role.version < 160000 else f"{grant} WITH INHERIT TRUE"
+        return cls(grant=grant, is_held=is_held, note=note)
+
+
+def _stop(
+    code: str, fact: str, remedy: str, *, is_held: bool, otherwise: str = "", is_found_by_step: bool = False
+) -> Right:
+    return Right(
+        code=code,
+        fact=fact,
+        grant=remedy,
+        is_held=is_held,
+        otherwise=otherwise,
+        is_found_by_step=is_found_by_step,
+    )
 
 
 def _altered_tables(seen: Survey) -> list[str]:

@@ -1,4 +1,4 @@
-"""The rights that the role lacks, each with the GRANT that gives it; and rights that should not be there."""
+"""The rights that the role lacks, each with the GRANT that gives it; and rights that are one too many."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _others_may_create(seen: Survey, role: RoleRights) -> Iterator[Finding]:
             severity=Severity.WARN,
             code="schema_open",
             fact=f"{who} may create in schema {schema}: functions and operators there can be called instead"
-            " of PostgreSQL's own, with the rights of whoever has the schema on the search_path",
+            " of PostgreSQL's own, with the rights of the session that has the schema on its search_path",
             remedy=f"REVOKE CREATE ON SCHEMA {schema} FROM {who}",
             manual=MANUAL,
         )
