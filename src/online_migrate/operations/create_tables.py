@@ -223,8 +223,7 @@ class CreateTables(Operation[CreateTablesParams]):
             if is_there
             else [
                 *self._missing_parents(place, params),
-                *self._parent_rights(place, params),
-                *self._owner(place, params),
+                *(self._owner(place, params) or self._parent_rights(place, params)),
             ]
         )
         if against:
