@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.cases.conftest import OpenTrial
-from tests.cases.trial import PARENT_AND_TABLE, STOPS, Case
+from tests.cases.trial import PARENT_AND_TABLE, RUNS, STOPS, Case
 
 USERS = """
     CREATE SCHEMA extensions; CREATE TABLE users (id int PRIMARY KEY); INSERT INTO users VALUES (1);
@@ -96,6 +96,41 @@ def test_t2_a_type_is_a_type_and_nothing_more(trial_of: OpenTrial, column_type: 
     assert (
         trial.ask("SELECT count(*) FROM pg_attribute WHERE attrelid = 'users'::regclass AND attnum > 1") == 0
     )
+
+
+ODD_TYPES = """
+    CREATE SCHEMA extensions; CREATE TYPE extensions."Odd %s {} Type" AS ENUM ('A', 'B');
+    CREATE TABLE t (id int PRIMARY KEY, a timestamp(3) with time zone DEFAULT '2026-01-01');
+    INSERT INTO t SELECT g FROM generate_series(1, 20) g;
+    ALTER DATABASE om_database SET search_path = public, extensions;"""
+ODD_STEPS: list[dict[str, dict[str, object]]] = [
+    {"add_column": {"table": "t", "column": "c", "type": '"Odd %s {} Type"', "new_rows": "A"}},
+    {"backfill": {"table": "t", "column": "c", "value": "A"}},
+    {"set_not_null": {"table": "t", "column": "c"}},
+    {"add_column": {"table": "t", "column": "a", "type": "timestamptz(3)", "new_rows": "2026-01-01"}},
+    {
+        "add_column": {
+            "table": "t", "column": "d", "type": "timestamp(3) with time zone", "new_rows": "infinity",
+            "instant": True,
+        }
+    },
+    {"add_column": {"table": "t", "column": "e", "type": "interval day to second(3)"}},
+    {"backfill": {"table": "t", "column": "e", "value": {"sql": "make_interval(days => id)"}}},
+    {"add_column": {"table": "t", "column": "f", "type": "bit varying(5)[]", "new_rows": "{101}"}},
+    {"backfill": {"table": "t", "column": "f", "value": "{101}"}},
+    {"add_column": {"table": "t", "column": "g", "type": 'pg_catalog."char"', "new_rows": "x"}},
+    {"backfill": {"table": "t", "column": "g", "value": {"sql": 'c::text::"char"'}}},
+]  # fmt: skip
+
+
+def test_t3_a_plan_over_columns_of_odd_types(trial_of: OpenTrial) -> None:
+    """Added, adopted, filled and made NOT NULL: each statement finds the types by the database's path."""
+    plan = json.dumps({"plan": "types", "stages": [{"stage": "here", "steps": ODD_STEPS}]})
+    filled = "SELECT count(*) FROM t WHERE c = 'A' AND d = 'infinity' AND e IS NOT NULL AND f = '{101}'"
+    after = {f"{filled} AND g = 'A'": 20}
+    trial = trial_of(Case(name="t3", setup=ODD_TYPES, plan=plan))
+    trial.prove(Case(name="t3", setup=ODD_TYPES, plan=plan, check=RUNS, after=after))
+    assert trial.call("verify").code == 0
 
 
 def fill_plan(column: str, value: object, column_type: str = "text") -> str:
