@@ -31,7 +31,7 @@ TOKEN: Final = "8135:AAmade-up-telegram-token"
 SMALL_TABLES: Final = ("transactions", "users", "promocodes", "promo_groups")
 SLOW: Final = "{batch_target: 1ms, duty: 10%, min_rows: 1, max_rows: 5}"
 """some 500 batches of 5 rows with 30 ms between them: time to stop a runner in the middle"""
-PATIENCE_S: Final = 30.0
+PATIENCE_S: Final = 90.0
 
 
 def small_text(*, tables: tuple[str, ...] = SMALL_TABLES, pace: str = "") -> str:

@@ -34,5 +34,5 @@ def undisturbed(
         open_desk(dsn, folder, small_text()) as desk,
     ):
         child = desk.start("--approve", "swap")
-        assert child.wait(60) == 0, child.said
+        assert child.wait() == 0, child.said
         return desk.end()

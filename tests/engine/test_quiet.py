@@ -46,7 +46,7 @@ def test_a_late_row_begins_the_time_anew(desk: Desk) -> None:
         0.5, desk.run_sql, ["UPDATE users SET bot_id = NULL WHERE id = (SELECT max(id) FROM users)"]
     )
     writer.start()
-    assert child.wait(30) == 0, child.said
+    assert child.wait() == 0, child.said
     writer.join()
     assert desk.ask("SELECT count(*) FROM users WHERE bot_id IS NULL") == 0
     assert desk.ask(f"{LAST_ROW_TO_END} WHERE table_name = 'users'") >= 3.0

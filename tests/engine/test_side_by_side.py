@@ -67,7 +67,7 @@ def finish(desk: Desk, undisturbed: End) -> None:
     """At the usual pace, still by two."""
     desk.write(small_text(pace="{workers: 2}"))
     child = desk.start("--approve", "swap")
-    assert child.wait(60) == 0, child.said
+    assert child.wait() == 0, child.said
     assert_as_undisturbed(desk, undisturbed)
 
 
@@ -134,7 +134,7 @@ def test_a_row_that_is_refused_in_one_table_stops_the_run_there(pair: Desk, undi
         f"CREATE TRIGGER refuse BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION refuse({last})",
     )
     child = pair.start("--approve", "swap")
-    assert child.wait(60) == 5, child.said
+    assert child.wait() == 5, child.said
     assert "\nerror: " in child.said
     assert "public.users: the row id = " in child.said.rpartition("\nerror: ")[2]
     with pair.connect() as connection:
