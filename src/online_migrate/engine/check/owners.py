@@ -42,11 +42,11 @@ def _other_schemas(seen: Survey, keys: tuple[ConstraintInfo, ...]) -> Iterator[F
         without = made.union(table_set.exclude) - set(members)
         paths = paths_through_other_schemas(members, keys, seen.plan.schema, without)
         if paths:
-            told = "; ".join(" -> ".join(path) for path in paths)
+            reported = "; ".join(" -> ".join(path) for path in paths)
             yield Finding(
                 severity=Severity.ASK,
                 code="other_schemas",
-                fact=f"set {name}: tables of other schemas, or by way of these, reference it: {told}",
+                fact=f"set {name}: tables of other schemas, or by way of these, reference it: {reported}",
                 remedy="a plan changes one schema: if these rows need an owner too, write a plan for that"
                 " schema (`schema:`), or move the tables into this one",
             )
