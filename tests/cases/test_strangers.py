@@ -210,3 +210,19 @@ def test_x4_a_terminal_obeys_no_name(trial_of: OpenTrial) -> None:
     assert "evil" in said
     assert "\x1b" not in said
     assert "\x07" not in said
+
+
+def test_x5_a_value_that_may_be_a_secret_is_not_shown_among_duplicates(trial_of: OpenTrial) -> None:
+    """The plan stores a secret in the column: duplicates there are counted, and their values are not
+    printed.
+    """
+    setup = f"{PARENT_AND_TABLE} ALTER TABLE t ADD k text; UPDATE t SET k = 'geheim' WHERE id < 3;"
+    plan = plan_of(
+        "ensure_row: {id: one, table: t, where: {id: 1}, values: {k: <secret.token>}}",
+        "create_index: {table: t, name: t_k, columns: [k], unique: true}",
+        head="secrets: {token: {env: MASTER_BOT_TOKEN}}",
+    )
+    said = trial_of(Case(name="x5", setup=setup, plan=plan)).call("check")
+    assert said.code == 3
+    assert "((not shown)) 2 times" in said.all
+    assert "geheim" not in said.all

@@ -5,6 +5,7 @@ again.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import ClassVar
 
 import psycopg
@@ -26,7 +27,7 @@ from online_migrate.operations.contract.base import (
     TableParams,
 )
 from online_migrate.operations.contract.descendants import Descendants
-from online_migrate.operations.contract.effects import CreatesIndex, Effect
+from online_migrate.operations.contract.effects import CreatesIndex, Effect, MakesRow
 from online_migrate.operations.shared.index_text import (
     column_of_key,
     definition_on_copy,
@@ -273,7 +274,7 @@ class CreateIndex(Operation[CreateIndexParams]):
             try:
                 run_long(context, self.statements(context.place, params)[0])
             except psycopg.errors.UniqueViolation as error:
-                examples = self._examples(context, params) or str(error.diag.message_detail)
+                examples = self._examples(context, params) or _detail(context.place, params, error)
                 raise VerificationFailed(
                     f"duplicates in {context.place.table} ({', '.join(params.columns or params.keys)})"
                     f" keep {name} from being built: {examples}",
@@ -316,6 +317,13 @@ def read_index(connection: Connection, schema: str, name: str) -> tuple[int, str
     return None if row is None else (int(row[0]), str(row[1]))
 
 
+def _detail(place: Place, params: CreateIndexParams, error: psycopg.Error) -> str:
+    """The server's own words, which quote the key."""
+    secret = _secret_columns(place)
+    may_be_shown = not secret or (params.is_plain and not secret & set(params.columns))
+    return str(error.diag.message_detail) if may_be_shown else "(the key is not shown)"
+
+
 def read_duplicates(connection: Connection, place: Place, columns: list[str]) -> list[str]:
     """Some keys that occur more than once; NULLs are no duplicates.  Raises QueryCanceled where
     :data:`LOOK_TIMEOUT_S` is not enough.
@@ -331,7 +339,19 @@ def read_duplicates(connection: Connection, place: Place, columns: list[str]) ->
             sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(f"{LOOK_TIMEOUT_S * 1000:.0f}ms"))
         )
         rows = connection.execute(look).fetchall()
-    return [f"({', '.join(map(str, r[1:]))}) {r[0]} times" for r in rows]
+    secret = _secret_columns(place)
+
+    def shown(values: Sequence[object]) -> str:
+        pairs = zip(columns, values, strict=True)
+        return ", ".join("(not shown)" if column in secret else str(value) for column, value in pairs)
+
+    return [f"({shown(values)}) {count} times" for count, *values in rows]
+
+
+def _secret_columns(place: Place) -> frozenset[str]:
+    """Columns of the table that hold a secret of the plan: their values are not shown."""
+    made = (c.effect for c in place.effects.changes if isinstance(c.effect, MakesRow))
+    return frozenset(column for e in made if e.table == place.table for column in e.secret_columns)
 
 
 def _is_as_planned(place: Place, table: TableInfo, index: IndexInfo, params: CreateIndexParams) -> bool:

@@ -97,7 +97,8 @@ class EnsureRow(Operation[EnsureRowParams]):
 
     def effects(self, place: Place, params: EnsureRowParams) -> tuple[Effect, ...]:
         columns = tuple(dict.fromkeys((*params.where, *params.values)))
-        return (MakesRow(table=place.table, row=params.id, columns=columns),)
+        secret = tuple(c for c, v in params.values.items() if _is_secret(v))
+        return (MakesRow(table=place.table, row=params.id, columns=columns, secret_columns=secret),)
 
     def statements(self, place: Place, params: EnsureRowParams) -> tuple[Statement, ...]:
         values = {**params.where, **params.values}

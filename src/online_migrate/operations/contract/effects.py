@@ -200,6 +200,8 @@ class MakesRow(Effect):
     row: str
     columns: tuple[str, ...]
     """that the row is found by or written with"""
+    secret_columns: tuple[str, ...] = ()
+    """those of them that are written with a secret, or with what is derived from one"""
 
     @property
     def uses(self) -> tuple[str, ...]:
