@@ -133,7 +133,7 @@ DROPPED = """
         pytest.param(DROPPED.format("users"), id="l1"),
         pytest.param(
             "CREATE TABLE users (id int); CREATE TABLE heir () INHERITS (users);"
-            + DROPPED.format("heir").partition(";\n")[2].replace("1..1598", "1..1599"),
+            "DO $$" + DROPPED.format("heir").partition("DO $$")[2].replace("1..1598", "1..1599"),
             id="l1-of-an-heir",
         ),
     ],

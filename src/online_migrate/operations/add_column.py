@@ -31,6 +31,7 @@ from online_migrate.postgres.locks import LockMode
 from online_migrate.postgres.rehearsal import ColumnTrial, TrialFailed, try_column
 
 MANUAL = "https://www.postgresql.org/docs/current/sql-altertable.html"
+_MOMENT = re.compile(r"\b(?:now|today|tomorrow|yesterday)\b(?:\(\))?", re.IGNORECASE)
 _CONSTANT = re.compile(r"'((?:[^']|'')*)'::[\w ]+(?:\([\d,]+\))?(?:\[\])?")
 
 
@@ -120,6 +121,18 @@ class AddColumn(Operation[AddColumnParams]):
                 f"the server refuses a column {params.column} {params.type} with what new_rows says: {error}"
             )
             return [_stop("column_refused", fact, "correct `type` or `new_rows`")]
+        if column is None and self._is_moment(place, params):
+            fact = (
+                f"new_rows: {params.new_rows!r} of {place.table}.{params.column} would be the moment of the"
+                " migration for all later rows: PostgreSQL evaluates it once, when the default is set"
+            )
+            return [
+                _stop(
+                    "moment_frozen",
+                    fact,
+                    "write a fixed moment, or leave new_rows out and set the default yourself",
+                )
+            ]
         if column is None and wanted.is_written:
             fact = (
                 f"{params.type} is a domain with a default or a constraint: adding {params.column} would"
@@ -150,6 +163,17 @@ class AddColumn(Operation[AddColumnParams]):
         if wanted.default is None and params.new_rows is not None:
             return State.DONE  # a reference that is not known yet: what is there was set by an earlier run
         return State.PARTIAL if column.default is None else State.CONFLICT
+
+    def _is_moment(self, place: Place, params: AddColumnParams) -> bool:
+        """Is it a word that the type's input reads as a time?  Then the server refuses another word."""
+        value = params.new_rows
+        if not isinstance(value, str) or not _MOMENT.search(value):
+            return False
+        try:
+            try_column(place.known.connection, params.type, sql.Literal(_MOMENT.sub("no moment", value)))
+        except TrialFailed:
+            return True
+        return False
 
     def _wanted(self, place: Place, params: AddColumnParams) -> ColumnTrial:
         """As the server spells it; a reference that is not known yet is left out."""

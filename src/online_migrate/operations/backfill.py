@@ -185,6 +185,17 @@ class Backfill(Operation[BackfillParams]):
             Statement(sql=proof, kind=Kind.READ, note=note, group=1),
         )
 
+    def rehearsed(self, place: Place, params: BackfillParams) -> tuple[Statement, ...]:
+        """One batch over all rows of the copy."""
+        batch = update_statement(
+            place.sql_table,
+            sql.Identifier(params.column),
+            _value(place, params),
+            sql.SQL("true"),
+            row=place.table,
+        )
+        return (Statement(sql=batch, kind=Kind.BATCH),)
+
     def preflight(self, place: Place, params: BackfillParams) -> list[Finding]:
         table = place.known.table(place.table)
         findings = [*self._blind(place), *self._holds_for_long(place)]

@@ -48,6 +48,8 @@ EXAMPLES = 5
 LOOK_TIMEOUT_S = 5
 """for how long check looks for duplicates: a whole table's sort must not hold its snapshot before every run
 """
+KEPT_OUT_TIMEOUT_S = 0.5
+"""the same where a unique of the table should keep them out"""
 _STORAGE = re.compile(r" WITH \([^)]*\)(?=$| WHERE )")
 
 
@@ -210,8 +212,10 @@ class CreateIndex(Operation[CreateIndexParams]):
         return findings
 
     def _duplicates(self, place: Place, params: CreateIndexParams) -> list[Finding]:
-        """Rows that would keep the unique from being built; looked for only where no unique keeps them out
-        already.
+        """Rows that would keep the unique from being built.
+
+        A unique that should keep them out may be corrupt (another collation's order since an upgrade), so
+        they are looked for there as well, for a short time, and not by that index.
         """
         table = place.known.table(place.table)
         if table is None or place.fill(params.name) in {i.name for i in table.indexes if i.is_valid}:
@@ -221,11 +225,14 @@ class CreateIndex(Operation[CreateIndexParams]):
             i.is_unique and i.is_valid and not i.has_predicate and set(i.columns) <= set(there)
             for i in table.indexes
         )
-        if kept_out or not there:
+        if not there:
             return []
+        limit_s = KEPT_OUT_TIMEOUT_S if kept_out else LOOK_TIMEOUT_S
         try:
-            examples = read_duplicates(place.known.connection, place, there)
+            examples = read_duplicates(place.known.connection, place, there, limit_s=limit_s)
         except psycopg.errors.QueryCanceled:
+            if kept_out:
+                return []
             what = f"duplicates in ({', '.join(there)}) keep {place.fill(params.name)} from being built"
             fact = f"{place.table}: whether {what} was not seen within {LOOK_TIMEOUT_S} s"
             remedy = (
@@ -324,19 +331,26 @@ def _detail(place: Place, params: CreateIndexParams, error: psycopg.Error) -> st
     return str(error.diag.message_detail) if may_be_shown else "(the key is not shown)"
 
 
-def read_duplicates(connection: Connection, place: Place, columns: list[str]) -> list[str]:
-    """Some keys that occur more than once; NULLs are no duplicates.  Raises QueryCanceled where
-    :data:`LOOK_TIMEOUT_S` is not enough.
+def read_duplicates(
+    connection: Connection, place: Place, columns: list[str], *, limit_s: float = LOOK_TIMEOUT_S
+) -> list[str]:
+    """Some keys that occur more than once, as the server spells them; NULLs are no duplicates.
+
+    No index is trusted.  Raises QueryCanceled where ``limit_s`` is not enough.
     """
     keys = sql.SQL(", ").join(map(sql.Identifier, columns))
+    texts = sql.SQL(", ").join(sql.SQL("{}::pg_catalog.text").format(sql.Identifier(c)) for c in columns)
     not_null = sql.SQL(" AND ").join(sql.SQL("{} IS NOT NULL").format(sql.Identifier(c)) for c in columns)
     look = sql.SQL(
-        "SELECT count(*), {keys} FROM {table} WHERE {not_null} GROUP BY {keys} HAVING count(*) > 1 LIMIT {n}"
-    ).format(keys=keys, table=place.sql_table, not_null=not_null, n=sql.Literal(EXAMPLES))
+        "SELECT count(*), {texts} FROM {table} WHERE {not_null} GROUP BY {keys} HAVING count(*) > 1 LIMIT {n}"
+    ).format(texts=texts, keys=keys, table=place.sql_table, not_null=not_null, n=sql.Literal(EXAMPLES))
     with connection.transaction():
         connection.execute("SET TRANSACTION READ ONLY")
         connection.execute(
-            sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(f"{LOOK_TIMEOUT_S * 1000:.0f}ms"))
+            sql.SQL(
+                "SET LOCAL statement_timeout = {}; SET LOCAL enable_indexscan = off;"
+                " SET LOCAL enable_indexonlyscan = off; SET LOCAL enable_bitmapscan = off"
+            ).format(sql.Literal(f"{limit_s * 1000:.0f}ms"))
         )
         rows = connection.execute(look).fetchall()
     secret = _secret_columns(place)

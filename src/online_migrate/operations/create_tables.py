@@ -4,6 +4,7 @@ existing table.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -64,6 +65,23 @@ class LoadedCreateTablesParams(CreateTablesParams):
         """The statements that make one table: itself, then its indexes."""
         return tuple(s for s in self.split() if s.table == table)
 
+    def locks_of(self, table: str) -> dict[str, LockMode]:
+        """What creating the table locks of others: parents of its foreign keys, and the tables above it.
+
+        A partition takes over the foreign keys of its root.
+        """
+        found: dict[str, LockMode] = {}
+        for statement in self.of(table):
+            found |= {r: LockMode.SHARE_ROW_EXCLUSIVE for r in statement.references if r != table}
+            for above in statement.descends_from:
+                if statement.is_partition:
+                    found = self.locks_of(above) | found
+                mode = (
+                    LockMode.ACCESS_EXCLUSIVE if statement.is_partition else LockMode.SHARE_UPDATE_EXCLUSIVE
+                )
+                found[above] = mode
+        return found
+
     @property
     def model(self) -> str | None:
         """Whose owner and grants are taken over."""
@@ -110,7 +128,8 @@ class CreateTables(Operation[CreateTablesParams]):
                     "this file may hold only CREATE TABLE, and CREATE INDEX (not CONCURRENTLY) on its tables"
                 )
                 raise PlanError("neither CREATE TABLE nor a plain CREATE INDEX", where=where, remedy=remedy)
-            if statement.schema is not None or any("." in r for r in statement.references):
+            named = (*statement.references, *statement.made_from)
+            if statement.schema is not None or any("." in name for name in named):
                 raise PlanError(
                     "a name with a schema",
                     where=where,
@@ -122,6 +141,7 @@ class CreateTables(Operation[CreateTablesParams]):
                     where=where,
                     remedy="use create_index for it",
                 )
+            _ensure_own_table(statement, made, where)
             made.add(str(statement.table))
         if not made:
             raise PlanError("makes no table", where=str(path), remedy="write at least one CREATE TABLE")
@@ -146,6 +166,7 @@ class CreateTables(Operation[CreateTablesParams]):
                         columns=statement.columns,
                         has_all_columns=statement.has_all_columns,
                         references=statement.references,
+                        made_from=statement.made_from,
                     )
                 )
             else:
@@ -163,8 +184,7 @@ class CreateTables(Operation[CreateTablesParams]):
     def statements(self, place: Place, params: CreateTablesParams) -> tuple[Statement, ...]:
         loaded = self._loaded(params)
         made = loaded.of(place.table)
-        parents = [r for s in made for r in s.references if r != place.table]
-        locks = tuple(need(place.schema, p, LockMode.SHARE_ROW_EXCLUSIVE) for p in dict.fromkeys(parents))
+        locks = tuple(need(place.schema, name, mode) for name, mode in loaded.locks_of(place.table).items())
         found = [
             Statement(sql=sql.SQL(s.text), kind=Kind.WINDOW, locks=locks, path=SearchPath.PLAN) for s in made
         ]
@@ -284,7 +304,9 @@ class CreateTables(Operation[CreateTablesParams]):
         return [] if is_member else [_stop("owner_right", fact, f"GRANT {owner} TO {user}")]
 
     def _parents(self, loaded: LoadedCreateTablesParams, table: str) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(r for s in loaded.of(table) for r in s.references if r != table))
+        """The tables that its DDL names: by a foreign key, LIKE, INHERITS, PARTITION OF."""
+        named = (r for s in loaded.of(table) for r in (*s.references, *s.made_from))
+        return tuple(dict.fromkeys(name for name in named if name != table))
 
     def _try(self, place: Place, params: CreateTablesParams) -> Trial:
         """In a scratch schema: existing parents as copies, those that the file makes above by its own
@@ -295,8 +317,10 @@ class CreateTables(Operation[CreateTablesParams]):
         there, made = dict[str, None](), [place.table]
         for table in (place.table, *reversed(above)):
             if table in made:
+                taken = {name for s in loaded.of(table) for name in s.made_from}
                 for parent in self._parents(loaded, table):
-                    if place.known.table(parent) is not None:
+                    is_own = parent in above and parent in taken  # its columns and its partition key count
+                    if place.known.table(parent) is not None and not is_own and parent not in made:
                         there[parent] = None
                     elif parent not in made:
                         made.append(parent)
@@ -333,6 +357,24 @@ class CreateTables(Operation[CreateTablesParams]):
             return []
         fact = f"table {place.table} is not as the plan made it: {'; '.join(differences)}"
         return [_stop("table_changed", fact, "find out who changed it")]
+
+
+def _ensure_own_table(statement: SqlStatement, made: Collection[str], where: str) -> None:
+    """Raise :class:`PlanError` for a table that would end with the session, or that would lock a live one."""
+    if statement.is_temporary:
+        raise PlanError(
+            "a temporary table ends with the session that creates it",
+            where=where,
+            remedy="leave TEMPORARY out",
+        )
+    for parent in statement.descends_from:
+        if parent not in made:
+            raise PlanError(
+                f"a partition of, or a table that inherits from, {parent}, which this file does not create:"
+                " PostgreSQL would lock it, and may scan its default partition under ACCESS EXCLUSIVE",
+                where=where,
+                remedy=f"create the table by LIKE {parent}, and attach it in a maintenance window",
+            )
 
 
 def _stop(code: str, fact: str, remedy: str) -> Finding:

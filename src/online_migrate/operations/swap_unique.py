@@ -37,7 +37,7 @@ from online_migrate.postgres.sqlstate import NOT_AS_PROMISED
 MANUAL = "https://www.postgresql.org/docs/current/sql-dropindex.html"
 BUILD_FIRST = "build it and set its columns NOT NULL first, then run again"
 
-_ASSERT = """DO $swap$ BEGIN
+_ASSERT = """BEGIN
   IF NOT EXISTS (
     SELECT FROM pg_catalog.pg_index i, LATERAL (
         SELECT pg_catalog.array_agg(a.attname::text) AS columns,
@@ -54,7 +54,7 @@ _ASSERT = """DO $swap$ BEGIN
        AND (key.are_not_null OR coalesce((pg_catalog.to_jsonb(i) ->> 'indnullsnotdistinct')::bool, false)))
   THEN RAISE EXCEPTION '%', {message} USING ERRCODE = {state};
   END IF;
-END $swap$"""
+END"""
 """The window may wait for half an hour after the precondition was read; under its lock it is asked once more.
 """
 
@@ -140,13 +140,14 @@ class SwapUnique(Operation[SwapUniqueParams]):
             f"under the lock, {params.to} is no valid unique index over the whole of {place.table} on"
             f" {columns}"
         )
-        check = sql.SQL(_ASSERT).format(
+        body = sql.SQL(_ASSERT).format(
             old=sql.SQL("{}::text[]").format(sql.Literal(list(params.from_))),
             index=sql.Literal(sql.Identifier(place.schema, params.to).as_string(None)),
             table=sql.Literal(place.sql_table.as_string(None)),
             message=sql.Literal(said),
             state=sql.Literal(NOT_AS_PROMISED),
         )
+        check = sql.SQL("DO {}").format(sql.Literal(body.as_string(None)))
         locks = (need(place.schema, place.table, LockMode.ACCESS_EXCLUSIVE),)
         return Statement(
             sql=check,

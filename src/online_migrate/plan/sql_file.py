@@ -59,6 +59,12 @@ class SqlStatement:
     is_concurrent: bool = False
     references: tuple[str, ...] = ()
     """the tables that a new table references, each once, without itself; ``schema.table`` if written so"""
+    made_from: tuple[str, ...] = ()
+    """the tables that a new table takes columns from: LIKE, INHERITS, PARTITION OF"""
+    descends_from: tuple[str, ...] = ()
+    """those of them that it is an heir or a partition of"""
+    is_partition: bool = False
+    is_temporary: bool = False
     columns: tuple[str, ...] = ()
     """of a new table"""
     has_all_columns: bool = True
@@ -85,7 +91,7 @@ def read_sql(folder: Path, name: str) -> tuple[str, Path]:
     """The text of a file that a plan names, and its path; raises ValueError."""
     path = folder / name
     try:
-        return path.read_bytes().decode(), path
+        return path.read_bytes().decode("utf-8-sig"), path  # psql, too, skips a byte order mark
     except OSError as error:
         near = sorted(p.name for p in path.parent.glob("*.sql")) if path.parent.is_dir() else []
         close = get_close_matches(path.name, near, n=1)
@@ -168,6 +174,10 @@ def _classify(node: ast.Node, text: str, line: int) -> SqlStatement:
             schema=relation.schemaname or None,
             table=relation.relname,
             references=_references(node.create_stmt),
+            made_from=(*_descends_from(node.create_stmt), *_likes(node.create_stmt)),
+            descends_from=_descends_from(node.create_stmt),
+            is_partition=node.create_stmt.HasField("partbound"),
+            is_temporary=relation.relpersistence == "t",
             columns=tuple(c.colname for c in find_nodes(node.create_stmt, ast.ColumnDef)),
             has_all_columns=not _takes_columns(node.create_stmt),
             serial_columns=_serial_columns(node.create_stmt),
@@ -198,6 +208,14 @@ def _references(statement: ast.CreateStmt) -> tuple[str, ...]:
         if constraint.contype == ast.CONSTR_FOREIGN
     ]
     return tuple(dict.fromkeys(t for t in targets if t != own))
+
+
+def _descends_from(statement: ast.CreateStmt) -> tuple[str, ...]:
+    return tuple(_name(node.range_var) for node in statement.inh_relations)
+
+
+def _likes(statement: ast.CreateStmt) -> tuple[str, ...]:
+    return tuple(_name(clause.relation) for clause in find_nodes(statement, ast.TableLikeClause))
 
 
 def _takes_columns(statement: ast.CreateStmt) -> bool:

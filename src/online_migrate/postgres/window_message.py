@@ -32,7 +32,7 @@ SELECT c.oid::int8, n.nspname, c.relname, c.relkind IN ('r', 'p'),
  ORDER BY w.depth, c.oid"""
 
 _COMPARE = """
-DO $compare$ DECLARE surplus text; BEGIN
+DECLARE surplus text; BEGIN
 IF NOT EXISTS (
   SELECT FROM pg_catalog.pg_locks l
    WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.granted AND l.relation >= 16384
@@ -55,7 +55,7 @@ SELECT string_agg(format('%s on %s (declared: %s)', held.mode, coalesce(declared
    AND NOT (SELECT coalesce(bool_and(a.xmin::text = (pg_catalog.pg_current_xact_id()::xid)::text), false)
               FROM pg_catalog.pg_attribute a WHERE a.attrelid = held.relation);
 IF surplus IS NOT NULL THEN RAISE EXCEPTION '%', surplus USING ERRCODE = 'OM004'; END IF;
-END $compare$"""
+END"""
 """What this session holds against what was declared.  Left aside: modes up to ROW EXCLUSIVE, the system's
 catalogs, the journal, a table's TOAST (which is only reached through the table), and relations made in this
 transaction (all pg_attribute rows of such a relation are ours; no other's are, since a table's rows for its
@@ -197,7 +197,7 @@ def window_message(
     for statement in (*locks[1:], *ddl, _compare(targets)):
         parts += [cap, statement]
     parts += [sql.SQL("COMMIT"), sql.SQL(_RELEASED)]
-    return sql.SQL(";\n").join(parts)
+    return sql.SQL("\n;\n").join(parts)  # a statement may end with a comment
 
 
 def read_times(cursor: psycopg.Cursor[tuple[Any, ...]]) -> Times:
@@ -212,13 +212,15 @@ def read_times(cursor: psycopg.Cursor[tuple[Any, ...]]) -> Times:
 
 
 def _compare(targets: Sequence[Target]) -> sql.Composed:
-    return sql.SQL(_COMPARE).format(
+    body = sql.SQL(_COMPARE).format(
         modes=sql.Literal([m.pg_locks_mode for m in LockMode]),
         oids=sql.Literal([t.oid for t in targets]),
         levels=sql.Literal([int(t.mode) for t in targets]),
         declared=sql.Literal([t.mode.pg_locks_mode for t in targets]),
         names=sql.Literal([t.relation for t in targets]),
     )
+    # as a literal: a name may hold whatever a dollar-quoted body ends with
+    return sql.SQL("DO {}").format(sql.Literal(body.as_string(None)))
 
 
 def _ms(seconds: float) -> int:

@@ -13,8 +13,10 @@ from online_migrate.engine.check.cascades import check_cascades
 from online_migrate.engine.check.connections import check_connections
 from online_migrate.engine.check.contradictions import find_contradictions, findings_of
 from online_migrate.engine.check.encoding import check_encoding
+from online_migrate.engine.check.limits import check_limits, list_event_triggers
 from online_migrate.engine.check.owners import check_owners
 from online_migrate.engine.check.references import check_references
+from online_migrate.engine.check.rehearsal import rehearse
 from online_migrate.engine.check.rights import check_rights
 from online_migrate.engine.check.settings import check_settings
 from online_migrate.engine.check.standbys import find_standbys
@@ -29,6 +31,7 @@ from online_migrate.findings import (
 from online_migrate.operations.contract.effects import AddsColumn, CreatesTable
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.operations.shared.preflight import preflight
+from online_migrate.plan.model import Step
 from online_migrate.postgres.catalog import ConstraintInfo
 from online_migrate.postgres.connection import version_text
 
@@ -50,6 +53,7 @@ def _check(seen: Survey, missing_secrets: Iterable[str]) -> list[Finding]:
         *check_rights(seen),
         *check_settings(seen.catalog.connection),
         *check_encoding(seen.plan, seen.catalog.connection),
+        *check_limits(seen),
         *check_connections(seen.plan, seen.catalog.connection),
         *find_standbys(seen.plan, seen.catalog.connection),
         *_secrets(missing_secrets),
@@ -76,8 +80,19 @@ def _check(seen: Survey, missing_secrets: Iterable[str]) -> list[Finding]:
             findings += [
                 replace(f, step=f"{step.stage}: {step.spec.title}", table=step.table or "") for f in found
             ]
+    findings += list_event_triggers(seen)
+    refused = {s.key for s in seen.steps if _is_refused(s, findings)}
+    findings += rehearse(seen, stopped | refused)
     order = list(Severity)
     return sorted(_unique(findings), key=lambda f: order.index(f.severity))
+
+
+def _is_refused(step: Step, findings: Iterable[Finding]) -> bool:
+    """Is it known already that it cannot run?"""
+    title = f"{step.stage}: {step.spec.title}"
+    return any(
+        f.severity is Severity.STOP and f.step == title and f.table == (step.table or "") for f in findings
+    )
 
 
 def _unique(findings: Iterable[Finding]) -> list[Finding]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
@@ -282,6 +283,14 @@ class Operation(ABC, Generic[P]):
                 strongest[key] = need
         return tuple(strongest.values())
 
+    def rehearsed(self, place: Place, params: P) -> tuple[Statement, ...]:
+        """What the rehearsal executes on a copy of the table, in a transaction that is rolled back."""
+        return tuple(replace(s, sql=_in_transaction(s.sql)) for s in self.statements(place, params))
+
+    def find_row(self, place: Place, params: P, columns: Sequence[str]) -> tuple[str, Sql] | None:  # noqa: ARG002
+        """Of a step that makes a row: the row's name, and the query for these columns of it."""
+        return None
+
     @abstractmethod
     def preflight(self, place: Place, params: P) -> list[Finding]:
         """The operation's own findings, all at once; reads only.  What every table is asked:
@@ -299,6 +308,15 @@ class Operation(ABC, Generic[P]):
     @abstractmethod
     def verify(self, place: Place, params: P) -> list[Finding]:
         """Read the world again, not our memory: what is not as promised."""
+
+
+_CONCURRENTLY = re.compile(r"^((?:CREATE (?:UNIQUE )?|DROP )INDEX) CONCURRENTLY ")
+
+
+def _in_transaction(statement: Sql) -> Sql:
+    """A concurrent build or drop cannot run in a transaction; the plain one makes the same."""
+    text = statement.as_string(None)
+    return sql.SQL(_CONCURRENTLY.sub(r"\1 ", text)) if _CONCURRENTLY.match(text) else statement
 
 
 __all__ = [

@@ -39,6 +39,8 @@ class CreatesTable(Effect):
     """False where the DDL takes columns from another table, which is then not known without a database"""
     references: tuple[str, ...] = ()
     """tables that its foreign keys reference; itself not"""
+    made_from: tuple[str, ...] = ()
+    """tables whose columns it takes: LIKE, INHERITS, PARTITION OF"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
