@@ -359,6 +359,44 @@ def test_u5_what_the_new_index_has_is_not_lost(trial_of: OpenTrial) -> None:
     trial_of(case).prove(case)
 
 
+NAMED_SWAPS = (
+    pytest.param("columns: [bot_id, code], where: deleted_at IS NULL", "pc_old", id="u5-partial-by-name"),
+    pytest.param("keys: [bot_id, lower(code)]", "pc_low", id="u5-expression-by-name"),
+    pytest.param("columns: [bot_id, code]", "pc_excl", id="u5-exclusion-by-name"),
+)
+NAMED_OLD = """
+    ALTER TABLE pc DROP CONSTRAINT pc_code_key;
+    CREATE UNIQUE INDEX pc_old ON pc (code) WHERE deleted_at IS NULL;
+    CREATE UNIQUE INDEX pc_low ON pc (lower(code));
+    ALTER TABLE pc ADD CONSTRAINT pc_excl EXCLUDE USING btree (code WITH =);"""
+
+
+@pytest.mark.parametrize(("new", "old"), NAMED_SWAPS)
+def test_u5_a_unique_that_is_named_is_swapped(trial_of: OpenTrial, new: str, old: str) -> None:
+    """Partial, over an expression, an exclusion: dropped once the new one has its keys and the owner."""
+    steps = (
+        f"create_index: {{table: pc, name: pc_new, {new}, unique: true}}",
+        f"swap_unique: {{table: pc, index: {old}, to: pc_new}}",
+    )
+    gone = {f"SELECT to_regclass('{old}') IS NULL AND to_regclass('pc_new') IS NOT NULL": True}
+    setup = CODES + NAMED_OLD
+    trial_of(Case(name="u5", setup=setup, plan=plan_of(*steps))).prove(
+        Case(name="u5", setup=setup, plan=plan_of(*steps), after=gone)
+    )
+
+
+def test_u5_a_named_unique_stays_where_the_new_one_is_over_other_rows(trial_of: OpenTrial) -> None:
+    """The predicates are compared under the lock: the old one stays."""
+    new = "columns: [bot_id, code], where: deleted_at IS NOT NULL"
+    steps = (
+        f"create_index: {{table: pc, name: pc_new, {new}, unique: true}}",
+        "swap_unique: {table: pc, index: pc_old, to: pc_new}",
+    )
+    trial = trial_of(Case(name="u5", setup=CODES + NAMED_OLD, plan=plan_of(*steps)))
+    assert trial.call("run").code in (3, 5)
+    assert trial.ask("SELECT to_regclass('pc_old') IS NOT NULL")
+
+
 def test_u5_a_partial_index_replaces_no_whole_one(trial_of: OpenTrial) -> None:
     """Duplicates outside its predicate would be let in: check stops, as the run would."""
     new = "columns: [bot_id, code], where: deleted_at IS NULL, unique: true"

@@ -298,6 +298,8 @@ def _change_column(
 def _change_indexes(table: TableThen, effect: CreatesIndex | DropsIndex | EndsUnique, change: Change) -> None:
     if isinstance(effect, DropsIndex):
         table.indexes.pop(effect.name, None)
+    elif isinstance(effect, EndsUnique) and effect.index:
+        table.indexes.pop(effect.index, None)
     elif isinstance(effect, EndsUnique):
         ended = [
             i.name

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import psycopg
 from psycopg import sql
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from online_migrate.discovery.dependents import read_dependents
-from online_migrate.discovery.uniques import read_traits
+from online_migrate.discovery.uniques import read_uniques
 from online_migrate.errors import VerificationFailed
 from online_migrate.findings import (
     Finding,
@@ -27,7 +27,9 @@ from online_migrate.operations.contract.base import (
 from online_migrate.operations.contract.descendants import Descendants
 from online_migrate.operations.contract.effects import Effect, EndsUnique
 from online_migrate.operations.schema_before import schema_before
+from online_migrate.operations.shared.lost_traits import lost_traits
 from online_migrate.operations.shared.steps import need, run_window
+from online_migrate.operations.shared.succeeded import assert_succeeded, missing_successor
 from online_migrate.plan.model import Phase, Strict
 from online_migrate.postgres.catalog import ConstraintInfo, IndexInfo, TableInfo
 from online_migrate.postgres.locks import LockMode
@@ -66,26 +68,30 @@ _REMEDIES = {
     "view": "read its definition: it may need the owner's column",
 }
 
-_LOST_REMEDIES = {
-    "DEFERRABLE": "see that the application neither defers it nor swaps values: it would fail (23505)",
-    "NULLS": "see that the application does not rely on one NULL at most",
-    "operator": "build a plain index with it before, for look-ups such as LIKE 'a%'",
-    "COLLATE": "see that values which are equal in that collation only may be there twice",
-    "INCLUDE": "build a plain index with these columns before, for index-only scans",
-    "order": "build a plain index in that order before, where a query relies on it",
-}
-"""by the first word of what is lost"""
-
 
 class SwapUniqueParams(Strict):
     """From the columns of the old unique to the new unique index."""
 
     table: str
     """table of both uniques"""
-    from_: list[str] = Field(alias="from", min_length=1)
+    from_: list[str] = Field(alias="from", default_factory=list)
     """columns of the old unique; every unique index and constraint on exactly these columns is dropped"""
+    index: str | None = Field(default=None, min_length=1)
+    """instead of from: name of an old unique that is partial or over an expression, or of an exclusion
+    constraint; only this one is dropped"""
     to: str
     """name of the new unique index, on these columns and more; an earlier step builds it"""
+
+    @model_validator(mode="after")
+    def _has_one_old(self) -> SwapUniqueParams:
+        if bool(self.from_) == (self.index is not None):
+            raise ValueError("give exactly one of from (columns of the old unique) and index (its name)")
+        return self
+
+    @property
+    def old(self) -> str:
+        """What is dropped, for people."""
+        return self.index or f"({', '.join(self.from_)})"
 
 
 class SwapUnique(Operation[SwapUniqueParams]):
@@ -93,8 +99,9 @@ class SwapUnique(Operation[SwapUniqueParams]):
 
     What it does: under its lock it reads once more that the new unique index is valid, covers the whole
     table, and that its further columns are NOT NULL. Then it drops every unique index and constraint on
-    exactly the old columns, whatever its name. `check` lists what depends on the old unique: foreign keys, ON
-    CONFLICT targets, look-ups, views, functions.
+    exactly the old columns, whatever its name; with `index`, only the one of that name, which may be partial,
+    over expressions, or an exclusion, if the new one has its keys and more over the same rows. `check` lists
+    what depends on the old unique: foreign keys, ON CONFLICT targets, look-ups, views, functions.
 
     Locks: ACCESS EXCLUSIVE on the table and on each index that is dropped, in one lock window.
 
@@ -114,20 +121,25 @@ class SwapUnique(Operation[SwapUniqueParams]):
     Params: ClassVar[type[SwapUniqueParams]] = SwapUniqueParams
 
     def title(self, params: SwapUniqueParams) -> str:
-        return f"swap_unique {', '.join(params.from_)}"
+        return f"swap_unique {params.index or ', '.join(params.from_)}"
 
     def targets(self, params: SwapUniqueParams) -> tuple[str | None, ...]:
         return (params.table,)
 
     def effects(self, place: Place, params: SwapUniqueParams) -> tuple[Effect, ...]:
-        return (EndsUnique(table=place.table, columns=tuple(params.from_), successor=params.to),)
+        effect = EndsUnique(
+            table=place.table, columns=tuple(params.from_), successor=params.to, index=params.index or ""
+        )
+        return (effect,)
 
     def statements(self, place: Place, params: SwapUniqueParams) -> tuple[Statement, ...]:
         table = None if place.catalog is None else place.known.table(place.table)
         if table is None:
-            note = sql.SQL(
-                "-- drops every unique on exactly ({}) of {}, as the catalog then has them"
-            ).format(sql.SQL(", ").join(map(sql.Identifier, params.from_)), place.sql_table)
+            columns = sql.SQL(", ").join(map(sql.Identifier, params.from_))
+            old = sql.SQL("every unique on exactly ({})").format(columns)
+            if params.index is not None:
+                old = sql.SQL("the unique {}").format(sql.Identifier(params.index))
+            note = sql.SQL("-- drops {} of {}, as the catalog then has them").format(old, place.sql_table)
             locks = (need(place.schema, place.table, LockMode.ACCESS_EXCLUSIVE),)
             return (Statement(sql=note, kind=Kind.WINDOW, locks=locks),)
         drops = tuple(self._drop(place, table, index) for index in self._old(table, params))
@@ -135,6 +147,8 @@ class SwapUnique(Operation[SwapUniqueParams]):
 
     def _assertion(self, place: Place, params: SwapUniqueParams) -> Statement:
         """In the window, before the drops: the new unique keeps duplicates out, or nothing is dropped."""
+        if params.index is not None:
+            return self._assert_named(place, params, params.index)
         columns = f"({', '.join(params.from_)}) and more, all NOT NULL"
         said = (
             f"under the lock, {params.to} is no valid unique index over the whole of {place.table} on"
@@ -157,6 +171,21 @@ class SwapUnique(Operation[SwapUniqueParams]):
             note="is the new unique still there? asked under the lock",
         )
 
+    def _assert_named(self, place: Place, params: SwapUniqueParams, old: str) -> Statement:
+        said = (
+            f"under the lock, {params.to} is no valid unique index of {place.table} on the keys of {old} and"
+            " more, all NOT NULL, over the same rows"
+        )
+        check = assert_succeeded(
+            old=sql.Identifier(place.schema, old),
+            new=sql.Identifier(place.schema, params.to),
+            message=said,
+            sqlstate=NOT_AS_PROMISED,
+        )
+        locks = (need(place.schema, place.table, LockMode.ACCESS_EXCLUSIVE),)
+        note = "does the new unique take the old one's place? asked under the lock"
+        return Statement(sql=check, path=SearchPath.OURS, kind=Kind.WINDOW, locks=locks, note=note)
+
     def _drop(self, place: Place, table: TableInfo, index: IndexInfo) -> Statement:
         if index.constraint is not None:
             drop = sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(
@@ -168,7 +197,10 @@ class SwapUnique(Operation[SwapUniqueParams]):
         return Statement(sql=drop, kind=Kind.WINDOW, locks=locks)
 
     def _old(self, table: TableInfo, params: SwapUniqueParams) -> tuple[IndexInfo, ...]:
-        return table.uniques_on_exactly(params.from_)
+        if params.index is None:
+            return table.uniques_on_exactly(params.from_)
+        index = table.index(params.index)
+        return () if index is None else (index,)
 
     def preflight(self, place: Place, params: SwapUniqueParams) -> list[Finding]:
         table = place.known.table(place.table)
@@ -182,7 +214,7 @@ class SwapUnique(Operation[SwapUniqueParams]):
         ]
         primary = [c for c in table.constraints if c.kind == "p" and c.index_oid in {i.oid for i in old}]
         if primary:
-            fact = f"the primary key of {place.table} is on exactly ({', '.join(params.from_)})"
+            fact = f"the primary key of {place.table} is {params.index or f'on exactly {params.old}'}"
             findings.append(
                 Finding(
                     severity=Severity.STOP,
@@ -192,7 +224,7 @@ class SwapUnique(Operation[SwapUniqueParams]):
                 )
             )
         findings += self._dependents(place, params, table, old) + self._unbuilt(place, params)
-        return findings + self._lost(place, params, table, old)
+        return findings + lost_traits(place, table, old, params.to)
 
     def _dependents(
         self, place: Place, params: SwapUniqueParams, table: TableInfo, old: tuple[IndexInfo, ...]
@@ -203,15 +235,16 @@ class SwapUnique(Operation[SwapUniqueParams]):
         if not old:
             return []
         new = self._new_columns(place, params)
+        columns = params.from_ or self._columns_of(place, table, old)
         dependents = read_dependents(
             place.known.connection,
             table,
-            params.from_,
+            columns,
             [i.oid for i in old],
-            [c for c in new if c not in params.from_],
+            [c for c in new if c not in columns],
             self._first_columns_planned(place),
         )
-        what = f"the unique of {place.table} on ({', '.join(params.from_)})"
+        what = f"the unique of {place.table} on ({', '.join(columns)})"
         return [
             Finding(
                 severity=Severity.STOP if dependent.is_fatal else Severity.WARN,
@@ -223,31 +256,11 @@ class SwapUnique(Operation[SwapUniqueParams]):
             for dependent in dependents
         ]
 
-    def _lost(
-        self, place: Place, params: SwapUniqueParams, table: TableInfo, old: tuple[IndexInfo, ...]
-    ) -> list[Finding]:
-        """What an old unique has and the new one does not: a constraint that defers, an operator class of
-        look-ups, columns of index-only scans.
-        """
-        new = table.index(params.to)
-        traits = read_traits(
-            place.known.connection, [i.oid for i in (*old, *(() if new is None else (new,)))]
-        )
-        then = schema_before(place).table(place.table)
-        planned = None if then is None else then.indexes.get(params.to)
-        kept = traits[new.oid] if new is not None else frozenset() if planned is None else planned.traits
-        lost = {i.name: sorted(traits[i.oid] - kept) for i in old}
-        return [
-            Finding(
-                severity=Severity.WARN,
-                code="unique_loses",
-                fact=f"{name} of {place.table} has what {params.to} does not: {', '.join(what)}",
-                remedy="; ".join(dict.fromkeys(_LOST_REMEDIES[t.split()[0]] for t in what)),
-                manual=MANUAL,
-            )
-            for name, what in lost.items()
-            if what
-        ]
+    def _columns_of(self, place: Place, table: TableInfo, old: tuple[IndexInfo, ...]) -> list[str]:
+        """By way of expressions, too."""
+        named = {i.name for i in old}
+        found = read_uniques(place.known.connection, [table.oid])
+        return sorted({c for u in found if u.name in named and u.table == table.name for c in u.columns})
 
     def _first_columns_planned(self, place: Place) -> list[str]:
         """The first columns of the indexes that earlier steps build on the table."""
@@ -273,9 +286,13 @@ class SwapUnique(Operation[SwapUniqueParams]):
     def _unbuilt(self, place: Place, params: SwapUniqueParams) -> list[Finding]:
         """A swap whose new unique no step builds would stop in the middle of the night."""
         new = self._new_columns(place, params)
-        if set(params.from_) < set(new) and not self._new_is_odd(place, params):
+        if params.index is not None:
+            odd = missing_successor(place, old=params.index, new=params.to)
+        else:
+            odd = self._new_is_odd(place, params)
+        if not odd and (params.index is not None or set(params.from_) < set(new)):
             return []
-        fact = self._new_is_odd(place, params) or (
+        fact = odd or (
             (
                 f"no unique index {params.to} on ({', '.join(params.from_)}) and more exists, and no earlier"
                 " step builds it"
@@ -314,6 +331,8 @@ class SwapUnique(Operation[SwapUniqueParams]):
     def _new_problem(self, table: TableInfo, params: SwapUniqueParams) -> str | None:
         """Why the new unique does not yet keep duplicates out (postgres-facts 15)."""
         index = table.index(params.to)
+        if params.index is not None and index is not None and index.is_unique and index.is_valid:
+            return None  # the rest is asked under the lock
         if index is None or not index.is_unique or index.has_predicate:
             return f"there is no unique index {params.to} over the whole of {table.name}"
         if not set(params.from_) < set(index.columns):
@@ -360,7 +379,7 @@ class SwapUnique(Operation[SwapUniqueParams]):
         table = place.known.table(place.table)
         left = () if table is None else self._old(table, params)
         fact = (
-            f"{place.table}: a unique on exactly ({', '.join(params.from_)}) exists:"
+            f"{place.table}: {params.index or f'a unique on exactly {params.old}'} exists:"
             f" {', '.join(i.name for i in left) or params.to + ' is not'}"
         )
         remedy = "an application that creates its schema at start creates it again: fix that, then drop it"

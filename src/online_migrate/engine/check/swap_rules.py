@@ -30,7 +30,7 @@ def _swapped_too_early(plot: Plot, change: Change) -> Iterator[Contradiction]:
         yield _no_successor(change, None, what, "build it before, by create_index with `unique: true`")
     elif index is not None:
         yield from _wrong_successor(change, index)
-        if not index.nulls_not_distinct:
+        if not index.nulls_not_distinct and not effect.index:
             yield from _nullable_successor(change, table, index.columns)
 
 

@@ -15,8 +15,8 @@ from online_migrate.postgres.catalog import TableInfo
 
 MANUAL = "https://www.postgresql.org/docs/current/indexes-unique.html"
 ASKED = (
-    "if two owners may have the same value: build one per owner (create_index) and swap or drop this one; if"
-    " they may not: name it under `stays_global` of the plan, with the reason"
+    "if two owners may have the same value: build one per owner (create_index) and swap this one (swap_unique"
+    ", by `from` or `index`); if they may not: name it under `stays_global` of the plan, with the reason"
 )
 
 
@@ -48,8 +48,10 @@ def _owners(seen: Survey, swaps: list[Change]) -> set[str]:
         assert isinstance(effect, EndsUnique)
         table = Schema(seen.effects, seen.catalog, change.number).table(effect.table)
         index = None if table is None else table.indexes.get(effect.successor)
+        old = None if table is None else table.indexes.get(effect.index)
         if index is not None:
-            owners |= {str(c) for c in index.columns} - set(effect.columns)
+            owners |= {c for c in index.columns if c is not None} - set(effect.columns)
+            owners -= set() if old is None else {c for c in old.columns if c is not None}
     return owners
 
 
@@ -74,7 +76,7 @@ def _left_by_a_swap(swaps: list[Change], left: list[Unique]) -> Iterator[Finding
         assert isinstance(effect, EndsUnique)
         columns = set(effect.columns)
         same = [u for u in left if u.table == effect.table and u.compared - set(u.generated) == columns]
-        if not same:
+        if not same or effect.index:
             continue
         yield Finding(
             severity=Severity.WARN,

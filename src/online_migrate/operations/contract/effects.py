@@ -165,6 +165,8 @@ class EndsUnique(Effect):
     columns: tuple[str, ...]
     successor: str
     """the unique index on these columns and more that must exist before"""
+    index: str = ""
+    """instead of the columns: the name of the one that is dropped"""
 
     @property
     def uses(self) -> tuple[str, ...]:
