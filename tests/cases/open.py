@@ -8,10 +8,6 @@ from typing import Final
 
 OPEN: Final = frozenset(
     {
-        "o2",
-        "o2-in-the-table-itself",
-        "o4",
-        "o4-one-row-of-many",
         "r1",
         "r1-default",
         "r1-hash",

@@ -14,6 +14,7 @@ from online_migrate.backfill.context import Target, update_statement
 from online_migrate.backfill.forecast import Forecast, forecast
 from online_migrate.backfill.hazards.filled_column import FilledColumn
 from online_migrate.backfill.hazards.given_values import read_value_hazards
+from online_migrate.backfill.hazards.other_owners import read_other_owners
 from online_migrate.backfill.hazards.soak import read_soak_hazards
 from online_migrate.backfill.hazards.table import read_table_hazards
 from online_migrate.backfill.hazards.triggers import read_writing_triggers, skipped_key_hazard
@@ -22,7 +23,7 @@ from online_migrate.backfill.strategy import SMALL_PAGES, decide_strategy, index
 from online_migrate.backfill.sweep import LATE_LIMIT
 from online_migrate.backfill.throttlers import WalSinceCheckpoint, throttlers_for
 from online_migrate.backfill.value_params import ExpressionParams, FromParentParams, ValueParams, value_of
-from online_migrate.backfill.values import Value
+from online_migrate.backfill.values import Constant, Value
 from online_migrate.backfill.worker import Backfill as Work
 from online_migrate.figures import short_seconds_text
 from online_migrate.findings import Finding, Severity
@@ -36,7 +37,13 @@ from online_migrate.operations.contract.base import (
     Statement,
     TableParams,
 )
-from online_migrate.operations.contract.effects import Effect, FillsColumn, ReadsColumns, Source
+from online_migrate.operations.contract.effects import (
+    AddsForeignKey,
+    Effect,
+    FillsColumn,
+    ReadsColumns,
+    Source,
+)
 from online_migrate.operations.schema_before import plan_context, schema_before
 from online_migrate.operations.shared.steps import bench_of
 from online_migrate.plan.model import Phase
@@ -74,6 +81,11 @@ class BackfillParams(TableParams):
     """
     triggers: Literal["fire", "skip"] = "fire"
     """skip: no trigger fires for the batches, foreign keys included (session_replication_role = replica)"""
+    other_owners: Literal["stop", "allowed"] = "stop"
+    """stop: `check` stops where the plan fills the column of several tables, this one with a constant, and
+    rows have other values, or the table that the column references has several rows; allowed: the constant is
+    right for every row that has NULL
+    """
     quiet: Duration | None = None
     """soak time: the step ends only after no row with a NULL was seen for this long"""
 
@@ -207,7 +219,11 @@ class Backfill(Operation[BackfillParams]):
             place.known.connection, table, params.column, value, skip_triggers=skip
         )
         column = FilledColumn(catalog=place.known, table=table, name=params.column, plan=plan)
-        findings += read_value_hazards(column, value)
+        hazards = read_value_hazards(column, value)
+        findings += hazards
+        is_asked = params.other_owners == "stop" and self.state(place, params) is State.ABSENT
+        if is_asked and isinstance(value, Constant) and not hazards:
+            findings += read_other_owners(column, value, _owner_tables(place, table, params.column))
         findings += _skipped_keys(place, params.column) if skip else []
         if params.quiet is not None:
             findings += read_soak_hazards(place.known.connection, table, params.column)
@@ -408,6 +424,20 @@ def _planned_index(place: Place, table: str, column: str) -> str | None:
     """An index on the column that an earlier step builds; the first by name."""
     then = schema_before(place).table(table)
     return None if then is None else min((i.name for i in then.planned_indexes(column)), default=None)
+
+
+def _owner_tables(place: Place, table: TableInfo, column: str) -> list[str]:
+    """The tables of the plan's schema that the column references, by keys of the catalog or of the plan."""
+    planned = [
+        c.effect.ref_table
+        for c in place.effects.on(table.name)
+        if isinstance(c.effect, AddsForeignKey) and c.effect.column == column
+    ]
+    return planned + [
+        str(k.ref_table)
+        for k in table.foreign_keys
+        if k.columns == (column,) and k.ref_schema == place.schema
+    ]
 
 
 def _skipped_keys(place: Place, column: str) -> list[Finding]:
