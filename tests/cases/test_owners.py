@@ -90,6 +90,21 @@ def test_o2_one_owner_so_far_is_no_finding(trial_of: OpenTrial) -> None:
     trial_of(case).prove(case)
 
 
+def test_o2_several_owners_stop_and_the_plan_may_allow_it(trial_of: OpenTrial) -> None:
+    """Where the table of owners has two rows, which of them owns an old row is not known, unless the plan says
+    so.
+    """
+    setup = f"""{BOTS} CREATE TABLE users (id int PRIMARY KEY, bot_id int REFERENCES bots);
+        CREATE TABLE orders (id int PRIMARY KEY, user_id int REFERENCES users, bot_id int);
+        INSERT INTO users VALUES (1); INSERT INTO orders VALUES (1, 1);"""
+    stops = Case(name="o2", setup=setup, plan=CONSTANT, check=STOPS, says=("2 rows are in bots",))
+    trial_of(stops).prove(stops)
+    facts = {"SELECT count(*) FROM users WHERE bot_id = 1": 1}
+    allowed = CONSTANT.replace("value: 1", "value: 1, other_owners: allowed")
+    runs = Case(name="o2", setup=setup, plan=allowed, after=facts)
+    trial_of(runs).prove(runs)
+
+
 KEY = plan_of("add_foreign_key: {table: users, column: bot_id, references: bots.id, on_delete: cascade}")
 KEYED = """
     CREATE TABLE bots (id int PRIMARY KEY); INSERT INTO bots VALUES (1);
