@@ -69,18 +69,20 @@ def rehearse(seen: Survey, stopped: Collection[tuple[str, str, str]]) -> list[Fi
     steps = [s for s in steps if not OPERATIONS[s.spec.operation].only_verifies]
     tables = list(dict.fromkeys(str(s.table) for s in steps))
     known = _Known(seen=seen, steps=tuple(steps), stopped=frozenset(stopped))
-    groups = [tables[n : n + GROUP] for n in range(0, len(tables), GROUP)]
     found: list[Finding] = []
-    while groups:
-        group = groups.pop(0)
+    size = 2
+    while tables:
+        group = tables[:size]
+        began = time.monotonic()
         try:
             found += _Group(known, group).run()
+            tables = tables[len(group) :]
+            size = min(2 * size, GROUP) if time.monotonic() - began < GROUP_LIMIT_S / 3 else size
         except _TooLong:
-            if len(group) > 1:
-                half = len(group) // 2
-                groups[:0] = [group[:half], group[half:]]
-            else:
+            if size == 1:
                 found.append(not_rehearsed(group[0], f"it takes longer than {GROUP_LIMIT_S:g} s"))
+                tables = tables[1:]
+            size = max(len(group) // 2, 1)
         except psycopg.Error as error:
             if trouble_of(error) in (Trouble.LOST, Trouble.UNAVAILABLE) or seen.catalog.connection.closed:
                 raise
