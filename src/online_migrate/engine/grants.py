@@ -63,8 +63,9 @@ def grant_lines_without_database(plan: Plan, name: str) -> Iterator[str]:
 
 def _unknown(plan: Plan) -> Iterator[str]:
     """What no catalog says: SQL of the plan's author."""
-    if any(spec.operation == "verify_sql" for stage in plan.stages for spec in stage.steps):
-        yield "-- Not known: what the queries of verify_sql read beside the plan's tables (GRANT SELECT)."
+    names = dict.fromkeys(spec.operation for stage in plan.stages for spec in stage.steps)
+    for name in (n for n in names if OPERATIONS[n].reads_unknown):
+        yield f"-- Not known: what the queries of {name} read beside the plan's tables (GRANT SELECT)."
     if any(stage.hold_when.queries for stage in plan.stages):
         yield "-- Not known: what the queries of hold_when read (GRANT SELECT)."
     if plan.locks.standbys:

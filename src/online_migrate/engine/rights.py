@@ -17,11 +17,8 @@ from online_migrate.operations.contract.effects import (
     MakesRow,
     ReadsColumns,
 )
-from online_migrate.operations.create_tables import LoadedCreateTablesParams
+from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.model import Step
-
-_ROWS_ONLY = ("ensure_row", "verify_owner")
-"""operations that read or write rows, and alter nothing"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,7 +231,7 @@ def _stop(
 
 def _altered_tables(seen: Survey) -> list[str]:
     """Tables whose owner's rights the steps need; models of new tables among them."""
-    names = {s.table for s in seen.steps if s.table is not None and s.spec.operation not in _ROWS_ONLY}
+    names = {s.table for s in seen.steps if s.table is not None and OPERATIONS[s.spec.operation].needs_owner}
     return sorted(names | {m for s in seen.steps if (m := _model_of(s)) is not None})
 
 
@@ -245,5 +242,4 @@ def _owners_of_new_tables(seen: Survey, role: RoleRights) -> list[str]:
 
 
 def _model_of(step: Step) -> str | None:
-    params = step.spec.params
-    return params.model if isinstance(params, LoadedCreateTablesParams) else None
+    return OPERATIONS[step.spec.operation].takes_owner_of(step.spec.params)

@@ -115,6 +115,9 @@ class CreateTables(Operation[CreateTablesParams]):
     summary = "create tables from an SQL file, one short lock window a table"
     Params: ClassVar[type[CreateTablesParams]] = CreateTablesParams
 
+    def takes_owner_of(self, params: CreateTablesParams) -> str | None:
+        return params.model if isinstance(params, LoadedCreateTablesParams) else None
+
     def title(self, params: CreateTablesParams) -> str:
         return f"create_tables {params.file}"
 

@@ -77,6 +77,7 @@ class EnsureRow(Operation[EnsureRowParams]):
     name = "ensure_row"
     phase = Phase.EXPAND
     summary = "find a row, or insert it"
+    needs_owner = False
     Params: ClassVar[type[EnsureRowParams]] = EnsureRowParams
 
     def title(self, params: EnsureRowParams) -> str:

@@ -67,6 +67,7 @@ class VerifyOwner(Operation[VerifyOwnerParams]):
     phase = Phase.CONTRACT
     is_verified_at_once = False
     only_verifies = True
+    needs_owner = False
     summary = "prove that every row has an owner, the same as its parents"
     Params: ClassVar[type[VerifyOwnerParams]] = VerifyOwnerParams
 

@@ -67,6 +67,7 @@ class VerifySql(Operation[VerifySqlParams]):
     shorthand = "file"
     is_verified_at_once = False
     only_verifies = True
+    reads_unknown = True
     summary = "run queries and compare their answers with the expected ones"
     Params: ClassVar[type[VerifySqlParams]] = VerifySqlParams
 

@@ -218,6 +218,10 @@ class Operation(ABC, Generic[P]):
 
     only_verifies: ClassVar[bool] = False
     """it changes nothing: to execute it is to verify"""
+    needs_owner: ClassVar[bool] = True
+    """its statements need the rights of the table's owner; else it reads or writes rows"""
+    reads_unknown: ClassVar[bool] = False
+    """it runs queries of the plan's author: no effect says what they read"""
 
     descendants: ClassVar[Descendants] = Descendants.ANY
     """what becomes of partitions and inheriting tables"""
@@ -263,6 +267,10 @@ class Operation(ABC, Generic[P]):
             return (params.table,)
         assert params.tables is not None  # its validator has seen to it
         return params.tables if isinstance(params.tables, str) else tuple(params.tables)
+
+    def takes_owner_of(self, params: P) -> str | None:  # noqa: ARG002
+        """The existing table whose owner and grants the step's new tables get."""
+        return None
 
     def effects(self, place: Place, params: P) -> tuple[Effect, ...]:  # noqa: ARG002
         """What the step changes in the schema, by plan and parameters alone:
