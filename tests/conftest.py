@@ -185,3 +185,11 @@ def roll_back(dsn: str, prepared: list[str]) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
         for gid in prepared:
             connection.execute(sql.SQL("ROLLBACK PREPARED {}").format(sql.Literal(gid)))
+
+
+@pytest.fixture(autouse=True)
+def unhurried_rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a rehearsal that runs out of time says so: what a test reads may not."""
+    monkeypatch.setattr("online_migrate.engine.check.rehearsal.GROUP_LIMIT_S", 60.0)
+    monkeypatch.setattr("online_migrate.postgres.stand_ins.STATEMENT_TIMEOUT_MS", 30_000)
+    monkeypatch.setattr("online_migrate.postgres.sample_rows.READ_TIMEOUT_MS", 30_000)

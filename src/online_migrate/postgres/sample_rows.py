@@ -12,6 +12,7 @@ from typing import Final
 import psycopg
 from psycopg import sql
 
+from online_migrate.postgres import stand_ins
 from online_migrate.postgres.catalog import TableInfo
 from online_migrate.postgres.stand_ins import Missing, StandIns
 
@@ -151,7 +152,7 @@ def _read(copies: StandIns, table: TableInfo, query: sql.Composed) -> list[str]:
                 sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(READ_TIMEOUT_MS))
             )
             places = [str(row[0]) for row in connection.execute(query).fetchall()]
-            connection.execute("SET LOCAL statement_timeout = 1000")
+            connection.execute(f"SET LOCAL statement_timeout = {stand_ins.STATEMENT_TIMEOUT_MS}")
             return places
     except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable, psycopg.ProgrammingError) as error:
         copies.missing.append(Missing(table=table.name, what="some of its rows", error=error))
