@@ -19,7 +19,7 @@ from benchmarks.workbench import Heard, begin_journal, workbench
 from online_migrate.backfill.values import Constant, Expression, Value
 from online_migrate.backfill.worker import Backfill
 from online_migrate.errors import VerificationFailed
-from online_migrate.events import BatchDone, Event, LateRows
+from online_migrate.events import BatchDone, Event, LateRows, WaitStarted
 from online_migrate.plan.model import Pace
 from tests.backfill.tables import ask, do, make_table, session
 
@@ -324,17 +324,18 @@ def test_write_coverage_is_waited_for(database: str) -> None:
     """The step is done only after no row without a value was seen for as long as the plan says."""
     make_table(database, 200)
     heard = Heard()
-    writer = NullWriter(database, 0.3)
-    writer.start()
-    timer = threading.Timer(1.0, writer.over.set)
-    timer.start()
-    began = time.monotonic()
-    with workbench(database, "t", emit=heard.emit) as context:
+    wrote_at: list[float] = []
+
+    def emit(event_type: type[Event], **fields: object) -> None:
+        heard.emit(event_type, **fields)
+        if event_type is WaitStarted and len(wrote_at) < 2:
+            wrote_at.append(time.monotonic())
+            do(database, "INSERT INTO t (user_id, c) VALUES (1, NULL)")
+
+    with workbench(database, "t", emit=emit) as context:
         Backfill(context, table="t", column="c", value=Constant.of(1), quiet_s=1.2).run()
-    timer.join()
-    writer.join()
-    assert time.monotonic() - began >= 1.9
-    assert len(heard.of("late_rows")) >= 2
+    assert time.monotonic() - wrote_at[1] >= 1.2
+    assert len(heard.of("late_rows")) == 2
     assert {e.kind for e in heard.of("wait_started")} == {"soak"}
     assert ask(database, "SELECT count(*) FROM t WHERE c IS NULL") == 0
 

@@ -163,6 +163,7 @@ def test_the_hammer_that_we_are_not(slow_site: Site) -> None:
     """
     await_autovacuum(slow_site)
     with psycopg.connect(slow_site.dsn, autocommit=True) as other:
+        other.execute("SET deadlock_timeout = '10s'")  # so that on a busy machine, too, it is the later one
         for timeout in ("100ms", "500ms", "900ms"):
             other.execute(f"SET lock_timeout = '{timeout}'".encode())
             with pytest.raises(psycopg.errors.LockNotAvailable):
