@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -142,3 +143,46 @@ def test_k3_no_operation_asks_for_a_lock_at_check(trial_of: OpenTrial, steps: tu
         said = trial.call("check")
     assert not watch.seen, f"{watch.seen}\n{said.all}"
     assert said.code == 0, said.all
+
+
+REFUSES_THE_COPY = """
+    CREATE FUNCTION naming() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+      IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() WHERE object_identity LIKE '%rehearsal%.p')
+      THEN RAISE EXCEPTION 'not in this schema'; END IF; END $$;
+    CREATE EVENT TRIGGER naming ON ddl_command_end EXECUTE FUNCTION naming();"""
+
+
+def test_k4_a_parent_without_a_copy_is_not_locked_instead(trial_of: OpenTrial) -> None:
+    """The server refuses the parent's copy: the name would be found in the plan's schema, and the live parent
+    locked until the rehearsal ends.
+    """
+    files = {"new.sql": "CREATE TABLE n (id int PRIMARY KEY, p int REFERENCES p);"}
+    setup = PARENT_AND_TABLE + REFUSES_THE_COPY
+    trial = trial_of(Case(name="k4", setup=setup, plan=FILE, files=files))
+    with live(trial.admin.dsn, "p, t") as watch:
+        said = trial.call("check")
+    assert not watch.seen, f"{watch.seen}\n{said.all}"
+    assert re.search("not rehearsed on the copy of n: p has no copy", said.all), said.all
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param("NEW.code := touched(NEW.code);", id="k5"),
+        pytest.param('NEW.code := public."touched" (NEW.code);', id="k5-quoted"),
+        pytest.param("NEW.code := nextval('touches');", id="k5-sequence"),
+    ],
+)
+def test_k5_a_rehearsal_fires_no_trigger_that_calls_a_function_that_may_write(
+    trial_of: OpenTrial, call: str
+) -> None:
+    """The function would write, and lock, what is live, as would nextval."""
+    setup = f"""{PARENT_AND_TABLE}
+        CREATE SEQUENCE touches;
+        CREATE FUNCTION touched(text) RETURNS text LANGUAGE sql AS $$ SELECT $1 || nextval('touches') $$;
+        CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {call} RETURN NEW; END $$;
+        CREATE TRIGGER touch BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION touch();"""
+    trial = trial_of(Case(name="k5", setup=setup, plan=plan_of(*COLUMN_ROWS_KEY)))
+    said = trial.call("check")
+    assert trial.ask("SELECT is_called FROM touches") is False, said.all
+    assert re.search("not rehearsed on the copy of t: trigger touch", said.all), said.all

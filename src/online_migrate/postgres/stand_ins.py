@@ -28,8 +28,10 @@ MANY_DEFAULTS = 100
 """the server copies defaults in a time that grows with their square; rows are copied without them, too"""
 _OUR_PATH = sql.SQL("SET LOCAL search_path = {}").format(sql.SQL(OUR_PATH))
 _WRITES = re.compile(
-    r"\b(insert|update|delete|merge|copy|truncate|execute|perform|call|select)\b", re.IGNORECASE
+    r"\b(insert|update|delete|merge|copy|truncate|lock|execute|perform|call|select|nextval|setval)\b",
+    re.IGNORECASE,
 )
+_CALLS = re.compile(r'(?:"((?:[^"]|"")+)"|(\w+))\s*\(')
 
 _SHAPES = """
 SELECT c.relname, c.relkind::text, c.relpersistence::text, c.relispartition,
@@ -97,6 +99,12 @@ SELECT a.attname, true, '', pg_catalog.format('%%I.%%I', sn.nspname, s.relname)
   JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S'
   JOIN pg_catalog.pg_namespace sn ON sn.oid = s.relnamespace
  WHERE n.nspname = %(schema)s AND c.relname = %(table)s"""
+
+_MAY_WRITE = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_proc p
+ WHERE p.provolatile = 'v' AND p.pronamespace <> 'pg_catalog'::pg_catalog.regnamespace
+   AND (p.proname = ANY (%(names)s) OR pg_catalog.lower(p.proname) = ANY (%(names)s)))"""
+"""A volatile function of the database's users: it may write, and lock, what is live."""
 
 _TRIGGERS = """
 SELECT c.relname, t.tgname, CASE WHEN l.lanname = 'plpgsql' THEN p.prosrc END,
@@ -325,11 +333,19 @@ class StandIns:
         """Those whose source shows that they write nothing: another could write, or lock, what is live."""
         rows = self.connection.execute(_TRIGGERS, {"schema": self.schema, "names": names}).fetchall()
         for table, trigger, body, definition, on in rows:
-            if body is None or _WRITES.search(body):
+            if body is None or _WRITES.search(body) or self._may_write(body, definition):
                 self.missing.append(Missing(table=table, what=f"trigger {trigger}"))
                 continue
             copy = sql.SQL(" ON {} ").format(self.name(table)).as_string(None)
             self._attempt(table, f"trigger {trigger}", sql.SQL(definition.replace(on, copy, 1)))
+
+    def _may_write(self, body: str, definition: str) -> bool:
+        """Does the trigger, or its condition, call a function that may write?"""
+        condition = definition.partition(" EXECUTE FUNCTION ")[0]
+        called = _CALLS.findall(f"{condition}; {body}")
+        names = [quoted.replace('""', '"') or plain.lower() for quoted, plain in called]
+        row = self.connection.execute(_MAY_WRITE, {"names": names}).fetchone()
+        return row is None or bool(row[0])
 
 
 def _shape(row: tuple[object, ...]) -> Shape:

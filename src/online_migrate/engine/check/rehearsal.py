@@ -315,6 +315,10 @@ class _Group:
         ):
             self._tainted.add(table)
             return
+        if without := self._without_copy(place):
+            self._tainted.add(table)
+            self.found.append(not_rehearsed(table, f"{', '.join(without)} has no copy", step))
+            return
         operation, statement = OPERATIONS[step.spec.operation], ""
         try:
             with self._copies.connection.transaction():
@@ -329,6 +333,15 @@ class _Group:
         except psycopg.Error as error:
             self._catalog.forget()
             self._refused(error, place, statement)
+
+    def _without_copy(self, place: Place) -> list[str]:
+        """Tables that the new table's DDL names, and that have no copy.
+
+        The server would find the name further on the path, and lock the live table until we roll back.
+        """
+        made = (e for e in place.effects.of(place.step) if isinstance(e, CreatesTable))
+        named = dict.fromkeys(chain.from_iterable((*e.references, *e.made_from) for e in made))
+        return [n for n in named if n != place.table and self._catalog.table(n) is None]
 
     def _statements(self, operation: Operation[Any], place: Place) -> Iterator[Statement]:
         """The step's statements; before SET NOT NULL, the batch that its own sweep would run."""
