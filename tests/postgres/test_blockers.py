@@ -130,13 +130,17 @@ def slow_site(slow_server: Server) -> Iterator[Site]:
 
 
 def await_autovacuum(site: Site) -> int:
-    """Make dead rows until an autovacuum is at work on child; returns its pid."""
+    """Make dead rows until an autovacuum is at work on child; returns its pid.
+
+    One that began before may be near its end: it is ended first.
+    """
     query = "SELECT pid FROM pg_stat_progress_vacuum WHERE relid = 'public.child'::regclass"
     site.watch.execute(
         "INSERT INTO public.child SELECT i, 1 FROM generate_series(10001, 90000) i ON CONFLICT DO NOTHING"
     )
     site.watch.execute("UPDATE public.child SET w = w + 1")
-    await_true(lambda: site.watch.execute(query).fetchone() is not None, seconds=20)
+    site.watch.execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_progress_vacuum")
+    await_true(lambda: site.watch.execute(query).fetchone() is not None, seconds=60)
     row = site.watch.execute(query).fetchone()
     assert row is not None
     return int(row[0])
