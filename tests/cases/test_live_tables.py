@@ -186,3 +186,36 @@ def test_k5_a_rehearsal_fires_no_trigger_that_calls_a_function_that_may_write(
     said = trial.call("check")
     assert trial.ask("SELECT is_called FROM touches") is False, said.all
     assert re.search("not rehearsed on the copy of t: trigger touch", said.all), said.all
+
+
+def test_k6_a_rehearsed_row_calls_no_default_that_may_write(trial_of: OpenTrial) -> None:
+    """A default that is a function of the database's users: it may write, and lock, what is live."""
+    setup = """
+        CREATE SEQUENCE keys;
+        CREATE FUNCTION next_key() RETURNS bigint LANGUAGE sql AS $$ SELECT nextval('keys') $$;
+        CREATE TABLE p (id bigint PRIMARY KEY DEFAULT next_key(), code text UNIQUE);"""
+    plan = plan_of("ensure_row: {id: one, table: p, where: {code: a}}")
+    trial = trial_of(Case(name="k6", setup=setup, plan=plan))
+    said = trial.call("check")
+    assert trial.ask("SELECT is_called FROM keys") is False, said.all
+    assert re.search("not rehearsed on the copy of p: a default of id", said.all), said.all
+
+
+@pytest.mark.parametrize(
+    "value", [pytest.param("touched(code)", id="k7"), pytest.param("nextval('touches')", id="k7-sequence")]
+)
+def test_k7_a_rehearsed_batch_calls_no_function_that_may_write(trial_of: OpenTrial, value: str) -> None:
+    """The run alone executes such an expression; SET NOT NULL after it is not refused for that."""
+    setup = f"""{PARENT_AND_TABLE}
+        CREATE SEQUENCE touches;
+        CREATE FUNCTION touched(text) RETURNS int LANGUAGE sql AS $$ SELECT nextval('touches')::int $$;"""
+    steps = (
+        "add_column: {table: t, column: c, type: integer, new_rows: 1}",
+        f'backfill: {{table: t, column: c, value: {{sql: "{value}"}}}}',
+        "set_not_null: {table: t, column: c}",
+    )
+    trial = trial_of(Case(name="k7", setup=setup, plan=plan_of(*steps)))
+    said = trial.call("check")
+    assert said.code == 0, said.all
+    assert trial.ask("SELECT is_called FROM touches") is False, said.all
+    assert re.search("not rehearsed on the copy of t: the expression", said.all), said.all

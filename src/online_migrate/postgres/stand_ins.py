@@ -28,8 +28,7 @@ MANY_DEFAULTS = 100
 """the server copies defaults in a time that grows with their square; rows are copied without them, too"""
 _OUR_PATH = sql.SQL("SET LOCAL search_path = {}").format(sql.SQL(OUR_PATH))
 _WRITES = re.compile(
-    r"\b(insert|update|delete|merge|copy|truncate|lock|execute|perform|call|select|nextval|setval)\b",
-    re.IGNORECASE,
+    r"\b(insert|update|delete|merge|copy|truncate|lock|execute|perform|call|select)\b", re.IGNORECASE
 )
 _CALLS = re.compile(r'(?:"((?:[^"]|"")+)"|(\w+))\s*\(')
 
@@ -100,11 +99,27 @@ SELECT a.attname, true, '', pg_catalog.format('%%I.%%I', sn.nspname, s.relname)
   JOIN pg_catalog.pg_namespace sn ON sn.oid = s.relnamespace
  WHERE n.nspname = %(schema)s AND c.relname = %(table)s"""
 
-_MAY_WRITE = """
+_IS_WRITER = """
+p.provolatile = 'v' AND (p.pronamespace <> 'pg_catalog'::pg_catalog.regnamespace
+                         OR p.proname IN ('nextval', 'setval'))
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.objid = p.oid AND e.deptype = 'e'
+                      AND e.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass)"""
+"""A volatile function of the database's users: it may write, and lock, what is live.  Those of extensions
+make UUIDs and the like.
+"""
+
+_MAY_WRITE = f"""
 SELECT EXISTS (SELECT FROM pg_catalog.pg_proc p
- WHERE p.provolatile = 'v' AND p.pronamespace <> 'pg_catalog'::pg_catalog.regnamespace
-   AND (p.proname = ANY (%(names)s) OR pg_catalog.lower(p.proname) = ANY (%(names)s)))"""
-"""A volatile function of the database's users: it may write, and lock, what is live."""
+ WHERE (p.proname = ANY (%(names)s) OR pg_catalog.lower(p.proname) = ANY (%(names)s)) AND {_IS_WRITER})"""  # noqa: S608  # our own text
+
+_WRITING_DEFAULTS = f"""
+SELECT a.attname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_attrdef f ON f.adrelid = c.oid
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = f.adnum
+  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = f.oid
+                             AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+  JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid
+ WHERE n.nspname = %(schema)s AND c.relname = %(table)s AND {_IS_WRITER}"""  # noqa: S608  # our own text
 
 _TRIGGERS = """
 SELECT c.relname, t.tgname, CASE WHEN l.lanname = 'plpgsql' THEN p.prosrc END,
@@ -206,8 +221,16 @@ class StandIns:
                 self._connect(self.shapes[name])
 
     def own_sequences(self, table: str) -> bool:
-        """Give the copy sequences of its own, at the values of the live ones; False where that is refused."""
-        rows = self.connection.execute(_SEQUENCES, {"schema": self.schema, "table": table}).fetchall()
+        """Give the copy sequences of its own, at the values of the live ones.
+
+        False where that is refused, or where a default calls a function that may write.
+        """
+        names = {"schema": self.schema, "table": table}
+        if writing := self.connection.execute(_WRITING_DEFAULTS, names).fetchone():
+            what = f"a default of {writing[0]}, whose function may write"
+            self.missing.append(Missing(table=table, what=what))
+            return False
+        rows = self.connection.execute(_SEQUENCES, names).fetchall()
         for number, (column, is_identity, definition, live) in enumerate(rows):
             name = self.name(f"online_migrate_{number}")
             text: sql.Composable = sql.Literal(name.as_string(None))
@@ -333,16 +356,16 @@ class StandIns:
         """Those whose source shows that they write nothing: another could write, or lock, what is live."""
         rows = self.connection.execute(_TRIGGERS, {"schema": self.schema, "names": names}).fetchall()
         for table, trigger, body, definition, on in rows:
-            if body is None or _WRITES.search(body) or self._may_write(body, definition):
+            condition = definition.partition(" EXECUTE FUNCTION ")[0]
+            if body is None or _WRITES.search(body) or self.may_write(f"{condition}; {body}"):
                 self.missing.append(Missing(table=table, what=f"trigger {trigger}"))
                 continue
             copy = sql.SQL(" ON {} ").format(self.name(table)).as_string(None)
             self._attempt(table, f"trigger {trigger}", sql.SQL(definition.replace(on, copy, 1)))
 
-    def _may_write(self, body: str, definition: str) -> bool:
-        """Does the trigger, or its condition, call a function that may write?"""
-        condition = definition.partition(" EXECUTE FUNCTION ")[0]
-        called = _CALLS.findall(f"{condition}; {body}")
+    def may_write(self, text: str) -> bool:
+        """Does the SQL call a function that may write what is live?"""
+        called = _CALLS.findall(text)
         names = [quoted.replace('""', '"') or plain.lower() for quoted, plain in called]
         row = self.connection.execute(_MAY_WRITE, {"names": names}).fetchone()
         return row is None or bool(row[0])

@@ -315,9 +315,9 @@ class _Group:
         ):
             self._tainted.add(table)
             return
-        if without := self._without_copy(place):
+        if why := self._why_not(place):
             self._tainted.add(table)
-            self.found.append(not_rehearsed(table, f"{', '.join(without)} has no copy", step))
+            self.found.append(not_rehearsed(table, why, step))
             return
         operation, statement = OPERATIONS[step.spec.operation], ""
         try:
@@ -333,6 +333,20 @@ class _Group:
         except psycopg.Error as error:
             self._catalog.forget()
             self._refused(error, place, statement)
+
+    def _why_not(self, place: Place) -> str:
+        """Why the step must not be executed: it would lock, or write, what is live; empty where it may."""
+        if without := self._without_copy(place):
+            return f"{', '.join(without)} has no copy"
+        effects = list(place.effects.of(place.step))
+        for effect in tuple(effects):
+            if isinstance(effect, MakesNotNull):
+                before = place.effects.fill_before(place.step, place.table, effect.column)
+                effects += [] if before is None else place.effects.of(before[0])
+        values = [e.value for e in effects if isinstance(e, FillsColumn)]
+        if any(isinstance(v, ExpressionParams) and self._copies.may_write(v.sql) for v in values):
+            return "the expression calls a function that may write"
+        return ""
 
     def _without_copy(self, place: Place) -> list[str]:
         """Tables that the new table's DDL names, and that have no copy.
