@@ -94,7 +94,7 @@ class StepFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReopened(Event):
-    """A finished step was made open again with `redo`, because its object was changed or dropped."""
+    """A finished step was reopened with `redo`, because its object was changed or dropped."""
 
     by: str
     note: str = ""

@@ -63,8 +63,7 @@ def test_a_plan_that_is_not_there_is_named(desk: Desk) -> None:
         ("columns: [code]}", "columns: [cod]}", ("promocodes has no column cod\n    → correct plan.yaml:49:9;"
             " did you mean code?")),
         ("from: [name]", "from: [nam]", "promo_groups has no column nam"),
-        ("value: <master.id>", "value: <master.ids>", ("<master.ids> stands for nothing: ids is no column of"
-            " bots")),
+        ("value: <master.id>", "value: <master.ids>", "<master.ids> is unknown: ids is no key column"),
         ("table: bots", "table: bot", "table public.bot does not exist"),
     ],
 )  # fmt: skip

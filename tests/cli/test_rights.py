@@ -62,6 +62,19 @@ def test_the_rights_that_are_missing_are_named_all_at_once_and_granting_them_is_
     assert desk.ask("SELECT tableowner FROM pg_tables WHERE tablename = 'bots'") == "postgres"
 
 
+def test_a_unique_index_on_a_table_that_the_role_cannot_read_leaves_check_its_findings(
+    role: str, desk: Desk
+) -> None:
+    """Duplicates are not looked for; the rights that are missing are named, each with its GRANT."""
+    step = "create_index: {table: users, columns: [telegram_id], name: users_by_telegram, unique: true}"
+    desk.write(f"plan: shop\nstages:\n  - stage: unique\n    steps:\n      - {step}\n")
+    desk.dsn = make_conninfo(desk.dsn, user=role, password="made-up")
+    said = desk.call("check")
+    assert said.code == 3
+    assert f"{role} may not alter tables of postgres, e.g. users" in said.out
+    assert "permission denied" not in said.all
+
+
 def test_the_rights_to_try_things_are_asked_for_after_the_first_run_too(role: str, desk: Desk) -> None:
     """Although the journal exists, a schema and a temporary table are created and rolled back while steps are
     open.

@@ -136,7 +136,7 @@ def test_a_finished_step_becomes_another_only_by_redo(desk: Desk) -> None:
     assert "report: " in desk.call("report", "-o", "r.html").out
     report = (desk.folder / "r.html").read_text()
     assert "changed plan accepted by" in report
-    assert "made open again by" in report
+    assert "reopened by" in report
 
 
 def test_a_finished_step_that_makes_nothing_may_leave_the_plan(desk: Desk) -> None:

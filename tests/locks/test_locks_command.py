@@ -113,6 +113,6 @@ def test_a_runs_last_words() -> None:
     assert first == (
         "3 lock windows: held 4.0 ms (median), 30.0 ms (99th percentile), 30.0 ms at most (ACCESS EXCLUSIVE"
         " on public.users);"
-        " 1 failed lock attempts"
+        " 1 failed lock attempt"
     )
     assert line.split() == ["swap", "/", "drop_default", "bot_id", "3", "4", "30.0", "ms", "50.0", "ms"]

@@ -22,7 +22,7 @@ SUMMARIES: Final = {
     "status": "Show progress, and what the run is waiting for.",
     "approve": "Open the gate of a stage.",
     "stop": "Ask the runner to stop after its current batch.",
-    "redo": "Make a finished step open again, whose object was dropped.",
+    "redo": "Reopen a finished step whose object was changed or dropped.",
     "verify": "Compare the database with what finished steps promise.",
     "report": "Write the run as one HTML file.",
     "schema": "Print the JSON Schema of plan files.",

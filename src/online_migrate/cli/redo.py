@@ -24,7 +24,7 @@ from online_migrate.journal.lease import whoami
 def redo_command(
     plan: Path, step: str, dsn: str, stage: str | None, table: str | None, by: str, note: str
 ) -> None:
-    """Make the finished STEP open again where its object was changed or dropped; then `run` repeats it.
+    """Reopen the finished STEP, whose object was changed or dropped; then `run` repeats it.
 
     STEP is its title, such as "create_index users_bot_id", or the name of its operation.  Nothing but the
     journal is changed, and only while no runner works.
@@ -36,5 +36,5 @@ def redo_command(
     wanted = Wanted(step=step, stage=stage, table=table)
     read = read_plan(plan)
     for reopened in redo(read, connector_of(read, dsn), wanted, by=by, note=note, clock=CLOCK):
-        click.echo(f"open again: {reopened}")
+        click.echo(f"reopened: {reopened}")
     click.echo(f"next: online-migrate run {plan}")

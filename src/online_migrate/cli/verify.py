@@ -31,7 +31,7 @@ def verify_command(plan: Path, dsn: str) -> None:
     echo_findings(result.findings)
     say(
         f"{result.verified} finished steps checked: {result.verified - result.broken} match, {result.broken}"
-        f" differ; {len(result.open)} steps are not done yet"
+        f" differ{'s' * (result.broken == 1)}; {len(result.open)} steps are not done yet"
     )
     if result.findings:
         raise VerificationFailed(

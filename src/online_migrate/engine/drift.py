@@ -64,7 +64,7 @@ def verify_step(place: Place) -> list[Finding]:
 
 
 def redo_command(seen: Survey, step: Step) -> str:
-    """The command that makes the step open again."""
+    """The command that reopens the step."""
     table = "" if step.table is None else f" --table {quote(step.table)}"
     title = quote(step.spec.title)
     return f"online-migrate redo {seen.plan.path} {title} --stage {quote(step.stage)}{table}"

@@ -79,7 +79,8 @@ class StepExecutor:
         left = operation.verify(fresh, step.spec.params) if operation.is_verified_at_once else []
         if left:
             raise VerificationFailed(
-                f"{step} was executed, but: {'; '.join(f.fact for f in left)}", remedy=left[0].remedy
+                f"{step} was executed, but: {'; '.join(f.fact for f in left)}",
+                remedy=f"{left[0].remedy}; then run the same command again",
             )
         self._finish(step, "done", began=self._began_at[step.key], rows=rows)
 

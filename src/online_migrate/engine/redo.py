@@ -1,4 +1,4 @@
-"""redo: make finished steps open again whose objects were changed or dropped; the next run repeats them."""
+"""redo: reopen finished steps whose objects were changed or dropped; the next run repeats them."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ class Wanted:
     stage: str | None = None
     table: str | None = None
 
+    def __str__(self) -> str:
+        stage = "" if self.stage is None else f" in stage {self.stage}"
+        return f"{self.step!r}{stage}{'' if self.table is None else f' on {self.table}'}"
+
     def is_meant(self, step: Step) -> bool:
         return (
             self.step in (step.spec.title, step.spec.title.partition(" ")[0])
@@ -36,7 +40,7 @@ class Wanted:
 def redo(
     plan: Plan, connector: Connector, wanted: Wanted, *, by: str, note: str, clock: Clock
 ) -> tuple[Step, ...]:
-    """Make the steps open again, with who asked in the journal's history; returns them.
+    """Reopen the steps, with who asked in the journal's history; returns them.
 
     Only steps whose objects differ from what they made, or that the plan now defines otherwise; a step that
     is proven by a scan of rows, in any case.
@@ -72,7 +76,7 @@ def _meant(seen: Survey, wanted: Wanted) -> tuple[Step, ...]:
     if not named:
         done = dict.fromkeys(s.spec.title for s in seen.steps if s.key in seen.done)
         raise UsageError(
-            f"the plan has no step {wanted.step!r} in that stage and on that table",
+            f"the plan has no step {wanted}",
             remedy=f"its finished steps: {', '.join(done) or 'none'}",
         )
     finished = tuple(s for s in named if s.key in seen.done)

@@ -67,7 +67,7 @@ def _of_the_server(seen: Survey, role: RoleRights, changes: tuple[Change, ...]) 
         yield _stop(
             code="skip_triggers_right",
             remedy=f"GRANT SET ON PARAMETER session_replication_role TO {role}",
-            fact=f"{role} may not set session_replication_role, which skip_triggers needs",
+            fact=f"{role} may not set session_replication_role, which `triggers: skip` needs",
             is_held=False,
             is_found_by_step=True,
         )

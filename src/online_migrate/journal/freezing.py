@@ -86,7 +86,7 @@ WITH cursor_gone AS (
           WHERE (run_id, stage, step, table_name) = (%(run)s, %(stage)s, %(step)s, %(table)s)
             AND state = 'done'),
      run AS (
-         UPDATE online_migrate.run SET state = 'stopped', reason = 'a finished step was made open again'
+         UPDATE online_migrate.run SET state = 'stopped', reason = 'a finished step was reopened'
           WHERE run_id = %(run)s AND state = 'done')
 INSERT INTO online_migrate.history (run_id, event, stage, step, table_name, fields)
 VALUES (%(run)s, %(event)s, %(stage)s, %(step)s, %(table)s, %(fields)s::jsonb)"""

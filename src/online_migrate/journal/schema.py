@@ -64,7 +64,7 @@ def ensure_schema(connection: Connection) -> None:
         if not ensure_readable(connection):
             raise PreflightFailed(
                 "schema online_migrate exists and is not our journal",
-                remedy="rename or drop that schema, then run again",
+                remedy="rename or drop that schema, then run the same command again",
             ) from None
     except psycopg.errors.InsufficientPrivilege as error:
         raise PreflightFailed(

@@ -210,7 +210,8 @@ class Sessions:
             if row is not None and not row[0]:
                 raise ConnectionFailed(
                     f"our old session, pid {pid}, is still running",
-                    remedy="wait until it ends, or end it (pg_terminate_backend), then run again",
+                    remedy=f"wait until it ends, or end it: SELECT pg_terminate_backend({pid}); then"
+                    " run the same command again",
                 )
         self._old = []
 

@@ -219,7 +219,7 @@ class Journal:
         )
 
     def reopen_step(self, run_id: int, key: Key, event: Event) -> None:
-        """Make a finished step open again, without its cursor, and a finished run stopped; keep ``event``."""
+        """Reopen a finished step, without its cursor; a finished run becomes stopped.  Keeps ``event``."""
         self._write(
             REOPEN_STEP,
             {

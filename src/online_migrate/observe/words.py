@@ -105,7 +105,7 @@ _SENTENCES: Final[Mapping[str, Callable[[Fields], str]]] = {
     "stage_started": lambda f: f"stage starts ({f.get('phase', '')})",
     "stage_ended": lambda f: f"stage done in {seconds_text(f.get('seconds'))}",
     "gate_waiting": lambda f: f"waiting at its gate for approval: {f.get('approval', '')}",
-    "step_reopened": lambda f: f"made open again by {f.get('by', '?')}{_after_colon(f, 'note')}",
+    "step_reopened": lambda f: f"reopened by {f.get('by', '?')}{_after_colon(f, 'note')}",
     "plan_accepted": lambda f: (
         f"changed plan accepted by {f.get('by', '?')}: {'; '.join(f.get('changes') or ())}"
     ),

@@ -191,9 +191,9 @@ class AddColumn(Operation[AddColumnParams]):
         column = self._column(place, params)
         if column is not None and column.type == try_column(place.known.connection, params.type, None).type:
             return []
-        there = "gone" if column is None else column.type
+        there = "missing" if column is None else column.type
         fact = f"{place.table}.{params.column} is {there}, not {params.type}"
-        return [_stop("column_gone", fact, "someone changed it: find out who, then run again")]
+        return [_stop("column_gone", fact, "find out who changed it")]
 
     def _column(self, place: Place, params: AddColumnParams) -> ColumnInfo | None:
         table = place.known.table(place.table)

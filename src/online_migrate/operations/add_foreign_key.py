@@ -243,8 +243,13 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
                     Severity.STOP if is_sure else Severity.WARN, "foreign_key_refused", fact, remedy
                 )
             else:
-                fact = f"whether the server takes a foreign key of {key} was not seen: {error_text(error)}"
-                yield _finding(Severity.WARN, "foreign_key_unknown", fact, "compare types and uniques")
+                fact = f"could not verify that the server accepts a foreign key of {key}: {error_text(error)}"
+                yield _finding(
+                    Severity.WARN,
+                    "foreign_key_unknown",
+                    fact,
+                    f"compare the types, and see that {params.references} is unique",
+                )
 
     def _is_unique_planned(self, place: Place, params: AddForeignKeyParams) -> bool:
         """An earlier step builds the unique that the foreign key needs."""
@@ -276,10 +281,12 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
             if trouble_of(error) not in (Trouble.PROGRAM, Trouble.LOCK):
                 raise
             fact = (
-                f"{place.table}: whether every {params.column} has its {params.references} was not seen:"
+                f"{place.table}: could not verify that every {params.column} has a row in {params.parent}:"
                 f" {error_text(error)}"
             )
-            yield _finding(Severity.WARN, "orphans_unknown", fact, "look for such rows before")
+            yield _finding(
+                Severity.WARN, "orphans_unknown", fact, "before the run, look for rows without one"
+            )
             return
         if found:
             rows = describe_rows(place.known.connection, child, found)
@@ -349,7 +356,7 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
                 severity=Severity.STOP,
                 code="foreign_key_gone",
                 fact=fact,
-                remedy="add it again and validate it",
+                remedy="find out who changed it",
                 manual=MANUAL,
             )
         ]

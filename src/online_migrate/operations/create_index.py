@@ -12,6 +12,7 @@ import psycopg
 from psycopg import sql
 from pydantic import Field, model_validator
 
+from online_migrate.backfill.hazards.rights import read_right_hazards
 from online_migrate.errors import VerificationFailed
 from online_migrate.findings import (
     Finding,
@@ -225,8 +226,8 @@ class CreateIndex(Operation[CreateIndexParams]):
             i.is_unique and i.is_valid and not i.has_predicate and set(i.columns) <= set(there)
             for i in table.indexes
         )
-        if not there:
-            return []
+        if not there or read_right_hazards(place.known.connection, table, ("SELECT",)):
+            return []  # the missing right is a finding of its own
         limit_s = KEPT_OUT_TIMEOUT_S if kept_out else LOOK_TIMEOUT_S
         try:
             examples = read_duplicates(place.known.connection, place, there, limit_s=limit_s)
@@ -234,10 +235,8 @@ class CreateIndex(Operation[CreateIndexParams]):
             if kept_out:
                 return []
             what = f"duplicates in ({', '.join(there)}) keep {place.fill(params.name)} from being built"
-            fact = f"{place.table}: whether {what} was not seen within {LOOK_TIMEOUT_S} s"
-            remedy = (
-                "look for them before, on a standby; the build would find them, and take its index away again"
-            )
+            fact = f"{place.table}: could not verify within {LOOK_TIMEOUT_S} s whether {what}"
+            remedy = "look for duplicates on a standby before the run; if the build finds some, it is undone"
             return [
                 Finding(
                     severity=Severity.WARN, code="duplicates_unknown", fact=fact, remedy=remedy, manual=MANUAL
@@ -306,7 +305,7 @@ class CreateIndex(Operation[CreateIndexParams]):
                 severity=Severity.STOP,
                 code="index_gone",
                 fact=fact,
-                remedy="find out who dropped it; build it again",
+                remedy="find out who changed it",
                 manual=MANUAL,
             )
         ]

@@ -135,7 +135,7 @@ class DropDefault(Operation[DropDefaultParams]):
                 severity=Severity.STOP,
                 code="default_back",
                 fact=fact,
-                remedy="ALTER COLUMN … DROP DEFAULT, and find out who set it",
+                remedy="find out who changed it",
             )
         ]
 

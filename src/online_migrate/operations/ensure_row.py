@@ -215,8 +215,8 @@ class EnsureRow(Operation[EnsureRowParams]):
                     raise VerificationFailed(
                         f"{len(rows) or 'no'} rows of {params.table} are what <{params.id}> should stand"
                         f" for: {params.where}",
-                        remedy="one row must be: see what writes to this table, or say more in `where`; then"
-                        " run again",
+                        remedy="exactly one row must match: see what writes to this table, or add columns to"
+                        " `where`; then run the same command again",
                     )
                 for name, value in zip(keys, rows[0], strict=True):
                     self._remember(context, f"{params.id}.{name}", value)
@@ -225,7 +225,8 @@ class EnsureRow(Operation[EnsureRowParams]):
                 raise LockNotAcquired(
                     f"the row <{params.id}> of {params.table}: {error.diag.message_primary}; nothing was"
                     " written",
-                    remedy="let who holds a lock on that table end, then run the same command again",
+                    remedy="wait until the session that locks it ends, or end it; then run the same"
+                    " command again",
                 ) from None
             if trouble_of(error) is not Trouble.PROGRAM or context.work.closed:
                 raise
@@ -233,7 +234,7 @@ class EnsureRow(Operation[EnsureRowParams]):
             raise VerificationFailed(
                 f"the row <{params.id}> of {params.table} was refused:"
                 f" {self._without_secrets(context, params, error)}",
-                remedy="see its constraints and triggers; then run again",
+                remedy="read its constraints and triggers, correct the plan, then run the same command again",
             ) from None
         return 0 if found else 1
 
@@ -259,7 +260,8 @@ class EnsureRow(Operation[EnsureRowParams]):
                 f"the row <{params.id}> of {params.table} was refused: another row has the same value in one"
                 " of"
                 f" {', '.join(self._uniques(context, values))}",
-                remedy="it is the row of another plan, or half of one: see these columns; then run again",
+                remedy="find the row that has these values; correct it or the plan, then run the same"
+                " command again",
             )
         for name, value in shown.items():
             context.run.show_secret(

@@ -176,11 +176,10 @@ class SetNotNull(Operation[SetNotNullParams]):
             found = find_rows(connection, query)
         except psycopg.errors.QueryCanceled as error:
             fact = (
-                f"{place.table}: whether every row has its {params.column} was not seen: {error_text(error)}"
+                f"{place.table}: could not verify that every row has a {params.column}: {error_text(error)}"
             )
-            yield Finding(
-                severity=Severity.WARN, code="nulls_unknown", fact=fact, remedy="look for them before"
-            )
+            remedy = f"before the run, look for rows without {params.column}"
+            yield Finding(severity=Severity.WARN, code="nulls_unknown", fact=fact, remedy=remedy)
             return
         if found:
             rows = describe_rows(connection, table, found)
@@ -242,8 +241,8 @@ class SetNotNull(Operation[SetNotNullParams]):
             return 0
         raise VerificationFailed(
             f"{context.place.table}: NULLs keep being written into {params.column}",
-            remedy="find the statement that writes NULL explicitly; the step before has taken its check"
-            " away; then run the same command again",
+            remedy="find the statement that writes NULL explicitly, then run the same command again (the"
+            " helper check was dropped, so it blocks no INSERT)",
         )
 
     def _prove(self, context: Context, params: SetNotNullParams) -> None:
@@ -308,7 +307,7 @@ class SetNotNull(Operation[SetNotNullParams]):
                 severity=Severity.STOP,
                 code="nullable",
                 fact=fact,
-                remedy="find out who changed it; run again",
+                remedy="find out who changed it",
                 manual=MANUAL,
             )
         ]

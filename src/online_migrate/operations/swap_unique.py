@@ -37,7 +37,7 @@ from online_migrate.postgres.search_path import SearchPath
 from online_migrate.postgres.sqlstate import NOT_AS_PROMISED
 
 MANUAL = "https://www.postgresql.org/docs/current/sql-dropindex.html"
-BUILD_FIRST = "build it and set its columns NOT NULL first, then run again"
+BUILD_FIRST = "build the new unique and set its columns NOT NULL first, then run the same command again"
 
 _ASSERT = """BEGIN
   IF NOT EXISTS (

@@ -281,8 +281,8 @@ class LockWindow:
         return LockNotAcquired(
             f"could not acquire {self._described()} {bound}; nothing was changed",
             blockers=tuple(map(str, blockers)),
-            remedy="wait until the blocking sessions end, or end them (pg_terminate_backend), then run the"
-            " same command again",
+            remedy="wait until the blocking sessions end, or end each: SELECT pg_terminate_backend(PID); then"
+            " run the same command again",
         )
 
     # words and states

@@ -208,7 +208,7 @@ class Server:
                 )
                 raise ServerUnavailable(
                     f"the throwaway server of {self._bin_dir} {what}; its log ends:\n{self.log_tail()}",
-                    remedy="look at the log above; PG_BIN chooses other binaries",
+                    remedy="read the log above; PG_BIN chooses other binaries",
                 )
 
     def _is_ready(self) -> bool:
@@ -360,7 +360,7 @@ def _run(command: list[str], *, bin_dir: Path, folder: Path, as_nobody: bool = T
     if result.returncode:
         raise ServerUnavailable(
             f"{' '.join(command)} ended with {result.returncode}:\n{result.stdout.strip()}",
-            remedy="look at its words above; PG_BIN chooses other binaries",
+            remedy="read its output above; PG_BIN chooses other binaries",
         )
     return result.stdout
 

@@ -22,6 +22,7 @@ from online_migrate.postgres.sqlstate import CURSOR_MOVED, NOT_AS_PROMISED, Trou
 
 AGAIN: Final = "then run the same command again"
 
+_GRANT: Final = "grant that right to the role (online-migrate grants PLAN prints all that it needs)"
 _WAIT: Final = f"wait until the session that holds the lock ends, {AGAIN}"
 _ROWS: Final = f"find the rows that the message names, fix them, {AGAIN}"
 _DROPPED: Final = (
@@ -50,7 +51,7 @@ MEANINGS: Final[Mapping[str, tuple[type[OnlineMigrateError], str]]] = {
         f"the outcome of the commit is unknown; {AGAIN}: it reads the outcome from the journal",
     ),
     "40P01": (LockNotAcquired, _WAIT),
-    "42501": (ServerRefused, f"grant that right to the role, {AGAIN}"),
+    "42501": (ServerRefused, f"{_GRANT}, {AGAIN}"),
     "42P01": (ServerRefused, _DROPPED),
     "42703": (ServerRefused, _DROPPED),
     "42883": (ServerRefused, _DROPPED),

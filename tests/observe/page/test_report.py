@@ -69,7 +69,7 @@ def test_the_journal_alone_says_all_of_it(run: MadeRun) -> None:
     assert sorted((a["approved_by"], a["note"]) for a in report["approvals"]) == [
         ("ada", "2.4 is live"),
         ("ada", "changed plan accepted by ada: stage swap, step analyze: was added"),
-        ("ada", "made open again by ada: dropped by mistake"),
+        ("ada", "reopened by ada: dropped by mistake"),
     ]
     assert [f["severity"] for f in report["findings"]] == ["warn"]
     assert document["events"][-1]["text"].startswith("plan shop starts")

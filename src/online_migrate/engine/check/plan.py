@@ -198,9 +198,12 @@ def _tables(seen: Survey, keys: tuple[ConstraintInfo, ...]) -> Iterator[Finding]
             )
         later = sorted(set(resolve_sets(seen.plan, keys)[name]) - set(seen.sets[name]))
         if later:
-            fact = f"set {name}: {', '.join(later)} came after the run had fixed the set, and is not in it"
+            fact = f"set {name}: {', '.join(later)}: not part of it when the run started, so left out"
             yield Finding(
-                severity=_S.ASK, code="late_table", fact=fact, remedy="after this run, run a plan over it"
+                severity=_S.ASK,
+                code="late_table",
+                fact=fact,
+                remedy="after this run, migrate it by a plan of its own",
             )
 
 
@@ -221,8 +224,8 @@ def _code(seen: Survey) -> Iterator[Finding]:
             remedy="name the columns: a new one changes what `*` means",
         )
     fact = (
-        f"a prepared SELECT * on {len(adding)} tables fails once per session with 0A000 after ADD COLUMN,"
-        " until it is prepared again"
+        f"a prepared SELECT * on {len(adding)} table{'s' * (len(adding) > 1)} fails once per session"
+        " with 0A000 after ADD COLUMN, until it is prepared again"
     )
     yield Finding(
         severity=_S.WARN,

@@ -36,8 +36,7 @@ def _finding(step: Step, name: str, column: str, table: str, columns: tuple[str,
     return Finding(
         severity=Severity.STOP,
         code="unknown_reference",
-        fact=f"<{name}.{column}> stands for nothing: {column} is no column of {table} that its row is known"
-        " by",
+        fact=f"<{name}.{column}> is unknown: {column} is no key column of {table}",
         remedy=f"correct {step.spec.where}{meant}",
     )
 

@@ -29,9 +29,10 @@ class LockSummary:
         longest = max(self.held, key=lambda e: e.held_s, default=None)
         on = "" if longest is None else f" ({longest.lock} on {longest.relation})"
         yield (
-            f"{len(self.held)} lock windows: held {_ms(percentile(held, 0.5))} (median),"
-            f" {_ms(percentile(held, 0.99))} (99th percentile), {_ms(max(held, default=0.0))} at most{on};"
-            f" {len(self.failed)} failed lock attempts"
+            f"{len(self.held)} lock window{'s' * (len(self.held) != 1)}: held"
+            f" {_ms(percentile(held, 0.5))} (median), {_ms(percentile(held, 0.99))} (99th percentile),"
+            f" {_ms(max(held, default=0.0))} at most{on};"
+            f" {len(self.failed)} failed lock attempt{'s' * (len(self.failed) != 1)}"
         )
         steps = dict.fromkeys((e.stage, e.step) for e in (*self.held, *self.failed))
         width = max(len(f"{stage} / {step}") for stage, step in steps)

@@ -301,8 +301,8 @@ class Operation(ABC, Generic[P]):
 
     @abstractmethod
     def preflight(self, place: Place, params: P) -> list[Finding]:
-        """The operation's own findings, all at once; reads only.  What every table is asked:
-        operations/preflight.py.
+        """The operation's own findings, all at once; reads only.  What holds for every
+        operation is in operations/shared/preflight.py.
         """
 
     @abstractmethod

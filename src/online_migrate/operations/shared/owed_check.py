@@ -95,7 +95,7 @@ class OwedCheck:
         except psycopg.Error as error:
             return translate_error(error)
         except KeyboardInterrupt:
-            return Interrupted("cancelled while it was to be taken away")
+            return Interrupted("cancelled while the helper check was dropped")
         return None
 
     def _with(self, error: OnlineMigrateError, hurts: OnlineMigrateError) -> OnlineMigrateError:

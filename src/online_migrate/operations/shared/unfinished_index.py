@@ -62,7 +62,8 @@ def drop_invalid(context: Context, name: str) -> None:
     if row[1] is not None:
         raise Conflict(
             f"index {name} is being built by another session, pid {row[1]}",
-            remedy="wait for it, or end it, then run again",
+            remedy=f"wait until it ends, or end it: SELECT pg_terminate_backend({row[1]}); then run the same"
+            " command again",
         )
     locks = (
         need(context.place.schema, context.place.table, LockMode.SHARE_UPDATE_EXCLUSIVE, is_long=True),
