@@ -146,6 +146,7 @@ def _widths(copies: StandIns, table: TableInfo) -> list[sql.Composable]:
 
 def _read(copies: StandIns, table: TableInfo, query: sql.Composed) -> list[str]:
     connection = copies.connection
+    copies.ensure_time()
     try:
         with connection.transaction():
             connection.execute(

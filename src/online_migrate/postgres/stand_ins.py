@@ -9,7 +9,7 @@ exists is read under ACCESS SHARE.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -178,10 +178,17 @@ class Missing:
 
 
 class StandIns:
-    """The copies of one transaction."""
+    """The copies of one transaction.
 
-    def __init__(self, connection: Connection, *, schema: str) -> None:
+    ``ensure_time`` is called before each attempt and each read.  It raises where the transaction has been
+    open for long enough.
+    """
+
+    def __init__(
+        self, connection: Connection, *, schema: str, ensure_time: Callable[[], None] = lambda: None
+    ) -> None:
         self.connection = connection
+        self.ensure_time = ensure_time
         self.schema = schema
         self.copies = f"online_migrate_rehearsal_{connection.info.backend_pid}"
         """a schema for each session: two checks at the same time do not wait for each other"""
@@ -263,6 +270,7 @@ class StandIns:
 
     def attempt(self, statement: Sql) -> psycopg.Error | None:
         """Execute it under a savepoint; what the server refuses is returned, and undone."""
+        self.ensure_time()
         try:
             with self.connection.transaction():
                 self.execute(statement)

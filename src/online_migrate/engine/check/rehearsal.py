@@ -178,7 +178,9 @@ class _Group:
         self._seen = known.seen
         self._tables = tables
         self._closure = known.closure(tables)
-        self._copies = StandIns(known.seen.catalog.connection, schema=known.seen.plan.schema)
+        self._copies = StandIns(
+            known.seen.catalog.connection, schema=known.seen.plan.schema, ensure_time=self._ensure_time
+        )
         self._catalog = Catalog(known.seen.catalog.connection, self._copies.copies)
         self._references: dict[str, str] = dict(known.seen.references)
         self._ends_at = time.monotonic() + GROUP_LIMIT_S
