@@ -37,15 +37,15 @@ def look(connection: psycopg.Connection, failures: tuple[str, ...] = ()) -> tupl
 BREAKAGES = {
     "bot_id is NOT NULL": "ALTER TABLE tickets ALTER bot_id DROP NOT NULL",
     (
-        "bot_id refers to bots ON DELETE CASCADE, validated"
+        "bot_id references bots ON DELETE CASCADE, validated"
     ): "ALTER TABLE tickets DROP CONSTRAINT tickets_bot_id_fkey;"
     " ALTER TABLE tickets ADD FOREIGN KEY (bot_id) REFERENCES bots",
-    "idx_<table>_bot_id is there and valid": "DROP INDEX idx_tickets_bot_id",
-    "bot_id has no default any more": "ALTER TABLE tickets ALTER bot_id SET DEFAULT 1",
+    "idx_<table>_bot_id exists and is valid": "DROP INDEX idx_tickets_bot_id",
+    "bot_id has no default": "ALTER TABLE tickets ALTER bot_id SET DEFAULT 1",
     "no unique on telegram_id, code or name alone is left": "DELETE FROM bots WHERE id = 2;"
     " ALTER TABLE users ADD CONSTRAINT back_again UNIQUE (telegram_id)",
     "the composite uniques are valid": "DROP INDEX idx_promocodes_bot_code",
-    "the seven new tables are there": "DROP TABLE zarinpal_payments",
+    "the seven new tables exist": "DROP TABLE zarinpal_payments",
     "the brief's 16 indexes are valid": "DROP INDEX idx_bots_is_active",
     "no index is invalid": (
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'idx_bots_is_active'::regclass"
@@ -54,10 +54,12 @@ BREAKAGES = {
     (
         "one master bot, its api_token masked, the token handed over"
     ): "UPDATE bots SET api_token = 'token' WHERE id = 1",
-    "no secret stands in the journal": "INSERT INTO online_migrate.approval (plan, stage, approved_by, note)"
+    "the journal contains no secret": "INSERT INTO online_migrate.approval (plan, stage, approved_by, note)"
     " VALUES ('p', 's', 'me', 'it is s3cret!')",
     "two tenants share telegram_id, code and name": "UPDATE users SET telegram_id = -1 WHERE bot_id = 2",
-    "tenant 2 has a row in every table, along every foreign key": "DELETE FROM poll_answers WHERE bot_id = 2",
+    (
+        "tenant 2 has a row in every table and along every foreign key"
+    ): "DELETE FROM poll_answers WHERE bot_id = 2",
     "DELETE FROM bots removes the tenant from every table": "ALTER TABLE welcome_texts DROP CONSTRAINT"
     " welcome_texts_bot_id_fkey; ALTER TABLE bots ADD COLUMN x int",
 }
