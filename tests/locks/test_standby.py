@@ -176,7 +176,8 @@ def test_check_asks_for_the_standbys(pair: Pair, pair_site: Site) -> None:
     assert codes(f"port={pair.standby.port}") == []
     assert codes("port=1") == [("standby_silent", "stop")]
     assert codes(f"port={pair.primary.port}") == [("no_standby", "stop")]
-    assert codes("no conninfo") == [("standby_silent", "stop")]
+    with pytest.raises(ValidationError, match="it is no connection string"):
+        plan_with(["no conninfo"])
 
 
 def test_a_plan_holds_no_password() -> None:
