@@ -18,15 +18,6 @@ OPEN: Final = frozenset(
         "r2",
         "r2-attached",
         "r2-of-a-root",
-        "x1",
-        "x1-all-at-check",
-        "x1-all-at-explain",
-        "x1-all-at-run",
-        "x1-has-privilege",
-        "x1-has-role",
-        "x1-quote-ident",
-        "x1-table-size",
-        "x1-unnest",
         "z3-the-promoted-standby-is-not-a-lost-one",
     }
 )
