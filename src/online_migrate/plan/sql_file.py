@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -101,6 +102,7 @@ def read_sql(folder: Path, name: str) -> tuple[str, Path]:
         raise ValueError(f"the file {name} is not UTF-8 text; save it as UTF-8") from error
 
 
+@lru_cache(maxsize=32)
 def split_sql(text: str, *, path: Path) -> tuple[SqlStatement, ...]:
     """The statements of a text; raises :class:`PlanError` with the line that PostgreSQL's parser refused."""
     return tuple(_classify(raw, statement, line) for raw, statement, line, _ in _parse(text, path))
