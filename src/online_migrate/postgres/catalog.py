@@ -219,10 +219,13 @@ class Catalog:
         self._tables: dict[str, TableInfo | None] = {}
         self._types: dict[str, str] = {}
 
-    def forget(self) -> None:
-        """Read everything again from here on."""
-        self._tables.clear()
-        self._types.clear()
+    def forget(self, *names: str) -> None:
+        """Read these tables again when they are asked for; without names everything."""
+        for name in names:
+            self._tables.pop(name, None)
+        if not names:
+            self._tables.clear()
+            self._types.clear()
 
     def type_name(self, name: str) -> str:
         """The type with its schema, see :func:`read_type`; the name itself where the server refuses it."""

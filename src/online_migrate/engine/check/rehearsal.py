@@ -329,11 +329,11 @@ class _Group:
                     for each in self._statements(operation, place):
                         statement = each.text
                         self._execute(each, place, is_resumed=state is State.PARTIAL)
-                    self._catalog.forget()
+                    self._catalog.forget(table)
                     self._after(place)
                 self._keep_row(operation, place)
         except psycopg.Error as error:
-            self._catalog.forget()
+            self._catalog.forget(table)
             self._refused(error, place, statement)
 
     def _why_not(self, place: Place) -> str:
