@@ -351,12 +351,17 @@ class _Group:
         return ""
 
     def _without_copy(self, place: Place) -> list[str]:
-        """Tables that the new table's DDL names, and that have no copy.
+        """Tables that the step's DDL names, and that have no copy.
 
-        The server would find the name further on the path, and lock the live table until we roll back.
+        For a new table the server would find the name further on the path, and lock the live table until we
+        roll back; a foreign key would be refused, although its parent exists.
         """
-        made = (e for e in place.effects.of(place.step) if isinstance(e, CreatesTable))
-        named = dict.fromkeys(chain.from_iterable((*e.references, *e.made_from) for e in made))
+        named: dict[str, None] = {}
+        for effect in place.effects.of(place.step):
+            if isinstance(effect, CreatesTable):
+                named |= dict.fromkeys((*effect.references, *effect.made_from))
+            elif isinstance(effect, AddsForeignKey) and self._known.live(effect.ref_table) is not None:
+                named[effect.ref_table] = None
         return [n for n in named if n != place.table and self._catalog.table(n) is None]
 
     def _statements(self, operation: Operation[Any], place: Place) -> Iterator[Statement]:
