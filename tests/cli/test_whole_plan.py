@@ -18,7 +18,11 @@ from tests.conftest import dropped_after
 from tests.desk import WHOLE, Desk, SessionCount, open_desk
 from tests.servers import TestServer
 
+pytestmark = pytest.mark.timeout(1200)  # two whole runs side by side on a machine that may be busy
+
 NewDatabase = Callable[[str | None], str]
+WHOLE_RUN_S = 900
+"""ends a run that hangs; the run's end is what is waited for"""
 EXECUTED = (
     "SELECT array_agg(query) FROM pg_stat_statements WHERE dbid = (SELECT oid FROM pg_database WHERE"
     " datname = %s)"
@@ -61,7 +65,7 @@ def finished(
                 second.start("--approve", "swap"),
             )
             for child in children:  # side by side: they share nothing but the server
-                assert child.wait(100) == 0, child.said
+                assert child.wait(WHOLE_RUN_S) == 0, child.said
         yield Finished(
             template=name,
             explained=explained,

@@ -22,7 +22,7 @@ from online_migrate.demo.show import PERIODS, DemoOptions, find_plan, read_token
 from online_migrate.errors import UsageError
 from tests.servers import TestServer
 
-pytestmark = pytest.mark.timeout(300)  # four whole runs side by side on a machine that may be busy
+pytestmark = pytest.mark.timeout(1200)  # four whole runs side by side on a machine that may be busy
 
 STAGES = ("tables", "columns", "backfill", "indexes", "uniques", "constraints", "swap", "finish")
 STEPS = {
