@@ -130,7 +130,7 @@ def test_report_says_what_was_measured(shown: tuple[Report, Path, list[str], set
     assert set(record["growth"]) == {"tables_before", "tables_after", "indexes_before", "indexes_after"}
     assert record["interrupted"] == []
     lines = "\n".join(report.lines())
-    assert "No transaction failed, and every check holds." in lines
+    assert "No transaction failed and every check holds." in lines
     assert f"{report.transactions['during'].transactions:,}" in lines
 
 

@@ -19,7 +19,7 @@ import psycopg
 import pytest
 
 WHERE = re.compile(r"^Status page +(\S+)/$\s^Metrics +(\S+/metrics)$", re.MULTILINE)
-READY = re.compile(r'^Still here until Ctrl-C: (\S+)/, (\S+/metrics), psql "(.+)"$', re.MULTILINE)
+READY = re.compile(r'^Serving until Ctrl-C: (\S+)/, (\S+/metrics), psql "(.+)"$', re.MULTILINE)
 
 
 @pytest.mark.timeout(1200)  # a whole run, on a machine that may be busy
