@@ -25,6 +25,7 @@ from benchmarks.ground import (
     fill,
     machine,
     median,
+    open_session,
     read_hot_share,
     read_server_cpu_s,
     read_sizes,
@@ -40,7 +41,6 @@ from online_migrate.backfill.values import Constant
 from online_migrate.backfill.worker import Backfill
 from online_migrate.journal.schema import ensure_schema
 from online_migrate.postgres.catalog import Catalog
-from online_migrate.postgres.connection import Connector
 from online_migrate.postgres.server import Server
 
 TARGETS = (
@@ -90,7 +90,7 @@ class Result:
 
 def one_update(dsn: str) -> None:
     """The whole table in one statement."""
-    with Connector(dsn=dsn).open("peer") as connection:
+    with open_session(dsn, "peer") as connection:
         connection.execute("UPDATE t SET bot_id = 1")
 
 
@@ -105,7 +105,7 @@ def keyset(size: int) -> Callable[[str], None]:
             " SELECT (SELECT id::text FROM b ORDER BY b.id DESC LIMIT 1), count(*) FROM u"
         )
         after: sql.Composable = sql.SQL("true")
-        with Connector(dsn=dsn).open("peer") as connection:
+        with open_session(dsn, "peer") as connection:
             while True:
                 row = connection.execute(statement.format(after=after, size=sql.Literal(size))).fetchone()
                 if row is None or row[0] is None:
@@ -128,7 +128,7 @@ def statements_alone(dsn: str) -> None:
     It is what the server's own work costs, and so the bound of ours.  Where an index holds the column there
     are no stripes: one statement.
     """
-    with Connector(dsn=dsn).open("peer") as connection:
+    with open_session(dsn, "peer") as connection:
         table = Catalog(connection).table("t")
         assert table is not None  # the benchmark has made it
         walk, position = decide_strategy(connection, table, "bot_id").walk, Position()
@@ -144,7 +144,7 @@ def statements_alone(dsn: str) -> None:
 
 def instant(dsn: str) -> None:
     """ADD COLUMN with a default; possible only while the column does not exist yet."""
-    with Connector(dsn=dsn).open("peer") as connection:
+    with open_session(dsn, "peer") as connection:
         connection.execute(
             "ALTER TABLE t DROP COLUMN bot_id; ALTER TABLE t ADD COLUMN bot_id integer DEFAULT 1"
         )
@@ -164,7 +164,7 @@ BRIEF = ["one UPDATE", "ours", "statements alone"]
 def measure(made: Server, template: str, way: str) -> Measured:
     """One way on a fresh copy; the journal, if it is needed, is created before."""
     with copied(made, template) as dsn:
-        with Connector(dsn=dsn).open("sizes") as connection:
+        with open_session(dsn, "sizes") as connection:
             if way == "ours":
                 ensure_schema(connection)
             before, memory = read_sizes(connection), PeakMemory()
@@ -189,9 +189,9 @@ def measure(made: Server, template: str, way: str) -> Measured:
 def run_shape(made: Server, shape: Shape, rows: int, rounds: int, ways: list[str]) -> list[Result]:
     """Alternate the ways for this number of rounds."""
     template = f"shape_{shape.name}"
-    with Connector(dsn=made.dsn).open("fill") as connection:
+    with open_session(made.dsn, "fill") as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(template)))
-    with Connector(dsn=dsn_of(made, template)).open("fill") as connection:
+    with open_session(dsn_of(made, template), "fill") as connection:
         fill(connection, shape, rows)
     found: dict[str, list[Measured]] = {w: [] for w in ways}
     for number in range(rounds):
@@ -202,7 +202,7 @@ def run_shape(made: Server, shape: Shape, rows: int, rounds: int, ways: list[str
                 f"{shape.name:6} round {number + 1} {way:14} {m.seconds:7.2f} s {m.wal_bytes / 1e6:7.0f} MB",
                 file=sys.stderr,
             )
-    with Connector(dsn=made.dsn).open("fill") as connection:
+    with open_session(made.dsn, "fill") as connection:
         connection.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(template)))
     return [_result(shape.name, way, rows, found[way], found[ways[0]]) for way in ways]
 

@@ -70,6 +70,16 @@ SHAPES = {
 }
 
 
+def open_session(dsn: str, purpose: str) -> Connection:
+    """A session of a benchmark's own statements, whose tables are in public and have no schema before them.
+
+    The sessions of the program have another search_path.
+    """
+    connection = Connector(dsn=dsn).open(purpose)
+    connection.execute("SET search_path = public")
+    return connection
+
+
 def fill(connection: Connection, shape: Shape, rows: int, *, table: str = "t") -> None:
     """Make the table."""
     name = sql.Identifier(table)
@@ -117,7 +127,7 @@ def read_sizes(connection: Connection, table: str = "t") -> Sizes:
 
 def read_hot_share(dsn: str, table: str = "t") -> float | None:
     """The share of heap-only updates of the table; the sessions that made them must be closed."""
-    with Connector(dsn=dsn).open("benchmark") as connection:
+    with open_session(dsn, "benchmark") as connection:
         row = connection.execute(
             "SELECT n_tup_hot_upd::float8 / nullif(n_tup_upd, 0) FROM pg_stat_user_tables WHERE relname = %s",
             [table],

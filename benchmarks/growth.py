@@ -26,6 +26,7 @@ from benchmarks.ground import (
     dsn_of,
     fill,
     machine,
+    open_session,
     read_hot_share,
     read_sizes,
     server,
@@ -172,12 +173,12 @@ def measure(  # what a row of the table says
 ) -> Result:
     """On a fresh copy."""
     with copied(made, template) as dsn:
-        with Connector(dsn=dsn).open("sizes") as connection:
+        with open_session(dsn, "sizes") as connection:
             before, memory = read_sizes(connection).table, PeakMemory()
         with beside(dsn):
             seconds, heard = run(dsn)
         peak_memory_bytes = memory.read()
-        with Connector(dsn=dsn).open("sizes") as connection:
+        with open_session(dsn, "sizes") as connection:
             after = read_sizes(connection).table
             row = connection.execute(
                 "SELECT min(autoanalyze_count) FROM pg_stat_user_tables"
@@ -233,7 +234,7 @@ def measure_hold(rows: int = 200_000) -> tuple[float, float]:
         return len(heard.of(name))
 
     with start_pair(start_server) as pair, ThreadPoolExecutor(1) as pool:
-        with Connector(dsn=pair.primary.dsn).open("fill") as connection:
+        with open_session(pair.primary.dsn, "fill") as connection:
             fill(connection, SHAPES["int"], rows)
         pair.await_caught_up()
         working = pool.submit(work, pair.primary.dsn)
@@ -259,7 +260,7 @@ def measure_resume(made: Server, template: str) -> float:
     half way.
     """
     with copied(made, template) as dsn:
-        with Connector(dsn=dsn).open("begin") as connection:
+        with open_session(dsn, "begin") as connection:
             begun = begin_journal(connection, ["t"])
         signal = Signal()
 
@@ -290,9 +291,9 @@ def measure_resume(made: Server, template: str) -> float:
 
 def fill_template(made: Server, name: str, rows: int, tables: list[str]) -> None:
     """A database with these tables."""
-    with Connector(dsn=made.dsn).open("fill") as connection:
+    with open_session(made.dsn, "fill") as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    with Connector(dsn=dsn_of(made, name)).open("fill") as connection:
+    with open_session(dsn_of(made, name), "fill") as connection:
         for table in tables:
             fill(connection, SHAPES["int"], rows, table=table)
 

@@ -31,7 +31,17 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from benchmarks.ground import SHAPES, copied, dsn_of, fill, machine, median, server, write_section
+from benchmarks.ground import (
+    SHAPES,
+    copied,
+    dsn_of,
+    fill,
+    machine,
+    median,
+    open_session,
+    server,
+    write_section,
+)
 from benchmarks.workbench import Heard, workbench
 from online_migrate.backfill.values import Constant
 from online_migrate.backfill.worker import Backfill
@@ -39,7 +49,6 @@ from online_migrate.clock import Signal
 from online_migrate.errors import Interrupted
 from online_migrate.events import BatchDone, Event
 from online_migrate.plan.model import Pace
-from online_migrate.postgres.connection import Connector
 from online_migrate.postgres.server import Server
 
 TARGET = "p99 beside the default pace ≤ 1.25 × without us (median of the pairs), no failed transaction"
@@ -169,7 +178,7 @@ def ours(dsn: str, signal: Signal, begun: threading.Event) -> int:
 def one_update(dsn: str, signal: Signal, begun: threading.Event) -> int:
     """One column after the other, each by one statement."""
     rows = 0
-    with Connector(dsn=dsn).open("peer") as connection:
+    with open_session(dsn, "peer") as connection:
         for number in range(COLUMNS):
             if signal.is_stopping:
                 break
@@ -257,9 +266,9 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--apart needs two cores; give --apart 0")
     found: dict[str, list[Felt]] = {name: [] for name in BESIDE}
     with server() as made:
-        with Connector(dsn=made.dsn).open("fill") as connection:
+        with open_session(made.dsn, "fill") as connection:
             connection.execute("CREATE DATABASE impact")
-        with Connector(dsn=dsn_of(made, "impact")).open("fill") as connection:
+        with open_session(dsn_of(made, "impact"), "fill") as connection:
             fill(connection, SHAPES["int"], given.rows)
             for number in range(COLUMNS):
                 connection.execute(

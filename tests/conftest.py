@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -27,6 +28,12 @@ from tests.servers import (
     find_missing_servers,
     is_engine_there,
 )
+
+# A busy machine is no defect of what is tested; pytest's timeout ends a test that hangs.
+hypothesis.settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy")
 
 # Under nohup our runners would inherit that they are to ignore it.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -103,8 +103,8 @@ def test_the_stripes_part_the_rows_of_a_page() -> None:
     """Every row of a page is in exactly one stripe's turn: the last one takes what is left."""
     walk = Walk(pages_total=1, chunk_pages=1, stripes=3)
     conditions = [s.condition.as_string(None) for s in walk_through(walk, [1])]
-    assert [c.partition(" AND get_byte")[2] for c in conditions] == [
-        "(tidsend(ctid), 5) % 3 = 0",
-        "(tidsend(ctid), 5) % 3 = 1",
+    assert [c.partition(" AND pg_catalog.get_byte")[2] for c in conditions] == [
+        "(pg_catalog.tidsend(ctid), 5) OPERATOR(pg_catalog.%) 3 OPERATOR(pg_catalog.=) 0",
+        "(pg_catalog.tidsend(ctid), 5) OPERATOR(pg_catalog.%) 3 OPERATOR(pg_catalog.=) 1",
         "",
     ]
