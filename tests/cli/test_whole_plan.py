@@ -178,7 +178,7 @@ def test_verify_names_what_has_drifted(done: Desk) -> None:
         ),
         "users.bot_id has a default again, or was dropped  [swap: drop_default bot_id on users]",
         (
-            "promocodes: a unique on exactly (code) is there: ix_promocodes_code  [swap: swap_unique code on"
+            "promocodes: a unique on exactly (code) exists: ix_promocodes_code  [swap: swap_unique code on"
             " promocodes]"
         ),
         "transactions.bot_id is not NOT NULL",
@@ -215,4 +215,4 @@ def test_an_approval_that_comes_too_late_is_told(done: Desk) -> None:
     """Approving a finished stage is an error, and leaves no approval that no gate asks for."""
     said = done.call("approve", "swap")
     assert said.code == 2
-    assert "error: stage swap has begun already: its gate is behind it" in said.err
+    assert "error: stage swap has started: its gate was already passed" in said.err
