@@ -184,7 +184,7 @@ def test_verify_names_what_has_drifted(done: Desk) -> None:
         "transactions.bot_id is not NOT NULL",
     ):
         assert words in said.out
-    assert "error: the database is not what the plan's finished steps promise" in said.err
+    assert "error: the database differs from what finished steps of the plan promise" in said.err
 
 
 def test_status_says_it_for_people_and_for_machines(done: Desk) -> None:
