@@ -58,7 +58,7 @@ def test_explain_prints_what_run_executes(database: str, more: str, names: str, 
     assert last.text == proof
     assert proof == f'SELECT {names} FROM ONLY "public"."t" WHERE "c" IS NULL LIMIT 1000'
     assert ask(database, "SELECT count(*) FROM noted") == 1
-    assert f" {batch} RETURNING 1; " in str(ask(database, "SELECT query FROM noted"))
+    assert f" {batch} RETURNING 1\n; " in str(ask(database, "SELECT query FROM noted"))
 
 
 def test_the_proof_of_explain_finds_what_run_s_would(database: str) -> None:

@@ -219,7 +219,7 @@ def test_a_reading_is_bounded_and_read_only(connection: Connection) -> None:
     with pytest.raises(psycopg.errors.QueryCanceled), bounded(connection, 0.05):
         connection.execute("SELECT pg_sleep(5)")
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction), bounded(connection, 1):
-        connection.execute("CREATE TABLE written (a int)")
+        connection.execute("CREATE TABLE public.written (a int)")
     row = connection.execute("SHOW statement_timeout").fetchone()
     assert row == ("0",)
 

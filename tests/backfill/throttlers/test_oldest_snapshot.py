@@ -56,8 +56,8 @@ def test_a_transaction_that_wrote_counts_without_a_snapshot(database: str, conne
     """Idle at READ COMMITTED it has no snapshot, but every new one begins at its id: the dead rows stay all
     the same.
     """
-    connection.execute("CREATE TABLE written (a int)")
-    with holding(database, "INSERT INTO written VALUES (1)"):
+    connection.execute("CREATE TABLE public.written (a int)")
+    with holding(database, "INSERT INTO public.written VALUES (1)"):
         assert len(read_words(connection)) == 1
 
 
@@ -80,7 +80,7 @@ def test_of_other_databases_only_writers_count(
     try:
         with holding(other, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT 1"):
             assert read_words(connection) == []
-        with holding(other, "CREATE TABLE written (a int)"):
+        with holding(other, "CREATE TABLE public.written (a int)"):
             assert f"database {name}" in read_words(connection)[0]
     finally:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
@@ -88,11 +88,11 @@ def test_of_other_databases_only_writers_count(
 
 def test_our_own_sessions_do_not_hold_us(database: str, connection: Connection) -> None:
     """A second worker's open batch is not a reason to wait for ourselves."""
-    connection.execute("CREATE TABLE written (a int)")
+    connection.execute("CREATE TABLE public.written (a int)")
     with Connector(dsn=database).open("worker") as worker:
         hold_shared(worker)
         worker.execute("BEGIN")
-        worker.execute("INSERT INTO written VALUES (1)")
+        worker.execute("INSERT INTO public.written VALUES (1)")
         worker.execute(LONG_ENOUGH.encode())
         assert read_words(connection) == []
 
@@ -101,8 +101,8 @@ def test_a_forgotten_prepared_transaction_is_named(database: str, connection: Co
     """It has no session, survives restarts and holds everything back: the reason
     gives the name to roll back.
     """
-    connection.execute("CREATE TABLE written (a int)")
-    connection.execute("BEGIN; INSERT INTO written VALUES (1); PREPARE TRANSACTION 'it''s forgotten'")
+    connection.execute("CREATE TABLE public.written (a int)")
+    connection.execute("BEGIN; INSERT INTO public.written VALUES (1); PREPARE TRANSACTION 'it''s forgotten'")
     connection.execute(LONG_ENOUGH.encode())
     name = connection.info.dbname
     assert read_words(connection) == [

@@ -19,22 +19,22 @@ def test_a_number_holds_us_from_its_limit_on(connection: Connection) -> None:
     """Five jobs in a queue of the operator's are red at a limit of five, with both
     figures; fewer are green.
     """
-    connection.execute("CREATE TABLE jobs AS SELECT generate_series(1, 4) AS id")
-    throttle = Throttle([make_query("SELECT count(*) FROM jobs", limit=5)], SystemClock(), every_s=0)
+    connection.execute("CREATE TABLE public.jobs AS SELECT generate_series(1, 4) AS id")
+    throttle = Throttle([make_query("SELECT count(*) FROM public.jobs", limit=5)], SystemClock(), every_s=0)
     assert not throttle.read(connection)[0].is_red
-    connection.execute("INSERT INTO jobs VALUES (5)")
+    connection.execute("INSERT INTO public.jobs VALUES (5)")
     reading = throttle.read(connection)[0]
     assert (reading.is_red, reading.reason) == (True, "query_queue is 5 (limit 5)")
-    connection.execute("DELETE FROM jobs WHERE id > 4")
+    connection.execute("DELETE FROM public.jobs WHERE id > 4")
     assert not throttle.read(connection)[0].is_red
 
 
 def test_a_truth_holds_us_while_it_is_true(connection: Connection) -> None:
     """A switch in a table of the operator's stops us and lets us go."""
-    connection.execute("CREATE TABLE night AS SELECT true AS is_on")
-    throttle = Throttle([make_query("SELECT is_on FROM night")], SystemClock(), every_s=0)
+    connection.execute("CREATE TABLE public.night AS SELECT true AS is_on")
+    throttle = Throttle([make_query("SELECT is_on FROM public.night")], SystemClock(), every_s=0)
     assert throttle.read(connection)[0].is_red
-    connection.execute("UPDATE night SET is_on = false")
+    connection.execute("UPDATE public.night SET is_on = false")
     assert not throttle.read(connection)[0].is_red
 
 
@@ -86,7 +86,7 @@ def test_a_number_needs_a_limit(connection: Connection) -> None:
 
 def test_it_cannot_write(connection: Connection) -> None:
     """A query that would change something is refused by the server, and found at check."""
-    query = make_query("CREATE TABLE written AS SELECT 1")
+    query = make_query("CREATE TABLE public.written AS SELECT 1")
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         query.read(connection)
     assert query.blind(connection) == (

@@ -17,6 +17,7 @@ from online_migrate.operations.contract.effects import (
     EndsUnique,
     FillsColumn,
     MakesNotNull,
+    ReadsColumns,
 )
 from online_migrate.operations.schema_before import TableThen
 
@@ -173,9 +174,8 @@ def _parent_filled_later(plot: Plot, change: Change) -> Iterator[Contradiction]:
     parents = {
         (e.table, name)
         for e in plot.effects.of(change.step)
-        if e is not change.effect
+        if isinstance(e, ReadsColumns)
         for name in e.uses
-        if not isinstance(e, FillsColumn)
     }
     if not isinstance(change.effect, FillsColumn):
         return

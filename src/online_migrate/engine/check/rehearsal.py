@@ -468,7 +468,7 @@ class _Group:
             raise error
         is_tainted = bool(self._tainted.intersection(self._closure))
         self._tainted.add(place.table)
-        if trouble_of(error) is Trouble.LOCK:
+        if trouble_of(error) is Trouble.LOCK or _names_the_table(error, place):
             self.found.append(not_rehearsed(place.table, str(error.diag.message_primary), place.step))
         elif not (is_tainted and is_consequence(error)):
             self.found.append(
@@ -489,3 +489,14 @@ class _Group:
         for table, texts in reasons.items():
             if table in self._tables:
                 self.found.append(not_rehearsed(table, "; ".join(texts)))
+
+
+def _names_the_table(error: psycopg.Error, place: Place) -> bool:
+    """May an expression of the plan name the table's schema or its row type, which are the copy's own here?
+
+    Its text is parsed on the table itself by the checks of the backfill.
+    """
+    return str(error.sqlstate).startswith("42") and any(
+        isinstance(e, FillsColumn) and isinstance(e.value, ExpressionParams)
+        for e in place.effects.of(place.step)
+    )
