@@ -170,7 +170,7 @@ class Foretold:
     def look(self) -> tuple[float, ...]:
         """The time in seconds, WAL position and size of the table in bytes."""
         row = self.watch.execute(
-            "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::int8, pg_relation_size('t')"
+            "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::int8, pg_relation_size('public.t')"
         ).fetchone()
         assert row is not None
         return time.monotonic(), int(row[0]), int(row[1])

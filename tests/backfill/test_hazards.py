@@ -217,7 +217,7 @@ def test_a_deferrable_key_is_no_replica_identity(database: str) -> None:
 
 
 def test_a_plain_table_has_no_hazard(database: str) -> None:
-    """No finding but the forecast: what is shown matters."""
+    """No finding of the table but the forecast: what is shown matters."""
     make_table(database, 20)
     assert set(findings_of(database, FILL)) <= {"forecast", "superuser"}
 

@@ -150,6 +150,7 @@ def test_a_contradiction_is_found_without_a_database(
         pytest.param((FILL, DROP_DEFAULT, "analyze: {table: t}"), id="columns that may exist"),
         pytest.param((ADD, ADD_DEFAULT, FILL), id="the default in a second step"),
         pytest.param((ADD_DEFAULT.replace("}", ", instant: true}"), NOT_NULL, DROP_DEFAULT), id="instant"),
+        pytest.param((ADD_DEFAULT.replace("}", ", instant: true}"), FILL), id="instant, then a backfill"),
         pytest.param(("create_tables: p.sql", KEY, "analyze: {table: p}"), id="a table of the plan"),
         pytest.param((KEY.replace("}", ", on_delete: set null}"), FILL), id="set null alone"),
         pytest.param(("create_index: {tables: [a, b], name: i_<table>, columns: [x]}",), id="a name a table"),

@@ -192,7 +192,8 @@ class Writer:
         """
         try:
             self._write(rows, skip_locked=True)
-            self._context.work.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            fire = sql.SQL("SET CONSTRAINTS ALL IMMEDIATE")
+            self._context.work.execute(with_path(self._context.work, SearchPath.ROLE, fire))
         except psycopg.Error as error:
             self._roll_back_or_raise(error, but=error)
             return None if trouble_of(error) is Trouble.LOCK else error

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from psycopg import sql
 
 from online_migrate.backfill.context import By, Target
 from online_migrate.postgres.blockers import Blocker, read_blockers, read_sessions
-from online_migrate.postgres.catalog import TableInfo
+from online_migrate.postgres.catalog import ColumnInfo, TableInfo
 from online_migrate.postgres.connection import Connection
 from online_migrate.postgres.locks import LockMode
 
@@ -45,13 +45,7 @@ class RowSet:
             )
         parts = []
         for column, values in zip(self.target.key, zip(*self.names, strict=True), strict=True):
-            info = self.target.table.columns[column]
-            listed = sql.SQL(", ").join(
-                sql.SQL("{}::{}").format(sql.Literal(v), sql.SQL(info.type)) for v in set(values)
-            )
-            parts.append(
-                sql.SQL("{} {} ANY (ARRAY[{}])").format(sql.Identifier(column), info.equals_sql, listed)
-            )
+            parts.append(_is_one_of(self.target.table.columns[column], set(values)))
         return sql.SQL(" AND ").join(parts)
 
     def __str__(self) -> str:
@@ -60,6 +54,17 @@ class RowSet:
         return "; ".join(
             ", ".join(f"{c} = {v}" for c, v in zip(columns, name, strict=True)) for name in self.names[:3]
         )
+
+
+def _is_one_of(column: ColumnInfo, values: Collection[str]) -> sql.Composed:
+    """ANY would look into the arrays where the values are arrays themselves."""
+    name = sql.Identifier(column.name)
+    literals = [sql.SQL("{}::{}").format(sql.Literal(v), sql.SQL(column.type)) for v in values]
+    if not column.type.endswith("[]"):
+        listed = sql.SQL(", ").join(literals)
+        return sql.SQL("{} {} ANY (ARRAY[{}])").format(name, column.equals_sql, listed)
+    each = [sql.SQL("{} {} {}").format(name, column.equals_sql, one) for one in literals]
+    return sql.SQL("({})").format(sql.SQL(" OR ").join(each))
 
 
 def unfilled_statement(

@@ -28,7 +28,7 @@ from online_migrate.operations.contract.base import (
 from online_migrate.operations.contract.effects import Effect, MakesRow
 from online_migrate.plan.model import Phase, Strict
 from online_migrate.postgres.connection import name_beside_parameters
-from online_migrate.postgres.search_path import SearchPath, local_path
+from online_migrate.postgres.search_path import SearchPath, local_path, set_local
 from online_migrate.postgres.server_errors import translating_fence
 from online_migrate.postgres.sqlstate import Trouble, trouble_of
 
@@ -220,6 +220,8 @@ class EnsureRow(Operation[EnsureRowParams]):
                     )
                 for name, value in zip(keys, rows[0], strict=True):
                     self._remember(context, f"{params.id}.{name}", value)
+                # the table's deferred triggers fire at the COMMIT
+                context.work.execute(set_local(context.work, SearchPath.ROLE))
         except psycopg.Error as error:
             if trouble_of(error) is Trouble.LOCK:
                 raise LockNotAcquired(

@@ -179,7 +179,7 @@ def _parent_filled_later(plot: Plot, change: Change) -> Iterator[Contradiction]:
     }
     if not isinstance(change.effect, FillsColumn):
         return
-    for table, name in sorted(parents):
+    for table, name in sorted(parents - {(change.effect.table, change.effect.column)}):
         fills = [
             c
             for c in plot.effects.on(table)
