@@ -18,6 +18,5 @@ OPEN: Final = frozenset(
         "r2",
         "r2-attached",
         "r2-of-a-root",
-        "z3-the-promoted-standby-is-not-a-lost-one",
     }
 )

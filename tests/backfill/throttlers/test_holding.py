@@ -117,19 +117,19 @@ def test_wal_that_is_held_back(database: str, connection: Connection) -> None:
 
 def test_lock_waiters(database: str) -> None:
     """Application sessions that wait in another queue, which the run does not cause."""
-    do(database, "CREATE TABLE contended AS SELECT 1 AS a")
+    do(database, "CREATE TABLE public.contended AS SELECT 1 AS a")
     with (
         psycopg.connect(database, application_name="shop") as holder,
         psycopg.connect(database, application_name="till", autocommit=True) as waiter,
     ):
-        wait = threading.Thread(target=waiter.execute, args=["UPDATE contended SET a = 3"])
+        wait = threading.Thread(target=waiter.execute, args=["UPDATE public.contended SET a = 3"])
         waits = (
             "SELECT count(*) FROM pg_locks WHERE NOT granted AND waitstart < clock_timestamp() -"
             " interval '0.15 s'"
         )
 
         def red() -> None:
-            holder.execute("UPDATE contended SET a = 2")
+            holder.execute("UPDATE public.contended SET a = 2")
             wait.start()
             await_true(lambda: ask(database, waits) == 1)
 

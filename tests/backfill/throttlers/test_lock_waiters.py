@@ -20,9 +20,9 @@ from tests.backfill.throttlers.standby import await_true
 def locked_row(dsn: str) -> Iterator[psycopg.Connection]:
     """A row of table contended that a session holds locked."""
     with psycopg.connect(dsn, application_name="shop") as session:
-        session.execute("CREATE TABLE contended AS SELECT 1 AS a")
+        session.execute("CREATE TABLE public.contended AS SELECT 1 AS a")
         session.commit()
-        session.execute("UPDATE contended SET a = 2")
+        session.execute("UPDATE public.contended SET a = 2")
         yield session
         session.rollback()
 
@@ -32,7 +32,7 @@ def waiting(session: psycopg.Connection) -> Iterator[None]:
     """The session waits for the locked row, in a thread; it has it when the block's end has let it go."""
 
     def wait() -> None:
-        session.execute("UPDATE contended SET a = 3")
+        session.execute("UPDATE public.contended SET a = 3")
 
     thread = threading.Thread(target=wait)
     thread.start()
