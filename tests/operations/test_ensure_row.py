@@ -97,6 +97,19 @@ def test_a_commit_that_fails_leaves_nothing(site: Site, shown: Shown) -> None:
     assert len(site.sql(ROW)) == 1
 
 
+def test_a_deferred_trigger_finds_what_it_finds_elsewhere(site: Site) -> None:
+    """It fires at the COMMIT, and names no schema: its role's search_path counts, not ours."""
+    site.sql(
+        "CREATE TABLE seen (id integer);"
+        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN INSERT INTO seen VALUES (NEW.id); RETURN NEW; END $$;"
+        "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON bots DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION note()"
+    )
+    assert site.execute() == 1
+    assert site.one("SELECT count(*) FROM seen") == 1
+
+
 def test_a_token_that_cannot_be_shown_makes_no_row(site_of: OpenSite) -> None:
     """Without a place for the token there is no row that only a lost token opens."""
 
