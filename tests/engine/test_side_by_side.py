@@ -138,8 +138,8 @@ def test_a_row_that_is_refused_in_one_table_stops_the_run_there(pair: Desk, undi
     )
     child = pair.start("--approve", "swap")
     assert child.wait() == 5, child.said
-    assert "\nerror: " in child.said
-    assert "public.users: the row id = " in child.said.rpartition("\nerror: ")[2]
+    row = f"public.users: bot_id of the row with id = {last} cannot be filled: no such user"
+    assert f"\nerror: {row}\n" in child.said
     with pair.connect() as connection:
         rows = connection.execute(
             "SELECT table_name, state FROM online_migrate.step WHERE step LIKE 'backfill%'"
