@@ -248,7 +248,7 @@ class SwapUnique(Operation[SwapUniqueParams]):
         return [
             Finding(
                 severity=Severity.STOP if dependent.is_fatal else Severity.WARN,
-                code=f"leans_{dependent.kind.replace(' ', '_').replace('-', '_')}",
+                code=f"depends_{dependent.kind.replace(' ', '_').replace('-', '_')}",
                 fact=f"{dependent.kind} {dependent.name} depends on {what}: {dependent.why}",
                 remedy=_REMEDIES.get(dependent.kind, "let it name the owner, too, before this stage"),
                 manual=MANUAL,

@@ -192,7 +192,7 @@ def _tables(seen: Survey, keys: tuple[ConstraintInfo, ...]) -> Iterator[Finding]
             )
             yield Finding(
                 severity=_S.ASK,
-                code="hangs_on",
+                code="outside_set",
                 fact=f"set {name}: {names} {verb} not in it",
                 remedy="what belongs to the set must be listed under its `tables`",
             )
