@@ -50,7 +50,7 @@ def test_a_reading_has_wal_sizes_and_heap_only_updates(run: MadeRun, connection:
     """What a night costs: WAL, growth, and whether the updates stay heap-only."""
     reader = ServerReader(lambda _: None)
     before = read(reader, connection)
-    connection.execute("UPDATE users SET bot_id = 1")
+    connection.execute("UPDATE public.users SET bot_id = 1")
     flush = "pg_stat_force_next_flush()" if connection.info.server_version >= 150000 else "pg_sleep(1)"
     connection.execute(f"SELECT {flush}".encode())
     after = read(reader, connection)
@@ -71,7 +71,7 @@ def test_nobody_waits_for_a_reading_and_no_reading_waits(run: MadeRun, connectio
     reader = ServerReader(lambda _: None)
     known = users(read(reader, connection)).table_bytes
     with run.connector.open("strong") as other, other.transaction():
-        other.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+        other.execute("LOCK TABLE public.users IN ACCESS EXCLUSIVE MODE")
         assert users(read(reader, connection)).table_bytes == known
         locks = other.execute(
             "SELECT count(*) FROM pg_locks WHERE pid = %s AND locktype = 'relation'",
