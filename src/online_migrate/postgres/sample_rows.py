@@ -57,7 +57,7 @@ def insert_rows(copies: StandIns, table: TableInfo, places: list[str]) -> None:
     error = copies.attempt(
         sql.SQL(
             "INSERT INTO {copy} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM ONLY {table}"
-            " WHERE ctid = ANY ({places}::tid[]) ON CONFLICT DO NOTHING"
+            " WHERE ctid OPERATOR(pg_catalog.=) ANY ({places}::pg_catalog.tid[]) ON CONFLICT DO NOTHING"
         ).format(
             copy=copies.name(table.name),
             columns=columns,
