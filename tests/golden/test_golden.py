@@ -27,6 +27,7 @@ NORMALISED: Final = (
     (re.compile(r"\b\w+@[\w.-]+, (?:pid|process) \d+"), "USER@HOST, process PID"),
     (re.compile(r"\bpid \d+"), "pid PID"),
     (re.compile(r"\b\d[\d.,]*(?: ?to \d[\d.,]*)?(?= (?:ms|s|min|h|B|kB|MB|GB|MiB|GiB)\b)"), "N"),
+    (re.compile(r"\bN (?:ms|s)\b"), "N s"),
     (re.compile(r"(?:/[\w.-]+)+/(?=plan\.yaml|state/|[\w.]+\.secret)"), "FOLDER/"),
 )
 """what differs from run to run"""

@@ -19,7 +19,7 @@ _CONTENT_FREE: Final = {"22001", "22003", "22012", "2200H"}
 """errors of data whose message quotes nothing of the row"""
 
 _REMEDIES: Final = {
-    "42501": "GRANT the migrating role that right, or change what asks for it",
+    "42501": "give the migrating role that right (GRANT), or change what asks for it",
     "54011": "the dropped columns count, too: only a new table (CREATE TABLE … AS, pg_dump) has room again",
     "54000": "shorten the values of these rows, or leave the column out of the index or the table",
     "23505": "merge or delete the rows with the same key",
