@@ -23,13 +23,17 @@ help: ## list the targets
 demo: .venv/.demo ## the main job on an embedded PostgreSQL, under traffic; ARGS="..." are handed on
 	@.venv/bin/online-migrate demo $(ARGS)
 
-test: .venv/.test lint ## every check and test; ALL=1: a missing server is a failure; ARGS="..." go to pytest
-	@ONLINE_MIGRATE_TEST_ALL=$(ALL) .venv/bin/python -m pytest $(ARGS)
+# Each worker starts a server of its own; one that is given is shared, so one worker uses it.
+JOBS ?= $(if $(ONLINE_MIGRATE_TEST_DSN),0,auto)
+pytest = .venv/bin/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile
+
+test: .venv/.test lint ## every check and test; ALL=1: a missing server is a failure; JOBS=0: one after the other; ARGS="..." go to pytest
+	@ONLINE_MIGRATE_TEST_ALL=$(ALL) $(pytest) $(ARGS)
 
 MATRIX = tests/operations tests/locks tests/journal tests/cli/test_whole_plan.py $(wildcard tests/cases)
 matrix: .venv/.test .venv/.matrix ## what takes locks and makes objects, on PostgreSQL 14 to 18 (servers from npm; needs Node.js)
 	@for v in 14 15 16 17 18; do \
-		PG_BIN="$(CURDIR)/.venv/matrix/node_modules/postgresql-$$v/native/bin" .venv/bin/python -m pytest --quiet $(MATRIX) $(ARGS) || exit 1; done
+		PG_BIN="$(CURDIR)/.venv/matrix/node_modules/postgresql-$$v/native/bin" $(pytest) --quiet $(MATRIX) $(ARGS) || exit 1; done
 
 faults: .venv/.test ## faults at every statement boundary of the plan, writes docs/reliability.md (hours; ARGS="--sample 40 --seed 1 --kinds kill")
 	@nice -n 10 .venv/bin/python -m tests.faults $(ARGS)

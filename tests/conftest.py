@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import hypothesis
 import psycopg
@@ -103,6 +103,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(
             f"NOT RUN: {tests} marked {marker}, for want of {config.stash[missing_key][marker]}"
         )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Each worker of pytest-xdist has collected all tests: what the first one left out was not run."""
+    if node.gateway.id == "gw0":
+        not_run: Counter[str] = node.config.stash[not_run_key]
+        not_run.update(getattr(node, "workeroutput", {}).get("not_run", {}))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        not_run = session.config.stash[not_run_key]
+        session.config.workeroutput["not_run"] = dict(not_run)
 
 
 def is_all_asked_for() -> bool:
