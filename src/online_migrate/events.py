@@ -121,7 +121,7 @@ class BackfillStarted(Event):
     rows_expected: int
     """an estimate, from the catalog"""
     rows_done: int
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,7 +218,7 @@ class LockAttemptFailed(Event):
     attempt: int
     waited_s: float
     pause_s: float
-    why: str
+    reason: str
     blockers: tuple[str, ...] = ()
 
 

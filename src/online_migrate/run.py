@@ -115,10 +115,10 @@ class RunContext:
 
     def is_stop_requested(self) -> bool:
         """Has another host asked for a stop?  The run's signal is set then, so that all its workers stop."""
-        by_whom = self.read_stop_request()
-        if by_whom is not None:
-            self.signal.stop(f"requested by {by_whom}")
-        return by_whom is not None
+        requested_by = self.read_stop_request()
+        if requested_by is not None:
+            self.signal.stop(f"requested by {requested_by}")
+        return requested_by is not None
 
     def ensure_going(self, signal: Signal, what: object) -> None:
         """Raise :class:`LeaseLost`, or :class:`Interrupted` if a stop was asked for before ``what``."""

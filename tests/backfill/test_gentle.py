@@ -18,7 +18,7 @@ from online_migrate.backfill.values import Constant
 from online_migrate.backfill.worker import Backfill
 from online_migrate.errors import LeaseLost
 from online_migrate.plan.model import Pace
-from online_migrate.postgres.sqlstate import Trouble, trouble_of
+from online_migrate.postgres.sqlstate import ErrorClass, error_class
 from tests.backfill.tables import ask, do, make_table, session
 
 SMALL = Pace.model_construct(duty=1.0, min_rows=50, max_rows=200)
@@ -44,7 +44,7 @@ def test_a_runner_that_stops_between_two_messages_keeps_no_row_lock(database: st
         work._writer.commit = stopped  # type: ignore[assignment,method-assign]
         with pytest.raises(psycopg.Error) as caught:
             work.run()
-    assert trouble_of(caught.value) is Trouble.LOST
+    assert error_class(caught.value) is ErrorClass.LOST
     assert 0.5 < waited[0] < 5
     assert ask(database, "SELECT count(*) FROM t WHERE c = 1") == 0
     with workbench(database, "t", pace=SMALL, begun=begun) as context:
@@ -54,7 +54,7 @@ def test_a_runner_that_stops_between_two_messages_keeps_no_row_lock(database: st
 @pytest.mark.parametrize("sqlstate", ["25P03", "25P04"])
 def test_the_server_s_bounds_of_a_transaction_are_losses(sqlstate: str) -> None:
     """25P03 and 25P04 end the session: what follows is reconnecting, not the end of the run."""
-    assert trouble_of(psycopg.errors.lookup(sqlstate)()) is Trouble.LOST
+    assert error_class(psycopg.errors.lookup(sqlstate)()) is ErrorClass.LOST
 
 
 def test_a_batch_has_bounds_of_its_own(database: str) -> None:

@@ -64,7 +64,7 @@ def test_functions(connection: Connection) -> None:
         " 'BEGIN PERFORM 1 FROM promocodes WHERE bot_id = 1 AND code = c; END'",
         "CREATE FUNCTION another() RETURNS int LANGUAGE sql AS 'SELECT 1 -- promocodes_old code = 1'",
     )
-    found = {one.name: one.why for one in dependents(connection) if one.kind == "function"}
+    found = {one.name: one.reason for one in dependents(connection) if one.kind == "function"}
     assert found.keys() == {"public.upsert()", "public.look_up(text)"}
     assert "42P10" in found["public.upsert()"]
 

@@ -245,7 +245,7 @@ def test_the_heartbeat_s_session_is_opened_again(leases: Leases, connection: Con
     assert other != pid
     holder = read_holder(connection)
     assert holder is not None
-    assert holder.beat_age_s < 5
+    assert holder.heartbeat_age_s < 5
 
 
 def test_no_session_works_while_a_take_over_is_under_way(

@@ -214,7 +214,7 @@ def test_a_request_to_stop_stays_open_until_it_is_obeyed(connection: Connection)
     """A reading whose answer is lost, or a reconnect, does not lose the request; only the end of the run
     closes it.
     """
-    request_stop(connection, plan="shop", by_whom="ada")
+    request_stop(connection, plan="shop", requested_by="ada")
     assert [read_stop(connection, plan="shop") for _ in range(2)] == ["ada", "ada"]
     assert read_stop(connection, plan="another") is None
     close_stops(connection, plan="shop")

@@ -106,7 +106,7 @@ def test_a_runs_last_words() -> None:
             attempt=1,
             waited_s=0.05,
             pause_s=0.1,
-            why="timeout",
+            reason="timeout",
         )
     )
     first, _, line = summary.lines()

@@ -150,7 +150,7 @@ def started(table: str = "users", rows_done: int = 0, pages_done: int = 0) -> e.
     """A pass over 1,000 pages and 10,000 rows begins, or goes on."""
     return e.BackfillStarted(
         stage="fill", step="backfill bot_id", table=table, pass_name="interleaved", stripes=4, chunk_pages=100,
-        pages_done=pages_done, pages_total=1_000, rows_expected=10_000, rows_done=rows_done, why="no index on bot_id",
+        pages_done=pages_done, pages_total=1_000, rows_expected=10_000, rows_done=rows_done, reason="no index on bot_id",
     )  # fmt: skip
 
 
@@ -174,7 +174,7 @@ def whole_run() -> Iterator[e.Event]:
     yield e.WaitEnded(**column, kind="blocker", seconds=4.0)
     yield e.LockAttemptFailed(
         **column, relation="users", lock="ACCESS EXCLUSIVE", attempt=1, waited_s=0.05, pause_s=0.2,
-        why="lock timeout", blockers=("pid 13",),
+        reason="lock timeout", blockers=("pid 13",),
     )  # fmt: skip
     yield e.LockHeld(
         **column, relation="users", lock="ACCESS EXCLUSIVE", attempts=2, waited_s=0.05, held_s=0.004

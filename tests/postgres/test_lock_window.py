@@ -286,7 +286,7 @@ def test_our_own_deadlock_is_retried(site: Site) -> None:
     first = ddl("DO $$ BEGIN RAISE SQLSTATE '40P01' USING MESSAGE = 'deadlock detected'; END $$")
     with pytest.raises(LockNotAcquired, match="in 3 attempts"):
         site.window(attempts=3).run([need("child")], first)
-    assert {g.why for g in site.heard.of(LockAttemptFailed)} == {"deadlock detected"}
+    assert {g.reason for g in site.heard.of(LockAttemptFailed)} == {"deadlock detected"}
     window.run([need("child")], ddl(ADD))
 
 

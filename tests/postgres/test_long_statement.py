@@ -19,7 +19,7 @@ from online_migrate.events import (
 )
 from online_migrate.postgres import long_statement
 from online_migrate.postgres.locks import LockMode
-from online_migrate.postgres.long_statement import tell_meanwhile
+from online_migrate.postgres.long_statement import report_meanwhile
 from online_migrate.postgres.snapshots import read_snapshot_holders
 from online_migrate.waiting import (
     REPORT_CHANGED_S,
@@ -182,7 +182,7 @@ def test_a_proof_that_takes_long_is_told(site: Site, monkeypatch: pytest.MonkeyP
     longer.
     """
     monkeypatch.setattr(long_statement, "READ_TOLD_S", 0.05)
-    with tell_meanwhile("no row without v", clock=SystemClock(), emit=site.heard):
+    with report_meanwhile("no row without v", clock=SystemClock(), emit=site.heard):
         site.work.execute("SELECT pg_sleep(0.3)")
     reported = site.heard.of(LongStatement)
     assert {(t.statement, t.phase, t.share_done) for t in reported} == {("no row without v", "proving", None)}
@@ -205,9 +205,9 @@ def test_who_holds_the_oldest_snapshot(site: Site) -> None:
             other.execute("ROLLBACK PREPARED 'old'")
     kinds = {h.kind: h for h in holders}
     assert kinds["prepared transaction"].holds_builds
-    assert "'old'" in kinds["prepared transaction"].who
+    assert "'old'" in kinds["prepared transaction"].name
     assert kinds["session"].holds_builds
-    assert kinds["session"].who.startswith("pid ")
+    assert kinds["session"].name.startswith("pid ")
 
 
 def test_a_prepared_transaction_in_a_builds_way_is_named(site: Site) -> None:

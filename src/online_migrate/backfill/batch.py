@@ -26,7 +26,7 @@ from online_migrate.postgres.connection import Connection, Sql
 from online_migrate.postgres.locks import LockMode
 from online_migrate.postgres.search_path import SearchPath, with_path
 from online_migrate.postgres.server_errors import translate_error
-from online_migrate.postgres.sqlstate import Trouble, trouble_of
+from online_migrate.postgres.sqlstate import ErrorClass, error_class
 from online_migrate.waiting import Waiting
 
 ROW_LOCK_TIMEOUT = "50ms"
@@ -179,10 +179,10 @@ class Writer:
         try:
             work.execute(self._cursor_move.statement(cursor, after, rows))
         except psycopg.Error as error:
-            if trouble_of(error) is Trouble.LOST or work.closed:
+            if error_class(error) is ErrorClass.LOST or work.closed:
                 raise
             work.rollback()
-            if trouble_of(error) is Trouble.LOCK and not self._context.signal.is_aborting:
+            if error_class(error) is ErrorClass.LOCK and not self._context.signal.is_aborting:
                 raise CursorLocked from error
             raise
 
@@ -196,7 +196,7 @@ class Writer:
             self._context.work.execute(with_path(self._context.work, SearchPath.ROLE, fire))
         except psycopg.Error as error:
             self._roll_back_or_raise(error, but=error)
-            return None if trouble_of(error) is Trouble.LOCK else error
+            return None if error_class(error) is ErrorClass.LOCK else error
         self._context.work.rollback()
         return None
 
@@ -325,14 +325,14 @@ class Writer:
         """Return if a lock timed out, or if the error is ``but``, which the caller expects; raise any other
         error.
         """
-        trouble = trouble_of(error)
+        trouble = error_class(error)
         if not self._context.work.closed:
             self._context.work.rollback()
-        if trouble is Trouble.FENCE:
+        if trouble is ErrorClass.FENCE:
             raise translate_error(error) from error
-        if self._context.signal.is_aborting or trouble in (Trouble.LOST, Trouble.UNAVAILABLE):
+        if self._context.signal.is_aborting or trouble in (ErrorClass.LOST, ErrorClass.UNAVAILABLE):
             raise error
-        if trouble is not Trouble.LOCK and error is not but:
+        if trouble is not ErrorClass.LOCK and error is not but:
             raise error
 
     def _wait_outside(self, deadline: float, waiting: Waiting) -> None:

@@ -58,7 +58,7 @@ class ProgressReporter:
             pages_total=cursor.pages_total,
             rows_expected=max(round(strategy.rows_per_page * strategy.walk.pages_total), cursor.rows_done),
             rows_done=cursor.rows_done,
-            why=strategy.reason,
+            reason=strategy.reason,
         )
 
     def say_batch(

@@ -11,7 +11,7 @@ from online_migrate.backfill.batch import Writer
 from online_migrate.backfill.chunks import Slice
 from online_migrate.backfill.rows import describe_rows
 from online_migrate.errors import OnlineMigrateError, VerificationFailed
-from online_migrate.postgres.sqlstate import Trouble, trouble_of
+from online_migrate.postgres.sqlstate import ErrorClass, error_class
 
 _NOT_ABOUT_ROWS = ("40", "53", "57", "58", "XX", "OM")
 """classes of SQLSTATE: transaction rollback, resources, operator, system, internal (manual, appendix A); the
@@ -20,7 +20,7 @@ journal's"""
 
 def is_about_rows(error: psycopg.Error) -> bool:
     """Whether a single row may be the cause.  A trigger may raise any SQLSTATE, also one of its own."""
-    is_of_server = error.sqlstate is not None and trouble_of(error) is Trouble.PROGRAM
+    is_of_server = error.sqlstate is not None and error_class(error) is ErrorClass.PROGRAM
     return is_of_server and not str(error.sqlstate).startswith(_NOT_ABOUT_ROWS)
 
 

@@ -26,7 +26,7 @@ from online_migrate.figures import short_seconds_text
 from online_migrate.journal.records import CursorRecord
 from online_migrate.postgres.blockers import describe_blockers
 from online_migrate.postgres.catalog import Catalog
-from online_migrate.postgres.long_statement import tell_meanwhile
+from online_migrate.postgres.long_statement import report_meanwhile
 from online_migrate.waiting import Waiting
 
 LATE_LIMIT = 1000
@@ -66,7 +66,7 @@ class Sweep:
         """
         context, target = self.context, self.writer.target
         promise = f"no row of {target.table.full_name} without {target.column}"
-        with tell_meanwhile(promise, clock=context.clock, emit=context.emit):
+        with report_meanwhile(promise, clock=context.clock, emit=context.emit):
             return read_late_rows(context.work, target, limit)
 
     def sweep_and_prove(self, cursor: CursorRecord) -> int:

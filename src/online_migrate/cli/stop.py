@@ -38,8 +38,8 @@ def stop_command(plan: Path, dsn: str) -> None:
                 f" on {connection.info.host}",
                 remedy=f"show its progress: online-migrate status {plan}",
             )
-        request_stop(connection, plan=read.name, by_whom=whoami())
-        say(f"asked {holder.who} to stop after its current batch or statement")
+        request_stop(connection, plan=read.name, requested_by=whoami())
+        say(f"asked {holder.runner} to stop after its current batch or statement")
         deadline = CLOCK.monotonic() + WAIT_S
         while read_sessions(connection) and CLOCK.monotonic() < deadline:
             CLOCK.wait(0.2, Signal())

@@ -72,7 +72,7 @@ class Dependent:
 
     kind: str
     name: str
-    why: str
+    reason: str
     is_fatal: bool = False
 
 
@@ -127,8 +127,8 @@ def _words(connection: Connection, table: TableInfo, old: Collection[int]) -> _W
 
 def _depending(connection: Connection, old: Collection[int]) -> Iterator[Dependent]:
     for kind, name in connection.execute(_DEPENDING, {"indexes": list(old)}).fetchall():
-        why = "PostgreSQL refuses to drop the unique as long as it exists (2BP01)"
-        yield Dependent(kind=kind, name=name, why=why, is_fatal=True)
+        reason = "PostgreSQL refuses to drop the unique as long as it exists (2BP01)"
+        yield Dependent(kind=kind, name=name, reason=reason, is_fatal=True)
 
 
 def _identity(connection: Connection, old: Collection[int]) -> Iterator[Dependent]:
@@ -139,7 +139,7 @@ def _identity(connection: Connection, old: Collection[int]) -> Iterator[Dependen
         yield Dependent(
             kind="replica identity",
             name=name,
-            why="logical replication finds rows by it: every UPDATE and DELETE of a published table would"
+            reason="logical replication finds rows by it: every UPDATE and DELETE of a published table would"
             " fail",
             is_fatal=True,
         )
@@ -151,7 +151,7 @@ def _upserts_and_look_ups(
     for seen in read_statements(connection, [*words.relations, *words.uniques]):
         if reason := _reason(seen.query, words, columns, added):
             name = f"{redact(seen.query)} ({seen.calls} calls)"
-            yield Dependent(kind="statement", name=name, why=reason)
+            yield Dependent(kind="statement", name=name, reason=reason)
 
 
 def _functions(
@@ -160,13 +160,13 @@ def _functions(
     asked = {"words": [*words.relations, *words.uniques], "table": words.table}
     for name, body, is_procedure in connection.execute(_FUNCTIONS, asked).fetchall():
         if reason := _reason(body, words, columns, added):
-            yield Dependent(kind="procedure" if is_procedure else "function", name=name, why=reason)
+            yield Dependent(kind="procedure" if is_procedure else "function", name=name, reason=reason)
 
 
 def _rules(connection: Connection, words: _Words, columns: Collection[str]) -> Iterator[Dependent]:
     for name, text in connection.execute(_RULES, [words.table]).fetchall():
         if is_conflict_target(text, columns, words.uniques):
-            yield Dependent(kind="rule", name=name, why=_UPSERT)
+            yield Dependent(kind="rule", name=name, reason=_UPSERT)
 
 
 def _reason(text: str, words: _Words, columns: Collection[str], added: Collection[str]) -> str:
@@ -185,7 +185,7 @@ def _views(connection: Connection, table: TableInfo, columns: Collection[str]) -
     rows = connection.execute(_VIEWS, {"table": table.oid, "columns": list(columns)}).fetchall()
     for (name,) in rows:
         yield Dependent(
-            kind="view", name=name, why="it reads these columns; does it expect one row for each value?"
+            kind="view", name=name, reason="it reads these columns; does it expect one row for each value?"
         )
 
 
@@ -199,7 +199,7 @@ def _lost_index(
         yield Dependent(
             kind="look-ups",
             name=f"by {', '.join(columns)} alone",
-            why=f"no other index of {table.name} begins with it: they would scan the table",
+            reason=f"no other index of {table.name} begins with it: they would scan the table",
         )
 
 

@@ -79,7 +79,7 @@ def read_star_statements(connection: Connection, tables: Iterable[str]) -> tuple
 def read_isolation_settings(connection: Connection) -> tuple[str, ...]:
     """Roles, databases, configuration and statements that ask for an isolation level above READ COMMITTED."""
     settings = _LEVELS if _may_read_files(connection) else _LEVELS[: _LEVELS.index(" UNION ALL")]
-    found = [f"{who}: {setting}" for who, setting in connection.execute(settings).fetchall()]
+    found = [f"{target}: {setting}" for target, setting in connection.execute(settings).fetchall()]
     found += [
         f"statement: {redact(s.query)}"
         for s in read_statements(connection, ["isolation level"])

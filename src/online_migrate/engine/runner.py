@@ -295,7 +295,7 @@ class Runner:
         connector = self.context.sessions.connector
         with suppress(OnlineMigrateError, psycopg.Error), connector.open("holder") as connection:
             holder = read_holder(connection)
-        runner = "it" if holder is None else f"{holder.who}, which holds the lease since {holder.since},"
+        runner = "it" if holder is None else f"{holder.runner}, which holds the lease since {holder.since},"
         return f"let {runner} finish; see its progress: online-migrate status {self._plan.path}"
 
     def _keep_state(self, error: OnlineMigrateError) -> None:

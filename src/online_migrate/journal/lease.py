@@ -52,7 +52,7 @@ RELEASE_S = 12.0
 RETURN_S = 15.0
 """how long a start waits for a runner without sessions, whose heartbeat is not stale, to come back: behind a
 failover its next heartbeat comes after BEAT_EVERY_S and an attempt to connect"""
-LET_GO = "00000000-0000-0000-0000-000000000000"
+RELEASED = "00000000-0000-0000-0000-000000000000"
 """the heartbeat's holder after its runner has released the lease: the next start does not wait"""
 GRACE_S = 8.0
 """how long a start waits for the sessions of a runner that has just been killed:
@@ -63,18 +63,18 @@ client_connection_check_interval is 2 s"""
 class Holder:
     """The holder of the lease by the journal."""
 
-    who: str
+    runner: str
     plan: str
     since: str
-    beat_age_s: float
-    has_let_go: bool = False
+    heartbeat_age_s: float
+    is_released: bool = False
 
     @property
     def may_return(self) -> bool:
         """Could it reconnect?  Not if it released the lease, or if its process on this machine has ended."""
-        if self.has_let_go or self.beat_age_s > STALE_AFTER_S:
+        if self.is_released or self.heartbeat_age_s > STALE_AFTER_S:
             return False
-        place, _, process = self.who.rpartition(", process ")
+        place, _, process = self.runner.rpartition(", process ")
         if place.rpartition("@")[2] != platform.node() or not process.isdecimal():
             return True
         try:
@@ -103,8 +103,10 @@ def read_holder(connection: Connection) -> Holder | None:
 
 def to_holder(row: tuple[Any, ...]) -> Holder:
     """What :data:`HOLDER` selects."""
-    who, plan, since, beat_age_s, holder = row
-    return Holder(who=who, plan=plan, since=since, beat_age_s=beat_age_s, has_let_go=holder == LET_GO)
+    runner, plan, since, heartbeat_age_s, holder = row
+    return Holder(
+        runner=runner, plan=plan, since=since, heartbeat_age_s=heartbeat_age_s, is_released=holder == RELEASED
+    )
 
 
 def read_sessions(connection: Connection) -> tuple[tuple[int, str], ...]:
@@ -132,7 +134,7 @@ class Lease:
         self._connection: Connection | None = None
         self._thread: threading.Thread | None = None
         self._over = Signal()
-        self._why_away = ""
+        self._lost_reason = ""
         """what the server, or the network, said when our session was lost; empty while it is there"""
         self.fence = Fence(epoch=-1, holder=self._holder)
         self.lost: str = ""
@@ -182,7 +184,7 @@ class Lease:
         """Tell the next start that it need not wait; if this cannot be written, it waits for some seconds."""
         with suppress(psycopg.Error):
             connection.execute(
-                "UPDATE online_migrate.heartbeat SET holder = %s WHERE holder = %s", [LET_GO, self._holder]
+                "UPDATE online_migrate.heartbeat SET holder = %s WHERE holder = %s", [RELEASED, self._holder]
             )
 
     def _await_return(self, connection: Connection) -> None:
@@ -205,7 +207,7 @@ class Lease:
         began = self._clock.monotonic()
         while not self._try_exclusive(connection):
             holder = read_holder(connection)
-            is_stale = holder is not None and holder.beat_age_s > STALE_AFTER_S
+            is_stale = holder is not None and holder.heartbeat_age_s > STALE_AFTER_S
             if self._clock.monotonic() - began > (TAKE_OVER_S if is_stale else GRACE_S):
                 raise LeaseLost(
                     _held_by(holder),
@@ -243,7 +245,7 @@ class Lease:
             try:
                 self._beat_once()
             except (psycopg.Error, OSError) as error:
-                self._why_away = self._why_away or " ".join(str(error).split())
+                self._lost_reason = self._lost_reason or " ".join(str(error).split())
                 self._reopen()
             if self.lost:
                 self._signal.abort(self.lost)
@@ -279,10 +281,10 @@ class Lease:
         ):  # closed: the next heartbeat tries again, the fence decides meanwhile
             connection.close()
         else:
-            self._tell(f"session 'lease' was lost ({self._why_away}); connected again")
-            self._why_away = ""
+            self._note(f"session 'lease' was lost ({self._lost_reason}); connected again")
+            self._lost_reason = ""
 
-    def _tell(self, text: str) -> None:
+    def _note(self, text: str) -> None:
         """In a thread of its own: a stopped terminal blocks a write to it, which must not delay the
         heartbeat.
         """
@@ -304,7 +306,7 @@ def _held_by(holder: Holder | None) -> str:
     if holder is None:
         return "another runner holds the lease of this database"
     return (
-        f"another runner holds the lease of this database: {holder.who}, plan {holder.plan}, since"
+        f"another runner holds the lease of this database: {holder.runner}, plan {holder.plan}, since"
         f" {holder.since},"
-        f" last heartbeat {holder.beat_age_s:.0f} s ago"
+        f" last heartbeat {holder.heartbeat_age_s:.0f} s ago"
     )

@@ -22,11 +22,11 @@ _CLOSE_STOPS: Final = (
 _CLOSE_EARLIER_STOPS: Final = f"{_CLOSE_STOPS} AND asked_at < (SELECT since FROM online_migrate.heartbeat)"  # noqa: S608
 
 
-def request_stop(connection: Connection, *, plan: str, by_whom: str) -> None:
+def request_stop(connection: Connection, *, plan: str, requested_by: str) -> None:
     """Ask the runner of ``plan`` to stop after its current batch."""
     connection.execute(
         "INSERT INTO online_migrate.request (plan, kind, by_whom) VALUES (%s, %s, %s)",
-        [plan, RequestKind.STOP, by_whom],
+        [plan, RequestKind.STOP, requested_by],
     )
 
 

@@ -16,7 +16,7 @@ from online_migrate.events import Reconnected, Retried
 from online_migrate.journal.lease import hold_shared
 from online_migrate.postgres.connection import Connection, Connector, Sql
 from online_migrate.postgres.server_errors import translate_error, translating_fence
-from online_migrate.postgres.sqlstate import Trouble, trouble_of
+from online_migrate.postgres.sqlstate import is_connection_lost
 from online_migrate.waiting import Waiting
 
 _Result = TypeVar("_Result")
@@ -154,9 +154,9 @@ class Sessions:
         purposes = ("work", "watch", "journal", *(f"work {n}" for n in range(2, len(self._more) + 2)))
         sessions = zip(purposes, (self.work, self.watch, self.journal, *self._more), strict=True)
         gone = [repr(purpose) for purpose, connection in sessions if connection.closed]
-        who = f"session {', '.join(gone)} was lost" if gone else "the server was not usable"
+        lost = f"session {', '.join(gone)} was lost" if gone else "the server was not usable"
         said = error.diag.message_primary or " ".join(str(error).split())
-        return f"{who} ({f'{error.sqlstate}: ' if error.sqlstate else ''}{said})"
+        return f"{lost} ({f'{error.sqlstate}: ' if error.sqlstate else ''}{said})"
 
     def _open_again(self, fence: Sql) -> None:
         self.close()
@@ -224,6 +224,6 @@ def translating_errors(where: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        if trouble_of(error) in (Trouble.LOST, Trouble.UNAVAILABLE):
+        if is_connection_lost(error):
             raise
         raise translate_error(error, where()) from error

@@ -111,10 +111,10 @@ class Journal:
 
     def set_run(self, run_id: int, state: RunState, reason: str = "") -> None:
         self._write(
-            "UPDATE online_migrate.run SET state = %(s)s, reason = %(why)s,"
+            "UPDATE online_migrate.run SET state = %(s)s, reason = %(reason)s,"
             " ended_at = CASE WHEN %(s)s = 'running' THEN NULL ELSE clock_timestamp() END WHERE run_id ="
             " %(r)s",
-            {"s": state, "why": reason, "r": run_id},
+            {"s": state, "reason": reason, "r": run_id},
         )
 
     def read_tables(self, run_id: int) -> dict[str, tuple[str, ...]]:
@@ -157,12 +157,12 @@ class Journal:
 
     def set_stage(self, run_id: int, stage: str, state: StageState, reason: str = "") -> None:
         self._write(
-            """UPDATE online_migrate.stage SET state = %(s)s, reason = %(why)s,
+            """UPDATE online_migrate.stage SET state = %(s)s, reason = %(reason)s,
                       started_at = CASE WHEN %(s)s = 'running' THEN coalesce(started_at, clock_timestamp())
                         ELSE started_at END,
                       ended_at = CASE WHEN %(s)s = 'done' THEN clock_timestamp() END
                 WHERE run_id = %(r)s AND stage = %(stage)s""",
-            {"s": state, "why": reason, "r": run_id, "stage": stage},
+            {"s": state, "reason": reason, "r": run_id, "stage": stage},
         )
 
     def finish_stage(self, run_id: int, stage: str) -> bool:
@@ -201,15 +201,15 @@ class Journal:
         rows_done: int | None = None,
     ) -> None:
         self._write(
-            """UPDATE online_migrate.step SET state = %(s)s, reason = %(why)s, rows_done = coalesce(%(rows)s,
-              rows_done),
+            """UPDATE online_migrate.step SET state = %(s)s, reason = %(reason)s,
+                      rows_done = coalesce(%(rows)s, rows_done),
                       started_at = CASE WHEN %(s)s = 'pending' THEN NULL
                         ELSE coalesce(started_at, clock_timestamp()) END,
                       ended_at = CASE WHEN %(s)s = 'done' THEN clock_timestamp() END
                 WHERE run_id = %(r)s AND stage = %(stage)s AND step = %(step)s AND table_name = %(table)s""",
             {
                 "s": state,
-                "why": reason,
+                "reason": reason,
                 "rows": rows_done,
                 "r": run_id,
                 "stage": key[0],

@@ -32,7 +32,7 @@ def _backfill_started(f: Fields) -> str:
     return (
         f"{f.get('pass_name', '')} pass {starts} at page {count_text(f.get('pages_done', 0))} of"
         f" {count_text(f.get('pages_total'))}, about {count_text(f.get('rows_expected'))} rows:"
-        f" {f.get('why', '')}"
+        f" {f.get('reason', '')}"
     )
 
 
@@ -57,7 +57,7 @@ def _throughput(f: Fields) -> str:
 def _lock_attempt_failed(f: Fields) -> str:
     return (
         f"lock attempt {f.get('attempt', '?')} failed after {seconds_text(f.get('waited_s'))}:"
-        f" {f.get('lock', '?')} on {f.get('relation', '?')}, {f.get('why', '')};"
+        f" {f.get('lock', '?')} on {f.get('relation', '?')}, {f.get('reason', '')};"
         f" retrying in {seconds_text(f.get('pause_s'))}{_blocked_by(f)}"
     )
 

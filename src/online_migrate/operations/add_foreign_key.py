@@ -41,7 +41,7 @@ from online_migrate.plan.model import Phase
 from online_migrate.postgres.catalog import ConstraintInfo, TableInfo
 from online_migrate.postgres.locks import LockMode
 from online_migrate.postgres.rehearsal import temporary_copy
-from online_migrate.postgres.sqlstate import Trouble, trouble_of
+from online_migrate.postgres.sqlstate import ErrorClass, error_class
 
 MANUAL = "https://www.postgresql.org/docs/current/sql-altertable.html#SQL-ALTERTABLE-NOTES"
 _OTHERWISE = re.compile(r" (?:DEFERRABLE|ON UPDATE|MATCH)\b")
@@ -225,8 +225,8 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
                     )
                 )
         except psycopg.Error as error:
-            trouble = trouble_of(error)
-            if trouble not in (Trouble.PROGRAM, Trouble.LOCK):
+            trouble = error_class(error)
+            if trouble not in (ErrorClass.PROGRAM, ErrorClass.LOCK):
                 raise
             key = f"{place.table}.{params.column} to {params.references}"
             if error.sqlstate == "42804":
@@ -278,7 +278,7 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
         try:
             found = find_rows(place.known.connection, query)
         except psycopg.Error as error:
-            if trouble_of(error) not in (Trouble.PROGRAM, Trouble.LOCK):
+            if error_class(error) not in (ErrorClass.PROGRAM, ErrorClass.LOCK):
                 raise
             fact = (
                 f"{place.table}: could not verify that every {params.column} has a row in {params.parent}:"

@@ -30,7 +30,7 @@ from online_migrate.plan.model import Phase, Strict
 from online_migrate.postgres.connection import name_beside_parameters
 from online_migrate.postgres.search_path import SearchPath, local_path, set_local
 from online_migrate.postgres.server_errors import translating_fence
-from online_migrate.postgres.sqlstate import Trouble, trouble_of
+from online_migrate.postgres.sqlstate import ErrorClass, error_class
 
 MASKED_DIGITS = 12
 """hex digits of its SHA-256 that distinguish one secret from another, and no more"""
@@ -223,14 +223,14 @@ class EnsureRow(Operation[EnsureRowParams]):
                 # the table's deferred triggers fire at the COMMIT
                 context.work.execute(set_local(context.work, SearchPath.ROLE))
         except psycopg.Error as error:
-            if trouble_of(error) is Trouble.LOCK:
+            if error_class(error) is ErrorClass.LOCK:
                 raise LockNotAcquired(
                     f"the row <{params.id}> of {params.table}: {error.diag.message_primary}; nothing was"
                     " written",
                     remedy="wait until the session that locks it ends, or end it; then run the same"
                     " command again",
                 ) from None
-            if trouble_of(error) is not Trouble.PROGRAM or context.work.closed:
+            if error_class(error) is not ErrorClass.PROGRAM or context.work.closed:
                 raise
             # The server's DETAIL may quote the row, and some messages a value: no secret goes further.
             raise VerificationFailed(

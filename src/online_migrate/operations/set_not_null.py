@@ -39,7 +39,7 @@ from online_migrate.plan.model import Phase, Step
 from online_migrate.postgres.catalog import Catalog, ConstraintInfo
 from online_migrate.postgres.insert_values import read_givers
 from online_migrate.postgres.locks import LockMode
-from online_migrate.postgres.long_statement import tell_meanwhile
+from online_migrate.postgres.long_statement import report_meanwhile
 
 MANUAL = "https://www.postgresql.org/docs/current/sql-altertable.html"
 PREFIX, SUFFIX = "online_migrate_", "_not_null"
@@ -291,7 +291,7 @@ class SetNotNull(Operation[SetNotNullParams]):
 
     def _nulls(self, context: Context, params: SetNotNullParams) -> list[tuple[str]]:
         promise = f"no row of {context.place.table} without {params.column}"
-        with tell_meanwhile(promise, clock=context.clock, emit=context.emit):
+        with report_meanwhile(promise, clock=context.clock, emit=context.emit):
             return context.work.execute(self._proof(context.place, params)).fetchall()
 
     def _fill_before(self, place: Place, params: SetNotNullParams) -> tuple[Step, FillsColumn] | None:

@@ -249,7 +249,7 @@ class SwapUnique(Operation[SwapUniqueParams]):
             Finding(
                 severity=Severity.STOP if dependent.is_fatal else Severity.WARN,
                 code=f"depends_{dependent.kind.replace(' ', '_').replace('-', '_')}",
-                fact=f"{dependent.kind} {dependent.name} depends on {what}: {dependent.why}",
+                fact=f"{dependent.kind} {dependent.name} depends on {what}: {dependent.reason}",
                 remedy=_REMEDIES.get(dependent.kind, "let it name the owner, too, before this stage"),
                 manual=MANUAL,
             )

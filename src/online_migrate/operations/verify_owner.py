@@ -29,9 +29,9 @@ from online_migrate.operations.contract.effects import Effect, ReadsColumns
 from online_migrate.operations.shared.derived_owners import derived_value
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.catalog import Catalog, ConstraintInfo
-from online_migrate.postgres.long_statement import tell_meanwhile
+from online_migrate.postgres.long_statement import report_meanwhile
 from online_migrate.postgres.search_path import SearchPath
-from online_migrate.postgres.sqlstate import Trouble, trouble_of
+from online_migrate.postgres.sqlstate import ErrorClass, error_class
 
 SAMPLE_ROWS = 200_000
 """of a table with more rows, `check` reads about as many"""
@@ -186,7 +186,7 @@ class VerifyOwner(Operation[VerifyOwnerParams]):
         try:
             found = find_rows(connection, sql.SQL("{} LIMIT 3").format(query), SearchPath.PLAN)
         except psycopg.Error as error:
-            if trouble_of(error) not in (Trouble.PROGRAM, Trouble.LOCK):
+            if error_class(error) not in (ErrorClass.PROGRAM, ErrorClass.LOCK):
                 raise
             fact = (
                 f"{place.table}: could not verify that its rows will have the owner of {key.ref_table}, along"
@@ -235,7 +235,7 @@ class VerifyOwner(Operation[VerifyOwnerParams]):
         return State.ABSENT
 
     def execute(self, context: Context, params: VerifyOwnerParams) -> int:
-        with tell_meanwhile(context.step.spec.title, clock=context.clock, emit=context.emit):
+        with report_meanwhile(context.step.spec.title, clock=context.clock, emit=context.emit):
             findings = self._look(context.place, context.fresh_catalog(), params)
         if findings:
             raise VerificationFailed("\n".join(f.fact for f in findings), remedy=findings[0].remedy)

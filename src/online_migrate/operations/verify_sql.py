@@ -24,9 +24,9 @@ from online_migrate.operations.contract.base import (
 from online_migrate.plan.model import Phase, Strict
 from online_migrate.plan.sql_file import Check, load_checks, read_sql
 from online_migrate.postgres.connection import Connection
-from online_migrate.postgres.long_statement import tell_meanwhile
+from online_migrate.postgres.long_statement import report_meanwhile
 from online_migrate.postgres.search_path import SearchPath, set_local
-from online_migrate.postgres.sqlstate import Trouble, trouble_of
+from online_migrate.postgres.sqlstate import ErrorClass, error_class
 
 SHOWN = 10
 """rows of an answer that a message tells"""
@@ -95,7 +95,7 @@ class VerifySql(Operation[VerifySqlParams]):
         return State.ABSENT
 
     def execute(self, context: Context, params: VerifySqlParams) -> int:
-        with tell_meanwhile(context.step.spec.title, clock=context.clock, emit=context.emit):
+        with report_meanwhile(context.step.spec.title, clock=context.clock, emit=context.emit):
             findings = self._look(context.work, params)
         if findings:
             raise VerificationFailed("\n".join(f.fact for f in findings), remedy=findings[0].remedy)
@@ -125,7 +125,7 @@ def _problem(connection: Connection, check: Check) -> str | None:
             connection.execute(set_local(connection, SearchPath.PLAN))
             found = _answer(connection.execute(sql.SQL(check.sql)))
     except psycopg.Error as error:
-        if trouble_of(error) is Trouble.LOST or connection.closed:
+        if error_class(error) is ErrorClass.LOST or connection.closed:
             raise
         return f"the server refuses the query: {error.diag.message_primary or error}"
     if found == check.expected:

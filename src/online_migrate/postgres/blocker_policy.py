@@ -41,7 +41,7 @@ def why_spared(blocker: Blocker, policy: BlockerPolicy) -> str | None:
         (blocker.age_s is None or blocker.age_s < policy.older_than_s, "not old enough"),
         (re.search(policy.matching, _described(blocker)) is None, "it does not match"),
     )
-    return next((why for is_so, why in rules if is_so), None)
+    return next((reason for is_so, reason in rules if is_so), None)
 
 
 def _is_strong(blocker: Blocker) -> bool:

@@ -130,14 +130,14 @@ class Blocker:
                 f"prepared transaction {self.prepared!r}, {_age(self.age_s)} old, on {self.relation}:"
                 " COMMIT PREPARED or ROLLBACK PREPARED it"
             )
-        who = f"pid {self.pid}{on} ({self.user or '?'}, {self.application or 'no application name'})"
+        session = f"pid {self.pid}{on} ({self.user or '?'}, {self.application or 'no application name'})"
         what = "holds" if self.is_granted else "waits for"
         lock = f" {what} {LockMode.from_pg_locks(self.mode).sql} on {self.relation}" if self.mode else ""
         since = f", transaction {_age(self.age_s)} old" if self.age_s is not None else ""
         is_idle = (self.state or "").startswith("idle in transaction")
         idle = f", idle for {_age(self.idle_s)}" if is_idle else ""
         chain = "".join(f", waiting for {link}" for link in self.chain)
-        return f"{who}: {self.kind}{lock}{since}{idle}: {redact(self.query)}{chain}"
+        return f"{session}: {self.kind}{lock}{since}{idle}: {redact(self.query)}{chain}"
 
 
 def read_blockers(

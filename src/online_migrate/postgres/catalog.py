@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 from online_migrate.postgres.connection import Connection
-from online_migrate.postgres.sqlstate import Trouble, trouble_of
+from online_migrate.postgres.sqlstate import ErrorClass, error_class
 from online_migrate.postgres.types import read_type
 
 
@@ -233,7 +233,7 @@ class Catalog:
             try:
                 self._types[name] = read_type(self.connection, name)
             except psycopg.Error as error:
-                if trouble_of(error) is not Trouble.PROGRAM:
+                if error_class(error) is not ErrorClass.PROGRAM:
                     raise
                 self._types[name] = name
         return self._types[name]

@@ -24,7 +24,7 @@ from online_migrate.postgres.blockers import Blocker, describe_blockers
 from online_migrate.postgres.connection import Connection, Sql
 from online_migrate.postgres.ladder import LEAST_TIMEOUT_S, Exposure, Ladder
 from online_migrate.postgres.locks import LockNeed
-from online_migrate.postgres.sqlstate import LOCK_MISMATCH, Trouble, trouble_of
+from online_migrate.postgres.sqlstate import LOCK_MISMATCH, ErrorClass, error_class
 from online_migrate.postgres.standbys import Standbys
 from online_migrate.postgres.window_message import (
     Target,
@@ -47,9 +47,9 @@ the application each time for nothing"""
 class _LockAttemptFailed(Exception):  # control flow: it never leaves this module
     """This attempt failed; application statements could have waited ``waited_s`` behind our request."""
 
-    def __init__(self, why: str, waited_s: float) -> None:
-        super().__init__(why)
-        self.why = why
+    def __init__(self, reason: str, waited_s: float) -> None:
+        super().__init__(reason)
+        self.reason = reason
         self.waited_s = waited_s
 
 
@@ -153,7 +153,7 @@ class LockWindow:
                 cursor = self.work.execute(message)
             except psycopg.Error as error:
                 self._roll_back()
-                if trouble_of(error) is not Trouble.LOCK:
+                if error_class(error) is not ErrorClass.LOCK:
                     raise
                 self._ensure_not_stopped()
                 self._blockers.look_at_the_side(self._targets)
@@ -227,7 +227,7 @@ class LockWindow:
             raise UndeclaredLock(
                 held=str(error.diag.message_primary), declared=tuple(map(str, self._targets))
             ) from error
-        if trouble_of(error) is not Trouble.LOCK:
+        if error_class(error) is not ErrorClass.LOCK:
             raise error
         waited_s = min(elapsed_s, timeout_s + self.rules.hold_cap_s)
         self.exposure.add(self._names(), waited_s)
@@ -262,7 +262,7 @@ class LockWindow:
             attempt=state.attempt_number,
             waited_s=error.waited_s,
             pause_s=state.upcoming_sleep,
-            why=error.why,
+            reason=error.reason,
             blockers=tuple(map(str, self._blockers.blockers)),
         )
 

@@ -3,7 +3,7 @@
 They run without a short lock_timeout, which would count the wait for old snapshots (postgres-facts 1), but
 watched: phase, blocks done and who is waited for are read by a second session, its locks are compared with
 what was declared, and a limit cancels it.  If two checks in a row find a blocker, a wait is reported, as by a
-lock window. No view shows the progress of a long read: :func:`tell_meanwhile` reports that it runs.
+lock window. No view shows the progress of a long read: :func:`report_meanwhile` reports that it runs.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def run_long_statement(  # noqa: PLR0913  # all by name, each a thing of its own
 
 
 @contextmanager
-def tell_meanwhile(promise: str, *, clock: Clock, emit: Callable[..., None]) -> Iterator[None]:
+def report_meanwhile(promise: str, *, clock: Clock, emit: Callable[..., None]) -> Iterator[None]:
     """While the block reads whether ``promise`` is kept: tell that it does, and for how long it has."""
     began, over = clock.monotonic(), Signal()
 
@@ -134,17 +134,17 @@ class _Watcher:
         thread = threading.Thread(target=self._execute, name="long statement", daemon=True)
         thread.start()
         try:
-            why = self._watch_until_over(signal)
+            reason = self._watch_until_over(signal)
         except KeyboardInterrupt:
-            why = Interrupted(f"{self._text}: cancelled: {signal.reason or 'interrupted'}")
+            reason = Interrupted(f"{self._text}: cancelled: {signal.reason or 'interrupted'}")
         except BaseException:
             self._cancel(thread)
             raise
-        if why is not None:
+        if reason is not None:
             self._cancel(thread)
         thread.join()
-        if isinstance(self._error, psycopg.errors.QueryCanceled) and why is not None:
-            raise why
+        if isinstance(self._error, psycopg.errors.QueryCanceled) and reason is not None:
+            raise reason
         if self._error is not None:
             raise self._error
 
@@ -219,7 +219,7 @@ class _Watcher:
         if pids and frozenset(map(str, pids)) != self._said:
             self.emit(BlockersSeen, waiting_for=self._text, blockers=waits_for)
         self._said = frozenset(map(str, pids))
-        cause = self._said or frozenset(h.who for h in holders)
+        cause = self._said or frozenset(h.name for h in holders)
         self._report_wait(cause, self._reason(phase, sessions, waits_for))
 
     def _report_stop(self, signal: Signal) -> None:

@@ -17,7 +17,7 @@ from psycopg import sql
 from online_migrate.postgres.catalog import TableInfo
 from online_migrate.postgres.connection import Connection
 from online_migrate.postgres.search_path import SearchPath, local_path
-from online_migrate.postgres.sqlstate import Trouble, trouble_of
+from online_migrate.postgres.sqlstate import ErrorClass, error_class
 
 SCRATCH = "online_migrate_scratch"
 
@@ -189,7 +189,7 @@ def temporary_copy(
 
 def _refusal(error: psycopg.Error) -> Exception:
     """What the server says of the DDL; a lost connection stays what it is."""
-    if trouble_of(error) is not Trouble.PROGRAM:
+    if error_class(error) is not ErrorClass.PROGRAM:
         return error
     return TrialFailed(error.diag.message_primary or str(error))
 

@@ -18,7 +18,7 @@ from online_migrate.errors import (
     ServerRefused,
     VerificationFailed,
 )
-from online_migrate.postgres.sqlstate import CURSOR_MOVED, NOT_AS_PROMISED, Trouble, trouble_of
+from online_migrate.postgres.sqlstate import CURSOR_MOVED, NOT_AS_PROMISED, ErrorClass, error_class
 
 AGAIN: Final = "then run the same command again"
 
@@ -101,10 +101,10 @@ def translate_error(error: psycopg.Error, where: str = "") -> OnlineMigrateError
     """What the server said, with exit code and remedy.  DETAIL may quote rows, and is left out."""
     said = error.diag.message_primary or " ".join(str(error).split()) or type(error).__name__
     message = f"{where}: {said}" if where else said
-    trouble, state = trouble_of(error), error.sqlstate
-    if trouble is Trouble.FENCE:
+    trouble, state = error_class(error), error.sqlstate
+    if trouble is ErrorClass.FENCE:
         return LeaseLost(message)  # the runner adds the remedy: it can read who took over
-    if trouble is Trouble.LOST or (trouble is Trouble.UNAVAILABLE and state not in MEANINGS):
+    if trouble is ErrorClass.LOST or (trouble is ErrorClass.UNAVAILABLE and state not in MEANINGS):
         return ConnectionFailed(
             f"the connection to the server was lost: {message}",
             remedy=f"when the server is back, {AGAIN.removeprefix('then ')}: it continues where it stopped",
@@ -123,6 +123,6 @@ def translating_fence() -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        if trouble_of(error) is Trouble.FENCE:
+        if error_class(error) is ErrorClass.FENCE:
             raise translate_error(error) from error
         raise

@@ -34,7 +34,7 @@ SELECT * FROM (
   SELECT 'standby with hot_standby_feedback', format('%%s, pid %%s', application_name, pid), NULL,
     age(backend_xmin), false
     FROM pg_stat_replication WHERE backend_xmin IS NOT NULL
-) AS holders (kind, who, age_s, xids, holds_builds) ORDER BY xids DESC, age_s DESC NULLS LAST"""
+) AS holders (kind, name, age_s, xids, holds_builds) ORDER BY xids DESC, age_s DESC NULLS LAST"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class SnapshotHolder:
     """
 
     kind: str
-    who: str
+    name: str
     age_s: float | None
     xids: int
     holds_builds: bool
@@ -52,7 +52,7 @@ class SnapshotHolder:
 
     def __str__(self) -> str:
         age = f", {self.age_s:.1f} s old" if self.age_s is not None else f", {self.xids} transactions old"
-        return f"{self.kind} {self.who}{age}"
+        return f"{self.kind} {self.name}{age}"
 
 
 def read_snapshot_holders(
@@ -62,5 +62,6 @@ def read_snapshot_holders(
     own = [*mine, connection.info.backend_pid]
     rows = connection.execute(_HOLDERS, {"mine": own}).fetchall()
     return tuple(
-        SnapshotHolder(kind=r[0], who=r[1], age_s=r[2], xids=int(r[3]), holds_builds=bool(r[4])) for r in rows
+        SnapshotHolder(kind=r[0], name=r[1], age_s=r[2], xids=int(r[3]), holds_builds=bool(r[4]))
+        for r in rows
     )

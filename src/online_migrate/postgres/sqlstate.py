@@ -19,7 +19,7 @@ CURSOR_MOVED = "OM008"
 """Raised by the journal's advance(): the cursor is not where we left it."""
 
 
-class Trouble(Enum):
+class ErrorClass(Enum):
     """How to go on after an error."""
 
     LOCK = "lock"
@@ -47,21 +47,26 @@ _RESOURCES = ("53", "58", "F0")
 _LOST = {"57P01", "57P02", "57P05", "25P03", "25P04"}
 
 
-def trouble_of(error: psycopg.Error) -> Trouble:
+def error_class(error: psycopg.Error) -> ErrorClass:
     """Sort an error of psycopg."""
     state = error.sqlstate
     if state is None:
         return (
-            Trouble.LOST
+            ErrorClass.LOST
             if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-            else Trouble.PROGRAM
+            else ErrorClass.PROGRAM
         )
     if state == FENCE_LOST:
-        return Trouble.FENCE
+        return ErrorClass.FENCE
     if state in _LOCK:
-        return Trouble.LOCK
+        return ErrorClass.LOCK
     if state in _UNAVAILABLE:
-        return Trouble.UNAVAILABLE
+        return ErrorClass.UNAVAILABLE
     if state in _LOST or state.startswith("08"):
-        return Trouble.LOST
-    return Trouble.RESOURCES if state.startswith(_RESOURCES) else Trouble.PROGRAM
+        return ErrorClass.LOST
+    return ErrorClass.RESOURCES if state.startswith(_RESOURCES) else ErrorClass.PROGRAM
+
+
+def is_connection_lost(error: psycopg.Error) -> bool:
+    """The connection ended, or the server accepts none now: nothing more can be asked on it."""
+    return error_class(error) in (ErrorClass.LOST, ErrorClass.UNAVAILABLE)

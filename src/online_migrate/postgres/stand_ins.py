@@ -18,7 +18,7 @@ from psycopg import sql
 
 from online_migrate.postgres.connection import OUR_PATH, Connection, Sql
 from online_migrate.postgres.search_path import SearchPath, set_local
-from online_migrate.postgres.sqlstate import Trouble, trouble_of
+from online_migrate.postgres.sqlstate import is_connection_lost
 
 LOCK_TIMEOUT_MS = 100
 """ACCESS SHARE is all that is asked of what exists; a session that refuses it is not waited for"""
@@ -275,7 +275,7 @@ class StandIns:
             with self.connection.transaction():
                 self.execute(statement)
         except psycopg.Error as error:
-            if self.connection.closed or trouble_of(error) in (Trouble.LOST, Trouble.UNAVAILABLE):
+            if self.connection.closed or is_connection_lost(error):
                 raise
             return error
         return None

@@ -71,7 +71,7 @@ def open_standby(connector: Connector | None, name: str) -> Connection:
     return beside.open("standby", settings=_STANDBY_SETTINGS, may_be_standby=True)
 
 
-def _silent(name: str, why: str) -> Blocker:
+def _silent(name: str, reason: str) -> Blocker:
     return Blocker(
         pid=None,
         relation="",
@@ -83,7 +83,7 @@ def _silent(name: str, why: str) -> Blocker:
         backend_type=NO_ANSWER,
         age_s=None,
         idle_s=None,
-        query=why,
+        query=reason,
         prepared=None,
         standby=name,
     )

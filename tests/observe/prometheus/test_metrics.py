@@ -40,7 +40,7 @@ def sink_of(events: Iterable[e.Event], **facts: Any) -> MetricsSink:
 def full_sink(**facts: Any) -> MetricsSink:
     """A sink that has heard of everything: events, journal, server."""
     sink = sink_of(whole_run(), **facts)
-    sink.update(make_snapshot(holder=Holder(who="ada", plan="shop", since="", beat_age_s=2.0)))
+    sink.update(make_snapshot(holder=Holder(runner="ada", plan="shop", since="", heartbeat_age_s=2.0)))
     sink.take(make_reading())
     return sink
 
@@ -413,7 +413,7 @@ def test_the_heartbeats_age_is_shown_by_our_clock() -> None:
     """
     now = [1_000.0]
     sink = sink_of([], now=lambda: now[0])
-    sink.update(make_snapshot(holder=Holder(who="ada", plan="shop", since="", beat_age_s=2.0)))
+    sink.update(make_snapshot(holder=Holder(runner="ada", plan="shop", since="", heartbeat_age_s=2.0)))
     now[0] += 14  # until the scrape
     assert value(sink, "last_heartbeat_time_seconds") == 998
 
@@ -535,7 +535,9 @@ def events_of(step: Step) -> Iterable[e.Event]:
     yield e.StepStarted(**place, resumed=False)
     if step.spec.operation in IN_A_WINDOW:
         lock: Any = {**place, "relation": place["table"] or "bots", "lock": "ACCESS EXCLUSIVE"}
-        yield e.LockAttemptFailed(**lock, attempt=1, waited_s=0.05, pause_s=1, why="timeout", blockers=("a",))
+        yield e.LockAttemptFailed(
+            **lock, attempt=1, waited_s=0.05, pause_s=1, reason="timeout", blockers=("a",)
+        )
         yield e.LockHeld(**lock, attempts=2, waited_s=0.05, held_s=0.01)
     if step.spec.operation == "backfill":
         yield replace(started(), **place)
@@ -564,4 +566,6 @@ def journal_of(plan: Plan, steps: Iterable[Step]) -> Snapshot:
         )
         for stage in plan.stages
     )  # fmt: skip
-    return make_snapshot(stages=stages, holder=Holder(who="ada", plan="shop", since="", beat_age_s=2.0))
+    return make_snapshot(
+        stages=stages, holder=Holder(runner="ada", plan="shop", since="", heartbeat_age_s=2.0)
+    )

@@ -34,7 +34,7 @@ def still(snapshot: Snapshot | None) -> Snapshot:
     """Without what is another at every look."""
     assert snapshot is not None
     assert snapshot.holder is not None
-    holder = replace(snapshot.holder, beat_age_s=0)
+    holder = replace(snapshot.holder, heartbeat_age_s=0)
     stages = tuple(
         replace(stage, steps=tuple(replace(s, seconds=None, rate=None, eta_s=None) for s in stage.steps))
         for stage in snapshot.stages

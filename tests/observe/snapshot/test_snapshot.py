@@ -15,7 +15,7 @@ from online_migrate.journal.requests import close_stops, request_stop
 from online_migrate.journal.states import RunState, StageState, StepState
 from online_migrate.observe.snapshot.read import Snapshot, StepView, read_snapshot, to_json
 from online_migrate.observe.snapshot.waits import find_waits
-from online_migrate.observe.terminal.why import why
+from online_migrate.observe.terminal.wait_lines import wait_lines
 from online_migrate.postgres.connection import Connector
 from tests.observe.made_runs import BACKFILL, MadeRun, begun_run, make_record, started
 
@@ -155,12 +155,12 @@ def test_a_stop_that_was_asked_for_is_shown_until_it_came(run: MadeRun) -> None:
     run.journal.set_run(run.run_id, RunState.RUNNING)
     begun = e.RunStarted(plan="shop", run_id=run.run_id, resumed=True, steps_total=7, steps_done=0)
     run.tell(begun, e.StopAsked(**place, reason="SIGINT"))
-    assert list(why(read(run))) == [
+    assert list(wait_lines(read(run))) == [
         "stop requested (SIGINT): the run ends after the current batch or statement"
     ]
     run.tell(begun)
-    assert list(why(read(run))) == []
-    request_stop(run.journal.connection, plan="shop", by_whom="ada")
+    assert list(wait_lines(read(run))) == []
+    request_stop(run.journal.connection, plan="shop", requested_by="ada")
     assert "stop requested (ada)" in to_json(read(run))["reason"]
     close_stops(run.journal.connection, plan="shop")
     assert to_json(read(run))["reason"] == ""
@@ -178,7 +178,7 @@ def test_a_late_heartbeat_is_said_before_it_is_a_dead_runners(run: MadeRun) -> N
         assert snapshot.is_live
         assert note in to_json(snapshot)["reason"]
         assert bool(note) == bool(snapshot.notes)
-        assert ("no heartbeat for 20 s" in "".join(why(snapshot))) == bool(note)
+        assert ("no heartbeat for 20 s" in "".join(wait_lines(snapshot))) == bool(note)
 
 
 def test_a_step_grows_no_older_while_nobody_is_at_work(run: MadeRun) -> None:

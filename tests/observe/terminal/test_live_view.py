@@ -79,7 +79,7 @@ def test_a_gate_says_what_is_asked() -> None:
 
 def test_a_dead_runner_is_not_drawn_as_running() -> None:
     """After a crash the screen says that no runner is running."""
-    holder = Holder(who="ada@host, process 1", plan="shop", since="", beat_age_s=75)
+    holder = Holder(runner="ada@host, process 1", plan="shop", since="", heartbeat_age_s=75)
     snapshot = make_snapshot(
         is_live=False, holder=holder, reason="no runner is at work, last heartbeat 1 min 15 s ago"
     )

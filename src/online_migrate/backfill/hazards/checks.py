@@ -16,7 +16,7 @@ from online_migrate.findings import Finding, Severity
 from online_migrate.postgres.catalog import ConstraintInfo, TableInfo
 from online_migrate.postgres.connection import Connection
 from online_migrate.postgres.search_path import SearchPath
-from online_migrate.postgres.sqlstate import Trouble, trouble_of
+from online_migrate.postgres.sqlstate import ErrorClass, error_class
 
 
 def read_check_hazards(
@@ -59,7 +59,7 @@ def _hazards_of(
         yield _unverified(table, check, error_text(error))
         return
     except psycopg.Error as error:
-        if trouble_of(error) is not Trouble.PROGRAM:
+        if error_class(error) is not ErrorClass.PROGRAM:
             raise
         fact = (
             f"{table.name}: the NOT VALID check {check.name} fails for an old row,"

@@ -27,7 +27,7 @@ from online_migrate.postgres.catalog import ConstraintInfo
 from online_migrate.postgres.connection import Connection
 from online_migrate.postgres.rehearsal import temporary_copy
 from online_migrate.postgres.search_path import SearchPath, local_path, session_path
-from online_migrate.postgres.sqlstate import Trouble, trouble_of
+from online_migrate.postgres.sqlstate import ErrorClass, error_class
 
 
 def read_value_hazards(column: FilledColumn, value: Value) -> list[Finding]:
@@ -102,7 +102,7 @@ def _expression_hazards(column: FilledColumn, value: Expression) -> Iterator[Fin
         if not names_planned:
             _explain(column.connection, sql.SQL("SELECT {} FROM ONLY {}").format(derived, column.sql_table))
     except psycopg.Error as error:
-        if trouble_of(error) is not Trouble.PROGRAM:
+        if error_class(error) is not ErrorClass.PROGRAM:
             raise
         yield _invalid_value(column, derived, error_text(error))
         return
@@ -135,18 +135,18 @@ def _refused_values(column: FilledColumn, value: Value) -> Iterator[Finding]:
     except (psycopg.errors.GeneratedAlways, psycopg.errors.ObjectNotInPrerequisiteState):
         return  # a generated column, or no replica identity: findings of their own
     except psycopg.Error as error:
-        trouble = trouble_of(error)
+        trouble = error_class(error)
         is_about_value = str(error.sqlstate).startswith("22") or error.sqlstate == "42804"
-        if trouble is Trouble.PROGRAM and (is_about_value or not needs_copy):
+        if trouble is ErrorClass.PROGRAM and (is_about_value or not needs_copy):
             yield _invalid_value(column, given, error_text(error))
-        elif trouble in (Trouble.PROGRAM, Trouble.LOCK):
+        elif trouble in (ErrorClass.PROGRAM, ErrorClass.LOCK):
             fact = (
                 f"{table.name}: could not verify that {column.name} takes {given.as_string(None)}:"
                 f" {error_text(error)}"
             )
             remedy = (
                 "run `check` again"
-                if trouble is Trouble.LOCK
+                if trouble is ErrorClass.LOCK
                 else "make sure that the value has the column's type"
             )
             yield _unverified(fact, remedy)
@@ -185,7 +185,7 @@ def _too_large_values(column: FilledColumn, derived: sql.Composable) -> Iterator
         )
         yield _unverified(fact, "look for rows whose value is too large before the run")
     except psycopg.Error as error:
-        if trouble_of(error) is not Trouble.PROGRAM and error.sqlstate != "25006":
+        if error_class(error) is not ErrorClass.PROGRAM and error.sqlstate != "25006":
             raise
 
 

@@ -14,7 +14,7 @@ from online_migrate.backfill.values import Constant
 from online_migrate.findings import Finding, Severity
 from online_migrate.postgres.catalog import ColumnInfo, TableInfo
 from online_migrate.postgres.connection import Connection
-from online_migrate.postgres.sqlstate import Trouble, trouble_of
+from online_migrate.postgres.sqlstate import ErrorClass, error_class
 
 
 def read_other_owners(
@@ -38,7 +38,7 @@ def read_other_owners(
             if owners is not None:
                 yield from _several_owners(column, value, owners)
     except psycopg.Error as error:
-        if trouble_of(error) not in (Trouble.PROGRAM, Trouble.LOCK):
+        if error_class(error) not in (ErrorClass.PROGRAM, ErrorClass.LOCK):
             raise
         yield Finding(
             severity=Severity.WARN,

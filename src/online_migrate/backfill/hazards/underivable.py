@@ -12,7 +12,7 @@ from online_migrate.backfill.hazards.row_reads import error_kind, error_text, fi
 from online_migrate.backfill.rows import describe_rows
 from online_migrate.findings import Finding, Severity
 from online_migrate.postgres.search_path import SearchPath
-from online_migrate.postgres.sqlstate import Trouble, trouble_of
+from online_migrate.postgres.sqlstate import ErrorClass, error_class
 
 
 def read_underivable_rows(
@@ -40,7 +40,7 @@ def read_underivable_rows(
     except psycopg.errors.ReadOnlySqlTransaction:
         return  # nextval(), for example: its result is known only by using a number up
     except psycopg.Error as error:
-        if trouble_of(error) is not Trouble.PROGRAM:
+        if error_class(error) is not ErrorClass.PROGRAM:
             raise
         fact = f"{table.name}: a row's value cannot be derived: {error_kind(error)}"
         remedy = "fix the row, or change the expression so that it does not fail for it"

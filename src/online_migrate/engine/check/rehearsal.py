@@ -38,7 +38,7 @@ from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.model import Step
 from online_migrate.postgres.catalog import Catalog, ConstraintInfo, TableInfo
 from online_migrate.postgres.sample_rows import copy_rows, insert_rows, read_places, referenced_places
-from online_migrate.postgres.sqlstate import Trouble, trouble_of
+from online_migrate.postgres.sqlstate import ErrorClass, error_class, is_connection_lost
 from online_migrate.postgres.stand_ins import StandIns
 
 GROUP: Final = 8
@@ -84,7 +84,7 @@ def rehearse(seen: Survey, stopped: Collection[tuple[str, str, str]]) -> list[Fi
                 tables = tables[1:]
             size = max(len(group) // 2, 1)
         except psycopg.Error as error:
-            if trouble_of(error) in (Trouble.LOST, Trouble.UNAVAILABLE) or seen.catalog.connection.closed:
+            if is_connection_lost(error) or seen.catalog.connection.closed:
                 raise
             found.append(describe_refusal(error, place=None, statement="", is_certain=seen.journal is None))
             break
@@ -317,9 +317,9 @@ class _Group:
         ):
             self._tainted.add(table)
             return
-        if why := self._why_not(place):
+        if reason := self._why_not(place):
             self._tainted.add(table)
-            self.found.append(not_rehearsed(table, why, step))
+            self.found.append(not_rehearsed(table, reason, step))
             return
         operation, statement = OPERATIONS[step.spec.operation], ""
         try:
@@ -464,11 +464,11 @@ class _Group:
             self._refused(error, place, f"INSERT INTO {place.table}, with {effect.column} in it")
 
     def _refused(self, error: psycopg.Error, place: Place, statement: str) -> None:
-        if self._copies.connection.closed or trouble_of(error) in (Trouble.LOST, Trouble.UNAVAILABLE):
+        if self._copies.connection.closed or is_connection_lost(error):
             raise error
         is_tainted = bool(self._tainted.intersection(self._closure))
         self._tainted.add(place.table)
-        if trouble_of(error) is Trouble.LOCK or _names_the_table(error, place):
+        if error_class(error) is ErrorClass.LOCK or _names_the_table(error, place):
             self.found.append(not_rehearsed(place.table, str(error.diag.message_primary), place.step))
         elif not (is_tainted and is_consequence(error)):
             self.found.append(

@@ -50,12 +50,12 @@ def _others_may_create(seen: Survey, role: RoleRights) -> Iterator[Finding]:
     rows = seen.catalog.connection.execute(
         _MAY_CREATE, {"schema": seen.plan.schema, "known": known}
     ).fetchall()
-    for who, schema in rows:
+    for other, schema in rows:
         yield Finding(
             severity=Severity.WARN,
             code="schema_open",
-            fact=f"{who} may create in schema {schema}: functions and operators there can be called instead"
+            fact=f"{other} may create in schema {schema}: functions and operators there can be called instead"
             " of PostgreSQL's own, with the rights of the session that has the schema on its search_path",
-            remedy=f"REVOKE CREATE ON SCHEMA {schema} FROM {who}",
+            remedy=f"REVOKE CREATE ON SCHEMA {schema} FROM {other}",
             manual=MANUAL,
         )

@@ -109,7 +109,7 @@ def _declared(left: dict[str, Unique], existing: set[str], named: dict[str, str]
         fact = f"uniques that stay global, as the plan says: {'; '.join(stays)}"
         yield Finding(severity=Severity.INFO, code="stays_global", fact=fact, remedy="none needed")
     for name in sorted(set(named) - set(left)):
-        why = (
+        reason = (
             "is swapped by the plan, or is per owner already"
             if name in existing
             else "is no unique or exclusion constraint of a table of the plan's sets"
@@ -117,6 +117,6 @@ def _declared(left: dict[str, Unique], existing: set[str], named: dict[str, str]
         yield Finding(
             severity=Severity.WARN,
             code="stays_global_unknown",
-            fact=f"stays_global names {name}, which {why}",
+            fact=f"stays_global names {name}, which {reason}",
             remedy="correct the name, or remove the entry",
         )

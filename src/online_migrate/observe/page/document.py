@@ -71,7 +71,7 @@ def _facts(snapshot: Snapshot) -> dict[str, Any]:
         "read_at": snapshot.read_at.isoformat(),
         "seconds": snapshot.seconds,
         "is_live": snapshot.is_live,
-        "runner": snapshot.holder.who if snapshot.holder else None,
+        "runner": snapshot.holder.runner if snapshot.holder else None,
         "steps_done": sum(step.state == "done" for step in steps),
         "steps_total": len(steps),
         "passes": None if (passes := snapshot.passes) is None else [passes.passed, passes.total],

@@ -47,7 +47,7 @@ def _draw(connection: Connection, journal: RunJournal, memory: Memory) -> Snapsh
     run, holder = journal.run, journal.holder
     open_waits = memory.get("waits", run.plan, OpenWaits).follow(journal)
     ours = holder if holder is not None and holder.plan == run.plan else None
-    is_live = ours is not None and ours.beat_age_s < STALE_AFTER_S and journal.is_connected
+    is_live = ours is not None and ours.heartbeat_age_s < STALE_AFTER_S and journal.is_connected
     is_at_work = is_live and run.state == "running"
     waits = open_waits if is_at_work else ()
     tables = {step.table for steps in journal.steps.values() for step in steps if step.table}
@@ -201,7 +201,9 @@ def _reason(run: RunRecord, holder: Holder | None, *, is_live: bool) -> str:
     """Why the run is not at work; while it is, its waits say why it is held."""
     if run.reason or run.state != "running" or is_live:
         return run.reason
-    heartbeat = f" (last heartbeat {seconds_text(holder.beat_age_s)} ago, {holder.who})" if holder else ""
+    heartbeat = ""
+    if holder:
+        heartbeat = f" (last heartbeat {seconds_text(holder.heartbeat_age_s)} ago, {holder.runner})"
     return f"no runner is at work{heartbeat}; repeat the `online-migrate run` command to continue"
 
 
@@ -222,7 +224,7 @@ def _until(run: RunRecord, holder: Holder | None, now: datetime) -> datetime | N
     """When a runner that has ended was last at work."""
     if run.ended_at is not None or holder is None:
         return run.ended_at
-    return now - timedelta(seconds=holder.beat_age_s)
+    return now - timedelta(seconds=holder.heartbeat_age_s)
 
 
 def _notes(journal: RunJournal, holder: Holder | None) -> Iterable[str]:
@@ -230,9 +232,9 @@ def _notes(journal: RunJournal, holder: Holder | None) -> Iterable[str]:
     by = journal.stop_requested_by or _stop_reason(journal.history)
     if by:
         yield f"stop requested ({by}): the run ends after the current batch or statement"
-    if holder is not None and holder.beat_age_s >= LATE_AFTER_S:
+    if holder is not None and holder.heartbeat_age_s >= LATE_AFTER_S:
         yield (
-            f"no heartbeat for {seconds_text(holder.beat_age_s)} from {holder.who};"
+            f"no heartbeat for {seconds_text(holder.heartbeat_age_s)} from {holder.runner};"
             f" after {STALE_AFTER_S} s another runner may take over"
         )
 

@@ -28,7 +28,7 @@ from online_migrate.observe.terminal.rows import (
     waits_of,
 )
 from online_migrate.observe.terminal.status_line import passes_text, status_line
-from online_migrate.observe.terminal.why import wait_word, why
+from online_migrate.observe.terminal.wait_lines import wait_lines, wait_word
 from online_migrate.printable import printable_lines, printable_record
 
 LINE_S: Final = 1.0
@@ -84,7 +84,7 @@ class _Picture:
         failed = [_marked("failed", line) for line in _failures(snapshot)]
         head, lines = top, 0
         for reasons, cut in _SHORTER:
-            waits = [_marked("waiting", line) for line in why(snapshot, reasons)]
+            waits = [_marked("waiting", line) for line in wait_lines(snapshot, reasons)]
             head = [*top, *(_cut(text, cut * width) for text in (*failed, *waits))]
             lines = len(console.render_lines(Group(*head), options, pad=False))
             if most is None or lines <= most:

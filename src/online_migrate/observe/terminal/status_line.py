@@ -8,7 +8,7 @@ from typing import Final
 from online_migrate.figures import count_text, seconds_text, share_text
 from online_migrate.observe.snapshot.views import Snapshot, StepView
 from online_migrate.observe.terminal.rows import WORDS, state_of, waits_of
-from online_migrate.observe.terminal.why import why
+from online_migrate.observe.terminal.wait_lines import wait_lines
 from online_migrate.printable import printable_record
 
 _NAMED: Final = {"failed": 3, "moving": 3, "waiting": 1}
@@ -26,7 +26,7 @@ def status_line(snapshot: Snapshot) -> str:
         parts.append(f"stage {stage.stage} ({snapshot.stages.index(stage) + 1} of {len(snapshot.stages)})")
     parts += [passes] if (passes := passes_text(snapshot)) else []
     parts += _named(snapshot)
-    parts += [f"waiting: {line}" for line in why(snapshot, reasons=1)]
+    parts += [f"waiting: {line}" for line in wait_lines(snapshot, reasons=1)]
     return "; ".join(parts)
 
 

@@ -22,7 +22,7 @@ from online_migrate.operations.shared.steps import run_window
 from online_migrate.plan.model import LockRules
 from online_migrate.postgres.ladder import Exposure
 from online_migrate.postgres.server_errors import translate_error
-from online_migrate.postgres.sqlstate import Trouble, trouble_of
+from online_migrate.postgres.sqlstate import is_connection_lost
 
 WIDER = 4
 """times the plan's bounds on tries and exposure, with nothing of them spent yet: what was put there delays
@@ -68,7 +68,7 @@ class OwedCheck:
         try:
             yield
         except psycopg.Error as error:
-            if context.work.closed or trouble_of(error) in (Trouble.LOST, Trouble.UNAVAILABLE):
+            if context.work.closed or is_connection_lost(error):
                 raise
             if hurts := self._settle(context):
                 raise self._with(translate_error(error), hurts) from error
@@ -104,8 +104,9 @@ class OwedCheck:
         """
         said = error.message.replace("; nothing was changed", "")
         if self._hurts not in said:
-            why = hurts.message.replace("; nothing was changed", "")
-            said += f"\n{self._hurts}" if why in said or self._hurts in why else f"\n{self._hurts}; {why}"
+            reason = hurts.message.replace("; nothing was changed", "")
+            is_said = reason in said or self._hurts in reason
+            said += f"\n{self._hurts}" if is_said else f"\n{self._hurts}; {reason}"
             said += "".join(f"\n  blocked by {b}" for b in getattr(hurts, "blockers", ()))
         error.message, error.args, error.remedy = said, (said,), self._remedy
         return error

@@ -18,7 +18,7 @@ from online_migrate.operations.contract.base import Context, Kind, Statement
 from online_migrate.operations.shared.steps import need, run_long
 from online_migrate.postgres.locks import LockMode
 from online_migrate.postgres.server_errors import translate_error
-from online_migrate.postgres.sqlstate import Trouble, trouble_of
+from online_migrate.postgres.sqlstate import ErrorClass, error_class
 
 LAST_WAIT_S = 60.0
 """how long the drop may wait for other sessions where an error ends the step"""
@@ -41,7 +41,11 @@ def nothing_invalid_left(context: Context, name: str) -> Iterator[None]:
     except (Interrupted, LeaseLost):
         raise
     except psycopg.Error as error:
-        if context.work.closed or trouble_of(error) in (Trouble.LOST, Trouble.UNAVAILABLE, Trouble.FENCE):
+        if context.work.closed or error_class(error) in (
+            ErrorClass.LOST,
+            ErrorClass.UNAVAILABLE,
+            ErrorClass.FENCE,
+        ):
             raise
         if reason := _settle(context, name):
             raise _with(translate_error(error), context, name, reason) from error

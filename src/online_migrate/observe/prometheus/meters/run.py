@@ -60,7 +60,7 @@ class RunMeter:
     def update(self, snapshot: Snapshot) -> None:
         """Take in the journal: the heartbeat, and what earlier processes did."""
         if snapshot.holder is not None:
-            self._m.heartbeat.set((), self._now() - snapshot.holder.beat_age_s)
+            self._m.heartbeat.set((), self._now() - snapshot.holder.heartbeat_age_s)
         for stage, steps in self._changes.since_last(snapshot):
             if (stage.stage,) not in self._own:
                 self._m.stage_state.set((stage.stage,), STATES[stage.state])

@@ -23,7 +23,7 @@ def wait_word(kind: str) -> str:
     return _WORDS.get(kind, "held")
 
 
-def why(snapshot: Snapshot, reasons: int = 2) -> Iterable[str]:
+def wait_lines(snapshot: Snapshot, reasons: int = 2) -> Iterable[str]:
     """The runner's notes, the run's reason, gates and waits; at most ``reasons`` of each kind of wait, the
     others counted.
     """
