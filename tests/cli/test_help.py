@@ -90,3 +90,13 @@ def test_the_console_script_and_the_module_are_the_same() -> None:
     said = subprocess.run([str(script), "run"], capture_output=True, text=True, check=False)
     assert said.returncode == 2
     assert "Missing argument 'PLAN'" in said.stderr
+
+
+@pytest.mark.parametrize("name", ["", *(name for name in COMMANDS if name not in {"demo", "schema"})])
+def test_a_command_without_arguments_says_what_it_takes(name: str) -> None:
+    """The first thing that a newcomer types: usage, never a traceback."""
+    result = CliRunner().invoke(
+        main, [name] if name else [], prog_name="online-migrate", env={"COLUMNS": "100"}
+    )
+    assert result.exit_code == 2
+    assert "Usage: online-migrate" in result.output

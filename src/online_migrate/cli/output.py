@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any, Final
 
 import click
@@ -19,10 +20,7 @@ _JSON: Final = "online_migrate.json_log"
 
 def note_format(ctx: click.Context, arguments: Sequence[str]) -> None:
     """Keep whether the command line asks for a JSON log: errors in that command line are objects, too."""
-    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
-    ctx.meta[_JSON] = any("=".join(pair) == "--log-format=json" for pair in pairs) or (
-        "--log-format=json" in arguments
-    )
+    ctx.meta[_JSON] = "--log-format=json" in arguments or ("--log-format", "json") in pairwise(arguments)
 
 
 def is_json() -> bool:
