@@ -35,8 +35,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("busy")
 
-# Under nohup our runners would inherit that they are to ignore it.
+# Under nohup, or behind a shell's `&`, our runners would inherit that they are to ignore these.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MAY_LACK: Final = {"engine", "small_disk"}
 """No container engine can run in CI, where the choice of a server is tested without one; and not every CI may

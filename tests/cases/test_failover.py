@@ -223,13 +223,17 @@ def test_z2_a_stop_is_kept_until_the_runner_has_obeyed(trial_of: OpenTrial) -> N
                 trial.admin.dsn, host="127.0.0.1", port=proxy.port, sslmode="disable", gssencmode="disable"
             ),
         )
-        child = runner.start()
-        trial.desk.children.append(child)
-        trial.admin.await_true("SELECT to_regclass('online_migrate.cursor') IS NOT NULL", child)
-        trial.admin.await_true(f"SELECT ({DONE}) > 300", child)
-        proxy.armed.set()
-        assert trial.call("stop").code == 0
-        code = child.wait(60)
+        with psycopg.connect(
+            trial.admin.dsn
+        ) as application:  # its row lock: the backfill cannot end before the stop
+            application.execute("SELECT FROM t WHERE id = 2000 FOR UPDATE")
+            child = runner.start()
+            trial.desk.children.append(child)
+            trial.admin.await_true("SELECT to_regclass('online_migrate.cursor') IS NOT NULL", child)
+            trial.admin.await_true(f"SELECT ({DONE}) > 300", child)
+            proxy.armed.set()
+            assert trial.call("stop").code == 0
+            code = child.wait(60)
         assert proxy.cut.is_set(), f"the answer was not cut:\n{child.said}"
         assert code == 130, f"exit {code}\n{child.said[-1500:]}"
     finally:

@@ -281,9 +281,13 @@ def _close(end: socket.socket) -> None:
 
 
 def _reset(end: socket.socket) -> None:
-    """Close it so that the other side gets ECONNRESET, as from an unreachable network or host."""
+    """Close it so that the other side gets ECONNRESET, as from an unreachable network or host.
+
+    A thread that reads from it keeps it open beyond close(): SHUT_RD, which sends nothing, wakes that thread.
+    """
     with suppress(OSError):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        end.shutdown(socket.SHUT_RD)
     end.close()
 
 

@@ -4,6 +4,7 @@ the one that its name says.
 
 from __future__ import annotations
 
+import threading
 import time
 
 import psycopg
@@ -102,6 +103,15 @@ def test_connections_are_refused_for_a_while(server: TestServer, database: str) 
         proxy.cut_all()
         with connect(proxy, database) as again:
             assert again.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_session_that_waits_for_its_answer_is_cut_at_once(server: TestServer, database: str) -> None:
+    """A reset reaches it, though a thread of the proxy reads from its socket."""
+    with start_proxy(port_of(server)) as proxy, connect(proxy, database) as connection:
+        threading.Timer(0.3, proxy.cut_all).start()
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT pg_sleep(600)")  # pytest's timeout ends it where no reset comes
+        connection.close()
 
 
 def test_a_request_to_cancel_goes_through(server: TestServer, database: str) -> None:
