@@ -2,7 +2,7 @@
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint words format docs clean bench-backfill bench-growth bench-impact bench-locks matrix faults
+.PHONY: help demo test lint words format docs clean bench-backfill bench-growth bench-impact bench-locks bench-tables matrix faults
 
 # A name on PATH may be a shim that fails, or a Python without venv: the first that runs is taken.
 python = $(shell for p in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
@@ -71,6 +71,9 @@ bench-impact: .venv/.demo ## what an application feels beside a backfill
 
 bench-locks: .venv/.demo ## how long statements of an application wait behind our lock requests; ARGS="--json", "--write" writes docs/benchmarks-locks.md
 	@.venv/bin/python -m benchmarks.locks $(ARGS)
+
+bench-tables: .venv/.demo ## what a step costs with 75 and 300 tables; ARGS="--tables 75 300 1000 --docs"
+	@.venv/bin/python -m benchmarks.tables $(ARGS)
 
 clean: ## remove .venv and all caches
 	rm -rf .venv .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist htmlcov

@@ -20,6 +20,7 @@ from online_migrate.events import (
     WaitStarted,
 )
 from online_migrate.postgres.ladder import REST_S
+from online_migrate.postgres.lock_window import AT_ONCE_S
 from online_migrate.postgres.locks import LockMode
 from tests.locks.beside import (
     Application,
@@ -331,15 +332,27 @@ def test_a_lock_that_somebody_waits_for_already(site: Site) -> None:
     assert "waiting for pid" in str(caught.value), "the chain: who it waits for itself"
 
 
-def test_windows_on_one_table_are_spaced(site: Site) -> None:
-    """Sessions that waited behind one window get through before the next one asks for the same table."""
+def test_a_window_that_sessions_waited_behind_is_followed_by_a_rest(site: Site) -> None:
+    """They get through before the next window asks for the same table; another table is asked for at once."""
     window = site.window()
-    began = window.clock.monotonic()
+    with Application(site.dsn):
+        window.run(
+            [need("child")], ddl("ALTER TABLE public.child ADD COLUMN one int", "SELECT pg_sleep(0.3)")
+        )
+        released = window.clock.monotonic()
+    assert 0 < window.exposure.rest_s(["public.child"], released) <= REST_S
+    assert window.exposure.rest_s(["public.parent"], released) == 0
+    window.run([need("child")], ddl("ALTER TABLE public.child ADD COLUMN two int"))
+    assert window.clock.monotonic() - released > REST_S / 2
+
+
+def test_windows_follow_each_other_where_no_session_waits(site: Site) -> None:
+    """With a lock that was free and no session in its queue, no rest is needed."""
+    window = site.window()
     for number in range(3):
         window.run([need("child")], ddl(f"ALTER TABLE public.child ADD COLUMN extra_{number} int"))
-    assert window.clock.monotonic() - began > 2 * REST_S
-    window.run([need("parent")], ddl("ALTER TABLE public.parent ADD COLUMN extra int"))
-    assert len(site.heard.of(LockHeld)) == 4
+        free = site.heard.of(LockHeld)[-1].waited_s < AT_ONCE_S
+        assert (window.exposure.rest_s(["public.child"], window.clock.monotonic()) == 0) is free
 
 
 def test_names_are_quoted(site: Site) -> None:

@@ -139,41 +139,49 @@ SELECT c.oid::int8, n.nspname, c.relname, c.relkind::text, pg_get_userbyid(c.rel
        CASE WHEN c.relkind = 'r' THEN pg_relation_size(c.oid) / current_setting('block_size')::int ELSE 0 END,
        CASE WHEN c.relkind = 'r' THEN pg_table_size(c.oid) ELSE 0 END,
        CASE WHEN c.relkind = 'r' THEN pg_indexes_size(c.oid) ELSE 0 END,
-       CASE WHEN c.relhassubclass THEN (
-         WITH RECURSIVE heir (oid) AS (
-           SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = c.oid
-           UNION SELECT i.inhrelid FROM pg_inherits i JOIN heir ON i.inhparent = heir.oid)
-         SELECT array_agg(ARRAY[hn.nspname::text, h.relname::text] ORDER BY h.oid)
-           FROM heir JOIN pg_class h ON h.oid = heir.oid JOIN pg_namespace hn ON hn.oid = h.relnamespace) END,
-       CASE WHEN EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid) THEN (
-         WITH RECURSIVE ancestor (oid) AS (
-           SELECT i.inhparent FROM pg_inherits i WHERE i.inhrelid = c.oid
-           UNION SELECT i.inhparent FROM pg_inherits i JOIN ancestor ON i.inhrelid = ancestor.oid)
-         SELECT array_agg(ARRAY[an.nspname::text, a.relname::text] ORDER BY a.oid)
-           FROM ancestor JOIN pg_class a ON a.oid = ancestor.oid JOIN pg_namespace an
-             ON an.oid = a.relnamespace) END
+       c.relhassubclass, EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p', 'f', 'v', 'm') AND (%(names)s::text[] IS NULL
    OR c.relname = ANY (%(names)s))
  ORDER BY c.relname"""
+
+# What few tables have is read apart: to plan the query takes the server longer than to run it.
+_BELOW = """
+WITH RECURSIVE heir (top, oid) AS (
+  SELECT i.inhparent, i.inhrelid FROM pg_inherits i WHERE i.inhparent = ANY (%(oids)s::oid[])
+  UNION SELECT heir.top, i.inhrelid FROM pg_inherits i JOIN heir ON i.inhparent = heir.oid)
+SELECT heir.top::int8, n.nspname, h.relname
+  FROM heir JOIN pg_class h ON h.oid = heir.oid JOIN pg_namespace n ON n.oid = h.relnamespace
+ ORDER BY h.oid"""
+
+_ABOVE = """
+WITH RECURSIVE ancestor (below, oid) AS (
+  SELECT i.inhrelid, i.inhparent FROM pg_inherits i WHERE i.inhrelid = ANY (%(oids)s::oid[])
+  UNION SELECT ancestor.below, i.inhparent FROM pg_inherits i JOIN ancestor ON i.inhrelid = ancestor.oid)
+SELECT ancestor.below::int8, n.nspname, a.relname
+  FROM ancestor JOIN pg_class a ON a.oid = ancestor.oid JOIN pg_namespace n ON n.oid = a.relnamespace
+ ORDER BY a.oid"""
 
 _COLUMNS = """
 SELECT a.attrelid::int8, a.attname, format_type(a.atttypid, a.atttypmod),
        a.attnotnull AND NOT EXISTS (SELECT FROM pg_constraint n WHERE n.conrelid = a.attrelid
          AND n.contype = 'n'
                                        AND n.conkey = ARRAY[a.attnum] AND NOT n.convalidated),
-       pg_get_expr(d.adbin, d.adrelid), a.attnum::int,
-       CASE WHEN a.atttypid >= 16384 THEN
-         (SELECT n.nspname FROM pg_type t JOIN pg_opclass k ON k.opcintype = CASE t.typtype WHEN 'd'
-           THEN t.typbasetype ELSE t.oid END
-            JOIN pg_am am ON am.oid = k.opcmethod AND am.amname = 'btree'
-            JOIN pg_amop o ON o.amopfamily = k.opcfamily AND o.amopstrategy = 3
-             AND o.amoplefttype = k.opcintype AND o.amoprighttype = k.opcintype
-            JOIN pg_operator q ON q.oid = o.amopopr JOIN pg_namespace n ON n.oid = q.oprnamespace
-           WHERE t.oid = a.atttypid AND k.opcdefault LIMIT 1) END
+       pg_get_expr(d.adbin, d.adrelid), a.attnum::int, a.atttypid::int8
   FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
  WHERE a.attrelid = ANY (%(oids)s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
    ORDER BY a.attrelid, a.attnum"""
+
+_EQUALS_IN = """
+SELECT t.oid::int8, min(n.nspname)
+  FROM pg_type t JOIN pg_opclass k ON k.opcintype = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
+  JOIN pg_am am ON am.oid = k.opcmethod AND am.amname = 'btree'
+  JOIN pg_amop o ON o.amopfamily = k.opcfamily AND o.amopstrategy = 3
+   AND o.amoplefttype = k.opcintype AND o.amoprighttype = k.opcintype
+  JOIN pg_operator q ON q.oid = o.amopopr JOIN pg_namespace n ON n.oid = q.oprnamespace
+ WHERE t.oid = ANY (%(types)s::oid[]) AND k.opcdefault GROUP BY t.oid"""
+_FIRST_OWN_TYPE = 16384
+"""the OIDs below are the server's own types (FirstNormalObjectId of PostgreSQL's access/transam.h)"""
 
 _INDEXES = """
 SELECT i.indrelid::int8, i.indexrelid::int8, c.relname, t.relname,
@@ -186,8 +194,8 @@ SELECT i.indrelid::int8, i.indexrelid::int8, c.relname, t.relname,
        coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::bool, false),
        am.amname = 'brin' AND current_setting('server_version_num')::int >= 160000, am.amname,
          pg_get_indexdef(i.indexrelid),
-       (SELECT con.conname FROM pg_constraint con WHERE con.conindid = i.indexrelid
-         AND con.contype IN ('p', 'u', 'x') LIMIT 1),
+       (SELECT con.conname FROM pg_constraint con WHERE con.conrelid = i.indrelid
+         AND con.conindid = i.indexrelid AND con.contype IN ('p', 'u', 'x') LIMIT 1),
        pg_relation_size(i.indexrelid), NOT i.indimmediate, i.indisexclusion
   FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid
     JOIN pg_am am ON am.oid = c.relam
@@ -203,8 +211,10 @@ SELECT con.conrelid::int8, con.oid::int8, con.conname, con.contype::text, c.reln
        con.confdeltype::text, con.conindid::int8, con.conparentid <> 0
   FROM pg_constraint con JOIN pg_class c ON c.oid = con.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN pg_class r ON r.oid = con.confrelid LEFT JOIN pg_namespace rn ON rn.oid = r.relnamespace
- WHERE (con.conrelid = ANY (%(oids)s::oid[]) OR con.confrelid = ANY (%(referenced)s::oid[]))
-   AND con.contype <> 't' ORDER BY con.conname"""
+ WHERE {which} AND con.contype <> 't' ORDER BY con.conname"""
+_OF_TABLES = _CONSTRAINTS.format(which="con.conrelid = ANY (%(oids)s::oid[])")
+_TO_TABLE = _CONSTRAINTS.format(which="con.confrelid = %(oid)s AND con.contype = 'f'")
+_FOREIGN_KEYS = _CONSTRAINTS.format(which="con.contype = 'f'")
 
 
 class Catalog:
@@ -259,40 +269,39 @@ class Catalog:
 
     def foreign_keys(self) -> tuple[ConstraintInfo, ...]:
         """Every foreign key in the database that is not the system's."""
-        rows = self.connection.execute(
-            _CONSTRAINTS.replace(
-                "(con.conrelid = ANY (%(oids)s::oid[]) OR con.confrelid = ANY (%(referenced)s::oid[]))",
-                "con.contype = 'f'",
-            )
-        ).fetchall()
-        return tuple(_constraint(r) for r in rows)
+        return tuple(_constraint(r) for r in self.connection.execute(_FOREIGN_KEYS).fetchall())
 
     def referencing(self, table: TableInfo) -> tuple[ConstraintInfo, ...]:
         """The foreign keys of any table that lead to ``table``."""
-        rows = self.connection.execute(_CONSTRAINTS, {"oids": [], "referenced": [table.oid]}).fetchall()
+        rows = self.connection.execute(_TO_TABLE, {"oid": table.oid}).fetchall()
         return tuple(_constraint(r) for r in rows)
 
 
 def _read(connection: Connection, schema: str, names: list[str] | None) -> dict[str, TableInfo]:
     tables = connection.execute(_TABLES, {"schema": schema, "names": names}).fetchall()
     oids = [t[0] for t in tables]
+    below = _read_names(connection, _BELOW, [t[0] for t in tables if t[10]])
+    above = _read_names(connection, _ABOVE, [t[0] for t in tables if t[11]])
     columns: dict[int, dict[str, ColumnInfo]] = {}
-    for oid, name, type_, not_null, default, number, equals_in in connection.execute(
-        _COLUMNS, {"oids": oids}
-    ):
+    rows = connection.execute(_COLUMNS, {"oids": oids}).fetchall()
+    types = {row[6] for row in rows if row[6] >= _FIRST_OWN_TYPE}
+    equals_in: dict[int, str] = (
+        dict(connection.execute(_EQUALS_IN, {"types": list(types)}).fetchall()) if types else {}
+    )
+    for oid, name, type_, not_null, default, number, type_oid in rows:
         columns.setdefault(oid, {})[name] = ColumnInfo(
             name=name,
             type=type_,
             is_not_null=not_null,
             default=default,
             number=number,
-            equals_in=equals_in or "pg_catalog",
+            equals_in=equals_in.get(type_oid, "pg_catalog"),
         )
     indexes: dict[int, list[IndexInfo]] = {}
     for row in connection.execute(_INDEXES, {"oids": oids}):
         indexes.setdefault(row[0], []).append(_index(row))
     constraints: dict[int, list[ConstraintInfo]] = {}
-    for row in connection.execute(_CONSTRAINTS, {"oids": oids, "referenced": []}):
+    for row in connection.execute(_OF_TABLES, {"oids": oids}):
         constraints.setdefault(row[0], []).append(_constraint(row))
     return {
         t[2]: TableInfo(
@@ -306,14 +315,24 @@ def _read(connection: Connection, schema: str, names: list[str] | None) -> dict[
             pages=t[7],
             bytes=t[8],
             index_bytes=t[9],
-            descendants=tuple((s, n) for s, n in t[10] or ()),
-            ancestors=tuple((s, n) for s, n in t[11] or ()),
+            descendants=below.get(t[0], ()),
+            ancestors=above.get(t[0], ()),
             columns=columns.get(t[0], {}),
             indexes=tuple(indexes.get(t[0], ())),
             constraints=tuple(constraints.get(t[0], ())),
         )
         for t in tables
     }
+
+
+def _read_names(
+    connection: Connection, query: str, oids: list[int]
+) -> dict[int, tuple[tuple[str, str], ...]]:
+    """By table: (schema, name) of those below it, or above it; nothing is asked for no table."""
+    found: dict[int, tuple[tuple[str, str], ...]] = {}
+    for oid, schema, name in connection.execute(query, {"oids": oids}).fetchall() if oids else ():
+        found[oid] = (*found.get(oid, ()), (schema, name))
+    return found
 
 
 def _index(row: tuple[Any, ...]) -> IndexInfo:

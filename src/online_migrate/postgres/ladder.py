@@ -26,7 +26,8 @@ that time"""
 LEAST_TIMEOUT_S = 0.005
 """with less left of a budget than 5 ms, asking is no more than a nuisance: the budget counts as spent"""
 REST_S = 0.1
-"""between two windows on one relation: statements that waited behind the first run before the second asks"""
+"""between two windows on one relation, where statements waited behind the first: they run before the second
+asks"""
 
 _UNITS_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "min": 60_000.0, "": 1.0}
 

@@ -39,6 +39,8 @@ from online_migrate.waiting import Waiting
 
 LOOK_EVERY_S = 0.25
 PAUSE_MAX_S = 5.0
+AT_ONCE_S = 0.005
+"""a lock that was granted in less was free"""
 CAP_HITS = 2
 """a change that twice needed longer than hold_cap under the lock is no instant one: asking again would stop
 the application each time for nothing"""
@@ -120,7 +122,7 @@ class LockWindow:
     # 1. look
 
     def _rest(self) -> None:
-        """Windows on one relation are spaced."""
+        """After a window that sessions waited behind, or that had to wait itself, they come first."""
         rest_s = self.exposure.rest_s(self._names(), self.clock.monotonic())
         if rest_s and self.clock.wait(rest_s, self.signal):
             self._ensure_not_stopped()
@@ -205,7 +207,8 @@ class LockWindow:
         held_s = elapsed_s if times is None else times.held_s
         self._waited_s = max(self._waited_s, waited_s)
         self.exposure.add(self._names(), waited_s + held_s)
-        self.exposure.note_released(self._names(), self.clock.monotonic())
+        if times is None or times.had_waiters or attempt > 1 or waited_s > AT_ONCE_S:
+            self.exposure.note_released(self._names(), self.clock.monotonic())
         first = self._targets[0] if self._targets else None
         self.emit(
             LockHeld,

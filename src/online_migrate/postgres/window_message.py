@@ -71,6 +71,10 @@ _GRANTED = (
     "SELECT pg_catalog.clock_timestamp() AS granted, pg_catalog.set_config('online_migrate.granted',"
     " extract(epoch FROM pg_catalog.clock_timestamp())::text, true)"
 )
+_WAITERS = (
+    "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE NOT l.granted AND l.locktype = 'relation'"
+    " AND l.relation = ANY ({oids}::oid[])) AS had_waiters"
+)
 _RELEASED = "SELECT pg_catalog.clock_timestamp() AS released"
 _CAP = (
     "SELECT pg_catalog.set_config('statement_timeout', greatest({cap} - held.ms, 1)::text, true),"
@@ -122,6 +126,8 @@ class Times:
     asked: datetime
     granted: datetime
     released: datetime
+    had_waiters: bool
+    """another session waited for a lock on one of the relations when the change was made"""
 
     @property
     def waited_s(self) -> float:
@@ -196,16 +202,17 @@ def window_message(
     parts += [fence, sql.SQL(_ASKED), *locks[:1], sql.SQL(_GRANTED)]
     for statement in (*locks[1:], *ddl, _compare(targets)):
         parts += [cap, statement]
-    parts += [sql.SQL("COMMIT"), sql.SQL(_RELEASED)]
+    waiters = sql.SQL(_WAITERS).format(oids=sql.Literal([t.oid for t in targets]))
+    parts += [waiters, sql.SQL("COMMIT"), sql.SQL(_RELEASED)]
     return sql.SQL("\n;\n").join(parts)  # a statement may end with a comment
 
 
 def read_times(cursor: psycopg.Cursor[tuple[Any, ...]]) -> Times:
-    """The three times among the results of a :func:`window_message`."""
-    found: dict[str, datetime] = {}
+    """The three times, and whether others waited, among the results of a :func:`window_message`."""
+    found: dict[str, Any] = {}
     while True:
         name = cursor.description[0].name if cursor.description else ""
-        if name in ("asked", "granted", "released") and (row := cursor.fetchone()) is not None:
+        if name in ("asked", "granted", "had_waiters", "released") and (row := cursor.fetchone()) is not None:
             found[name] = row[0]
         if not cursor.nextset():
             return Times(**found)
