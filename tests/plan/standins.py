@@ -12,7 +12,8 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from online_migrate.plan.load import load
-from online_migrate.plan.model import OperationType, Phase, Plan, Strict
+from online_migrate.plan.model import Phase, Plan, Strict
+from online_migrate.plan.operation_type import OperationType
 from online_migrate.plan.sql_file import load_checks, read_sql, split_sql
 
 PLAN: Final = Path("shop.yaml")

@@ -14,7 +14,8 @@ from online_migrate.errors import PlanError
 from online_migrate.operations.registry import OPERATIONS as REAL_OPERATIONS
 from online_migrate.plan.expand import expand, listed_tables
 from online_migrate.plan.load import load, load_file
-from online_migrate.plan.model import OperationType, Phase
+from online_migrate.plan.model import Phase
+from online_migrate.plan.operation_type import OperationType
 from tests.plan.standins import OPERATIONS, load_text
 
 PLANS = Path(__file__).parents[2] / "plans"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from online_migrate.plan.model import OperationType, Plan, Step
+from online_migrate.plan.model import Plan, Step
+from online_migrate.plan.operation_type import OperationType
 
 
 def expand(

@@ -12,7 +12,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_jso
 from pydantic_core import core_schema
 
 from online_migrate.plan.document import PlanFile
-from online_migrate.plan.model import OperationType
+from online_migrate.plan.operation_type import OperationType
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 

@@ -14,7 +14,8 @@ from pydantic import BaseModel
 from online_migrate.errors import PlanError
 from online_migrate.plan.document import PlanFile, StageEntry
 from online_migrate.plan.mistakes import Mistakes, did_you_mean, keys_at, show
-from online_migrate.plan.model import OperationType, Phase, Plan, Stage, StepSpec
+from online_migrate.plan.model import Phase, Plan, Stage, StepSpec
+from online_migrate.plan.operation_type import OperationType
 from online_migrate.plan.references import check_references
 from online_migrate.plan.yaml_file import Document, Loc, read_document
 

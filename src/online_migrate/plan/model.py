@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Final, Literal, Protocol
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
@@ -369,43 +369,6 @@ def changes_between(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[
     if any(change.startswith("stage ") for change in removed + added):
         other = [change for change in other if not change.startswith(f"{ORDER}:")]
     return tuple(removed + added + other)
-
-
-class OperationType(Protocol):
-    """What the loader needs to know of an operation; ``operations`` provides it."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def phase(self) -> Phase: ...
-
-    @property
-    def summary(self) -> str:
-        """One line for people; the JSON Schema's description."""
-
-    @property
-    def shorthand(self) -> str | None:
-        """The parameter that a plain text sets: ``create_tables: multi_tenant.sql``."""
-
-    @property
-    def Params(self) -> type[BaseModel]: ...  # noqa: N802  # a class
-
-    def title(self, params: BaseModel) -> str:
-        """The step's name within its stage."""
-
-    def load(self, params: BaseModel, folder: Path) -> BaseModel:
-        """Read the files that the parameters name, relative to the plan's folder; raises ValueError with the
-        reason.
-
-        What was read becomes part of the result, for example of a subclass of Params, so that the fingerprint
-        covers it.
-        """
-
-    def targets(self, params: BaseModel) -> tuple[str | None, ...] | str:
-        """The tables of the step, or the name of the table set that it is over; (None,) for a step over no
-        table.
-        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
