@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from dataclasses import replace
 from typing import ClassVar, Literal
@@ -17,7 +16,7 @@ from online_migrate.backfill.hazards.given_values import read_value_hazards
 from online_migrate.backfill.hazards.other_owners import read_other_owners
 from online_migrate.backfill.hazards.soak import read_soak_hazards
 from online_migrate.backfill.hazards.table import read_table_hazards
-from online_migrate.backfill.hazards.triggers import read_writing_triggers, skipped_key_hazard
+from online_migrate.backfill.hazards.triggers import read_writing_triggers
 from online_migrate.backfill.rows import unfilled_statement
 from online_migrate.backfill.strategy import SMALL_PAGES, decide_strategy, index_with
 from online_migrate.backfill.sweep import LATE_LIMIT
@@ -38,35 +37,23 @@ from online_migrate.operations.contract.base import (
     TableParams,
 )
 from online_migrate.operations.contract.effects import (
-    AddsForeignKey,
     Effect,
     FillsColumn,
     ReadsColumns,
     Source,
 )
 from online_migrate.operations.schema_before import plan_context, schema_before
+from online_migrate.operations.shared.backfill_reads import (
+    is_of_the_row,
+    leaves_left_out,
+    owner_tables,
+    skipped_keys,
+)
 from online_migrate.operations.shared.steps import bench_of
 from online_migrate.plan.model import Phase
 from online_migrate.plan.units import Duration
 from online_migrate.postgres.catalog import TableInfo
 
-_SUBQUERY = re.compile(r"\b(select|table|values|with)\b", re.IGNORECASE)
-_CALL = re.compile(r"([\w\"$.]+)\s*\(")
-_NO_CALLS = {
-    "and",
-    "case",
-    "coalesce",
-    "else",
-    "greatest",
-    "in",
-    "least",
-    "not",
-    "nullif",
-    "or",
-    "then",
-    "when",
-}
-"""keywords that may precede a parenthesis"""
 MANUAL = "https://www.postgresql.org/docs/current/storage-hot.html"
 
 
@@ -124,7 +111,7 @@ class Backfill(Operation[BackfillParams]):
 
     def why_alone(self, place: Place, params: BackfillParams, tables: Collection[str]) -> str:
         """The plan's order counts where rows of one table may depend on another table's backfill."""
-        if isinstance(params.value, ExpressionParams) and not _is_of_the_row(place, params.value.sql):
+        if isinstance(params.value, ExpressionParams) and not is_of_the_row(place, params.value.sql):
             return "its value may be read from another table: it has a subquery, or calls a function that may"
         if isinstance(params.value, FromParentParams):
             read = {name for j in params.value.joins for name in place.family_of(j.table)}
@@ -223,8 +210,8 @@ class Backfill(Operation[BackfillParams]):
         findings += hazards
         is_asked = params.other_owners == "stop" and self.state(place, params) is State.ABSENT
         if is_asked and isinstance(value, Constant) and not hazards:
-            findings += read_other_owners(column, value, _owner_tables(place, table, params.column))
-        findings += _skipped_keys(place, params.column) if skip else []
+            findings += read_other_owners(column, value, owner_tables(place, table, params.column))
+        findings += skipped_keys(place, params.column) if skip else []
         if params.quiet is not None:
             findings += read_soak_hazards(place.known.connection, table, params.column)
         index, above = index_with(table, params.column), _planned_index(place, place.table, params.column)
@@ -268,7 +255,7 @@ class Backfill(Operation[BackfillParams]):
 
     def _left_out(self, place: Place, params: BackfillParams) -> list[Finding]:
         """Leaves that the plan does not fill although it fills others; one may have been attached since."""
-        root, names = _leaves_left_out(place, params.column)
+        root, names = leaves_left_out(place, params.column)
         if not names:
             return []
         fact = f"partitions of {root} in which the plan does not backfill {params.column}: {', '.join(names)}"
@@ -357,26 +344,6 @@ class Backfill(Operation[BackfillParams]):
         return [Finding(severity=Severity.STOP, code="rows_left", fact=fact, remedy=remedy)]
 
 
-def _is_of_the_row(place: Place, value: str) -> bool:
-    """Whether the expression reads no table.  Of functions, only PostgreSQL's own immutable ones are known
-    not to.
-    """
-    if _SUBQUERY.search(value):
-        return False
-    called = {name.lower() for name in _CALL.findall(value)} - _NO_CALLS
-    if not called:
-        return True
-    if place.catalog is None:
-        return False
-    rows = place.catalog.connection.execute(
-        """SELECT p.proname FROM pg_proc p WHERE p.proname = ANY (%s)
-            GROUP BY p.proname
-           HAVING bool_and(p.pronamespace = 'pg_catalog'::regnamespace AND p.provolatile = 'i')""",
-        [sorted(called)],
-    ).fetchall()
-    return called == {name for (name,) in rows}
-
-
 def _value(place: Place, params: BackfillParams) -> Value:
     return value_of(params.value, schema=place.schema, constant=place.constant, equals_in=place.equals_in)
 
@@ -424,51 +391,3 @@ def _planned_index(place: Place, table: str, column: str) -> str | None:
     """An index on the column that an earlier step builds; the first by name."""
     then = schema_before(place).table(table)
     return None if then is None else min((i.name for i in then.planned_indexes(column)), default=None)
-
-
-def _owner_tables(place: Place, table: TableInfo, column: str) -> list[str]:
-    """The tables of the plan's schema that the column references, by keys of the catalog or of the plan."""
-    planned = [
-        c.effect.ref_table
-        for c in place.effects.on(table.name)
-        if isinstance(c.effect, AddsForeignKey) and c.effect.column == column
-    ]
-    return planned + [
-        str(k.ref_table)
-        for k in table.foreign_keys
-        if k.columns == (column,) and k.ref_schema == place.schema
-    ]
-
-
-def _skipped_keys(place: Place, column: str) -> list[Finding]:
-    """A foreign key that an earlier step adds exists by then; those of the catalog
-    are a hazard of their own.
-    """
-    then = schema_before(place).table(place.table)
-    keys = [] if then is None else [k for k in then.keys if k.added_by is not None and column in k.columns]
-    if not keys:
-        return []
-    return [
-        skipped_key_hazard(f"the foreign key {keys[0].name} of {place.table}, which an earlier step adds")
-    ]
-
-
-def _leaves_left_out(place: Place, column: str) -> tuple[str, list[str]]:
-    """Of a leaf partition: its root, and that root's other leaves in which the plan backfills the column
-    nowhere.
-    """
-    filled = [
-        c.effect.table
-        for c in place.effects.changes
-        if isinstance(c.effect, FillsColumn) and c.effect.is_backfill and c.effect.column == column
-    ]
-    rows = place.known.connection.execute(
-        """SELECT r.relname, l.relname FROM pg_partition_root(%(table)s::regclass) root (oid)
-             JOIN pg_class r ON r.oid = root.oid CROSS JOIN pg_partition_tree(root.oid) t
-             JOIN pg_class l ON l.oid = t.relid JOIN pg_namespace n ON n.oid = l.relnamespace
-            WHERE t.isleaf AND l.relkind = 'r' AND NOT (n.nspname = %(schema)s
-              AND l.relname = ANY (%(filled)s))
-            ORDER BY l.relname""",
-        {"table": place.sql_table.as_string(None), "schema": place.schema, "filled": filled},
-    ).fetchall()
-    return (rows[0][0] if rows else ""), [name for _, name in rows]
