@@ -160,7 +160,7 @@ def plan_context(place: Place) -> PlanContext:
     """
     now = place.effects.number(place.step)
     added, before, later, made = dict[tuple[str, str], str](), set(), set(), set()
-    for change in place.effects.changes:
+    for change in place.effects.of_rows:
         effect = change.effect
         if isinstance(effect, CreatesTable | MakesRow):
             made.add(effect.table)

@@ -129,12 +129,14 @@ class SetNotNull(Operation[SetNotNullParams]):
         """An INSERT that does not name the column fails from this step on; reported once, for all tables of
         the step.
         """
-        if _has_gate_since(place, params.column):
+        if _has_gate_since(place, params.column) or not self._is_bare(place, params):
             return
         places = (replace(place, step=replace(place.step, table=t)) for t in place.tables_of_step)
-        bare = [p.table for p in places if self._is_bare(p, params)]
-        if not bare or bare[0] != place.table:
+        each = (p.table for p in places if self._is_bare(p, params))
+        first = next(each, None)
+        if first != place.table:
             return
+        bare = [first, *each]
         fact = (
             f"{params.column} of {', '.join(bare)} has no default: after this step an INSERT that does not"
             " name it"

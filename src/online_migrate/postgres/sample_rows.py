@@ -149,12 +149,13 @@ def _read(copies: StandIns, table: TableInfo, query: sql.Composed) -> list[str]:
     copies.ensure_time()
     try:
         with connection.transaction():
-            connection.execute(
-                sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(READ_TIMEOUT_MS))
+            cursor = connection.execute(
+                sql.SQL("SET LOCAL statement_timeout = {}; {}; SET LOCAL statement_timeout = {}").format(
+                    sql.Literal(READ_TIMEOUT_MS), query, sql.Literal(stand_ins.STATEMENT_TIMEOUT_MS)
+                )
             )
-            places = [str(row[0]) for row in connection.execute(query).fetchall()]
-            connection.execute(f"SET LOCAL statement_timeout = {stand_ins.STATEMENT_TIMEOUT_MS}")
-            return places
+            cursor.nextset()
+            return [str(row[0]) for row in cursor.fetchall()]
     except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable, psycopg.ProgrammingError) as error:
         copies.missing.append(Missing(table=table.name, what="some of its rows", error=error))
         return []

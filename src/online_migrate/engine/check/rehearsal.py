@@ -188,6 +188,10 @@ class _Group:
         """tables with a step that was refused or not rehearsed: a later refusal may follow from it"""
         self._without_sequences: set[str] = set()
         """tables into whose copy no row is inserted: it would take a value of the live sequence"""
+        self._changed: set[str] = set(self._closure)
+        """tables whose catalog is to be read again"""
+        self._statement = ""
+        """that is being executed"""
         self.found: list[Finding] = []
 
     def run(self) -> list[Finding]:
@@ -307,6 +311,9 @@ class _Group:
         """Execute the step on the copy, unless it is known to be refused, or its table has no copy."""
         self._ensure_time()
         table, place = str(step.table), self._place(step)
+        if table in self._changed:
+            self._catalog.prefetch(self._changed)
+            self._changed.clear()
         creates = place.creates_table
         if step.key in self._known.stopped or (creates and self._known.live(table) is not None):
             self._tainted.update({table} if step.key in self._known.stopped else ())
@@ -321,20 +328,49 @@ class _Group:
             self._tainted.add(table)
             self.found.append(not_rehearsed(table, reason, step))
             return
-        operation, statement = OPERATIONS[step.spec.operation], ""
         try:
-            with self._copies.connection.transaction():
-                state = State.ABSENT if creates else operation.state(place, step.spec.params)
-                if state in (State.ABSENT, State.PARTIAL):
-                    for each in self._statements(operation, place):
-                        statement = each.text
-                        self._execute(each, place, is_resumed=state is State.PARTIAL)
-                    self._catalog.forget(table)
-                    self._after(place)
-                self._keep_row(operation, place)
+            try:
+                self._run(place, is_careful=False)
+            except (
+                psycopg.errors.DuplicateObject,
+                psycopg.errors.DuplicateTable,
+                psycopg.errors.ForeignKeyViolation,
+            ):
+                self._forget(table)
+                self._run(place, is_careful=True)
         except psycopg.Error as error:
-            self._catalog.forget(table)
-            self._refused(error, place, statement)
+            self._forget(table)
+            self._refused(error, place, self._statement)
+
+    def _run(self, place: Place, *, is_careful: bool) -> None:
+        """Under one savepoint; ``is_careful``: each statement has one of its own, so that what the copy alone
+        refuses of it can be left out.
+        """
+        operation, params = OPERATIONS[place.step.spec.operation], place.step.spec.params
+        self._statement = ""
+        with self._copies.connection.transaction():
+            state = State.ABSENT if place.creates_table else operation.state(place, params)
+            if state in (State.ABSENT, State.PARTIAL):
+                for each in self._statements(operation, place):
+                    self._statement = each.text
+                    if is_careful:
+                        self._execute(each, place, is_resumed=state is State.PARTIAL)
+                    else:
+                        self._copies.execute(each.sql, each.path)
+                self._after(place)
+                self._forget(place.table)
+            if any(isinstance(e, MakesRow) for e in place.effects.of(place.step)):
+                self._keep_row(operation, place)
+
+    def _forget(self, table: str) -> None:
+        """The table and those below it have changed; they are read again together, when a step is about
+        one of them.
+        """
+        info = self._known.live(table)
+        below = () if info is None else (n for schema, n in info.descendants if schema == info.schema)
+        names = {table, *below}
+        self._catalog.forget(*names)
+        self._changed |= names
 
     def _why_not(self, place: Place) -> str:
         """Why the step must not be executed: it would lock, or write, what is live; empty where it may."""
@@ -434,7 +470,9 @@ class _Group:
         return self._copies.connection.execute(query).fetchone() is not None
 
     def _after(self, place: Place) -> None:
-        """What no statement of the step asks: the width of rows with one column more."""
+        """What no statement of the step asks: the width of rows with one column more.  The catalog's reading
+        is still the one from before the step.
+        """
         for effect in place.effects.of(place.step):
             if isinstance(effect, AddsColumn):
                 self._probe_width(place, effect)
@@ -452,7 +490,7 @@ class _Group:
     def _probe_width(self, place: Place, effect: AddsColumn) -> None:
         """The application writes rows as wide as the widest, with the new column's default in them."""
         table = self._catalog.table(place.table)
-        if table is None or table.kind != "r" or len(table.columns) <= 200:
+        if table is None or table.kind != "r" or len(table.columns) < 200:
             return
         column = sql.Identifier(effect.column)
         try:

@@ -247,6 +247,12 @@ class PlanEffects:
             for effect in effects
         )
         """every change of the plan, in order"""
+        self.of_rows = tuple(
+            c
+            for c in self.changes
+            if isinstance(c.effect, AddsColumn | FillsColumn | CreatesTable | MakesRow)
+        )
+        """those that a later backfill depends on"""
         self._on_table: dict[str, list[Change]] = {}
         for change in self.changes:
             self._on_table.setdefault(change.effect.table, []).append(change)

@@ -81,6 +81,9 @@ def leaves_left_out(place: Place, column: str) -> tuple[str, list[str]]:
     """Of a leaf partition: its root, and that root's other leaves in which the plan backfills the column
     nowhere.
     """
+    info = place.known.table(place.table)
+    if info is None or (info.kind != "p" and not info.ancestors):
+        return "", []
     filled = [
         c.effect.table
         for c in place.effects.changes
