@@ -97,7 +97,7 @@ def test_another_version_is_refused_with_both_named(
     """Nothing is guessed about a journal of another version."""
     connection.execute("UPDATE online_migrate.version SET version = %s", [version])
     with pytest.raises(
-        JournalVersion, match=f"has version {version}; this program writes version 1"
+        JournalVersion, match=f"has version {version}; this program writes version {VERSION}"
     ) as caught:
         ensure_readable(connection)
     assert remedy in caught.value.remedy

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 
 import click
 from rich.console import Console
 
 from online_migrate.cli.common import CLOCK, connector_of, dsn_option, plan_argument, read_plan
+from online_migrate.cli.output import say
 from online_migrate.clock import Signal
 from online_migrate.errors import UsageError
 from online_migrate.journal.schema import ensure_readable
+from online_migrate.journal.store import Journal
+from online_migrate.observe.page.report import ALLOWED, find_approvals
 from online_migrate.observe.snapshot.read import read_snapshot, to_json
 from online_migrate.observe.snapshot.views import Snapshot
 from online_migrate.observe.terminal.live_view import LiveView, render
@@ -55,7 +60,26 @@ def status_command(plan: Path, dsn: str, as_json: bool, watch: bool) -> None:
         elif watch:
             _watch(read, connection)
         else:
-            Console().print(render(_snapshot(read, connection)))
+            snapshot = _snapshot(read, connection)
+            Console().print(render(snapshot))
+            for line in _allowed(snapshot, Journal(connection)):
+                say(line)
+
+
+def _allowed(snapshot: Snapshot, journal: Journal) -> Iterator[str]:
+    """What people allowed in this run: approvals, accepted changes of the plan, reopened steps."""
+    history = journal.read_history(snapshot.run_id, ALLOWED)
+    for one in find_approvals(snapshot.approvals, history, snapshot.read_at):
+        at = datetime.fromisoformat(one["at"])
+        what = one["note"] if not one["state"] else f"approved by {one['approved_by']}{_account(one)}"
+        note = f" ({one['note']})" if one["state"] and one["note"] else ""
+        state = f"; {one['state']}" if one["state"] else ""
+        stage = f"stage {one['stage']} " if one["stage"] else ""
+        yield f"{at:%Y-%m-%d %H:%M:%S %Z}  {stage}{what}{note}{state}"
+
+
+def _account(one: Mapping[str, str]) -> str:
+    return f", account {one['account']}" if one["account"] not in ("", one["approved_by"]) else ""
 
 
 def _snapshot(plan: Plan, connection: Connection) -> Snapshot:

@@ -28,10 +28,10 @@ from online_migrate.errors import (
 )
 from online_migrate.events import PlanAccepted, RunEnded, RunStarted, StepFailed
 from online_migrate.findings import Finding, Severity
-from online_migrate.journal.lease import read_holder, whoami
+from online_migrate.journal.lease import person, read_holder, whoami
 from online_migrate.journal.records import RunRecord
 from online_migrate.journal.requests import approve, close_earlier_stops, close_stops
-from online_migrate.journal.schema import ensure_readable, ensure_schema
+from online_migrate.journal.schema import ensure_readable, ensure_schema, upgrade_schema
 from online_migrate.journal.states import RunState, StageState, StepState
 from online_migrate.journal.store import Journal
 from online_migrate.operations.contract.effects import MakesRow
@@ -115,6 +115,7 @@ class Runner:
         """Check first, on a connection of its own, so that nothing is written if a finding stops us."""
         self._walk = Walk(run=self.context)
         with self.context.sessions.connector.open("check") as connection:
+            upgrade_schema(connection)
             seen = self._survey(connection)
             if not seen.is_over and seen.journal is None:
                 self._create_journal(seen, connection)
@@ -233,7 +234,7 @@ class Runner:
                     self.context.sessions.journal,
                     plan=plan.name,
                     stage=stage,
-                    approved_by=whoami(),
+                    approved_by=person(),
                     note="run --approve",
                 )
 

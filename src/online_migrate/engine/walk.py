@@ -107,9 +107,8 @@ class Walk:
             return
         self._ensure_no_drift(stage)
         journal, plan = self.run.journal, self.run.plan
-        run = journal.read_run(plan.name)
-        given = journal.read_approvals(plan.name, None if run is None else run.started_at)
-        if stage.name not in given:
+        given = journal.pass_gate(self.run.run_id, plan.name, stage.name)
+        if given is None:
             journal.set_stage(self.run.run_id, stage.name, StageState.WAITING, stage.gate.approval)
             self.run.emit(GateWaiting, stage=stage.name, approval=stage.gate.approval)
             raise GateClosed(
@@ -120,7 +119,7 @@ class Walk:
         self.run.emit(
             GateApproved,
             stage=stage.name,
-            approved_by=given[stage.name].approved_by,
+            approved_by=given.approved_by,
             approval=stage.gate.approval,
         )
 

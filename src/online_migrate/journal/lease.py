@@ -95,6 +95,11 @@ def whoami() -> str:
     return f"{user}@{platform.node()}, process {os.getpid()}"
 
 
+def person() -> str:
+    """user@host: who typed the command, behind sudo too.  An account can name another: it is no proof."""
+    return f"{os.environ.get('SUDO_USER') or whoami().partition('@')[0]}@{platform.node()}"
+
+
 def read_holder(connection: Connection) -> Holder | None:
     """The runner that sent the last heartbeat."""
     row = connection.execute(HOLDER).fetchone()

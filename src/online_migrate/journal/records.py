@@ -86,6 +86,16 @@ class ApprovalRecord:
     approved_by: str
     note: str
     approved_at: datetime
+    account: str = ""
+    """user@host that ran the command; ``approved_by`` may be another name, by ``--by``"""
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    revoked_by: str = ""
+    revoke_note: str = ""
+
+    def is_in_force(self, now: datetime) -> bool:
+        """Does it open the gate at ``now``, by the server's clock?"""
+        return self.revoked_at is None and (self.expires_at is None or self.expires_at > now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Final
 
+from online_migrate.journal.lease import person
 from online_migrate.journal.states import RequestKind
 from online_migrate.postgres.connection import Connection
 from online_migrate.postgres.encoding import storable
@@ -14,6 +16,14 @@ OPEN_STOP: Final = (
 )
 """who asked for a stop that the runner has not obeyed yet"""
 
+
+IN_FORCE: Final = "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())"
+"""of an approval: it opens its gate"""
+
+_REVOKE: Final = (
+    "UPDATE online_migrate.approval SET revoked_at = clock_timestamp(), revoked_by = %s, revoke_note = %s"  # noqa: S608  # a constant of ours
+    f" WHERE plan = %s AND stage = %s AND {IN_FORCE} RETURNING approved_by"
+)
 
 _CLOSE_STOPS: Final = (
     "UPDATE online_migrate.request SET taken_at = clock_timestamp()"
@@ -50,9 +60,51 @@ def close_earlier_stops(connection: Connection, *, plan: str) -> None:
     connection.execute(_CLOSE_EARLIER_STOPS, [plan, RequestKind.STOP])
 
 
-def approve(connection: Connection, *, plan: str, stage: str, approved_by: str, note: str = "") -> None:
-    """Open the gate of ``stage``; needs the right to write the journal."""
-    connection.execute(
-        "INSERT INTO online_migrate.approval (plan, stage, approved_by, note) VALUES (%s, %s, %s, %s)",
-        [plan, stage, approved_by, storable(connection, note)],
-    )
+def approve(
+    connection: Connection,
+    *,
+    plan: str,
+    stage: str,
+    approved_by: str,
+    note: str = "",
+    expires_s: float | None = None,
+) -> datetime | None:
+    """Open the gate of ``stage``, for ``expires_s`` seconds if given; returns until when.
+
+    Needs the right to write the journal.
+    """
+    row = connection.execute(
+        "INSERT INTO online_migrate.approval (plan, stage, approved_by, note, account, expires_at)"
+        " VALUES (%s, %s, %s, %s, %s, clock_timestamp() + make_interval(secs => %s)) RETURNING expires_at",
+        [
+            plan,
+            stage,
+            storable(connection, approved_by),
+            storable(connection, note),
+            storable(connection, person()),
+            expires_s,
+        ],
+    ).fetchone()
+    return None if row is None else row[0]
+
+
+def revoke(
+    connection: Connection, *, run_id: int, plan: str, stage: str, revoked_by: str, note: str = ""
+) -> tuple[str, ...] | None:
+    """Take back the approvals of ``stage`` that are in force; returns whose they were.
+
+    None, and nothing is changed, if the stage has begun: the runner passes a gate under the same row lock.
+    """
+    with connection.transaction():
+        row = connection.execute(
+            "SELECT started_at IS NOT NULL FROM online_migrate.stage WHERE run_id = %s AND stage = %s"
+            " FOR UPDATE",
+            [run_id, stage],
+        ).fetchone()
+        if row is not None and row[0]:
+            return None
+        rows = connection.execute(
+            _REVOKE,
+            [storable(connection, revoked_by), storable(connection, note), plan, stage],
+        ).fetchall()
+    return tuple(str(name) for (name,) in rows)

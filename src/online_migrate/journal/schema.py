@@ -9,10 +9,14 @@ from importlib import resources
 import psycopg
 
 from online_migrate.errors import JournalVersion, PreflightFailed
+from online_migrate.journal.lease import read_sessions
+from online_migrate.journal.upgrades import STEPS
 from online_migrate.postgres.connection import Connection
 
-VERSION = 1
-"""of schema.sql"""
+FIRST = 1
+"""the version of schema.sql"""
+VERSION = FIRST + len(STEPS)
+"""of the journal that this program reads and writes"""
 _RIGHTS = """
 SELECT c.oid IS NOT NULL, has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'),
        quote_ident(current_user), quote_ident(pg_get_userbyid(n.nspowner))
@@ -43,11 +47,43 @@ def ensure_readable(connection: Connection) -> bool:
         raise JournalVersion(
             f"the journal in schema online_migrate has version {version}; this program writes version"
             f" {VERSION}",
-            remedy="run the version of online-migrate that created it"
-            if version > VERSION
-            else "finish the run with the older program first",
+            remedy=_remedy(version),
         )
     return version is not None
+
+
+def _remedy(version: int) -> str:
+    if version > VERSION:
+        return "run the version of online-migrate that created it"
+    if version < FIRST:
+        return "finish the run with the older program first"
+    return "the next `online-migrate run` upgrades it; use the older program until then"
+
+
+def upgrade_schema(connection: Connection) -> None:
+    """Apply the steps that a journal of an older version lacks, all or none.
+
+    Raises :class:`JournalVersion` while a runner works: it may be of the older program.
+    """
+    version = read_version(connection)
+    if version is None or not FIRST <= version < VERSION:
+        return
+    if sessions := read_sessions(connection):
+        raise JournalVersion(
+            f"the journal in schema online_migrate has version {version}, this program writes version"
+            f" {VERSION}, and a runner is at work ({sessions[0][1]}, pid {sessions[0][0]})",
+            remedy="let it finish or stop it with the program that started it, then run the same command"
+            " again: it upgrades the journal",
+        )
+    with connection.transaction():
+        row = connection.execute("SELECT version FROM online_migrate.version FOR UPDATE").fetchone()
+        _apply_steps(connection, FIRST if row is None else int(row[0]))
+
+
+def _apply_steps(connection: Connection, version: int) -> None:
+    for step in STEPS[version - FIRST :]:
+        connection.execute(step.encode())
+    connection.execute("UPDATE online_migrate.version SET version = %s", [VERSION])
 
 
 def ensure_schema(connection: Connection) -> None:
@@ -60,6 +96,7 @@ def ensure_schema(connection: Connection) -> None:
     try:
         with connection.transaction():
             connection.execute(text)
+            _apply_steps(connection, FIRST)
     except (psycopg.errors.DuplicateSchema, psycopg.errors.UniqueViolation):
         if not ensure_readable(connection):
             raise PreflightFailed(

@@ -20,6 +20,7 @@ from online_migrate.journal.records import (
     columns,
     to_records,
 )
+from online_migrate.journal.requests import IN_FORCE
 from online_migrate.journal.states import RunState, StageState, StepState
 from online_migrate.journal.texts import storable_params, to_json
 from online_migrate.plan.model import Plan, Step
@@ -311,14 +312,38 @@ class Journal:
         self._write(_PUT_REFERENCE, {"run": run_id, "name": name, "value": value})
 
     def read_approvals(self, plan: str, since: datetime | None = None) -> dict[str, ApprovalRecord]:
-        """The newest approval of each stage."""
+        """The newest approval of each stage that is in force."""
         rows = self.connection.execute(
             f"SELECT DISTINCT ON (stage) {columns(ApprovalRecord)}"  # noqa: S608  # our own columns
             " FROM online_migrate.approval WHERE plan = %s"
-            " AND (%s::timestamptz IS NULL OR approved_at >= %s) ORDER BY stage, approval_id DESC",
+            f" AND {IN_FORCE} AND (%s::timestamptz IS NULL OR approved_at >= %s)"
+            " ORDER BY stage, approval_id DESC",
             [plan, since, since],
         )
         return {record.stage: record for record in to_records(ApprovalRecord, rows)}
+
+    def pass_gate(self, run_id: int, plan: str, stage: str) -> ApprovalRecord | None:
+        """Set the stage's state to running if an approval of this run is in force; which one.
+
+        A revocation either comes before, or finds that the stage has begun.
+        """
+        if self._fence is None:
+            raise LeaseLost("a journal without a lease is read only")
+        with translating_fence(), self.connection.transaction():
+            self.connection.execute(self._fence.sql)
+            row = self.connection.execute(
+                "SELECT r.started_at FROM online_migrate.stage s JOIN online_migrate.run r USING (run_id)"
+                " WHERE s.run_id = %s AND s.stage = %s FOR UPDATE OF s",
+                [run_id, stage],
+            ).fetchone()
+            found = self.read_approvals(plan, None if row is None else row[0]).get(stage)
+            if found is not None:
+                self.connection.execute(
+                    "UPDATE online_migrate.stage SET state = %s, reason = '', ended_at = NULL,"
+                    " started_at = coalesce(started_at, clock_timestamp()) WHERE run_id = %s AND stage = %s",
+                    [StageState.RUNNING, run_id, stage],
+                )
+        return found
 
     def append_history(self, run_id: int, event: Event) -> None:
         """Keep an event.  Unfenced: what happened, happened, even to a runner that

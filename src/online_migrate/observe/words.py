@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, Final
 
 from online_migrate.figures import count_text, seconds_text, share_text
+from online_migrate.journal.records import ApprovalRecord
 
 Fields = Mapping[str, Any]
 
@@ -19,6 +21,17 @@ def describe(event: str, fields: Fields) -> str:
     """One sentence for an event with this name (:attr:`Event.name`) and these facts, without its place."""
     words = _SENTENCES.get(event)
     return (words(fields) if words else "") or event.replace("_", " ")
+
+
+def approval_state(approval: ApprovalRecord, now: datetime) -> str:
+    """Whether an approval opens its gate at ``now``: `in force`, `expired …`, `revoked by …`."""
+    if approval.revoked_at is not None:
+        note = f": {approval.revoke_note}" if approval.revoke_note else ""
+        return f"revoked by {approval.revoked_by} at {approval.revoked_at:%Y-%m-%d %H:%M:%S %Z}{note}"
+    if approval.expires_at is None:
+        return "in force"
+    word = "in force until" if approval.is_in_force(now) else "expired at"
+    return f"{word} {approval.expires_at:%Y-%m-%d %H:%M:%S %Z}"
 
 
 def _run_started(f: Fields) -> str:

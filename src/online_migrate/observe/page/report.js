@@ -102,6 +102,7 @@ function approval_table(report) {
   if (!report.approvals.length) return nothing("No gate was approved, no change accepted.");
   return facts_table("Approvals", [
     ["Stage", (a) => a.stage], ["By", (a) => a.approved_by], ["At", (a) => date_text(a.at), "wide time"], ["Note", (a) => a.note],
+    ["State", (a) => a.state], ["Account", (a) => a.account],
   ], report.approvals);
 }
 

@@ -22,12 +22,12 @@ from online_migrate.observe.page.throughput import (
 from online_migrate.observe.page.verified import sum_verified
 from online_migrate.observe.snapshot.read import read_snapshot
 from online_migrate.observe.snapshot.views import Snapshot, StepView
-from online_migrate.observe.words import describe
+from online_migrate.observe.words import approval_state, describe
 from online_migrate.postgres.connection import Connection
 
 EVENTS: Final = 1_000
 """the newest; a night of a large plan has many more, which add little"""
-_ALLOWED: Final = ("plan_accepted", "step_reopened")
+ALLOWED: Final = ("plan_accepted", "step_reopened")
 HOLDS: Final = 200
 """the longest; the sums have all of them"""
 
@@ -77,7 +77,7 @@ def make_report(
         "locks": sum_locks(history),
         "throughput": sum_throughput(history, snapshot.steps),
         "growth": find_growth(history),
-        "approvals": find_approvals(approvals, history),
+        "approvals": find_approvals(approvals, history, now),
         "findings": find_findings(history),
         **sum_verified(snapshot, history),
     }
@@ -186,15 +186,17 @@ def _sizes(records: Iterable[HistoryRecord]) -> dict[str, Sequence[Any]]:
 
 
 def find_approvals(
-    approvals: Iterable[ApprovalRecord], history: Iterable[HistoryRecord]
+    approvals: Iterable[ApprovalRecord], history: Iterable[HistoryRecord], now: datetime
 ) -> list[dict[str, str]]:
     """What people allowed, oldest first: each approval, each accepted change of the plan, each redo."""
     found = [
         {
             "stage": a.stage,
             "approved_by": a.approved_by,
+            "account": a.account,
             "note": a.note,
             "at": a.approved_at.isoformat(),
+            "state": approval_state(a, now),
         }
         for a in approvals
     ]
@@ -202,11 +204,13 @@ def find_approvals(
         {
             "stage": record.stage,
             "approved_by": str(record.fields.get("by", "")),
+            "account": "",
             "note": describe(record.event, record.fields),
             "at": record.at.isoformat(),
+            "state": "",
         }
         for record in history
-        if record.event in _ALLOWED
+        if record.event in ALLOWED
     ]
     return sorted(found, key=lambda one: one["at"])
 

@@ -11,12 +11,20 @@ from typing import Any, Final
 from online_migrate.figures import seconds_text
 from online_migrate.journal.changes import RunJournal, RunReader
 from online_migrate.journal.lease import STALE_AFTER_S, Holder
-from online_migrate.journal.records import CursorRecord, HistoryRecord, RunRecord, StageRecord, StepRecord
+from online_migrate.journal.records import (
+    ApprovalRecord,
+    CursorRecord,
+    HistoryRecord,
+    RunRecord,
+    StageRecord,
+    StepRecord,
+)
 from online_migrate.journal.schema import ensure_readable
 from online_migrate.observe.snapshot.estimates import UNKNOWN, Point, is_sweep, pace_of, points_of, share_of
 from online_migrate.observe.snapshot.memory import Memory
 from online_migrate.observe.snapshot.views import Key, Snapshot, StageView, StepView, WaitView, wait_at
 from online_migrate.observe.snapshot.waits import EVENTS, OpenWaits
+from online_migrate.observe.words import approval_state
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.connection import Connection, role_path_of
 
@@ -210,7 +218,7 @@ def _reason(run: RunRecord, holder: Holder | None, *, is_live: bool) -> str:
 def _approved(journal: RunJournal) -> str:
     """Who opened the gate at which the run has stopped, and what comes next; empty where none is open."""
     waiting = {stage.stage for stage in journal.stages if stage.state == "waiting"}
-    given = [a for a in journal.approvals if a.stage in waiting]
+    given = [a for a in journal.approvals if a.stage in waiting and a.is_in_force(journal.now)]
     if not given or journal.run.state == "running":
         return ""
     names = ", ".join(f"{a.approved_by}{f' ({a.note})' if a.note else ''}" for a in given)
@@ -268,6 +276,7 @@ def to_json(snapshot: Snapshot) -> dict[str, Any]:
         "state": snapshot.state,
         "is_live": snapshot.is_live,
         "reason": "; ".join(filter(None, (*snapshot.notes, snapshot.reason))),
+        "approvals": [approval_json(a, snapshot.read_at) for a in snapshot.approvals],
         "stages": [
             {
                 "stage": stage.stage,
@@ -277,6 +286,22 @@ def to_json(snapshot: Snapshot) -> dict[str, Any]:
             }
             for stage in snapshot.stages
         ],
+    }
+
+
+def approval_json(approval: ApprovalRecord, now: datetime) -> dict[str, Any]:
+    """An approval, in force or not; ``null`` stands for never."""
+    return {
+        "stage": approval.stage,
+        "approved_by": approval.approved_by,
+        "account": approval.account,
+        "note": approval.note,
+        "approved_at": approval.approved_at.isoformat(),
+        "expires_at": None if approval.expires_at is None else approval.expires_at.isoformat(),
+        "revoked_at": None if approval.revoked_at is None else approval.revoked_at.isoformat(),
+        "revoked_by": approval.revoked_by,
+        "in_force": approval.is_in_force(now),
+        "state": approval_state(approval, now),
     }
 
 

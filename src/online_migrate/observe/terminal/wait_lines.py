@@ -31,7 +31,9 @@ def wait_lines(snapshot: Snapshot, reasons: int = 2) -> Iterable[str]:
     if snapshot.reason and not snapshot.waits:
         yield snapshot.reason
     for stage in snapshot.stages:
-        is_approved = any(a.stage == stage.stage for a in snapshot.approvals)
+        is_approved = any(
+            a.stage == stage.stage and a.is_in_force(snapshot.read_at) for a in snapshot.approvals
+        )
         if stage.state == "waiting" and stage.reason not in snapshot.reason and not is_approved:
             yield f"gate of {stage.stage}: {stage.reason}"
     for kind in dict.fromkeys(wait.kind for wait in snapshot.waits):
