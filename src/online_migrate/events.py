@@ -41,6 +41,8 @@ class RunStarted(Event):
     resumed: bool
     steps_total: int
     steps_done: int
+    by: str = ""
+    """user@host that started the runner"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ SUMMARIES: Final = {
     "grants": "Print the SQL that makes the role that the plan needs.",
     "run": "Apply the plan; the same command resumes it.",
     "status": "Show progress, and what the run is waiting for.",
+    "runs": "List the runs of all plans in the database.",
     "approve": "Open the gate of a stage.",
     "stop": "Ask the runner to stop after its current batch.",
     "redo": "Reopen a finished step whose object was changed or dropped.",

@@ -245,6 +245,7 @@ class Runner:
             plan=self._plan.name,
             run_id=self.context.run_id,
             resumed=is_resumed,
+            by=person(),
             steps_total=len(records),
             steps_done=sum(r.state is StepState.DONE for r in records),
         )
