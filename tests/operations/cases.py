@@ -256,6 +256,22 @@ CASES = (
         before=FILLED_COLUMN,
     ),
     Case(
+        operation="set_default",
+        plan=plan_of("set_default: {table: transactions, column: bot_id, value: 7}"),
+        before=FILLED_COLUMN,
+    ),
+    Case(
+        operation="set_default",
+        of="an expression",
+        plan=plan_of("set_default: {table: transactions, column: seen_at, sql: now()}"),
+        before="ALTER TABLE transactions ADD COLUMN seen_at timestamptz;",
+    ),
+    Case(
+        operation="drop_not_null",
+        plan=plan_of("drop_not_null: {table: transactions, column: bot_id}"),
+        before="ALTER TABLE transactions ADD COLUMN bot_id integer NOT NULL DEFAULT 1;",
+    ),
+    Case(
         operation="verify_owner",
         plan=plan_of("verify_owner: {tables: [users, transactions], column: bot_id}"),
         before=FILLED_COLUMN + "ALTER TABLE users ADD COLUMN bot_id integer DEFAULT 1;",

@@ -18,6 +18,7 @@ from online_migrate.operations.contract.effects import (
     CreatesIndex,
     CreatesTable,
     DropsDefault,
+    DropsNotNull,
     Effect,
     EndsUnique,
     FillsColumn,
@@ -93,11 +94,21 @@ def declared(effects: Iterable[Effect], before: frozenset[Fact], place: Place, e
     for effect in effects:
         if isinstance(effect, EndsUnique):
             lost |= {f for f in before if _is_unique_on(f, effect)}
+        elif isinstance(effect, DropsNotNull):
+            lost |= {("not null", effect.table, effect.column)}
         elif isinstance(effect, DropsDefault):
             lost |= {f for f in before if f[:3] == ("default", effect.table, effect.column)}
         else:
             gained |= _gained(effect, place, eyes)
+            lost |= _replaced(effect, before, gained)
     return Difference(gained=frozenset(gained - before), lost=frozenset(lost))
+
+
+def _replaced(effect: Effect, before: frozenset[Fact], gained: set[Fact]) -> set[Fact]:
+    """A column has one default: the new one ends the old one."""
+    if not isinstance(effect, SetsDefault):
+        return set()
+    return {f for f in before if f[:3] == ("default", effect.table, effect.column)} - gained
 
 
 def _gained(effect: Effect, place: Place, eyes: Eyes) -> set[Fact]:
@@ -106,6 +117,8 @@ def _gained(effect: Effect, place: Place, eyes: Eyes) -> set[Fact]:
         return {("table", table)}
     if isinstance(effect, AddsColumn):
         return {("column", table, effect.column, _type_name(eyes, effect.type))}
+    if isinstance(effect, SetsDefault) and effect.is_expression:
+        return {("default", table, effect.column, str(effect.default))}
     if isinstance(effect, SetsDefault):
         return {("default", table, effect.column, place.value(effect.default).as_string(None).strip())}
     if isinstance(effect, MakesNotNull):

@@ -14,7 +14,9 @@ from online_migrate.operations.contract.effects import PlanEffects
 from online_migrate.operations.create_index import CreateIndex
 from online_migrate.operations.create_tables import CreateTables
 from online_migrate.operations.drop_default import DropDefault
+from online_migrate.operations.drop_not_null import DropNotNull
 from online_migrate.operations.ensure_row import EnsureRow
+from online_migrate.operations.set_default import SetDefault
 from online_migrate.operations.set_not_null import SetNotNull
 from online_migrate.operations.swap_unique import SwapUnique
 from online_migrate.operations.verify_owner import VerifyOwner
@@ -32,6 +34,8 @@ OPERATIONS: dict[str, Operation[Any]] = {
         AddForeignKey(),
         SetNotNull(),
         DropDefault(),
+        SetDefault(),
+        DropNotNull(),
         VerifyOwner(),
         SwapUnique(),
         Analyze(),

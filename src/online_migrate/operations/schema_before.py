@@ -22,6 +22,7 @@ from online_migrate.operations.contract.effects import (
     DropsConstraint,
     DropsDefault,
     DropsIndex,
+    DropsNotNull,
     DropsTable,
     Effect,
     EndsUnique,
@@ -228,7 +229,8 @@ def _after(table: TableThen | None, change: Change, name: str) -> TableThen | No
     if isinstance(effect, MakesRow):
         table.has_row_of_plan = True
     elif isinstance(
-        effect, AddsColumn | SetsDefault | DropsDefault | FillsColumn | MakesNotNull | DropsColumn
+        effect,
+        AddsColumn | SetsDefault | DropsDefault | FillsColumn | MakesNotNull | DropsNotNull | DropsColumn,
     ):
         _change_column(table, effect, change)
     elif isinstance(effect, CreatesIndex | DropsIndex | EndsUnique):
@@ -269,7 +271,7 @@ def _created(table: TableThen | None, effect: CreatesTable, change: Change) -> T
 
 def _change_column(
     table: TableThen,
-    effect: AddsColumn | SetsDefault | DropsDefault | FillsColumn | MakesNotNull | DropsColumn,
+    effect: AddsColumn | SetsDefault | DropsDefault | FillsColumn | MakesNotNull | DropsNotNull | DropsColumn,
     change: Change,
 ) -> None:
     name = effect.column
@@ -291,7 +293,7 @@ def _change_column(
     elif isinstance(effect, FillsColumn):
         column = replace(column, filled_by=change)
     else:
-        column = replace(column, is_not_null=True)
+        column = replace(column, is_not_null=isinstance(effect, MakesNotNull))
     table.columns[name] = column
 
 

@@ -515,6 +515,8 @@ IN_A_WINDOW = {
     "add_foreign_key",
     "set_not_null",
     "drop_default",
+    "drop_not_null",
+    "set_default",
     "swap_unique",
 }
 LONG = {

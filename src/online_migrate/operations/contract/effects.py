@@ -73,7 +73,8 @@ class SetsDefault(Effect):
 
     column: str
     default: str | int | bool
-    """as the plan writes it: a constant or a reference"""
+    """as the plan writes it: a constant, a reference or an expression"""
+    is_expression: bool = False
     reaches_descendants: ClassVar[bool] = True
 
     @property
@@ -126,6 +127,16 @@ class FillsColumn(Effect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MakesNotNull(Effect):
+    column: str
+    reaches_descendants: ClassVar[bool] = True
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        return (self.column,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropsNotNull(Effect):
     column: str
     reaches_descendants: ClassVar[bool] = True
 

@@ -57,6 +57,13 @@ def ensure_predicate(text: str) -> str:
     return text
 
 
+def ensure_expression(text: str) -> str:
+    """The text, if it is one expression; raises ValueError."""
+    if len(_parse(f"CREATE INDEX ON t (({text}))", text).index_params) != 1:
+        raise ValueError(f"{text!r} is not one expression")
+    return text
+
+
 def _parse(statement: str, text: str) -> ast.IndexStmt:
     try:
         parsed = postgast.parse(statement)
