@@ -35,7 +35,7 @@ matrix: .venv/.test .venv/.matrix ## what takes locks and makes objects, on Post
 	@for v in 14 15 16 17 18; do \
 		PG_BIN="$(CURDIR)/.venv/matrix/node_modules/postgresql-$$v/native/bin" $(pytest) --quiet $(MATRIX) $(ARGS) || exit 1; done
 
-faults: .venv/.test ## faults at every statement boundary of the plan, writes docs/reliability.md (hours; ARGS="--sample 40 --seed 1 --kinds kill")
+faults: .venv/.test ## faults at every statement boundary of the plan, writes docs/reliability.md (hours; ARGS="--boundaries 60 --minutes 15")
 	@nice -n 10 .venv/bin/python -m tests.faults $(ARGS)
 
 lint: .venv/.test ## ruff, mypy, the packages' order and the words that are not used

@@ -25,9 +25,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make faults", description=__doc__)
     parser.add_argument("--kinds", default=",".join(KINDS), help="of: " + ", ".join(KINDS))
     parser.add_argument("--stages", default=",".join(STAGES), help="of the plan, in its order")
-    parser.add_argument(
-        "--sample", type=int, help="boundaries for each kind, drawn by --seed; else every one"
-    )
+    parser.add_argument("--boundaries", type=int, help="for each kind, drawn by --seed; else every one")
+    parser.add_argument("--minutes", type=float, help="begin no attempt later; the kinds take turns")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--most", type=int, default=25, help="faults in one attempt; 1: each by itself")
     parser.add_argument("--results", type=Path, default=ROOT / ".venv" / "faults.jsonl")
@@ -42,9 +41,10 @@ def main(arguments: list[str]) -> int:
     options = CampaignOptions(
         kinds=tuple(given.kinds.split(",")),
         stages=tuple(given.stages.split(",")),
-        sample=given.sample,
+        sample=given.boundaries,
         seed=given.seed,
         most=given.most,
+        minutes=given.minutes,
     )
     if given.fresh:
         given.results.unlink(missing_ok=True)

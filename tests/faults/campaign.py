@@ -5,11 +5,13 @@ file.
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import inf
 from pathlib import Path
 from random import Random
+from time import monotonic
 
 from tests.faults.attempt import Attempt, Outcome
 from tests.faults.kinds import KINDS, Kind
@@ -27,6 +29,8 @@ class CampaignOptions:
     seed: int
     most: int
     """faults in one attempt"""
+    minutes: float | None = None
+    """no attempt begins later than this after the first; None: until all are done"""
 
     def of(self, kinds: tuple[str, ...]) -> CampaignOptions:
         return replace(self, kinds=kinds)
@@ -91,22 +95,42 @@ def carry_out(
     keep: Callable[[Outcome], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[Outcome]:
-    """Attempt after attempt until every drawn boundary was struck, or no run comes to those that are left."""
+    """Attempt after attempt until every drawn boundary was struck, or no run comes to those that are left, or
+    the time is over.  The kinds take turns, so that a pass that ends early has tried them equally often.
+    """
     outcomes: list[Outcome] = []
+    ends_at = inf if options.minutes is None else monotonic() + 60 * options.minutes
+    queues: dict[str, deque[_Task]] = defaultdict(deque)
     for kind, stage, boundaries in draw(site, options, done):
-        left, number = set(boundaries), 0
-        while left:
-            number += 1
-            outcome = _attempt(site, kind, stage, left, number, options)
+        queues[kind.name].append(_Task(kind=kind, stage=stage, left=set(boundaries)))
+    while any(queues.values()):
+        for queue in filter(None, queues.values()):
+            if monotonic() > ends_at:
+                say(f"{options.minutes:g} minutes are over")
+                return outcomes
+            task = queue.popleft()
+            task.number += 1
+            outcome = _attempt(site, task.kind, task.stage, task.left, task.number, options)
             if not outcome.struck and outcome.is_equal:
-                say(f"{kind.name} {stage}: {len(left)} boundaries were not reached again")
-                break
+                say(f"{task.kind.name} {task.stage}: {len(task.left)} boundaries were not reached again")
+                continue
             outcomes.append(outcome)
             keep(outcome)
             say(line_of(outcome))
-            if not outcome.struck:
-                break
+            if outcome.struck and task.left:
+                queue.append(task)
     return outcomes
+
+
+@dataclass(slots=True, kw_only=True)
+class _Task:
+    """The boundaries of one stage that one kind has still to strike."""
+
+    kind: Kind
+    stage: str
+    left: set[str]
+    number: int = 0
+    """of the last attempt"""
 
 
 def _attempt(

@@ -44,7 +44,8 @@ Exit codes seen: {exits}.
 
     make faults                                                  # every boundary, every kind: many hours
     make faults ARGS="--kinds answer,kill --stages backfill"     # less of it
-    make faults ARGS="--sample 40 --seed 7 --most 1"             # 40 boundaries for each kind, each by itself
+    make faults ARGS="--boundaries 60 --minutes 15"              # 60 for each kind, as far as the time allows
+    make faults ARGS="--boundaries 40 --seed 7 --most 1"         # 40 for each kind, each by itself
 
 A pass that is interrupted continues where it was; `--fresh` starts again. `make test` strikes a sample
 (`tests/faults/test_sample.py`).
