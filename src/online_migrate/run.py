@@ -90,7 +90,7 @@ class RunContext:
         return cls(
             plan=plan,
             sessions=sessions,
-            lease=Lease(connector, clock, signal, plan.name, say=say),
+            lease=Lease(connector, clock, signal, plan.name, say=say, emit=emit),
             clock=clock,
             signal=signal,
             sink=sink,

@@ -15,7 +15,8 @@ import pytest
 from online_migrate.clock import Signal, SystemClock
 from online_migrate.errors import Interrupted, LeaseLost
 from online_migrate.journal import lease as module
-from online_migrate.journal.lease import ADVISORY_KEY, Lease, hold_shared, read_holder, read_sessions
+from online_migrate.journal.advisory import ADVISORY_KEY
+from online_migrate.journal.lease import Lease, hold_shared, read_holder, read_sessions
 from online_migrate.journal.states import RunState
 from online_migrate.journal.store import Journal
 from online_migrate.postgres.connection import Connection, Connector

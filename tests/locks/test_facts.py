@@ -14,7 +14,8 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
-from online_migrate.journal.lease import ADVISORY_KEY, hold_shared, read_sessions
+from online_migrate.journal.advisory import ADVISORY_KEY
+from online_migrate.journal.lease import hold_shared, read_sessions
 from online_migrate.journal.schema import ensure_schema
 from online_migrate.postgres.connection import Connector
 from tests.locks.beside import (

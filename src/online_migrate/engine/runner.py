@@ -28,6 +28,7 @@ from online_migrate.errors import (
 )
 from online_migrate.events import PlanAccepted, RunEnded, RunStarted, StepFailed
 from online_migrate.findings import Finding, Severity
+from online_migrate.journal.commit_waits import reporting_commits
 from online_migrate.journal.lease import person, read_holder, whoami
 from online_migrate.journal.records import RunRecord
 from online_migrate.journal.requests import approve, close_earlier_stops, close_stops
@@ -113,9 +114,11 @@ class Runner:
 
     def _carry_out(self) -> tuple[RunResult, str]:
         """Check first, on a connection of its own, so that nothing is written if a finding stops us."""
-        self._walk = Walk(run=self.context)
-        with self.context.sessions.connector.open("check") as connection:
-            upgrade_schema(connection)
+        run = self.context
+        self._walk = Walk(run=run)
+        with run.sessions.connector.open("check") as connection:
+            with reporting_commits(run.sessions.connector, run.emit, run.clock, connection):
+                upgrade_schema(connection)
             seen = self._survey(connection)
             if not seen.is_over and seen.journal is None:
                 self._create_journal(seen, connection)
@@ -143,7 +146,9 @@ class Runner:
             if not ensure_readable(connection):
                 raise
             return  # another runner began meanwhile: the findings are its work, and the lease says who it is
-        ensure_schema(connection)
+        run = self.context
+        with reporting_commits(run.sessions.connector, run.emit, run.clock, connection):
+            ensure_schema(connection)
 
     def _survey_again(self, seen: Survey, connection: Connection) -> Survey:
         """Under the lease no other runner changes what a check reads; needed unless no run has begun since

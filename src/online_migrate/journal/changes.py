@@ -9,7 +9,9 @@ from typing import Any, Final
 
 from psycopg import sql
 
-from online_migrate.journal.lease import HOLDER, SESSIONS, Holder, to_holder
+from online_migrate.journal.advisory import SESSIONS
+from online_migrate.journal.commit_waits import COMMIT_WAITS, CommitWait, to_commit_waits
+from online_migrate.journal.lease import HOLDER, Holder, to_holder
 from online_migrate.journal.records import (
     ApprovalRecord,
     CursorRecord,
@@ -36,6 +38,7 @@ SELECT clock_timestamp(), EXISTS ({SESSIONS}), (SELECT count(*) FROM online_migr
        ({OPEN_STOP});
 SELECT {columns(RunRecord)} FROM online_migrate.run WHERE {_RUN};
 {HOLDER};
+{COMMIT_WAITS};
 SELECT {columns(ApprovalRecord)} FROM online_migrate.approval
  WHERE plan = %(plan)s AND approved_at >= (SELECT started_at FROM online_migrate.run WHERE {_RUN})
  ORDER BY approval_id;
@@ -76,6 +79,8 @@ class RunJournal:
     """the runner whose heartbeat is the newest, whatever its plan"""
     is_connected: bool
     """a session of a runner is connected"""
+    commit_waits: tuple[CommitWait, ...]
+    """sessions of a runner whose commit waits for a synchronous standby"""
     approvals: tuple[ApprovalRecord, ...]
     """since the run began, oldest first"""
     stages: tuple[StageRecord, ...]
@@ -119,7 +124,9 @@ class RunReader:
     def read(self, connection: Connection) -> RunJournal | None:
         """What the journal says now; None if the plan never ran."""
         is_first = not self._last
-        (facts,), runs, holders, approvals, stages, steps, cursors, news, *earlier = self._read(connection)
+        (facts,), runs, holders, commits, approvals, stages, steps, cursors, news, *earlier = self._read(
+            connection
+        )
         now, is_connected, cursors_total, stop_requested_by = facts
         run = next(iter(to_records(RunRecord, runs)), None)
         if run is None:
@@ -137,6 +144,7 @@ class RunReader:
             run=run,
             holder=next(map(to_holder, holders), None),
             is_connected=is_connected,
+            commit_waits=to_commit_waits(commits),
             approvals=to_records(ApprovalRecord, approvals),
             stages=to_records(StageRecord, stages),
             steps=dict(self._steps),

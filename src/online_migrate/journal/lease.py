@@ -12,7 +12,7 @@ import os
 import platform
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -21,27 +21,23 @@ import psycopg
 
 from online_migrate.clock import Clock, Signal
 from online_migrate.errors import Interrupted, LeaseLost, OnlineMigrateError
+from online_migrate.journal.advisory import ADVISORY_KEY, SESSIONS
+from online_migrate.journal.commit_waits import (
+    KIND,
+    CommitWait,
+    read_commit_waits,
+    report_commit_waits,
+    reporting_commits,
+)
 from online_migrate.journal.fence import Fence
 from online_migrate.postgres.connection import Connection, Connector
-
-ADVISORY_KEY = (0x6F6D6967, 1)
-"""'omig', 1: the two-integer form, so that pg_locks shows classid and objid"""
+from online_migrate.waiting import Waiting
 
 HOLDER = (
     "SELECT who, plan, to_char(since, 'YYYY-MM-DD HH24:MI:SS TZ'),"
     " extract(epoch FROM clock_timestamp() - beat_at)::float8, holder::text FROM online_migrate.heartbeat"
 )
 """for :func:`to_holder`"""
-SESSIONS = (
-    "SELECT l.pid, coalesce(a.application_name, '?')"  # noqa: S608  # two numbers
-    " FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)"
-    f" WHERE l.locktype = 'advisory' AND l.classid = {ADVISORY_KEY[0]} AND l.objid = {ADVISORY_KEY[1]}"
-    " AND l.objsubid = 2 AND l.granted"
-    " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-    " AND l.pid <> pg_backend_pid()"
-)
-"""that hold our advisory lock in this database, but for the one that asks"""
-
 STALE_AFTER_S = 60
 """a runner without a heartbeat for this long, by the server's clock, is dead"""
 TAKE_OVER_S = 60.0
@@ -57,6 +53,11 @@ RELEASED = "00000000-0000-0000-0000-000000000000"
 GRACE_S = 8.0
 """how long a start waits for the sessions of a runner that has just been killed:
 client_connection_check_interval is 2 s"""
+REPORT_AFTER_S = 2.0
+"""a start that waits longer for another runner's sessions reports for which"""
+HEARTBEAT_SETTINGS = {"synchronous_commit": "local"}
+"""a heartbeat that waited for a synchronous standby would be seen by no other session: its runner would count
+as dead"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +130,11 @@ class Lease:
         signal: Signal,
         plan: str,
         say: Callable[[str], None] = lambda _: None,
+        emit: Callable[..., None] = lambda *_, **__: None,
     ) -> None:
+        self._emit = emit
+        self._commits = Waiting(emit, clock, KIND)
+        self._reporter: threading.Thread | None = None
         self._connector = connector
         self._clock = clock
         self._signal = signal
@@ -154,9 +159,13 @@ class Lease:
         connection = self._connector.open("lease")
         self._connection = connection
         self._await_exclusive(connection)
-        row = connection.execute(
-            "UPDATE online_migrate.epoch SET epoch = epoch + 1, holder = %s RETURNING epoch", [self._holder]
-        ).fetchone()
+        with reporting_commits(self._connector, self._emit, self._clock, connection):
+            row = connection.execute(
+                "UPDATE online_migrate.epoch SET epoch = epoch + 1, holder = %s RETURNING epoch",
+                [self._holder],
+            ).fetchone()
+        for name, value in HEARTBEAT_SETTINGS.items():
+            connection.execute("SELECT set_config(%s, %s, false)", [name, value])
         assert row is not None  # schema.sql puts its one row there
         self.fence = Fence(epoch=int(row[0]), holder=self._holder)
         connection.execute(
@@ -210,18 +219,23 @@ class Lease:
         """
         self._await_return(connection)
         began = self._clock.monotonic()
-        while not self._try_exclusive(connection):
-            holder = read_holder(connection)
-            is_stale = holder is not None and holder.heartbeat_age_s > STALE_AFTER_S
-            if self._clock.monotonic() - began > (TAKE_OVER_S if is_stale else GRACE_S):
-                raise LeaseLost(
-                    _held_by(holder),
-                    remedy="one runner per database: wait for it, or stop it with `online-migrate stop PLAN`",
-                )
-            if is_stale:
-                self._end_sessions(connection)
-            if self._clock.wait(0.2, self._signal):
-                raise Interrupted(f"stopped before it began: {self._signal.reason}")
+        with Waiting(self._emit, self._clock, "lease") as waiting:
+            while not self._try_exclusive(connection):
+                holder = read_holder(connection)
+                is_stale = holder is not None and holder.heartbeat_age_s > STALE_AFTER_S
+                waited_s = self._clock.monotonic() - began
+                if waited_s > (TAKE_OVER_S if is_stale else GRACE_S):
+                    raise LeaseLost(
+                        _held_by(holder, read_commit_waits(connection)),
+                        remedy="one runner per database: wait for it, or stop it with"
+                        " `online-migrate stop PLAN`",
+                    )
+                if waited_s > REPORT_AFTER_S and waiting.may_report:
+                    waiting.report(_awaited(holder, read_sessions(connection), read_commit_waits(connection)))
+                if is_stale:
+                    self._end_sessions(connection)
+                if self._clock.wait(0.2, self._signal):
+                    raise Interrupted(f"stopped before it began: {self._signal.reason}")
 
     def _try_exclusive(self, connection: Connection) -> bool:
         row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", ADVISORY_KEY).fetchone()
@@ -249,6 +263,7 @@ class Lease:
         while not self._clock.wait(BEAT_EVERY_S, self._over):
             try:
                 self._beat_once()
+                self._report_commits()
             except (psycopg.Error, OSError) as error:
                 self._lost_reason = self._lost_reason or " ".join(str(error).split())
                 self._reopen()
@@ -265,12 +280,27 @@ class Lease:
         if row is None:
             self.lost = "another runner took the lease over"
 
+    def _report_commits(self) -> None:
+        """Report sessions of ours whose commit waits for a synchronous standby; from a thread of its own, as
+        :meth:`_note`.
+        """
+        assert self._connection is not None
+        if self._reporter is not None and self._reporter.is_alive():
+            return
+        waits = read_commit_waits(self._connection)
+        if waits or self._commits.has_begun:
+            report = threading.Thread(
+                target=report_commit_waits, args=[self._commits, waits], name="commit waits", daemon=True
+            )
+            self._reporter = report
+            report.start()
+
     def _reopen(self) -> None:
         """Close the old session first: at most one of ours is for the heartbeat."""
         if self._connection is not None:
             self._connection.close()
         try:
-            connection = self._connector.open("lease")
+            connection = self._connector.open("lease", settings=HEARTBEAT_SETTINGS)
         except (
             psycopg.Error,
             OnlineMigrateError,
@@ -307,11 +337,26 @@ def hold_shared(connection: Connection) -> None:
         )
 
 
-def _held_by(holder: Holder | None) -> str:
+def _held_by(holder: Holder | None, commits: Sequence[CommitWait]) -> str:
     if holder is None:
         return "another runner holds the lease of this database"
+    waits = f"; session {commits[0].session} waits for a synchronous standby (SyncRep)" if commits else ""
     return (
         f"another runner holds the lease of this database: {holder.runner}, plan {holder.plan}, since"
         f" {holder.since},"
-        f" last heartbeat {holder.heartbeat_age_s:.0f} s ago"
+        f" last heartbeat {holder.heartbeat_age_s:.0f} s ago{waits}"
     )
+
+
+def _awaited(
+    holder: Holder | None, sessions: Sequence[tuple[int, str]], commits: Sequence[CommitWait]
+) -> str:
+    """What a take-over waits for."""
+    in_commit = {c.pid for c in commits}
+    named = ", ".join(
+        f"pid {pid} ({name}{', its commit waits for a synchronous standby' if pid in in_commit else ''})"
+        for pid, name in sessions
+    )
+    runner = "another runner" if holder is None else holder.runner
+    age = "" if holder is None else f"; its last heartbeat is {holder.heartbeat_age_s:.0f} s old"
+    return f"the sessions of {runner} have not ended: {named or 'none is visible'}{age}"

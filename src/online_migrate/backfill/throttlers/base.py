@@ -17,7 +17,7 @@ from psycopg import sql
 
 from online_migrate.clock import Clock
 from online_migrate.figures import short_seconds_text
-from online_migrate.journal.lease import ADVISORY_KEY
+from online_migrate.journal.advisory import ADVISORY_KEY
 from online_migrate.postgres.connection import Connection
 
 GREEN_AT: Final = 0.9

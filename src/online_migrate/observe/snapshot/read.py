@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from online_migrate.figures import seconds_text
 from online_migrate.journal.changes import RunJournal, RunReader
+from online_migrate.journal.commit_waits import KIND, commit_waits_text
 from online_migrate.journal.lease import STALE_AFTER_S, Holder
 from online_migrate.journal.records import (
     ApprovalRecord,
@@ -87,7 +88,7 @@ def _draw(connection: Connection, journal: RunJournal, memory: Memory) -> Snapsh
         waits=waits,
         history=journal.history,
         approvals=journal.approvals,
-        notes=tuple(_notes(journal, ours)) if is_at_work else (),
+        notes=(*(_notes(journal, ours) if is_at_work else ()), *_commit_notes(journal, waits)),
     )
     if snapshot.reason or not snapshot.is_holding:
         return snapshot
@@ -245,6 +246,14 @@ def _notes(journal: RunJournal, holder: Holder | None) -> Iterable[str]:
             f"no heartbeat for {seconds_text(holder.heartbeat_age_s)} from {holder.runner};"
             f" after {STALE_AFTER_S} s another runner may take over"
         )
+
+
+def _commit_notes(journal: RunJournal, waits: Iterable[WaitView]) -> Iterable[str]:
+    """A commit that waits for a synchronous standby, unless the runner has reported it; also one of a runner
+    that was killed.
+    """
+    if journal.commit_waits and not any(wait.kind == KIND for wait in waits):
+        yield commit_waits_text(journal.commit_waits)
 
 
 def _stop_reason(history: Iterable[HistoryRecord]) -> str:

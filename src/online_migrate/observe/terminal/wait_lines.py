@@ -14,7 +14,7 @@ NAMED: Final = 2
 
 _WORDS: Final = {
     "soak": "soaking", "table_lock": "locked", "row_lock": "locked", "blocker": "locked", "cursor": "locked",
-    "connection": "offline",
+    "connection": "offline", "standby_commit": "standby",
 }  # fmt: skip
 
 
@@ -49,7 +49,8 @@ def _kind_line(snapshot: Snapshot, waits: Sequence[WaitView], most: int) -> str:
     for reason in shown:
         same = [wait for wait in by_age if wait.reason == reason]
         seconds = (snapshot.read_at - same[0].since).total_seconds()
-        parts.append(f"{_places(same)}, for {seconds_text(seconds)}: {reason}")
+        where = ", ".join(filter(None, (_places(same), f"for {seconds_text(seconds)}")))
+        parts.append(f"{where}: {reason}")
     rest = [wait for wait in by_age if wait.reason not in shown]
     if rest:
         word = wait_word(waits[0].kind)
