@@ -15,6 +15,7 @@ from online_migrate.events import BackfillStarted, BatchDone, Note
 from online_migrate.figures import bytes_text, short_seconds_text
 from online_migrate.journal.records import CursorRecord
 from online_migrate.plan.model import Pace
+from online_migrate.postgres.catalog import TableInfo
 
 FORECAST_AFTER_S = 60.0
 """the rate of a pass's first minute gives a better forecast than the catalog"""
@@ -30,9 +31,10 @@ TENTH = 0.1
 class ProgressReporter:
     """Reports the progress of one table's backfill."""
 
-    def __init__(self, context: BackfillContext, table: str) -> None:
+    def __init__(self, context: BackfillContext, table: TableInfo) -> None:
         self._context = context
-        self._table = table
+        self._names = (table.schema, table.name)
+        self._table = table.full_name
         self._rates = Rates()
         self._costs = Costs()
         self._round: int | None = None
@@ -130,7 +132,7 @@ class ProgressReporter:
                 watch.execute(f"SET LOCAL lock_timeout = '{SIZE_LOCK_TIMEOUT}'")
                 row = watch.execute(
                     "SELECT pg_relation_size(to_regclass(format('%%I.%%I', %s::text, %s::text)))",
-                    [self._context.schema, self._context.key[2]],
+                    self._names,
                 ).fetchone()
         except psycopg.Error:
             return None

@@ -239,7 +239,7 @@ class Sweep:
     def _has_default(self) -> bool:
         """Whether the column has a default now."""
         target = self.writer.target
-        table = Catalog(self.context.work, self.context.schema).table(target.table.name)
+        table = Catalog(self.context.work, target.table.schema).table(target.table.name)
         return table is not None and table.columns[target.column].default is not None
 
 

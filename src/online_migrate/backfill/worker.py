@@ -53,6 +53,8 @@ LONGEST_RELAXED = 4.0
 class Backfill:
     """Fills ``column`` of one table in every row in which it is NULL.
 
+    ``schema`` is the plan's by default; the cursor is that of the context's key.
+
     ``quiet_s`` is the soak time: how long no row without a value may be seen at the end.
     """
 
@@ -63,13 +65,19 @@ class Backfill:
         table: str,
         column: str,
         value: Value,
+        schema: str | None = None,
         skip_triggers: bool = False,
         quiet_s: float = 0.0,
     ) -> None:
         self._context = context
         self._quiet_s = quiet_s
         self._set_target(
-            Target(table=self._read_table(table), column=column, value=value, skip_triggers=skip_triggers)
+            Target(
+                table=self._read_table(schema or context.schema, table),
+                column=column,
+                value=value,
+                skip_triggers=skip_triggers,
+            )
         )
         pace = context.pace
         self._pacer = Pacer(
@@ -80,7 +88,7 @@ class Backfill:
             max_wal_bytes=pace.max_wal,
         )
         self._health = Health(context)
-        self._reporter = ProgressReporter(context, self.target.table.full_name)
+        self._reporter = ProgressReporter(context, self.target.table)
         self._batches = 0
         self._cursor_s = 0.0
         self._page_s: float | None = None
@@ -269,7 +277,9 @@ class Backfill:
             return self._walk(self._begin("sweep", walk, cursor), strategy.rows_per_page)
 
     def _reread_target(self) -> None:
-        self._set_target(replace(self.target, table=self._read_table(self.target.table.name)))
+        self._set_target(
+            replace(self.target, table=self._read_table(self.target.table.schema, self.target.table.name))
+        )
 
     def _set_target(self, target: Target) -> None:
         self._writer = Writer(self._context, target)
@@ -300,11 +310,11 @@ class Backfill:
         self._context.journal.write_cursor(self._context.run_id, cursor)
         return cursor
 
-    def _read_table(self, name: str) -> TableInfo:
-        table = Catalog(self._context.work, self._context.schema).table(name)
+    def _read_table(self, schema: str, name: str) -> TableInfo:
+        table = Catalog(self._context.work, schema).table(name)
         if table is None:
             raise PreflightFailed(
-                f"table {self._context.schema}.{name} was dropped or renamed",
+                f"table {schema}.{name} was dropped or renamed",
                 remedy="restore it, or remove it from the plan and run with --accept-changed-plan",
             )
         return table

@@ -65,7 +65,7 @@ def verify_step(place: Place) -> list[Finding]:
 
 def redo_command(seen: Survey, step: Step) -> str:
     """The command that reopens the step."""
-    table = "" if step.table is None else f" --table {quote(step.table)}"
+    table = "" if step.table is None else f" --table {quote(step.key[2])}"
     title = quote(step.spec.title)
     return f"online-migrate redo {seen.plan.path} {title} --stage {quote(step.stage)}{table}"
 
@@ -102,5 +102,5 @@ def _finding(seen: Survey, step: Step, problem: Finding, changes: SchemaChanges)
         fact=fact,
         remedy=f"repair it with the plan: {redo_command(seen, step)}; or restore it yourself",
         step=f"{step.stage}: {step.spec.title}",
-        table=step.table or "",
+        table=step.key[2],
     )

@@ -33,7 +33,7 @@ class Wanted:
         return (
             self.step in (step.spec.title, step.spec.title.partition(" ")[0])
             and self.stage in (None, step.stage)
-            and self.table in (None, step.table)
+            and self.table in (None, step.table, step.key[2])
         )
 
 

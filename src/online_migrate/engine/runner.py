@@ -13,6 +13,7 @@ import psycopg
 from online_migrate.engine.changed_steps import ensure_no_changed_step
 from online_migrate.engine.check.plan import check, is_stopping
 from online_migrate.engine.drift import DRIFT, fact_lines
+from online_migrate.engine.late_partitions import take_late_partitions
 from online_migrate.engine.survey import Survey, survey
 from online_migrate.engine.walk import Walk
 from online_migrate.errors import (
@@ -216,13 +217,15 @@ class Runner:
         journal, plan = self.context.journal, self._plan
         run = journal.read_run(plan.name)
         if run is None:
-            self.context.run_id = journal.begin_run(plan, seen.sets, seen.steps)
+            self.context.run_id = journal.begin_run(plan, seen.frozen, seen.steps)
         else:
             self.context.run_id = run.run_id
             if run.fingerprint != plan.fingerprint():
                 changes = changes_between(run.parts, plan.parts())
                 event = PlanAccepted(by=whoami(), changes=changes)
-                journal.accept_plan(run.run_id, plan, seen.sets, seen.steps, event=event)
+                journal.accept_plan(run.run_id, plan, seen.frozen, seen.steps, event=event)
+            else:
+                take_late_partitions(self.context)
             journal.set_run(run.run_id, RunState.RUNNING)
         self._approve(run)
         if not self._is_announced:

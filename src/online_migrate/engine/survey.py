@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from online_migrate.discovery.reach import tables_referencing
@@ -14,10 +14,11 @@ from online_migrate.journal.store import Journal
 from online_migrate.operations.contract.base import Place
 from online_migrate.operations.contract.effects import Change, CreatesTable, PlanEffects
 from online_migrate.operations.registry import OPERATIONS, effects_of
-from online_migrate.plan.expand import expand, listed_tables
+from online_migrate.plan.expand import expand, listed_tables, partitions_of, root_in
 from online_migrate.plan.model import Plan, Step, set_part
 from online_migrate.postgres.catalog import Catalog, ConstraintInfo
 from online_migrate.postgres.connection import Connection
+from online_migrate.postgres.partitions import read_leaves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,7 @@ class Survey:
     plan: Plan
     catalog: Catalog
     sets: Mapping[str, tuple[str, ...]]
+    """with the partitions, as they are now, of each partitioned table; see plan.expand.partitions_of"""
     found: Mapping[str, tuple[str, ...]]
     """of each set, the tables that the plan names by `also` only"""
     effects: PlanEffects
@@ -40,6 +42,13 @@ class Survey:
     @property
     def steps(self) -> tuple[Step, ...]:
         return self.effects.steps
+
+    @property
+    def frozen(self) -> dict[str, tuple[str, ...]]:
+        """What a run keeps: the plan's sets, and the partitions of the tables that its steps are about."""
+        tables = {name for s in self.steps for name in (s.table, s.partition)}
+        partitions = {partitions_of(root) for root in roots_of(self.sets, tables)}
+        return {n: t for n, t in self.sets.items() if n in self.plan.table_sets or n in partitions}
 
     @property
     def open_changes(self) -> tuple[Change, ...]:
@@ -79,6 +88,7 @@ def survey(plan: Plan, connection: Connection) -> Survey:
     journal = Journal(connection) if ensure_readable(connection) else None
     run = None if journal is None else journal.read_run(plan.name)
     sets = now if journal is None or run is None else now | _frozen_sets(plan, journal, run)
+    sets = {**sets, **leaves_now(connection, plan.schema)}
     found = {
         name: tuple(t for t in tables if t not in plan.table_sets[name].tables)
         for name, tables in sets.items()
@@ -98,6 +108,19 @@ def survey(plan: Plan, connection: Connection) -> Survey:
         references=references,
         done=frozenset(r.key for r in records if r.state is StepState.DONE),
     )
+
+
+def leaves_now(connection: Connection, schema: str) -> dict[str, tuple[str, ...]]:
+    """The partitions with rows of each partitioned table, named as :func:`expand` wants them."""
+    return {partitions_of(root): leaves for root, leaves in read_leaves(connection, schema).items()}
+
+
+def roots_of(sets: Mapping[str, tuple[str, ...]], tables: Collection[str | None]) -> Iterator[str]:
+    """The partitioned tables of ``sets`` that are among ``tables``, or have a partition there."""
+    for name, leaves in sets.items():
+        root = root_in(name)
+        if root is not None and (root in tables or any(leaf in tables for leaf in leaves)):
+            yield root
 
 
 def _ensure_usable(connection: Connection, schema: str) -> None:
@@ -129,7 +152,9 @@ def resolve_sets(plan: Plan, foreign_keys: Iterable[ConstraintInfo]) -> dict[str
     """
     listed = effects_of(plan, expand(plan, listed_tables(plan), OPERATIONS))
     made = {c.effect.table for c in listed.changes if isinstance(c.effect, CreatesTable)}
-    keys = tuple(k for k in foreign_keys if k.table not in made and k.ref_table not in made)
+    keys = tuple(
+        k for k in foreign_keys if k.table not in made and k.ref_table not in made and not k.is_inherited
+    )
     sets = {}
     for name, table_set in plan.table_sets.items():
         further: tuple[str, ...] = ()

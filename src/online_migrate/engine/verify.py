@@ -40,9 +40,7 @@ def verify(plan: Plan, connection: Connection) -> Verified:
     for step in done:
         found = verify_step(seen.place(step))
         broken += bool(found)
-        findings += [
-            replace(f, step=f"{step.stage}: {step.spec.title}", table=step.table or "") for f in found
-        ]
+        findings += [replace(f, step=f"{step.stage}: {step.spec.title}", table=step.key[2]) for f in found]
     return Verified(
         verified=len(done),
         broken=broken,

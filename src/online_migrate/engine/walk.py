@@ -11,6 +11,7 @@ import psycopg
 from online_migrate.engine.drift import fact_lines, find_drift
 from online_migrate.engine.executor import StepExecutor
 from online_migrate.engine.groups import Group, Part, groups_of
+from online_migrate.engine.late_partitions import take_late_partitions
 from online_migrate.engine.lock_retry import LockRetry
 from online_migrate.engine.survey import survey
 from online_migrate.engine.workers import WorkerPool
@@ -65,6 +66,8 @@ class Walk:
         stages = self.run.plan.stages
         try:
             for stage in stages:
+                if take_late_partitions(self.run):
+                    return self.to(last)
                 self._walk_stage(stage)
                 if stage.name == last and stage is not stages[-1]:
                     return False
@@ -211,7 +214,9 @@ class Walk:
             [self.run.plan.schema],
         ).fetchall()
         pages: dict[str | None, int] = dict(rows)
-        return sorted((s for s in group if s.key not in done), key=lambda s: -pages.get(s.table, 0))
+        return sorted(
+            (s for s in group if s.key not in done), key=lambda s: -pages.get(s.partition or s.table, 0)
+        )
 
     def _report_fewer(self, sessions: int, error: ConnectionFailed) -> None:
         self.run.emit(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import psycopg
@@ -86,6 +87,9 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
     Locks: SHARE ROW EXCLUSIVE on both tables in one lock window, which blocks writers; then SHARE UPDATE
     EXCLUSIVE on the table and ROW SHARE on the parent for one scan, which block no reads or writes.
 
+    Partitioned tables: so for each partition; then the root gets the same key, which adopts theirs and reads
+    no row, in one window with SHARE ROW EXCLUSIVE on all of them and ACCESS EXCLUSIVE on the parent.
+
     On a crash: the foreign key may remain NOT VALID. The next run validates it.
 
     How to undo: ALTER TABLE … DROP CONSTRAINT. It locks both tables with ACCESS EXCLUSIVE.
@@ -95,6 +99,7 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
     phase = Phase.CONTRACT
     summary = "add a foreign key NOT VALID, then validate it"
     descendants = Descendants.APART
+    takes_partitions = True
     Params: ClassVar[type[AddForeignKeyParams]] = AddForeignKeyParams
 
     def title(self, params: AddForeignKeyParams) -> str:
@@ -114,6 +119,41 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
         )
 
     def statements(self, place: Place, params: AddForeignKeyParams) -> tuple[Statement, ...]:
+        if not place.is_partitioned:
+            return self._of_one(place, params)
+        leaves = [self._of_one(leaf, params) for leaf in place.leaves()]
+        numbered = [replace(s, group=s.group + 2 * n) for n, each in enumerate(leaves) for s in each]
+        return (*numbered, replace(self._on_root(place, params), group=2 * len(leaves)))
+
+    def rehearsed(self, place: Place, params: AddForeignKeyParams) -> tuple[Statement, ...]:
+        """Of a partitioned table: on its partitions."""
+        if not place.is_partitioned:
+            return super().rehearsed(place, params)
+        return tuple(self._of_one(leaf, params)[0] for leaf in place.leaves())
+
+    def _on_root(self, place: Place, params: AddForeignKeyParams) -> Statement:
+        """The key of the root adopts the equal valid keys of all its partitions, and reads no row."""
+        add = sql.SQL(
+            "ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}) ON DELETE {}"
+        ).format(
+            place.sql_table,
+            sql.Identifier(self._name(place, params)),
+            sql.Identifier(params.column),
+            sql.Identifier(place.plan.schema, params.parent),
+            sql.Identifier(params.parent_column),
+            sql.SQL(params.on_delete.upper()),
+        )
+        parent = need(place.plan.schema, params.parent, LockMode.ACCESS_EXCLUSIVE)
+        family = (need(*names, LockMode.SHARE_ROW_EXCLUSIVE) for names in place.family)
+        return Statement(
+            sql=add,
+            kind=Kind.WINDOW,
+            locks=(parent, *family),
+            note="adopts the keys of the partitions: no scan",
+        )
+
+    def _of_one(self, place: Place, params: AddForeignKeyParams) -> tuple[Statement, Statement]:
+        """Of a table that is not partitioned."""
         there = None if place.catalog is None else self._planned(place, params)
         name = sql.Identifier(self._name(place, params) if there is None else there.name)
         add = sql.SQL(
@@ -122,17 +162,18 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
             place.sql_table,
             name,
             sql.Identifier(params.column),
-            sql.Identifier(place.schema, params.parent),
+            sql.Identifier(place.plan.schema, params.parent),
             sql.Identifier(params.parent_column),
             sql.SQL(params.on_delete.upper()),
         )
         validate = sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(place.sql_table, name)
         strong = tuple(
-            need(place.schema, t, LockMode.SHARE_ROW_EXCLUSIVE) for t in (params.parent, place.table)
+            need(*names, LockMode.SHARE_ROW_EXCLUSIVE)
+            for names in ((place.plan.schema, params.parent), (place.schema, place.table))
         )
         scan = (
             need(place.schema, place.table, LockMode.SHARE_UPDATE_EXCLUSIVE, is_long=True),
-            need(place.schema, params.parent, LockMode.ROW_SHARE, is_long=True),
+            need(place.plan.schema, params.parent, LockMode.ROW_SHARE, is_long=True),
         )
         return (
             Statement(sql=add, kind=Kind.WINDOW, locks=strong),
@@ -190,12 +231,17 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
         """Does the server make such a key, and do all rows have their parent?"""
         child, parent = place.known.table(place.table), place.known.table(params.parent)
         connection, state = place.known.connection, self.state(place, params)
-        if child is None or parent is None or child.kind != "r" or state is State.DONE:
+        if child is None or parent is None or child.kind not in "rp" or state is State.DONE:
             return
         column = params.parent_column if params.parent_column in parent.columns else None
         yield from read_parent_hazards(connection, parent, column)
         yield from read_forced_hazards(connection, (child, parent))
         if any(read_right_hazards(connection, table, ("SELECT",)) for table in (child, parent)):
+            return
+        if child.kind == "p":
+            for leaf in place.leaves():
+                info = leaf.known.table(leaf.table)
+                yield from () if info is None else self._orphans(leaf, params, info)
             return
         refused = [] if state is State.PARTIAL else list(self._refused(place, params, child, parent))
         yield from refused
@@ -263,7 +309,7 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
         """
         if params.column not in child.columns or params.parent in plan_context(place).made:
             return
-        column, parent = sql.Identifier(params.column), sql.Identifier(place.schema, params.parent)
+        column, parent = sql.Identifier(params.column), sql.Identifier(place.plan.schema, params.parent)
         query = sql.SQL(
             "SELECT child.ctid::text FROM ONLY {} child WHERE child.{} IS NOT NULL"
             " AND NOT EXISTS (SELECT FROM {} parent WHERE parent.{} {} child.{}) LIMIT 3"
@@ -327,10 +373,19 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
         ]
 
     def execute(self, context: Context, params: AddForeignKeyParams) -> int:
+        if not context.place.is_partitioned:
+            return self._execute_one(context, params)
+        if self.state(context.place, params) is not State.DONE:
+            for leaf in context.place.leaves():
+                self._execute_one(context.at((leaf.schema, leaf.table)), params)
+            run_window(context, [self._on_root(context.place, params)])
+        return 0
+
+    def _execute_one(self, context: Context, params: AddForeignKeyParams) -> int:
         state = self.state(context.place, params)
         if state is State.DONE:
             return 0
-        add, validate = self.statements(context.place, params)
+        add, validate = self._of_one(context.place, params)
         if state is State.ABSENT:
             run_window(context, [add])
         try:

@@ -92,6 +92,9 @@ class Backfill(Operation[BackfillParams]):
     On a crash: nothing is lost and nothing is done twice. The next run continues after the last batch that
     committed.
 
+    Partitioned tables: a step for each partition with rows, with a cursor of its own. A partition that is
+    attached later gets its step at the next stage, or when the command is run again.
+
     How to undo: nothing to undo before a later step relies on it. Set the column to NULL again, in batches,
     or drop the column.
     """
@@ -99,6 +102,7 @@ class Backfill(Operation[BackfillParams]):
     name = "backfill"
     phase = Phase.BACKFILL
     is_verified_at_once = False
+    takes_each_partition = True
     summary = "fill a column of old rows in throttled batches, and prove that no row is left"
     Params: ClassVar[type[BackfillParams]] = BackfillParams
 
@@ -158,7 +162,8 @@ class Backfill(Operation[BackfillParams]):
     def statements(self, place: Place, params: BackfillParams) -> tuple[Statement, ...]:
         walk = Walk(pages_total=8192, chunk_pages=8192, stripes=16)
         reason = "16 stripes, or fewer if fewer rows fit on a page of the table"
-        table = None if place.catalog is None else place.known.table(place.table)
+        rows = place.of_rows
+        table = None if place.catalog is None else rows.known.table(rows.table)
         if table is not None and table.kind == "r":
             strategy = decide_strategy(place.known.connection, table, params.column)
             walk, reason = strategy.walk, strategy.reason
@@ -173,9 +178,9 @@ class Backfill(Operation[BackfillParams]):
         condition = sql.SQL("true") if part is None else part.condition
         column = sql.Identifier(params.column)
         value = _value(place, params)
-        batch = update_statement(place.sql_table, column, value, condition, row=place.table)
+        batch = update_statement(rows.sql_table, column, value, condition, row=rows.table)
         key = () if table is None else Target(table=table, column=params.column, value=value).key
-        proof = unfilled_statement(place.sql_table, column, key, limit=LATE_LIMIT)
+        proof = unfilled_statement(rows.sql_table, column, key, limit=LATE_LIMIT)
         note = f"the proof: one statement in one snapshot finds no row{_soak_text(params)}"
         if table is None:
             note += "; names rows by their primary key if there is one"
@@ -186,17 +191,19 @@ class Backfill(Operation[BackfillParams]):
 
     def rehearsed(self, place: Place, params: BackfillParams) -> tuple[Statement, ...]:
         """One batch over all rows of the copy."""
+        rows = place.of_rows
         batch = update_statement(
-            place.sql_table,
+            rows.sql_table,
             sql.Identifier(params.column),
             _value(place, params),
             sql.SQL("true"),
-            row=place.table,
+            row=rows.table,
         )
         return (Statement(sql=batch, kind=Kind.BATCH),)
 
     def preflight(self, place: Place, params: BackfillParams) -> list[Finding]:
-        table = place.known.table(place.table)
+        rows = place.of_rows
+        table = rows.known.table(rows.table)
         findings = [*self._blind(place), *self._holds_for_long(place)]
         if table is None or self._is_done(place):
             return findings
@@ -205,7 +212,7 @@ class Backfill(Operation[BackfillParams]):
         findings += read_table_hazards(
             place.known.connection, table, params.column, value, skip_triggers=skip
         )
-        column = FilledColumn(catalog=place.known, table=table, name=params.column, plan=plan)
+        column = FilledColumn(catalog=rows.known, table=table, name=params.column, plan=plan)
         hazards = read_value_hazards(column, value)
         findings += hazards
         is_asked = params.other_owners == "stop" and self.state(place, params) is State.ABSENT
@@ -218,7 +225,7 @@ class Backfill(Operation[BackfillParams]):
         if index is not None or above is not None:
             named = f"index {index}" if index else f"index {above}, which the plan builds above,"
             fact = (
-                f"{named} contains {place.table}.{params.column}: no heap-only updates,"
+                f"{named} contains {table.name}.{params.column}: no heap-only updates,"
                 " about 2.4 times the WAL and twice the time"
             )
             remedy = "create the index after the backfill"
@@ -245,7 +252,7 @@ class Backfill(Operation[BackfillParams]):
         """Reported once, at the step's first table."""
         stage, tables = place.plan.stage(place.step.stage), _tables_left(place)
         share = None if stage is None else stage.hold_when.wal_since_checkpoint
-        if share is None or not tables or tables[0].name != place.table:
+        if share is None or not tables or tables[0].oid != _oid(place):
             return []
         fact = WalSinceCheckpoint(limit_share=share).too_low(place.known.connection)
         if fact is None:
@@ -255,6 +262,8 @@ class Backfill(Operation[BackfillParams]):
 
     def _left_out(self, place: Place, params: BackfillParams) -> list[Finding]:
         """Leaves that the plan does not fill although it fills others; one may have been attached since."""
+        if place.step.partition is not None:
+            return []
         root, names = leaves_left_out(place, params.column)
         if not names:
             return []
@@ -267,7 +276,7 @@ class Backfill(Operation[BackfillParams]):
         save.
         """
         tables = _tables_left(place)
-        if not tables or tables[0].name != place.table:
+        if not tables or tables[0].oid != _oid(place):
             return []
         stage = place.plan.stage(place.step.stage)
         duty = 1.0 if stage is None else min(stage.pace.duty, len(tables))
@@ -275,7 +284,7 @@ class Backfill(Operation[BackfillParams]):
             t.name
             for t in tables
             if index_with(t, params.column) is not None
-            or _planned_index(place, t.name, params.column) is not None
+            or _planned_index(place, place.table if t.ancestors else t.name, params.column) is not None
         }
         first, *others = (_forecast_of(t, duty, is_sequential=t.name in indexed) for t in tables)
         total = sum(others, first)
@@ -322,9 +331,11 @@ class Backfill(Operation[BackfillParams]):
         return self._work(context, params).run()
 
     def _work(self, context: Context, params: BackfillParams) -> Work:
+        rows = context.place.of_rows
         return Work(
             bench_of(context, context.step),
-            table=context.place.table,
+            table=rows.table,
+            schema=rows.schema,
             column=params.column,
             value=_value(context.place, params),
             skip_triggers=params.triggers == "skip",
@@ -332,14 +343,15 @@ class Backfill(Operation[BackfillParams]):
         )
 
     def verify(self, place: Place, params: BackfillParams) -> list[Finding]:
-        row = place.known.connection.execute(
+        rows = place.of_rows
+        row = rows.known.connection.execute(
             sql.SQL("SELECT ctid::text FROM ONLY {} WHERE {} IS NULL LIMIT 1").format(
-                place.sql_table, sql.Identifier(params.column)
+                rows.sql_table, sql.Identifier(params.column)
             )
         ).fetchone()
         if row is None:
             return []
-        fact = f"{place.table} has rows without {params.column}, for example at ctid {row[0]}"
+        fact = f"{rows.table} has rows without {params.column}, for example at ctid {row[0]}"
         remedy = "find the statement that writes them, then backfill again"
         return [Finding(severity=Severity.STOP, code="rows_left", fact=fact, remedy=remedy)]
 
@@ -350,7 +362,14 @@ def _value(place: Place, params: BackfillParams) -> Value:
 
 def _tables_left(place: Place) -> list[TableInfo]:
     """The existing tables of the same step of the plan, in its order."""
-    return [t for t in map(place.known.table, place.tables_of_step) if t is not None and t.kind == "r"]
+    places = (replace(place, step=step).of_rows for step in place.steps_of_line)
+    return [t for t in (p.known.table(p.table) for p in places) if t is not None and t.kind == "r"]
+
+
+def _oid(place: Place) -> int | None:
+    """Of the table that has the step's rows."""
+    table = place.of_rows.known.table(place.of_rows.table)
+    return None if table is None else table.oid
 
 
 def _soak_text(params: BackfillParams) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import psycopg
@@ -35,7 +36,8 @@ from online_migrate.operations.shared.index_text import (
     ensure_predicate,
     traits_of_key,
 )
-from online_migrate.operations.shared.steps import need, run_long
+from online_migrate.operations.shared.index_tree import IndexTree
+from online_migrate.operations.shared.steps import need, run_long, run_window
 from online_migrate.operations.shared.unfinished_index import drop_invalid, nothing_invalid_left
 from online_migrate.plan.model import Name, Phase
 from online_migrate.postgres.catalog import IndexInfo, TableInfo
@@ -137,6 +139,9 @@ class CreateIndex(Operation[CreateIndexParams]):
     Locks: SHARE UPDATE EXCLUSIVE on the table for as long as the build takes. It blocks no reads or writes,
     but other schema changes, VACUUM and ANALYZE of this table.
 
+    Partitioned tables: an index of the root without rows (SHARE on the root alone, instant), a concurrent
+    build on each partition, then each is attached: ACCESS EXCLUSIVE on its index, instant.
+
     On a crash: PostgreSQL leaves an INVALID index. A build that ends with an error drops it at once; after a
     crash, a lost connection or a cancel the next run drops it with DROP INDEX CONCURRENTLY and
     builds it again.
@@ -148,7 +153,7 @@ class CreateIndex(Operation[CreateIndexParams]):
     phase = Phase.EXPAND
     summary = "build an index CONCURRENTLY"
     descendants = Descendants.APART
-    partitions_way = "name its partitions instead; then attach their indexes to one of the root"
+    takes_partitions = True
     Params: ClassVar[type[CreateIndexParams]] = CreateIndexParams
 
     def title(self, params: CreateIndexParams) -> str:
@@ -168,6 +173,23 @@ class CreateIndex(Operation[CreateIndexParams]):
         )
 
     def statements(self, place: Place, params: CreateIndexParams) -> tuple[Statement, ...]:
+        if not place.is_partitioned:
+            return (self._build(place, params),)
+        tree, below = _tree(place, params), place.partitions()
+        nodes = [place, *(place.at(p.names) for p in below if p.kind == "p")]
+        builds = [self._build(leaf, _named(params, tree.name_at(leaf))) for leaf in place.leaves()]
+        attached = [tree.attach(p) for p in reversed(below)]
+        every = [*map(tree.create_only, nodes), *builds, *attached]
+        return tuple(replace(s, group=n) for n, s in enumerate(every))
+
+    def rehearsed(self, place: Place, params: CreateIndexParams) -> tuple[Statement, ...]:
+        """Of a partitioned table: one statement that the server repeats on each partition."""
+        if not place.is_partitioned:
+            return super().rehearsed(place, params)
+        only = _tree(place, params).create_only(place)
+        return (replace(only, sql=sql.SQL(only.text.replace(" ON ONLY ", " ON ", 1))),)
+
+    def _build(self, place: Place, params: CreateIndexParams) -> Statement:
         create = sql.SQL("CREATE {}INDEX CONCURRENTLY {} ON {} {}").format(
             sql.SQL("UNIQUE " if params.unique else ""),
             sql.Identifier(place.fill(params.name)),
@@ -176,7 +198,7 @@ class CreateIndex(Operation[CreateIndexParams]):
         )
         locks = (need(place.schema, place.table, LockMode.SHARE_UPDATE_EXCLUSIVE, is_long=True),)
         path = SearchPath.ROLE if params.is_plain else SearchPath.PLAN
-        return (Statement(sql=create, kind=Kind.LONG, locks=locks, path=path),)
+        return Statement(sql=create, kind=Kind.LONG, locks=locks, path=path)
 
     def preflight(self, place: Place, params: CreateIndexParams) -> list[Finding]:
         name = place.fill(params.name)
@@ -270,6 +292,23 @@ class CreateIndex(Operation[CreateIndexParams]):
         return State.DONE if index.is_valid else State.PARTIAL
 
     def execute(self, context: Context, params: CreateIndexParams) -> int:
+        if not context.place.is_partitioned:
+            return self._execute_one(context, params)
+        place, tree = context.place, _tree(context.place, params)
+        below = place.partitions()
+        for node in (place, *(place.at(p.names) for p in below if p.kind == "p")):
+            if read_index(context.work, node.schema, tree.name_at(node)) is None:
+                run_window(context, [tree.create_only(node)])
+        for partition in below:
+            if partition.kind == "r" and not tree.is_attached(context.work, partition):
+                leaf = context.at(partition.names)
+                self._execute_one(leaf, _named(params, tree.name_at(leaf.place)))
+        for partition in reversed(below):
+            if not tree.is_attached(context.work, partition):
+                run_window(context, [tree.attach(partition)])
+        return 0
+
+    def _execute_one(self, context: Context, params: CreateIndexParams) -> int:
         name = context.place.fill(params.name)
         state = self.state(context.place, params)
         if state is State.DONE:
@@ -278,7 +317,7 @@ class CreateIndex(Operation[CreateIndexParams]):
             drop_invalid(context, name)
         with nothing_invalid_left(context, name):
             try:
-                run_long(context, self.statements(context.place, params)[0])
+                run_long(context, self._build(context.place, params))
             except psycopg.errors.UniqueViolation as error:
                 examples = self._examples(context, params) or _detail(context.place, params, error)
                 raise VerificationFailed(
@@ -309,6 +348,17 @@ class CreateIndex(Operation[CreateIndexParams]):
                 manual=MANUAL,
             )
         ]
+
+
+def _tree(place: Place, params: CreateIndexParams) -> IndexTree:
+    path = SearchPath.ROLE if params.is_plain else SearchPath.PLAN
+    return IndexTree(
+        root=place, name=params.name, definition=params.as_sql, is_unique=params.unique, path=path
+    )
+
+
+def _named(params: CreateIndexParams, name: str) -> CreateIndexParams:
+    return params.model_copy(update={"name": name})
 
 
 def read_index(connection: Connection, schema: str, name: str) -> tuple[int, str] | None:

@@ -168,7 +168,8 @@ def plan_context(place: Place) -> PlanContext:
         elif isinstance(effect, AddsColumn) and change.number < now:
             added |= {(name, effect.column): effect.type for name in place.family_of(effect.table)}
         elif isinstance(effect, FillsColumn) and change.number < now:
-            names = (effect.table,) if effect.is_backfill else place.family_of(effect.table)
+            is_own = effect.is_backfill and change.step.partition is None
+            names = (effect.table,) if is_own else place.family_of(effect.table)
             before |= {(name, effect.column) for name in names}
         elif isinstance(effect, FillsColumn) and change.number > now and effect.is_backfill:
             later.add((effect.table, effect.column))

@@ -68,6 +68,9 @@ class SetNotNull(Operation[SetNotNullParams]):
     Locks: ACCESS EXCLUSIVE on the table in two lock windows; between them SHARE UPDATE EXCLUSIVE for one
     scan, which blocks no reads or writes.
 
+    Partitioned tables: the same on the root, which takes its partitions along: the two windows lock all of
+    them at once, and no row is read in them.
+
     On a crash: the helper check may remain. While it is not valid, an UPDATE of a row that still has a NULL
     fails (23514). The next run of the same command drops or validates it first; an error names the statement
     that drops it.
@@ -79,10 +82,7 @@ class SetNotNull(Operation[SetNotNullParams]):
     phase = Phase.CONTRACT
     summary = "make a column NOT NULL without a scan under a strong lock"
     descendants = Descendants.REFUSED
-    partitions_way = (
-        "name its partitions instead; then SET NOT NULL on the root manually, which reads no"
-        " row once each of them has it"
-    )
+    takes_partitions = True
     Params: ClassVar[type[SetNotNullParams]] = SetNotNullParams
 
     def title(self, params: SetNotNullParams) -> str:
@@ -97,8 +97,9 @@ class SetNotNull(Operation[SetNotNullParams]):
             sql.Identifier(params.column),
             sql.Identifier(self._helper(place, params)),
         )
-        strong = (need(place.schema, place.table, LockMode.ACCESS_EXCLUSIVE),)
-        scan = (need(place.schema, place.table, LockMode.SHARE_UPDATE_EXCLUSIVE, is_long=True),)
+        family = place.family if place.is_partitioned else ((place.schema, place.table),)
+        strong = tuple(need(*names, LockMode.ACCESS_EXCLUSIVE) for names in family)
+        scan = tuple(need(*names, LockMode.SHARE_UPDATE_EXCLUSIVE, is_long=True) for names in family)
         add = sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} CHECK ({} IS NOT NULL) NOT VALID").format(
             table, check, column
         )
@@ -173,7 +174,8 @@ class SetNotNull(Operation[SetNotNullParams]):
         if not is_there and key not in planned.added:
             return
         empty = sql.SQL("{} IS NULL" if is_there else "true").format(sql.Identifier(params.column))
-        query = sql.SQL("SELECT ctid::text FROM ONLY {} WHERE {} LIMIT 3").format(place.sql_table, empty)
+        only = sql.SQL("" if table.kind == "p" else "ONLY ")
+        query = sql.SQL("SELECT ctid::text FROM {}{} WHERE {} LIMIT 3").format(only, place.sql_table, empty)
         try:
             found = find_rows(connection, query)
         except psycopg.errors.QueryCanceled as error:
@@ -184,7 +186,7 @@ class SetNotNull(Operation[SetNotNullParams]):
             yield Finding(severity=Severity.WARN, code="nulls_unknown", fact=fact, remedy=remedy)
             return
         if found:
-            rows = describe_rows(connection, table, found)
+            rows = "in its partitions" if table.kind == "p" else describe_rows(connection, table, found)
             yield Finding(
                 severity=Severity.WARN if place.is_behind_a_gate else Severity.STOP,
                 code="nulls",
@@ -268,14 +270,18 @@ class SetNotNull(Operation[SetNotNullParams]):
         value = value_of(
             filled.value, schema=place.schema, constant=place.constant, equals_in=place.equals_in
         )
-        Work(
-            bench_of(context, step),
-            table=place.table,
-            column=params.column,
-            value=value,
-            skip_triggers=filled.skip_triggers,
-            quiet_s=quiet_s,
-        ).run()
+        for each in replace(place, step=step).steps_of_line:
+            if each.table == step.table:
+                rows = replace(place, step=each).of_rows
+                Work(
+                    bench_of(context, each),
+                    table=rows.table,
+                    schema=rows.schema,
+                    column=params.column,
+                    value=value,
+                    skip_triggers=filled.skip_triggers,
+                    quiet_s=quiet_s,
+                ).run()
 
     def _quiet_s(self, place: Place, params: SetNotNullParams) -> float:
         """How long no row without a value may have been seen, as the backfill above says."""
@@ -287,9 +293,12 @@ class SetNotNull(Operation[SetNotNullParams]):
         before the next proof.
         """
         fill = self._fill_before(context.place, params)
-        cursor = None if fill is None else context.journal.read_cursor(context.run_id, fill[0].key)
-        if cursor is not None:
-            context.journal.write_cursor(context.run_id, cursor)
+        if fill is None:
+            return
+        for step in replace(context.place, step=fill[0]).steps_of_line:
+            cursor = context.journal.read_cursor(context.run_id, step.key)
+            if cursor is not None and step.table == fill[0].table:
+                context.journal.write_cursor(context.run_id, cursor)
 
     def _nulls(self, context: Context, params: SetNotNullParams) -> list[tuple[str]]:
         promise = f"no row of {context.place.table} without {params.column}"

@@ -378,11 +378,13 @@ class Step:
     stage: str
     spec: StepSpec
     table: str | None
+    partition: str | None = None
+    """the partition of ``table`` whose rows the step works on; schema.name where it is in another schema"""
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """stage, step, table: unique within a plan; the journal's key."""
-        return (self.stage, self.spec.title, self.table or "")
+        """stage, step, table or partition: unique within a plan; the journal's key."""
+        return (self.stage, self.spec.title, self.partition or self.table or "")
 
     def __str__(self) -> str:
         return " / ".join(p for p in self.key if p)

@@ -28,6 +28,10 @@ class OperationType(Protocol):
         """The parameter that a plain text sets: ``create_tables: multi_tenant.sql``."""
 
     @property
+    def takes_each_partition(self) -> bool:
+        """Of a partitioned table there is a step for each partition with rows."""
+
+    @property
     def Params(self) -> type[BaseModel]: ...  # noqa: N802  # a class
 
     def title(self, params: BaseModel) -> str:

@@ -228,6 +228,15 @@ class Catalog:
         self.schema = schema
         self._tables: dict[str, TableInfo | None] = {}
         self._types: dict[str, str] = {}
+        self._others: dict[str, Catalog] = {}
+
+    def in_schema(self, schema: str) -> Catalog:
+        """The same reading of another schema."""
+        return (
+            self
+            if schema == self.schema
+            else self._others.setdefault(schema, Catalog(self.connection, schema))
+        )
 
     def forget(self, *names: str) -> None:
         """Read these tables again when they are asked for; without names everything."""
@@ -235,6 +244,7 @@ class Catalog:
             self._tables.pop(name, None)
         if not names:
             self._tables.clear()
+            self._others.clear()
             self._types.clear()
 
     def type_name(self, name: str) -> str:

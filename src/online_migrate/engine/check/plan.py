@@ -22,6 +22,7 @@ from online_migrate.engine.check.settings import check_settings
 from online_migrate.engine.check.standbys import find_standbys
 from online_migrate.engine.check.uniques import check_uniques
 from online_migrate.engine.drift import find_drift
+from online_migrate.engine.late_partitions import find_late_partitions
 from online_migrate.engine.lock_retry import naming_blockers
 from online_migrate.engine.survey import Survey, resolve_sets
 from online_migrate.findings import (
@@ -64,6 +65,7 @@ def _check(seen: Survey, missing_secrets: Iterable[str]) -> list[Finding]:
     findings += missing
     findings += changed_step_findings(seen)
     findings += find_drift(seen)
+    findings += find_late_partitions(seen)
     findings += findings_of(contradictions)
     keys = seen.catalog.foreign_keys()
     findings += _tables(seen, keys)
@@ -78,7 +80,7 @@ def _check(seen: Survey, missing_secrets: Iterable[str]) -> list[Finding]:
             operation = OPERATIONS[step.spec.operation]
             found = preflight(operation, seen.place(step), step.spec.params)
             findings += [
-                replace(f, step=f"{step.stage}: {step.spec.title}", table=step.table or "") for f in found
+                replace(f, step=f"{step.stage}: {step.spec.title}", table=step.key[2]) for f in found
             ]
     findings += list_event_triggers(seen)
     refused = {s.key for s in seen.steps if _is_refused(s, findings)}
@@ -90,9 +92,7 @@ def _check(seen: Survey, missing_secrets: Iterable[str]) -> list[Finding]:
 def _is_refused(step: Step, findings: Iterable[Finding]) -> bool:
     """Is it known already that it cannot run?"""
     title = f"{step.stage}: {step.spec.title}"
-    return any(
-        f.severity is Severity.STOP and f.step == title and f.table == (step.table or "") for f in findings
-    )
+    return any(f.severity is Severity.STOP and f.step == title and f.table == step.key[2] for f in findings)
 
 
 def _unique(findings: Iterable[Finding]) -> list[Finding]:

@@ -298,6 +298,8 @@ class _Group:
 
     def _place(self, step: Step) -> Place:
         plan = replace(self._seen.plan, schema=self._copies.copies)
+        if step.partition not in self._copies.shapes:
+            step = replace(step, partition=None)
         return replace(
             self._seen.place(step),
             plan=plan,
@@ -309,6 +311,8 @@ class _Group:
 
     def _take(self, step: Step) -> None:
         """Execute the step on the copy, unless it is known to be refused, or its table has no copy."""
+        if step.partition is not None and step.partition not in self._copies.shapes:
+            return  # some partitions are copied, and stand for the others
         self._ensure_time()
         table, place = str(step.table), self._place(step)
         if table in self._changed:

@@ -25,6 +25,7 @@ from online_migrate.plan.references import reference_in
 from online_migrate.postgres.catalog import Catalog
 from online_migrate.postgres.connection import Sql
 from online_migrate.postgres.locks import LockNeed
+from online_migrate.postgres.partitions import Partition, partition_names, read_partitions
 from online_migrate.postgres.search_path import SearchPath
 from online_migrate.run import StepContext
 
@@ -76,17 +77,19 @@ class Place:
     references: Mapping[str, str] = field(default_factory=dict)
     journal: Journal | None = None
     run_id: int | None = None
+    within: tuple[str, str] | None = None
+    """(schema, name) of the partition that is worked on, where the step's table is one above it"""
     effects: PlanEffects = field(default_factory=PlanEffects)
     """all steps of the plan, and what each changes; see operations/schema_before.py"""
 
     @property
     def schema(self) -> str:
-        return self.plan.schema
+        return self.plan.schema if self.within is None else self.within[0]
 
     @property
     def table(self) -> str:
         assert self.step.table is not None  # only operations over tables ask
-        return self.step.table
+        return self.step.table if self.within is None else self.within[1]
 
     @property
     def sql_table(self) -> sql.Identifier:
@@ -97,7 +100,7 @@ class Place:
         """(schema, name) of the table and of what the server changes along with it: partitions, inheriting
         tables.
         """
-        table = None if self.catalog is None else self.catalog.table(self.table)
+        table = None if self.catalog is None else self.known.table(self.table)
         return ((self.schema, self.table), *(() if table is None else table.descendants))
 
     def family_of(self, table: str) -> tuple[str, ...]:
@@ -115,12 +118,42 @@ class Place:
     def known(self) -> Catalog:
         """The catalog, for those parts of the contract that have one."""
         assert self.catalog is not None  # the engine always gives one
-        return self.catalog
+        return self.catalog.in_schema(self.schema)
+
+    @property
+    def is_partitioned(self) -> bool:
+        """The database has the table, and it is partitioned: its rows are in its partitions."""
+        table = None if self.catalog is None else self.known.table(self.table)
+        return table is not None and table.kind == "p"
+
+    def partitions(self) -> tuple[Partition, ...]:
+        """What is below the partitioned table, each after its parent."""
+        return read_partitions(self.known.connection, self.sql_table.as_string(None))
+
+    def at(self, names: tuple[str, str]) -> Place:
+        """The same step at one of its table's partitions."""
+        return replace(self, within=names)
+
+    @property
+    def of_rows(self) -> Place:
+        """Where the rows of the step are: at its partition, if it has one."""
+        partition = self.step.partition
+        return self if partition is None else self.at(partition_names(self.plan.schema, partition))
+
+    def leaves(self) -> tuple[Place, ...]:
+        """A place for each partition that has rows."""
+        return tuple(self.at(p.names) for p in self.partitions() if p.kind == "r")
 
     @property
     def tables_of_step(self) -> tuple[str, ...]:
         """The tables of the same line of the plan, in its order."""
-        return tuple(s.table for s in self.effects.steps if s.spec is self.step.spec and s.table is not None)
+        steps = self.steps_of_line
+        return tuple(dict.fromkeys(s.table for s in steps if s.table is not None))
+
+    @property
+    def steps_of_line(self) -> tuple[Step, ...]:
+        """The steps of the same line of the plan, in its order."""
+        return tuple(s for s in self.effects.steps if s.spec is self.step.spec)
 
     @property
     def creates_table(self) -> bool:
@@ -151,7 +184,8 @@ class Place:
         """The schema of the equality operator for the column's type; pg_catalog where the column is not
         known.
         """
-        info = None if self.catalog is None else self.catalog.table(table)
+        catalog = None if self.catalog is None else self.known if table == self.table else self.catalog
+        info = None if catalog is None else catalog.table(table)
         known = None if info is None else info.columns.get(column)
         return "pg_catalog" if known is None else known.equals_in
 
@@ -177,6 +211,10 @@ class Context(StepContext):
     @property
     def step(self) -> Step:
         return self.place.step
+
+    def at(self, names: tuple[str, str]) -> Context:
+        """The same step at one of its table's partitions."""
+        return replace(self, place=self.place.at(names))
 
     def fresh_catalog(self) -> Catalog:
         """A catalog that has read nothing yet."""
@@ -223,6 +261,10 @@ class Operation(ABC, Generic[P]):
     reads_unknown: ClassVar[bool] = False
     """it runs queries of the plan's author: no effect says what they read"""
 
+    takes_partitions: ClassVar[bool] = False
+    """of a partitioned table it does all of it, partition by partition"""
+    takes_each_partition: ClassVar[bool] = False
+    """of a partitioned table there is a step for each partition with rows"""
     descendants: ClassVar[Descendants] = Descendants.ANY
     """what becomes of partitions and inheriting tables"""
     partitions_way: ClassVar[str] = "name its partitions instead"
@@ -293,7 +335,7 @@ class Operation(ABC, Generic[P]):
 
     def rehearsed(self, place: Place, params: P) -> tuple[Statement, ...]:
         """What the rehearsal executes on a copy of the table, in a transaction that is rolled back."""
-        return tuple(replace(s, sql=_in_transaction(s.sql)) for s in self.statements(place, params))
+        return tuple(replace(s, sql=in_transaction(s.sql)) for s in self.statements(place, params))
 
     def find_row(self, place: Place, params: P, columns: Sequence[str]) -> tuple[str, Sql] | None:  # noqa: ARG002
         """Of a step that makes a row: the row's name, and the query for these columns of it."""
@@ -321,7 +363,7 @@ class Operation(ABC, Generic[P]):
 _CONCURRENTLY = re.compile(r"^((?:CREATE (?:UNIQUE )?|DROP )INDEX) CONCURRENTLY ")
 
 
-def _in_transaction(statement: Sql) -> Sql:
+def in_transaction(statement: Sql) -> Sql:
     """A concurrent build or drop cannot run in a transaction; the plain one makes the same."""
     text = statement.as_string(None)
     return sql.SQL(_CONCURRENTLY.sub(r"\1 ", text)) if _CONCURRENTLY.match(text) else statement

@@ -29,6 +29,13 @@ def preflight(operation: Operation[Any], place: Place, params: Any) -> list[Find
 def _kind(operation: Operation[Any], place: Place) -> Iterator[Finding]:
     """Is it a table at all, and what is with the tables below it?"""
     table = None if place.step.table is None else place.known.table(place.step.table)
+    if (
+        table is not None
+        and table.kind == "p"
+        and (operation.takes_partitions or operation.takes_each_partition)
+    ):
+        yield from _foreign_partitions(operation, place, table=table.name)
+        return
     if table is None or operation.descendants is Descendants.ANY:
         return
     if table.kind in NO_TABLES:
@@ -58,6 +65,19 @@ def _kind(operation: Operation[Any], place: Place) -> Iterator[Finding]:
             operation,
             f"{table.name} has tables below it, {names}{more}: {operation.name}",
             len(table.descendants),
+        )
+
+
+def _foreign_partitions(operation: Operation[Any], place: Place, table: str) -> Iterator[Finding]:
+    """Partitions that are foreign tables: another server has their rows, and neither index nor key."""
+    names = ", ".join(".".join(p.names) for p in place.partitions() if p.kind == "f")
+    if names:
+        fact = (
+            f"{table} has partitions that are foreign tables, which {operation.name} cannot change: {names}"
+        )
+        remedy = "run a plan on the server that has their rows, or name the other partitions in the plan"
+        yield Finding(
+            severity=Severity.STOP, code="foreign_partition", fact=fact, remedy=remedy, manual=PARTITIONING
         )
 
 

@@ -1,0 +1,83 @@
+"""The index of a partitioned table: one of the root, without rows, and one of each partition, attached to it.
+
+Source: PostgreSQL manual, 5.12.2.2 Partition Maintenance, and ALTER INDEX … ATTACH PARTITION.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from online_migrate.operations.contract.base import Kind, Place, Statement
+from online_migrate.operations.shared.steps import need
+from online_migrate.postgres.connection import Connection
+from online_migrate.postgres.locks import LockMode
+from online_migrate.postgres.partitions import Partition
+from online_migrate.postgres.search_path import SearchPath
+
+NAME_BYTES = 63
+
+_ATTACHED = """
+SELECT FROM pg_inherits h JOIN pg_index x ON x.indexrelid = h.inhrelid
+ WHERE h.inhparent = to_regclass(%s) AND x.indrelid = to_regclass(%s)"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexTree:
+    """The indexes of one step on a partitioned table and on all that is below it."""
+
+    root: Place
+    name: str
+    """as the plan has it: ``idx_<table>_bot_id``"""
+    definition: sql.Composed
+    """what follows the table's name in CREATE INDEX"""
+    is_unique: bool
+    path: SearchPath
+
+    def name_at(self, place: Place) -> str:
+        """Of the index there, within 63 bytes; where that cuts it, distinguished by its hash."""
+        if place.within is None:
+            return place.fill(self.name)
+        name = self.name.replace("<table>", place.table)
+        name = name if "<table>" in self.name else f"{place.table}_{name}"
+        if len(name.encode()) <= NAME_BYTES:
+            return name
+        digest = "_" + hashlib.sha256(name.encode()).hexdigest()[:8]
+        return name.encode()[: NAME_BYTES - len(digest)].decode(errors="ignore") + digest
+
+    def create_only(self, place: Place) -> Statement:
+        """The index of a partitioned table, without those below: it is not valid until all are attached."""
+        create = sql.SQL("CREATE {}INDEX {} ON ONLY {} {}").format(
+            sql.SQL("UNIQUE " if self.is_unique else ""),
+            sql.Identifier(self.name_at(place)),
+            place.sql_table,
+            self.definition,
+        )
+        locks = (need(place.schema, place.table, LockMode.SHARE),)
+        note = "the table itself has no rows"
+        return Statement(sql=create, kind=Kind.WINDOW, locks=locks, path=self.path, note=note)
+
+    def attach(self, partition: Partition) -> Statement:
+        """The partition's index to that of its parent."""
+        parent, child = self.parent_of(partition), self.root.at(partition.names)
+        attach = sql.SQL("ALTER INDEX {} ATTACH PARTITION {}").format(self._index(parent), self._index(child))
+        locks = (
+            need(parent.schema, self.name_at(parent), LockMode.SHARE_UPDATE_EXCLUSIVE),
+            need(child.schema, self.name_at(child), LockMode.ACCESS_EXCLUSIVE),
+        )
+        return Statement(sql=attach, kind=Kind.WINDOW, locks=locks)
+
+    def is_attached(self, connection: Connection, partition: Partition) -> bool:
+        """Has the parent's index one of the partition, whatever its name?"""
+        parent, child = self.parent_of(partition), self.root.at(partition.names)
+        names = [self._index(parent).as_string(None), child.sql_table.as_string(None)]
+        return connection.execute(_ATTACHED, names).fetchone() is not None
+
+    def parent_of(self, partition: Partition) -> Place:
+        is_root = partition.parent == (self.root.schema, self.root.table)
+        return self.root if is_root else self.root.at(partition.parent)
+
+    def _index(self, place: Place) -> sql.Identifier:
+        return sql.Identifier(place.schema, self.name_at(place))
