@@ -63,10 +63,7 @@ def test_analyze_declares_the_partitions_that_it_samples(site_of: OpenSite) -> N
 @pytest.mark.parametrize(
     "step",
     [
-        "create_index: {table: %s, name: idx_x, columns: [bot_id]}",
-        "add_foreign_key: {table: %s, column: bot_id, references: users.id}",
         "swap_unique: {table: %s, from: [id], to: idx_x}",
-        "set_not_null: {table: %s, column: bot_id}",
     ],
 )
 def test_a_partitioned_root_is_refused_with_the_partitions_way(site_of: OpenSite, step: str) -> None:

@@ -369,7 +369,7 @@ PARENT = """
 
 @pytest.mark.parametrize(
     ("table", "code", "way"),
-    [("parcels", "partitioned", "name its partitions"), ("letters", "inherited", "name them")],
+    [("letters", "inherited", "name them")],
 )
 def test_what_would_bind_other_tables_is_refused(site_of: OpenSite, table: str, code: str, way: str) -> None:
     """The check would bind partitions and heirs, of which nothing is proven; and were it run, the NULL there

@@ -94,6 +94,7 @@ class Standin:
     Params: type[BaseModel]
     phase: Phase = Phase.EXPAND
     shorthand: str | None = None
+    takes_each_partition: bool = False
 
     @property
     def summary(self) -> str:
