@@ -168,9 +168,7 @@ def test_a_name_that_postgresql_would_cut_is_refused(site_of: OpenSite) -> None:
 
 
 def test_a_partitioned_table_is_taken(site_of: OpenSite) -> None:
-    """PostgreSQL builds nothing concurrently on a root; said before the run, not by
-    its error in the middle.
-    """
+    """Its partitions are built one by one, concurrently, which the root itself cannot be."""
     site = site_of(plan_of("create_index: {table: logs, name: idx_logs_at, columns: [at]}"))
     site.sql("CREATE TABLE logs (at date) PARTITION BY RANGE (at)")
     assert [f.code for f in site.stops()] == []
