@@ -11,7 +11,7 @@ from online_migrate.errors import PreflightFailed
 from online_migrate.findings import (
     Severity,
 )
-from tests.backfill.plans import explained, findings_of, run_plan
+from tests.backfill.plans import findings_of, run_plan
 from tests.backfill.tables import ask, do, make_table
 
 FILL = "backfill: {table: t, column: c, value: 1}"
