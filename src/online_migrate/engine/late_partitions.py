@@ -18,8 +18,8 @@ MANUAL = (
 
 
 def take_late_partitions(run: RunContext) -> bool:
-    """Give the partitions that came since their steps in the journal, and drop the open steps of those that
-    are gone; were there any?
+    """Give the partitions that came since their steps in the journal, and drop the open steps of those that were
+    detached or dropped; were there any?
     """
     journal, connection = run.journal, run.sessions.work
     frozen = journal.read_tables(run.run_id)
@@ -37,7 +37,7 @@ def take_late_partitions(run: RunContext) -> bool:
     came = dict.fromkeys(str(s.partition) for s in of_partitions if s.key not in before)
     gone = dict.fromkeys(str(s.partition) for s in before.values() if s.key not in {t.key for t in steps})
     texts = [f"partitions that came since the run began, filled next: {', '.join(came)}"] * bool(came)
-    texts += [f"partitions that are gone, left out: {', '.join(gone)}"] * bool(gone)
+    texts += [f"partitions that were detached or dropped, left out: {', '.join(gone)}"] * bool(gone)
     run.emit(Note, message="; ".join(texts))
     return True
 
