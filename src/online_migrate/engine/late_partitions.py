@@ -18,7 +18,7 @@ MANUAL = (
 
 
 def take_late_partitions(run: RunContext) -> bool:
-    """Give the partitions that came since their steps in the journal, and drop the open steps of those that were
+    """Give new partitions their steps in the journal, and drop the open steps of those that were
     detached or dropped; were there any?
     """
     journal, connection = run.journal, run.sessions.work
