@@ -14,6 +14,7 @@ from online_migrate.cli.output import is_json, json_line, note_format, say
 from online_migrate.errors import Interrupted, OnlineMigrateError
 
 SUMMARIES: Final = {
+    "init": "Write a plan for a database, from its catalog.  Reads only.",
     "check": "List problems, risks and open questions.  Reads only.",
     "explain": "Print every step: its SQL, its locks, rows and bytes.",
     "locks": "Print every lock, for how long, and what waits behind it.",
