@@ -161,6 +161,31 @@ def test_odd_names_are_quoted_and_what_no_plan_can_name_is_left_out(database: st
     assert desk.ask("""SELECT count(*) FROM "odd "": {name} #" WHERE "ten: ant" = 1""") == 1
 
 
+def test_a_key_of_several_columns_is_a_question_and_its_children_are_filled_later(
+    database: str, tmp_path: Path
+) -> None:
+    """The order of the fill holds over stages: a child never before its parent."""
+    desk = Desk(folder=tmp_path, dsn=database)
+    desk.run_sql(COMPOSITE)
+    file = tmp_path / "new.yaml"
+    options = arguments("tenant_id", "tenants", ("users",), "public")
+    assert desk.call("init", *options, "-o", str(file), plan=False).code == 0
+    assert "# QUESTION: lines reaches its owner by lines_a_b_fkey (a, b)" in file.read_text()
+    run = desk.call("run", str(file), "--approve", "swap", plan=False)
+    assert run.code == 0, run.all[-3000:] + file.read_text()
+    assert desk.ask("SELECT count(*) FROM parts WHERE tenant_id = 1") == 1
+
+
+COMPOSITE = """
+CREATE TABLE tenants (id int PRIMARY KEY, code text NOT NULL UNIQUE);
+CREATE TABLE users (a int, b int, PRIMARY KEY (a, b));
+CREATE TABLE lines (id int PRIMARY KEY, a int NOT NULL, b int NOT NULL, FOREIGN KEY (a, b) REFERENCES users);
+CREATE TABLE parts (id int PRIMARY KEY, line_id int NOT NULL REFERENCES lines);
+INSERT INTO users VALUES (1, 1);
+INSERT INTO lines VALUES (1, 1, 1);
+INSERT INTO parts VALUES (1, 1);"""
+
+
 def make_owners(desk: Desk, file: str, schema: str) -> None:
     with psycopg.connect(desk.dsn, autocommit=True) as connection:
         connection.execute(f'SET search_path = "{schema}"'.encode())

@@ -243,15 +243,12 @@ class _Names:
 
 
 def _stages(name: str, steps: list[Step], *, gate: str = "") -> Iterator[str]:
-    """As many stages as are needed: one has each step's title once."""
+    """As many stages as are needed: one has each step's title once, and the order is kept."""
     number = 1
     while steps:
-        titles: set[str] = set()
-        now: list[Step] = []
-        later: list[Step] = []
-        for step in steps:
-            (later if step[0] in titles or later else now).append(step)
-            titles.add(step[0])
+        titles = [title for title, _, _ in steps]
+        end = next((n for n, title in enumerate(titles) if title in titles[:n]), len(steps))
+        now, later = steps[:end], steps[end:]
         yield f"  - stage: {name}{'' if number == 1 else f'_{number}'}"
         if gate and number == 1:
             yield f"    gate: {{approval: {_q(gate)}}}"
