@@ -1,4 +1,4 @@
-"""What the cases share: a trial per case, and the mark for those that are open."""
+"""What the cases share: a trial per case."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from tests.cases.open import OPEN
 from tests.cases.trial import Case, Trial
 from tests.conftest import dropped_after
 from tests.desk import Desk
@@ -26,21 +25,6 @@ OpenTrial = Callable[[Case], Trial]
 
 NUMBERS: Final = count(1)
 PASSWORD: Final = "made-up"
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A case that is open must fail, and by an assertion: a test that is broken is no open case."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent and name_of(item.name) in OPEN:
-            reason = f"issue 10/11: open ({name_of(item.name)})"
-            wrong = (AssertionError, pytest.fail.Exception)
-            item.add_marker(pytest.mark.xfail(strict=True, reason=reason, raises=wrong))
-
-
-def name_of(test: str) -> str:
-    """``u1-partial`` of ``test_u1_…[u1-partial]``, ``z2-a-stop`` of ``test_z2_a_stop``."""
-    given = re.search(r"\[(.*)\]$", test)
-    return given.group(1) if given else test.removeprefix("test_").replace("_", "-")
 
 
 def role_name(short: str) -> str:

@@ -106,7 +106,7 @@ def test_a_unique_that_holds_keeps_the_search_short(
     site.sql("INSERT INTO gifts SELECT i / 2, 'gift' FROM generate_series(2, 200000) i")
     site.sql(ready.format(True))
     assert [finding.code for finding in site.stops()] == ["duplicates"]
-    monkeypatch.setattr("online_migrate.operations.create_index.KEPT_OUT_TIMEOUT_S", 0.001)
+    monkeypatch.setattr("online_migrate.operations.shared.duplicates.KEPT_OUT_TIMEOUT_S", 0.001)
     assert site.preflight() == []
 
 
@@ -191,7 +191,7 @@ def test_check_looks_for_duplicates_for_a_few_seconds_only(
     """A sort of a whole table is not to hold its snapshot before every run: what was not seen is said, and
     stops nothing.
     """
-    monkeypatch.setattr("online_migrate.operations.create_index.LOOK_TIMEOUT_S", 0.001)
+    monkeypatch.setattr("online_migrate.operations.shared.duplicates.LOOK_TIMEOUT_S", 0.001)
     site = site_of(plan_of("create_index: {table: slow, name: idx_slow, columns: [v], unique: true}"))
     site.sql(
         "CREATE TABLE slow AS SELECT 1 AS v FROM generate_series(1, 300000); ALTER TABLE slow ADD id serial"

@@ -4,16 +4,13 @@ that is written meanwhile.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from online_migrate.events import LockAttemptFailed, LockHeld
-from online_migrate.operations.contract.base import Kind, Statement
+from online_migrate.operations.contract.base import Kind
 from online_migrate.operations.contract.effects import CreatesTable, FillsColumn, MakesRow
 from online_migrate.operations.contract.state import State
 from online_migrate.operations.registry import OPERATIONS
@@ -27,7 +24,6 @@ from tests.operations.beside import (
     from_the_side,
     is_waiting_for_snapshots,
     old_snapshot,
-    read_held,
     read_relations,
 )
 from tests.operations.cases import CASES, Case
@@ -42,6 +38,7 @@ from tests.operations.catalog_difference import (
     without_new_tables,
 )
 from tests.operations.conftest import OpenSite
+from tests.operations.driven import Cut, cut_off_after, locks_of, longest_window_s
 from tests.operations.site import PLANS, Site
 
 HERE = Path(__file__).parent
@@ -136,27 +133,6 @@ def test_cut_off_anywhere_it_converges(case: Case, begin: Callable[[Case], Site]
     assert site.one("SELECT count(*) FROM pg_constraint WHERE conname LIKE 'online_migrate%'") == 0
 
 
-class Cut(BaseException):
-    """The runner was killed: nothing catches this."""
-
-
-@contextmanager
-def cut_off_after(site: Site, statements: int) -> Iterator[None]:
-    """The work session is cut before its next statement, when so many were sent; watched ones run in their
-    own thread.
-    """
-    left = iter(range(statements))
-
-    def count() -> None:
-        if threading.current_thread() is threading.main_thread() and next(left, None) is None:
-            site.sessions.work.close()
-            raise Cut
-
-    site.sessions.work.on_statement = count  # type: ignore[attr-defined]  # the connector's hook for fault injection
-    yield
-    site.sessions.work.on_statement = None  # type: ignore[attr-defined]
-
-
 @pytest.mark.parametrize(("case", "name"), CONFLICT, ids=[f"{c.name}: {n}" for c, n in CONFLICT])
 def test_another_definition_is_a_conflict(case: Case, name: str, begin: Callable[[Case], Site]) -> None:
     """What already exists with another definition is named, with what to do about it, and nothing is
@@ -237,14 +213,6 @@ def test_an_effect_that_is_not_declared_is_seen(begin: Callable[[Case], Site]) -
     assert found != declared((), facts, site.place(step_of(site, case)), site.app)
 
 
-def locks_of(site: Site, window: list[Statement], names: dict[int, str]) -> Held:
-    """What one transaction with these statements holds at its end."""
-    with site.app.transaction():
-        for statement in window:
-            site.app.execute(statement.sql)
-        return read_held(site.app, site.app.info.backend_pid, names)
-
-
 def locks_of_concurrent(site: Site, step: Step, dsn: str) -> Held:
     """What a second session sees of a build that an old snapshot holds up."""
     with ThreadPoolExecutor(1) as pool, Eyes(dsn, site.work_pid) as eyes:
@@ -273,10 +241,3 @@ def test_an_application_writes_on(case: Case, begin: Callable[[Case], Site], sho
     surplus = {n: m for n, m in eyes.held.items() if m > max(declared.get(n, LockMode.ROW_EXCLUSIVE), 3)}
     assert surplus == {}
     assert writer.longest_s < longest_window_s(site) + NOISE_S
-
-
-def longest_window_s(site: Site) -> float:
-    """How long a statement could have waited behind our request: the wait for the lock, and its hold."""
-    held = [e.waited_s + e.held_s for e in site.heard.of(LockHeld)]
-    gave_way = [e.waited_s for e in site.heard.of(LockAttemptFailed)]
-    return max([0.0, *held, *gave_way])

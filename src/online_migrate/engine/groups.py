@@ -45,7 +45,7 @@ def _group(stage: Stage, steps: tuple[Step, ...], place_of: Callable[[Step], Pla
     workers, spec = min(stage.pace.workers, len(steps)), steps[0].spec
     operation, why_alone = OPERATIONS[spec.operation], ""
     if workers > 1:
-        tables = [s.table for s in steps if s.table]
+        tables = list(dict.fromkeys(name for s in steps for name in (s.table, s.partition) if name))
         why_alone = operation.why_alone(place_of(steps[0]), spec.params, tables)
         workers = 1 if why_alone else workers
     is_in_parts = workers > 1 or (len(steps) > 1 and operation.waits_at_its_end(spec.params))

@@ -10,6 +10,7 @@ from online_migrate.findings import Finding, Severity
 from online_migrate.operations.contract.effects import FillsColumn
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.expand import expand, root_in
+from online_migrate.plan.model import Step
 from online_migrate.run import RunContext
 
 MANUAL = (
@@ -27,7 +28,7 @@ def take_late_partitions(run: RunContext) -> bool:
     sets = {**frozen, **now}
     steps = expand(run.plan, sets, OPERATIONS)
     of_partitions = [s for s in steps if s.partition is not None]
-    before = {s.key: s for s in expand(run.plan, frozen, OPERATIONS) if s.partition is not None}
+    before = {s.key: s for s in steps_of(run) if s.partition is not None}
     if {s.key for s in of_partitions} == set(before):
         return False
     tables = {s.table for s in of_partitions} | {s.table for s in before.values()}
@@ -40,6 +41,12 @@ def take_late_partitions(run: RunContext) -> bool:
     texts += [f"partitions that were detached or dropped, left out: {', '.join(gone)}"] * bool(gone)
     run.emit(Note, message="; ".join(texts))
     return True
+
+
+def steps_of(run: RunContext) -> tuple[Step, ...]:
+    """The steps of the run, as its journal has fixed them; of a root without partitions, none."""
+    none = dict.fromkeys(leaves_now(run.sessions.work, run.plan.schema), ())
+    return expand(run.plan, {**none, **run.journal.read_tables(run.run_id)}, OPERATIONS)
 
 
 def find_late_partitions(seen: Survey) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ from online_migrate.operations.contract.effects import (
 )
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.model import Step
+from online_migrate.postgres.partitions import partition_names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +121,7 @@ def _on_the_schema(seen: Survey, role: RoleRights, kinds: set[type]) -> Iterator
             fact=f"{role} may not create tables and indexes in schema {schema}",
             is_held=role.may_schema(seen.plan.schema, "CREATE"),
         )
+    yield from _on_schemas_of_partitions(seen, role, owners, may_create=CreatesIndex in kinds)
     for owner in new_owners:
         name = role.quoted(owner)
         yield _stop(
@@ -129,6 +131,26 @@ def _on_the_schema(seen: Survey, role: RoleRights, kinds: set[type]) -> Iterator
             " ALTER TABLE … OWNER TO",
             is_held=role.is_superuser or role.may_schema(seen.plan.schema, "CREATE", of=owner),
         )
+
+
+def _on_schemas_of_partitions(
+    seen: Survey, role: RoleRights, owners: list[str], *, may_create: bool
+) -> Iterator[Right]:
+    """Partitions may be in other schemas than their root."""
+    texts = {s.partition for s in seen.steps if s.partition is not None}
+    schemas = {partition_names(seen.plan.schema, text)[0] for text in texts} - {seen.plan.schema}
+    wanted = {"USAGE": "schema_usage", **({"CREATE": "schema_right"} if may_create else {})}
+    for schema in sorted(schemas):
+        for right, code in wanted.items():
+            if any(role.may_schema(schema, right, of=owner) for owner in owners):
+                continue
+            does = "use" if right == "USAGE" else "create indexes in"
+            yield _stop(
+                code=code,
+                remedy=f"GRANT {right} ON SCHEMA {role.quoted(schema)} TO {role}",
+                fact=f"{role} may not {does} schema {schema}, which has partitions of the plan's tables",
+                is_held=role.may_schema(schema, right),
+            )
 
 
 def _of_the_owners(seen: Survey, role: RoleRights) -> Iterator[Right]:

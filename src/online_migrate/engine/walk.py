@@ -11,7 +11,7 @@ import psycopg
 from online_migrate.engine.drift import fact_lines, find_drift
 from online_migrate.engine.executor import StepExecutor
 from online_migrate.engine.groups import Group, Part, groups_of
-from online_migrate.engine.late_partitions import take_late_partitions
+from online_migrate.engine.late_partitions import steps_of, take_late_partitions
 from online_migrate.engine.lock_retry import LockRetry
 from online_migrate.engine.survey import survey
 from online_migrate.engine.workers import WorkerPool
@@ -27,8 +27,6 @@ from online_migrate.findings import Finding
 from online_migrate.journal.records import StageRecord
 from online_migrate.journal.sessions import translating_errors
 from online_migrate.journal.states import StageState, StepState
-from online_migrate.operations.registry import OPERATIONS
-from online_migrate.plan.expand import expand
 from online_migrate.plan.model import Stage, Step
 from online_migrate.run import RunContext, WorkerContext
 
@@ -87,7 +85,7 @@ class Walk:
         if stage.name not in self._began_at:
             self._began_at[stage.name] = self.run.clock.monotonic()
             self.run.emit(StageStarted, stage=stage.name, phase=stage.phase.value)
-        steps = expand(self.run.plan, journal.read_tables(run_id), OPERATIONS)
+        steps = steps_of(self.run)
         for group in groups_of(stage, steps, lambda s: self._executor.place(s, steps, self._only_worker)):
             self._take_all(stage, group, steps)
         self.where = stage.name

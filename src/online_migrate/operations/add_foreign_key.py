@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -12,14 +11,11 @@ import psycopg
 from psycopg import sql
 from pydantic import Field
 
-from online_migrate.backfill.hazards.filled_column import planned_columns
 from online_migrate.backfill.hazards.rights import (
     read_forced_hazards,
     read_parent_hazards,
     read_right_hazards,
 )
-from online_migrate.backfill.hazards.row_reads import error_text, find_rows
-from online_migrate.backfill.rows import describe_rows
 from online_migrate.errors import VerificationFailed
 from online_migrate.findings import (
     Finding,
@@ -36,13 +32,13 @@ from online_migrate.operations.contract.base import (
 )
 from online_migrate.operations.contract.descendants import Descendants
 from online_migrate.operations.contract.effects import AddsForeignKey, Effect, ReadsColumns
-from online_migrate.operations.schema_before import plan_context, schema_before
+from online_migrate.operations.schema_before import schema_before
+from online_migrate.operations.shared.duplicates import secret_columns
+from online_migrate.operations.shared.foreign_key_checks import Key, find_orphans, find_refusal
 from online_migrate.operations.shared.steps import need, run_long, run_window
 from online_migrate.plan.model import Phase
-from online_migrate.postgres.catalog import ConstraintInfo, TableInfo
+from online_migrate.postgres.catalog import ConstraintInfo
 from online_migrate.postgres.locks import LockMode
-from online_migrate.postgres.rehearsal import temporary_copy
-from online_migrate.postgres.sqlstate import ErrorClass, error_class
 
 MANUAL = "https://www.postgresql.org/docs/current/sql-altertable.html#SQL-ALTERTABLE-NOTES"
 _OTHERWISE = re.compile(r" (?:DEFERRABLE|ON UPDATE|MATCH)\b")
@@ -66,6 +62,10 @@ class AddForeignKeyParams(TableParams):
     """what PostgreSQL does with the rows when their parent is deleted"""
     name: str = "<table>_<column>_fkey"
     """name of the constraint; <table> and <column> stand for their names"""
+
+    @property
+    def key(self) -> Key:
+        return Key(column=self.column, parent=self.parent, parent_column=self.parent_column)
 
     @property
     def parent(self) -> str:
@@ -129,7 +129,8 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
         """Of a partitioned table: on its partitions."""
         if not place.is_partitioned:
             return super().rehearsed(place, params)
-        return tuple(self._of_one(leaf, params)[0] for leaf in place.leaves())
+        leaves = tuple(self._of_one(leaf, params)[0] for leaf in place.leaves())
+        return leaves or (self._on_root(place, params),)
 
     def _on_root(self, place: Place, params: AddForeignKeyParams) -> Statement:
         """The key of the root adopts the equal valid keys of all its partitions, and reads no row."""
@@ -192,21 +193,18 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
                     remedy="give `name`",
                 )
             )
-        if self.state(place, params) is State.CONFLICT:
-            there = ", ".join(f"{c.name} {c.definition}" for c in self._against(place, params))
-            fact = f"where {place.table} should have {name} {self._definition(params)} it has {there}"
-            findings.append(
-                Finding(
-                    severity=Severity.STOP,
-                    code="foreign_key_conflict",
-                    fact=fact,
-                    remedy="drop it, or change the plan",
-                    manual=MANUAL,
-                )
-            )
+        if self.state(place, params) is not State.DONE:
+            places = (place, *(place.leaves() if place.is_partitioned else ()))
+            findings += [self._conflict(p, params) for p in places if self.state(p, params) is State.CONFLICT]
         findings += self._never_null(place, params)
         unknown = self._unknown_parent(place, params)
         return [*findings, *unknown, *([] if findings or unknown else self._seen(place, params))]
+
+    def _conflict(self, place: Place, params: AddForeignKeyParams) -> Finding:
+        there = ", ".join(f"{c.name} {c.definition}" for c in self._against(place, params))
+        name, wanted = self._name(place, params), self._definition(params)
+        fact = f"where {place.table} should have {name} {wanted} it has {there}"
+        return _finding(Severity.STOP, "foreign_key_conflict", fact, "drop it, or change the plan")
 
     def _never_null(self, place: Place, params: AddForeignKeyParams) -> list[Finding]:
         """`on_delete: set null` on a column that is NOT NULL: each delete of a
@@ -241,104 +239,12 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
         if child.kind == "p":
             for leaf in place.leaves():
                 info = leaf.known.table(leaf.table)
-                yield from () if info is None else self._orphans(leaf, params, info)
+                yield from () if info is None else find_orphans(leaf, params.key, info)
             return
-        refused = [] if state is State.PARTIAL else list(self._refused(place, params, child, parent))
+        refused = [] if state is State.PARTIAL else list(find_refusal(place, params.key, child, parent))
         yield from refused
         if not refused:
-            yield from self._orphans(place, params, child)
-
-    def _refused(
-        self, place: Place, params: AddForeignKeyParams, child: TableInfo, parent: TableInfo
-    ) -> Iterator[Finding]:
-        """Let the server make it between empty copies; not where a step above may still build the unique that
-        it needs.
-        """
-        connection, planned = place.known.connection, plan_context(place)
-        if params.column not in child.columns and (child.name, params.column) not in planned.added:
-            return
-        try:
-            with connection.transaction(force_rollback=True), ExitStack() as stack:
-                for table in dict.fromkeys((child.name, parent.name)):
-                    info = child if table == child.name else parent
-                    added = planned_columns(info, planned)
-                    stack.enter_context(
-                        temporary_copy(connection, info, added, with_indexes=table == parent.name)
-                    )
-                connection.execute(
-                    sql.SQL("ALTER TABLE pg_temp.{} ADD FOREIGN KEY ({}) REFERENCES pg_temp.{} ({})").format(
-                        *map(sql.Identifier, (child.name, params.column, parent.name, params.parent_column))
-                    )
-                )
-        except psycopg.Error as error:
-            trouble = error_class(error)
-            if trouble not in (ErrorClass.PROGRAM, ErrorClass.LOCK):
-                raise
-            key = f"{place.table}.{params.column} to {params.references}"
-            if error.sqlstate == "42804":
-                types = error.diag.message_detail or ""  # names columns and types; the copies have no rows
-                fact = f"the server refuses a foreign key of {key}: {error_text(error)}: {types}"
-                yield _finding(Severity.STOP, "foreign_key_refused", fact, "correct `column` or `references`")
-            elif error.sqlstate in ("42830", "55000"):
-                is_sure = not self._is_unique_planned(place, params)
-                fact = f"the server refuses a foreign key of {key}: {error_text(error)}"
-                remedy = (
-                    f"make {params.references} unique first, by an index without WHERE that is not deferrable"
-                )
-                yield _finding(
-                    Severity.STOP if is_sure else Severity.WARN, "foreign_key_refused", fact, remedy
-                )
-            else:
-                fact = f"could not verify that the server accepts a foreign key of {key}: {error_text(error)}"
-                yield _finding(
-                    Severity.WARN,
-                    "foreign_key_unknown",
-                    fact,
-                    f"compare the types, and see that {params.references} is unique",
-                )
-
-    def _is_unique_planned(self, place: Place, params: AddForeignKeyParams) -> bool:
-        """An earlier step builds the unique that the foreign key needs."""
-        parent = schema_before(place).table(params.parent)
-        indexes = () if parent is None else parent.planned_indexes(params.parent_column)
-        return any(i.is_unique and len(i.columns) == 1 and not i.has_predicate for i in indexes)
-
-    def _orphans(self, place: Place, params: AddForeignKeyParams, child: TableInfo) -> Iterator[Finding]:
-        """Rows whose value no parent has.  The plan may still make that parent, and behind a gate the
-        application else may.
-        """
-        if params.column not in child.columns or params.parent in plan_context(place).made:
-            return
-        column, parent = sql.Identifier(params.column), sql.Identifier(place.plan.schema, params.parent)
-        query = sql.SQL(
-            "SELECT child.ctid::text FROM ONLY {} child WHERE child.{} IS NOT NULL"
-            " AND NOT EXISTS (SELECT FROM {} parent WHERE parent.{} {} child.{}) LIMIT 3"
-        ).format(
-            place.sql_table,
-            column,
-            parent,
-            sql.Identifier(params.parent_column),
-            place.equals(place.table, params.column),
-            column,
-        )
-        try:
-            found = find_rows(place.known.connection, query)
-        except psycopg.Error as error:
-            if error_class(error) not in (ErrorClass.PROGRAM, ErrorClass.LOCK):
-                raise
-            fact = (
-                f"{place.table}: could not verify that every {params.column} has a row in {params.parent}:"
-                f" {error_text(error)}"
-            )
-            yield _finding(
-                Severity.WARN, "orphans_unknown", fact, "before the run, look for rows without one"
-            )
-            return
-        if found:
-            rows = describe_rows(place.known.connection, child, found)
-            fact = f"{place.table} has rows whose {params.column} has no {params.references}: {rows}"
-            severity = Severity.WARN if place.is_behind_a_gate else Severity.STOP
-            yield _finding(severity, "orphans", fact, "fix these rows, or add their parents")
+            yield from find_orphans(place, params.key, child)
 
     def _unknown_parent(self, place: Place, params: AddForeignKeyParams) -> list[Finding]:
         """Neither the catalog has the parent's column, nor does an earlier step make it."""
@@ -393,7 +299,7 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
         except psycopg.errors.ForeignKeyViolation as error:
             raise VerificationFailed(
                 f"{context.place.table}.{params.column}: {error.diag.message_primary};"
-                f" {error.diag.message_detail}",
+                f" {_detail(context.place, params, error)}",
                 remedy=f"fix the rows whose {params.column} has no {params.references}, then run the same"
                 " command again",
             ) from error
@@ -432,6 +338,12 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
     def _definition(self, params: AddForeignKeyParams) -> str:
         action = "" if params.on_delete == "no action" else f" ON DELETE {params.on_delete.upper()}"
         return f"FOREIGN KEY ({params.column}) REFERENCES {params.parent}({params.parent_column}){action}"
+
+
+def _detail(place: Place, params: AddForeignKeyParams, error: psycopg.Error) -> str:
+    """The server's own words, which quote the value."""
+    is_secret = params.column in secret_columns(place)
+    return "(the value is not shown)" if is_secret else str(error.diag.message_detail)
 
 
 def _finding(severity: Severity, code: str, fact: str, remedy: str) -> Finding:

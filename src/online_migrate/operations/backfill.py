@@ -10,7 +10,6 @@ from psycopg import sql
 
 from online_migrate.backfill.chunks import Position, Walk, next_slice
 from online_migrate.backfill.context import Target, update_statement
-from online_migrate.backfill.forecast import Forecast, forecast
 from online_migrate.backfill.hazards.filled_column import FilledColumn
 from online_migrate.backfill.hazards.given_values import read_value_hazards
 from online_migrate.backfill.hazards.other_owners import read_other_owners
@@ -18,13 +17,12 @@ from online_migrate.backfill.hazards.soak import read_soak_hazards
 from online_migrate.backfill.hazards.table import read_table_hazards
 from online_migrate.backfill.hazards.triggers import read_writing_triggers
 from online_migrate.backfill.rows import unfilled_statement
-from online_migrate.backfill.strategy import SMALL_PAGES, decide_strategy, index_with
+from online_migrate.backfill.strategy import decide_strategy, index_with
 from online_migrate.backfill.sweep import LATE_LIMIT
 from online_migrate.backfill.throttlers import WalSinceCheckpoint, throttlers_for
 from online_migrate.backfill.value_params import ExpressionParams, FromParentParams, ValueParams, value_of
 from online_migrate.backfill.values import Constant, Value
 from online_migrate.backfill.worker import Backfill as Work
-from online_migrate.figures import short_seconds_text
 from online_migrate.findings import Finding, Severity
 from online_migrate.journal.states import StepState
 from online_migrate.operations.contract.base import (
@@ -42,7 +40,13 @@ from online_migrate.operations.contract.effects import (
     ReadsColumns,
     Source,
 )
-from online_migrate.operations.schema_before import plan_context, schema_before
+from online_migrate.operations.schema_before import plan_context
+from online_migrate.operations.shared.backfill_forecast import (
+    find_forecast,
+    is_first,
+    planned_index,
+    soak_text,
+)
 from online_migrate.operations.shared.backfill_reads import (
     is_of_the_row,
     leaves_left_out,
@@ -52,7 +56,6 @@ from online_migrate.operations.shared.backfill_reads import (
 from online_migrate.operations.shared.steps import bench_of
 from online_migrate.plan.model import Phase
 from online_migrate.plan.units import Duration
-from online_migrate.postgres.catalog import TableInfo
 
 MANUAL = "https://www.postgresql.org/docs/current/storage-hot.html"
 
@@ -167,7 +170,7 @@ class Backfill(Operation[BackfillParams]):
         if table is not None and table.kind == "r":
             strategy = decide_strategy(place.known.connection, table, params.column)
             walk, reason = strategy.walk, strategy.reason
-        above = _planned_index(place, place.table, params.column)
+        above = planned_index(place, place.table, params.column)
         if above is not None and (table is None or index_with(table, params.column) is None):
             walk = replace(walk, stripes=1)
             reason = (
@@ -181,7 +184,7 @@ class Backfill(Operation[BackfillParams]):
         batch = update_statement(rows.sql_table, column, value, condition, row=rows.table)
         key = () if table is None else Target(table=table, column=params.column, value=value).key
         proof = unfilled_statement(rows.sql_table, column, key, limit=LATE_LIMIT)
-        note = f"the proof: one statement in one snapshot finds no row{_soak_text(params)}"
+        note = f"the proof: one statement in one snapshot finds no row{soak_text(params.quiet)}"
         if table is None:
             note += "; names rows by their primary key if there is one"
         return (
@@ -221,7 +224,7 @@ class Backfill(Operation[BackfillParams]):
         findings += skipped_keys(place, params.column) if skip else []
         if params.quiet is not None:
             findings += read_soak_hazards(place.known.connection, table, params.column)
-        index, above = index_with(table, params.column), _planned_index(place, place.table, params.column)
+        index, above = index_with(table, params.column), planned_index(place, place.table, params.column)
         if index is not None or above is not None:
             named = f"index {index}" if index else f"index {above}, which the plan builds above,"
             fact = (
@@ -234,7 +237,11 @@ class Backfill(Operation[BackfillParams]):
                     severity=Severity.INFO, code="index_on_column", fact=fact, remedy=remedy, manual=MANUAL
                 )
             )
-        return findings + self._left_out(place, params) + self._forecast(place, params)
+        return (
+            findings
+            + self._left_out(place, params)
+            + find_forecast(place, params.column, soak_text(params.quiet), is_constant=value.is_constant)
+        )
 
     def _blind(self, place: Place) -> list[Finding]:
         stage = place.plan.stage(place.step.stage)
@@ -250,9 +257,9 @@ class Backfill(Operation[BackfillParams]):
 
     def _holds_for_long(self, place: Place) -> list[Finding]:
         """Reported once, at the step's first table."""
-        stage, tables = place.plan.stage(place.step.stage), _tables_left(place)
+        stage = place.plan.stage(place.step.stage)
         share = None if stage is None else stage.hold_when.wal_since_checkpoint
-        if share is None or not tables or tables[0].oid != _oid(place):
+        if share is None or not is_first(place):
             return []
         fact = WalSinceCheckpoint(limit_share=share).too_low(place.known.connection)
         if fact is None:
@@ -270,46 +277,6 @@ class Backfill(Operation[BackfillParams]):
         fact = f"partitions of {root} in which the plan does not backfill {params.column}: {', '.join(names)}"
         remedy = "name them in the plan as well, unless their rows must stay as they are"
         return [Finding(severity=Severity.WARN, code="partitions_left_out", fact=fact, remedy=remedy)]
-
-    def _forecast(self, place: Place, params: BackfillParams) -> list[Finding]:
-        """The forecast of all tables of the step, once, at its first table; and what an instant column would
-        save.
-        """
-        tables = _tables_left(place)
-        if not tables or tables[0].oid != _oid(place):
-            return []
-        stage = place.plan.stage(place.step.stage)
-        duty = 1.0 if stage is None else min(stage.pace.duty, len(tables))
-        indexed = {
-            t.name
-            for t in tables
-            if index_with(t, params.column) is not None
-            or _planned_index(place, place.table if t.ancestors else t.name, params.column) is not None
-        }
-        first, *others = (_forecast_of(t, duty, is_sequential=t.name in indexed) for t in tables)
-        total = sum(others, first)
-        title = place.step.spec.title
-        found = [
-            Finding(
-                severity=Severity.INFO,
-                code="forecast",
-                fact=f"{title}: {total}{_soak_text(params)}; {_ways(params.column, tables, indexed)}",
-                remedy="none needed; the run gives a better forecast after its first minute",
-            )
-        ]
-        is_constant = _value(place, params).is_constant
-        is_new = all(params.column not in t.columns for t in tables)
-        if is_constant and is_new and _is_added(place, params.column) and total.rows:
-            fact = (
-                f"{title}: its value is constant and the column does not exist yet:"
-                " ADD COLUMN with a default would write no row at all"
-            )
-            remedy = (
-                "`instant: true` at its add_column gives old rows the default of new rows at once,"
-                " and saves the whole backfill"
-            )
-            found.append(Finding(severity=Severity.INFO, code="instant", fact=fact, remedy=remedy))
-        return found
 
     def _is_done(self, place: Place) -> bool:
         if place.journal is None or place.run_id is None:
@@ -358,55 +325,3 @@ class Backfill(Operation[BackfillParams]):
 
 def _value(place: Place, params: BackfillParams) -> Value:
     return value_of(params.value, schema=place.schema, constant=place.constant, equals_in=place.equals_in)
-
-
-def _tables_left(place: Place) -> list[TableInfo]:
-    """The existing tables of the same step of the plan, in its order."""
-    places = (replace(place, step=step).of_rows for step in place.steps_of_line)
-    return [t for t in (p.known.table(p.table) for p in places) if t is not None and t.kind == "r"]
-
-
-def _oid(place: Place) -> int | None:
-    """Of the table that has the step's rows."""
-    table = place.of_rows.known.table(place.of_rows.table)
-    return None if table is None else table.oid
-
-
-def _soak_text(params: BackfillParams) -> str:
-    if params.quiet is None:
-        return ""
-    return f", and a soak time of {short_seconds_text(params.quiet)} after the last row"
-
-
-def _ways(column: str, tables: list[TableInfo], indexed: set[str]) -> str:
-    """Which tables are walked how, and why."""
-    small = sum(t.pages <= SMALL_PAGES and t.name not in indexed for t in tables)
-    striped = len(tables) - len(indexed) - small
-    ways = [f"{_tables(striped)} in interleaved stripes, heap-only: no index contains {column}"] * bool(
-        striped
-    )
-    ways += [f"{_tables(small)} of at most {SMALL_PAGES} pages in one stripe"] * bool(small)
-    ways += [
-        f"in one stripe with vacuum rounds, because an index contains it: {', '.join(sorted(indexed))}"
-    ] * bool(indexed)
-    return "; ".join(ways)
-
-
-def _tables(count: int) -> str:
-    return f"{count} {'table' if count == 1 else 'tables'}"
-
-
-def _forecast_of(table: TableInfo, duty: float, *, is_sequential: bool) -> Forecast:
-    return forecast(rows=table.rows_estimate, pages=table.pages, duty=duty, is_sequential=is_sequential)
-
-
-def _is_added(place: Place, column: str) -> bool:
-    """An earlier step adds the column to a table of this one, and leaves NULL in its old rows."""
-    columns = (schema_before(place).column(table, column) for table in place.tables_of_step)
-    return any(c is not None and c.added_by is not None and c.filled_by is None for c in columns)
-
-
-def _planned_index(place: Place, table: str, column: str) -> str | None:
-    """An index on the column that an earlier step builds; the first by name."""
-    then = schema_before(place).table(table)
-    return None if then is None else min((i.name for i in then.planned_indexes(column)), default=None)

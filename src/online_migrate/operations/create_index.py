@@ -5,7 +5,7 @@ again.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import ClassVar
 
@@ -13,7 +13,6 @@ import psycopg
 from psycopg import sql
 from pydantic import Field, model_validator
 
-from online_migrate.backfill.hazards.rights import read_right_hazards
 from online_migrate.errors import VerificationFailed
 from online_migrate.findings import (
     Finding,
@@ -29,7 +28,8 @@ from online_migrate.operations.contract.base import (
     TableParams,
 )
 from online_migrate.operations.contract.descendants import Descendants
-from online_migrate.operations.contract.effects import CreatesIndex, Effect, MakesRow
+from online_migrate.operations.contract.effects import CreatesIndex, Effect
+from online_migrate.operations.shared.duplicates import find_duplicates, read_duplicates, secret_columns
 from online_migrate.operations.shared.index_text import (
     column_of_key,
     definition_on_copy,
@@ -47,12 +47,6 @@ from online_migrate.postgres.search_path import SearchPath
 
 MANUAL = "https://www.postgresql.org/docs/current/sql-createindex.html#SQL-CREATEINDEX-CONCURRENTLY"
 NAME_BYTES = 63
-EXAMPLES = 5
-LOOK_TIMEOUT_S = 5
-"""for how long check looks for duplicates: a whole table's sort must not hold its snapshot before every run
-"""
-KEPT_OUT_TIMEOUT_S = 0.5
-"""the same where a unique of the table should keep them out"""
 _STORAGE = re.compile(r" WITH \([^)]*\)(?=$| WHERE )")
 
 
@@ -186,8 +180,7 @@ class CreateIndex(Operation[CreateIndexParams]):
         """Of a partitioned table: one statement that the server repeats on each partition."""
         if not place.is_partitioned:
             return super().rehearsed(place, params)
-        only = _tree(place, params).create_only(place)
-        return (replace(only, sql=sql.SQL(only.text.replace(" ON ONLY ", " ON ", 1))),)
+        return (_tree(place, params).create_all(),)
 
     def _build(self, place: Place, params: CreateIndexParams) -> Statement:
         create = sql.SQL("CREATE {}INDEX CONCURRENTLY {} ON {} {}").format(
@@ -215,70 +208,22 @@ class CreateIndex(Operation[CreateIndexParams]):
                 )
             )
         if self.state(place, params) is State.CONFLICT:
-            found = read_index(place.known.connection, place.schema, name)
-            fact = f"{name} already exists with another definition: {found[1] if found else 'not an index'}"
-            table = place.known.table(place.table)
-            index = None if table is None else table.index(name)
-            if index is not None and index.is_deferrable:
-                fact += ", of a DEFERRABLE constraint: it serves no ON CONFLICT"
-            findings.append(
-                Finding(
-                    severity=Severity.STOP,
-                    code="index_conflict",
-                    fact=fact,
-                    remedy="rename or drop it, or change the plan's name",
-                    manual=MANUAL,
-                )
-            )
+            findings.append(_conflict(place, name))
+        if place.is_partitioned:
+            findings += self._conflicts_below(place, params)
         if params.unique and params.is_plain:
-            findings += self._duplicates(place, params)
+            findings += find_duplicates(place, name, params.columns)
         return findings
 
-    def _duplicates(self, place: Place, params: CreateIndexParams) -> list[Finding]:
-        """Rows that would keep the unique from being built.
-
-        A unique that should keep them out may be corrupt (another collation's order since an upgrade), so
-        they are looked for there as well, for a short time, and not by that index.
-        """
-        table = place.known.table(place.table)
-        if table is None or place.fill(params.name) in {i.name for i in table.indexes if i.is_valid}:
-            return []
-        there = [c for c in params.columns if c in table.columns]
-        kept_out = any(
-            i.is_unique and i.is_valid and not i.has_predicate and set(i.columns) <= set(there)
-            for i in table.indexes
-        )
-        if not there or read_right_hazards(place.known.connection, table, ("SELECT",)):
-            return []  # the missing right is a finding of its own
-        limit_s = KEPT_OUT_TIMEOUT_S if kept_out else LOOK_TIMEOUT_S
-        try:
-            examples = read_duplicates(place.known.connection, place, there, limit_s=limit_s)
-        except psycopg.errors.QueryCanceled:
-            if kept_out:
-                return []
-            what = f"duplicates in ({', '.join(there)}) keep {place.fill(params.name)} from being built"
-            fact = f"{place.table}: could not verify within {LOOK_TIMEOUT_S} s whether {what}"
-            remedy = "look for duplicates on a standby before the run; if the build finds some, it is undone"
-            return [
-                Finding(
-                    severity=Severity.WARN, code="duplicates_unknown", fact=fact, remedy=remedy, manual=MANUAL
-                )
-            ]
-        if not examples:
-            return []
-        fact = (
-            f"duplicates in {place.table} ({', '.join(there)}) keep {place.fill(params.name)} from being"
-            f" built: {'; '.join(examples)}"
-        )
-        return [
-            Finding(
-                severity=Severity.STOP,
-                code="duplicates",
-                fact=fact,
-                remedy="merge or delete these rows",
-                manual=MANUAL,
-            )
-        ]
+    def _conflicts_below(self, place: Place, params: CreateIndexParams) -> Iterator[Finding]:
+        """Of partitions whose index is not attached yet: something else has its name."""
+        tree, connection = _tree(place, params), place.known.connection
+        for partition in place.partitions():
+            below = place.at(partition.names)
+            name = tree.name_at(below)
+            is_taken = self.state(below, _named(params, name)) is State.CONFLICT
+            if is_taken and not tree.is_attached(connection, partition):
+                yield _conflict(below, name)
 
     def state(self, place: Place, params: CreateIndexParams) -> State:
         name = place.fill(params.name)
@@ -361,6 +306,17 @@ def _named(params: CreateIndexParams, name: str) -> CreateIndexParams:
     return params.model_copy(update={"name": name})
 
 
+def _conflict(place: Place, name: str) -> Finding:
+    found = read_index(place.known.connection, place.schema, name)
+    fact = f"{name} already exists with another definition: {found[1] if found else 'not an index'}"
+    table = place.known.table(place.table)
+    index = None if table is None else table.index(name)
+    if index is not None and index.is_deferrable:
+        fact += ", of a DEFERRABLE constraint: it serves no ON CONFLICT"
+    remedy = "rename or drop it, or change the plan's name"
+    return Finding(severity=Severity.STOP, code="index_conflict", fact=fact, remedy=remedy, manual=MANUAL)
+
+
 def read_index(connection: Connection, schema: str, name: str) -> tuple[int, str] | None:
     """The relation of that name, whatever it is: (oid, definition)."""
     row = connection.execute(
@@ -375,46 +331,9 @@ def read_index(connection: Connection, schema: str, name: str) -> tuple[int, str
 
 def _detail(place: Place, params: CreateIndexParams, error: psycopg.Error) -> str:
     """The server's own words, which quote the key."""
-    secret = _secret_columns(place)
+    secret = secret_columns(place)
     may_be_shown = not secret or (params.is_plain and not secret & set(params.columns))
     return str(error.diag.message_detail) if may_be_shown else "(the key is not shown)"
-
-
-def read_duplicates(
-    connection: Connection, place: Place, columns: list[str], *, limit_s: float = LOOK_TIMEOUT_S
-) -> list[str]:
-    """Some keys that occur more than once, as the server spells them; NULLs are no duplicates.
-
-    No index is trusted.  Raises QueryCanceled where ``limit_s`` is not enough.
-    """
-    keys = sql.SQL(", ").join(map(sql.Identifier, columns))
-    texts = sql.SQL(", ").join(sql.SQL("{}::pg_catalog.text").format(sql.Identifier(c)) for c in columns)
-    not_null = sql.SQL(" AND ").join(sql.SQL("{} IS NOT NULL").format(sql.Identifier(c)) for c in columns)
-    look = sql.SQL(
-        "SELECT count(*), {texts} FROM {table} WHERE {not_null} GROUP BY {keys} HAVING count(*) > 1 LIMIT {n}"
-    ).format(texts=texts, keys=keys, table=place.sql_table, not_null=not_null, n=sql.Literal(EXAMPLES))
-    with connection.transaction():
-        connection.execute("SET TRANSACTION READ ONLY")
-        connection.execute(
-            sql.SQL(
-                "SET LOCAL statement_timeout = {}; SET LOCAL enable_indexscan = off;"
-                " SET LOCAL enable_indexonlyscan = off; SET LOCAL enable_bitmapscan = off"
-            ).format(sql.Literal(f"{limit_s * 1000:.0f}ms"))
-        )
-        rows = connection.execute(look).fetchall()
-    secret = _secret_columns(place)
-
-    def shown(values: Sequence[object]) -> str:
-        pairs = zip(columns, values, strict=True)
-        return ", ".join("(not shown)" if column in secret else str(value) for column, value in pairs)
-
-    return [f"({shown(values)}) {count} times" for count, *values in rows]
-
-
-def _secret_columns(place: Place) -> frozenset[str]:
-    """Columns of the table that hold a secret of the plan: their values are not shown."""
-    made = (c.effect for c in place.effects.changes if isinstance(c.effect, MakesRow))
-    return frozenset(column for e in made if e.table == place.table for column in e.secret_columns)
 
 
 def _is_as_planned(place: Place, table: TableInfo, index: IndexInfo, params: CreateIndexParams) -> bool:

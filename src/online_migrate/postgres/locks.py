@@ -78,13 +78,15 @@ class LockNeed:
     """The strongest lock that a statement takes on one relation, and whether it is held for long.
 
     ``relation`` is ``schema.name`` as an operator reads it; ``is_long`` means that it is held for as long as
-    a scan lasts (only ever a mode that no statement of the application waits behind).
+    a scan lasts (only ever a mode that no statement of the application waits behind).  ``is_alone``: of a
+    partitioned table or index, not of what is below it; a window otherwise locks that, too.
     """
 
     schema: str
     name: str
     mode: LockMode
     is_long: bool = False
+    is_alone: bool = False
 
     @property
     def relation(self) -> str:

@@ -39,12 +39,12 @@ SELECT n.nspname, c.relname, c.relkind::text, pn.nspname, p.relname
 
 _LEAVES = """
 WITH RECURSIVE below (root, oid) AS (
-  SELECT c.relname, i.inhrelid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    JOIN pg_inherits i ON i.inhparent = c.oid WHERE c.relkind = 'p' AND n.nspname = %(schema)s
+  SELECT c.relname, c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+   WHERE c.relkind = 'p' AND n.nspname = %(schema)s
   UNION ALL SELECT below.root, i.inhrelid FROM pg_inherits i JOIN below ON i.inhparent = below.oid)
-SELECT below.root, n.nspname, c.relname
+SELECT below.root, n.nspname, c.relname, c.relkind = 'r'
   FROM below JOIN pg_class c ON c.oid = below.oid JOIN pg_namespace n ON n.oid = c.relnamespace
- WHERE c.relkind = 'r' ORDER BY below.root, n.nspname <> %(schema)s, n.nspname, c.relname"""
+ WHERE c.relkind IN ('r', 'p') ORDER BY below.root, n.nspname <> %(schema)s, n.nspname, c.relname"""
 
 
 def read_partitions(connection: Connection, table: str) -> tuple[Partition, ...]:
@@ -54,10 +54,13 @@ def read_partitions(connection: Connection, table: str) -> tuple[Partition, ...]
 
 
 def read_leaves(connection: Connection, schema: str) -> dict[str, tuple[str, ...]]:
-    """Of each partitioned table of the schema, the partitions that have rows; see :func:`partition_text`."""
+    """Of each partitioned table of the schema, the partitions that have rows, or none; see
+    :func:`partition_text`.
+    """
     found: dict[str, tuple[str, ...]] = {}
-    for root, leaf_schema, name in connection.execute(_LEAVES, {"schema": schema}).fetchall():
-        found[root] = (*found.get(root, ()), partition_text(schema, leaf_schema, name))
+    for root, leaf_schema, name, has_rows in connection.execute(_LEAVES, {"schema": schema}).fetchall():
+        leaves = (partition_text(schema, leaf_schema, name),) if has_rows else ()
+        found[root] = (*found.get(root, ()), *leaves)
     return found
 
 

@@ -25,7 +25,8 @@ WITH RECURSIVE wanted AS (
   SELECT c.oid, 0 AS depth FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
    WHERE n.nspname = %(schema)s AND c.relname = %(name)s
   UNION
-  SELECT i.inhrelid, w.depth + 1 FROM pg_inherits i JOIN wanted w ON i.inhparent = w.oid)
+  SELECT i.inhrelid, w.depth + 1 FROM pg_inherits i JOIN wanted w ON i.inhparent = w.oid
+   WHERE NOT %(is_alone)s)
 SELECT c.oid::int8, n.nspname, c.relname, c.relkind IN ('r', 'p'),
        has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE')
   FROM wanted w JOIN pg_class c ON c.oid = w.oid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -139,12 +140,14 @@ class Times:
 
 
 def read_targets(connection: Connection, needs: Sequence[LockNeed]) -> tuple[Target, ...]:
-    """Names to OIDs before the window, with partitions, the strongest first; what is yet to be made has no
-    OID.
+    """Names to OIDs before the window, with partitions unless ``is_alone``, the strongest first; what is yet
+    to be made has none.
     """
     found: dict[int, Target] = {}
     for need in needs:
-        rows = connection.execute(_TARGETS, {"schema": need.schema, "name": need.name}).fetchall()
+        rows = connection.execute(
+            _TARGETS, {"schema": need.schema, "name": need.name, "is_alone": need.is_alone}
+        ).fetchall()
         for oid, schema, name, is_table, may_lock in rows:
             if oid not in found or found[oid].mode < need.mode:
                 found[oid] = Target(

@@ -49,23 +49,32 @@ class IndexTree:
 
     def create_only(self, place: Place) -> Statement:
         """The index of a partitioned table, without those below: it is not valid until all are attached."""
-        create = sql.SQL("CREATE {}INDEX {} ON ONLY {} {}").format(
+        locks = (need(place.schema, place.table, LockMode.SHARE, is_alone=True),)
+        note = "the table itself has no rows"
+        return Statement(
+            sql=self._create("ONLY ", place), kind=Kind.WINDOW, locks=locks, path=self.path, note=note
+        )
+
+    def create_all(self) -> Statement:
+        """One statement for the root and all below it, which blocks writers meanwhile: for the rehearsal."""
+        return Statement(sql=self._create("", self.root), kind=Kind.WINDOW, path=self.path)
+
+    def _create(self, only: str, place: Place) -> sql.Composed:
+        return sql.SQL("CREATE {}INDEX {} ON {}{} {}").format(
             sql.SQL("UNIQUE " if self.is_unique else ""),
             sql.Identifier(self.name_at(place)),
+            sql.SQL(only),
             place.sql_table,
             self.definition,
         )
-        locks = (need(place.schema, place.table, LockMode.SHARE),)
-        note = "the table itself has no rows"
-        return Statement(sql=create, kind=Kind.WINDOW, locks=locks, path=self.path, note=note)
 
     def attach(self, partition: Partition) -> Statement:
         """The partition's index to that of its parent."""
         parent, child = self.parent_of(partition), self.root.at(partition.names)
         attach = sql.SQL("ALTER INDEX {} ATTACH PARTITION {}").format(self._index(parent), self._index(child))
         locks = (
-            need(parent.schema, self.name_at(parent), LockMode.SHARE_UPDATE_EXCLUSIVE),
-            need(child.schema, self.name_at(child), LockMode.ACCESS_EXCLUSIVE),
+            need(parent.schema, self.name_at(parent), LockMode.SHARE_UPDATE_EXCLUSIVE, is_alone=True),
+            need(child.schema, self.name_at(child), LockMode.ACCESS_EXCLUSIVE, is_alone=True),
         )
         return Statement(sql=attach, kind=Kind.WINDOW, locks=locks)
 

@@ -82,9 +82,11 @@ def strongest(needs: Iterable[LockNeed]) -> tuple[LockNeed, ...]:
     return tuple(found.values())
 
 
-def need(schema: str, name: str, mode: LockMode, *, is_long: bool = False) -> LockNeed:
+def need(
+    schema: str, name: str, mode: LockMode, *, is_long: bool = False, is_alone: bool = False
+) -> LockNeed:
     """Short for :class:`LockNeed`."""
-    return LockNeed(schema=schema, name=name, mode=mode, is_long=is_long)
+    return LockNeed(schema=schema, name=name, mode=mode, is_long=is_long, is_alone=is_alone)
 
 
 def bench_of(context: Context, step: Step) -> BackfillContext:
