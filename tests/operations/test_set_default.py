@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from online_migrate.operations.contract.state import State
 from tests.operations.conftest import OpenSite
 from tests.operations.site import plan_of
 from tests.operations.test_add_column import INSERT
@@ -83,3 +84,32 @@ def test_a_row_may_lack_the_column_again(site_of: OpenSite) -> None:
     assert site.verify() == []
     site.sql("UPDATE notes SET n = 1; ALTER TABLE notes ALTER n SET NOT NULL")
     assert [f.code for f in site.verify()] == ["not_null_back"]
+
+
+def test_a_partition_with_another_default_is_not_done(site_of: OpenSite) -> None:
+    """The root's default alone says nothing of rows that are inserted into a partition by its name."""
+    site = site_of(plan_of("set_default: {table: notes, column: n, value: 7}"))
+    site.sql(
+        "CREATE TABLE notes (id int, n int DEFAULT 7) PARTITION BY LIST (id);"
+        " CREATE TABLE notes_1 PARTITION OF notes (n DEFAULT 5) FOR VALUES IN (1)"
+    )
+    assert site.state() is State.ABSENT
+    site.execute()
+    assert (site.state(), site.verify()) == (State.DONE, [])
+    assert site.sql("INSERT INTO notes_1 (id) VALUES (1) RETURNING n") == [(7,)]
+    site.sql("ALTER TABLE notes_1 ALTER n SET DEFAULT 5")
+    assert [f.code for f in site.verify()] == ["default_changed"]
+
+
+def test_what_stays_not_null_below_is_said_before(site_of: OpenSite) -> None:
+    """From 18 on the NOT NULL that an inheriting table has of its own stays; before, it goes along."""
+    site = site_of(plan_of("drop_not_null: {table: notes, column: n}"))
+    site.sql("CREATE TABLE notes (n int NOT NULL); CREATE TABLE heirs (n int NOT NULL) INHERITS (notes)")
+    said = [f for f in site.preflight() if f.code == "not_null_kept"]
+    site.execute()
+    stays = site.one(
+        "SELECT attnotnull FROM pg_attribute WHERE attrelid = 'heirs'::regclass AND attname = 'n'"
+    )
+    assert bool(said) == stays
+    assert stays == (site.app.info.server_version >= 180000)
+    assert site.verify() == []

@@ -13,7 +13,6 @@ from online_migrate.findings import (
 )
 from online_migrate.operations.contract.base import (
     Context,
-    Kind,
     Operation,
     Place,
     State,
@@ -22,10 +21,9 @@ from online_migrate.operations.contract.base import (
 )
 from online_migrate.operations.contract.descendants import Descendants
 from online_migrate.operations.contract.effects import DropsDefault, Effect
-from online_migrate.operations.shared.steps import need, run_window
+from online_migrate.operations.shared.steps import alter_column, run_window
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.insert_values import Giver, Source, read_givers
-from online_migrate.postgres.locks import LockMode
 
 MANUAL = "https://www.postgresql.org/docs/current/sql-altertable.html"
 _REMEDIES: Final = {
@@ -70,16 +68,7 @@ class DropDefault(Operation[DropDefaultParams]):
         return (DropsDefault(table=place.table, column=params.column),)
 
     def statements(self, place: Place, params: DropDefaultParams) -> tuple[Statement, ...]:
-        alter = sql.SQL("ALTER TABLE {} ALTER COLUMN {} DROP DEFAULT").format(
-            place.sql_table, sql.Identifier(params.column)
-        )
-        return (
-            Statement(
-                sql=alter,
-                kind=Kind.WINDOW,
-                locks=tuple(need(*table, LockMode.ACCESS_EXCLUSIVE) for table in place.family),
-            ),
-        )
+        return (alter_column(place, params.column, sql.SQL("DROP DEFAULT")),)
 
     def preflight(self, place: Place, params: DropDefaultParams) -> list[Finding]:
         return [*self._refused(place, params), *self._still_given(place, params)]

@@ -10,7 +10,6 @@ from psycopg import sql
 from online_migrate.findings import Finding, Severity
 from online_migrate.operations.contract.base import (
     Context,
-    Kind,
     Operation,
     Place,
     State,
@@ -19,9 +18,8 @@ from online_migrate.operations.contract.base import (
 )
 from online_migrate.operations.contract.descendants import Descendants
 from online_migrate.operations.contract.effects import DropsNotNull, Effect
-from online_migrate.operations.shared.steps import need, run_window
+from online_migrate.operations.shared.steps import alter_column, run_window
 from online_migrate.plan.model import Phase
-from online_migrate.postgres.locks import LockMode
 
 MANUAL = "https://www.postgresql.org/docs/current/sql-altertable.html"
 _NEEDED_BY = """
@@ -39,6 +37,13 @@ SELECT 'it is NOT NULL in ' || p.relname || ', which the table belongs to'
   JOIN pg_attribute a ON a.attrelid = p.oid AND a.attname = %(column)s AND a.attnotnull
  WHERE h.inhrelid = %(oid)s ORDER BY 1"""
 """what makes the server refuse DROP NOT NULL (manual, ALTER TABLE)"""
+_KEPT_BELOW = """
+WITH RECURSIVE heir (oid) AS (
+  SELECT inhrelid FROM pg_inherits WHERE inhparent = %(oid)s
+  UNION SELECT h.inhrelid FROM pg_inherits h JOIN heir ON h.inhparent = heir.oid)
+SELECT c.relname FROM heir JOIN pg_class c USING (oid) JOIN pg_constraint n ON n.conrelid = c.oid
+  JOIN pg_attribute a ON a.attrelid = c.oid AND ARRAY[a.attnum] = n.conkey
+ WHERE n.contype = 'n' AND n.conislocal AND NOT c.relispartition AND a.attname = %(column)s ORDER BY 1"""
 _IS_NOT_NULL = """
 SELECT a.attnotnull FROM pg_attribute a WHERE a.attrelid = %(oid)s AND a.attname = %(column)s"""
 
@@ -77,19 +82,10 @@ class DropNotNull(Operation[DropNotNullParams]):
         return (DropsNotNull(table=place.table, column=params.column),)
 
     def statements(self, place: Place, params: DropNotNullParams) -> tuple[Statement, ...]:
-        alter = sql.SQL("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL").format(
-            place.sql_table, sql.Identifier(params.column)
-        )
-        return (
-            Statement(
-                sql=alter,
-                kind=Kind.WINDOW,
-                locks=tuple(need(*table, LockMode.ACCESS_EXCLUSIVE) for table in place.family),
-            ),
-        )
+        return (alter_column(place, params.column, sql.SQL("DROP NOT NULL")),)
 
     def preflight(self, place: Place, params: DropNotNullParams) -> list[Finding]:
-        return list(self._refused(place, params))
+        return [*self._refused(place, params), *self._kept_below(place, params)]
 
     def _refused(self, place: Place, params: DropNotNullParams) -> Iterator[Finding]:
         """What needs the column to be NOT NULL: the server refuses to drop it."""
@@ -103,6 +99,23 @@ class DropNotNull(Operation[DropNotNullParams]):
                 code="not_null_needed",
                 fact=f"{place.table}.{params.column} cannot be NULL: {reason}",
                 remedy="change that first, or take the step out of the plan",
+                manual=MANUAL,
+            )
+
+    def _kept_below(self, place: Place, params: DropNotNullParams) -> Iterator[Finding]:
+        """From 18 on an inheriting table keeps the NOT NULL that it has of its own."""
+        table = place.known.table(place.table)
+        if table is None or self.state(place, params) is State.DONE:
+            return
+        given = {"oid": table.oid, "column": params.column}
+        names = [name for (name,) in place.known.connection.execute(_KEPT_BELOW, given).fetchall()]
+        if names:
+            yield Finding(
+                severity=Severity.WARN,
+                code="not_null_kept",
+                fact=f"tables that inherit from {place.table} have their own NOT NULL on {params.column},"
+                f" which stays: {', '.join(names)}",
+                remedy="name them in the step as well, unless their rows must have a value",
                 manual=MANUAL,
             )
 

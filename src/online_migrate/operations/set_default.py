@@ -11,7 +11,6 @@ from pydantic import AfterValidator, model_validator
 from online_migrate.findings import Finding, Severity
 from online_migrate.operations.contract.base import (
     Context,
-    Kind,
     Operation,
     Place,
     State,
@@ -21,11 +20,10 @@ from online_migrate.operations.contract.base import (
 from online_migrate.operations.contract.descendants import Descendants
 from online_migrate.operations.contract.effects import Effect, SetsDefault
 from online_migrate.operations.shared.index_text import ensure_expression
-from online_migrate.operations.shared.steps import need, run_window
+from online_migrate.operations.shared.steps import alter_column, run_window
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.catalog import ColumnInfo
 from online_migrate.postgres.insert_values import Source, read_givers
-from online_migrate.postgres.locks import LockMode
 from online_migrate.postgres.rehearsal import TrialFailed, try_column
 
 MANUAL = "https://www.postgresql.org/docs/current/sql-altertable.html"
@@ -81,16 +79,8 @@ class SetDefault(Operation[SetDefaultParams]):
         return (SetsDefault(table=place.table, column=params.column, default=params.value),)
 
     def statements(self, place: Place, params: SetDefaultParams) -> tuple[Statement, ...]:
-        alter = sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET DEFAULT {}").format(
-            place.sql_table, sql.Identifier(params.column), self._default(place, params)
-        )
-        return (
-            Statement(
-                sql=alter,
-                kind=Kind.WINDOW,
-                locks=tuple(need(*table, LockMode.ACCESS_EXCLUSIVE) for table in place.family),
-            ),
-        )
+        change = sql.SQL("SET DEFAULT {}").format(self._default(place, params))
+        return (alter_column(place, params.column, change),)
 
     def _default(self, place: Place, params: SetDefaultParams) -> sql.Composable:
         return place.value(params.value) if params.sql is None else sql.SQL(params.sql)
@@ -134,6 +124,7 @@ class SetDefault(Operation[SetDefaultParams]):
         return try_column(place.known.connection, column.type, default).default
 
     def state(self, place: Place, params: SetDefaultParams) -> State:
+        """Done where the table, and each below it, has the default."""
         column = self._column(place, params)
         if column is None or column.default is None:
             return State.ABSENT
@@ -141,7 +132,10 @@ class SetDefault(Operation[SetDefaultParams]):
             wanted = self._wanted(place, params, column)
         except TrialFailed:  # preflight reports it
             return State.ABSENT
-        return State.DONE if wanted == column.default else State.ABSENT
+        tables = (place.known.in_schema(schema).table(name) for schema, name in place.family)
+        columns = [t.columns.get(params.column) for t in tables if t is not None]
+        is_set = all(c is not None and c.default == wanted for c in columns)
+        return State.DONE if is_set else State.ABSENT
 
     def execute(self, context: Context, params: SetDefaultParams) -> int:
         if self.state(context.place, params) is not State.DONE:
@@ -153,7 +147,7 @@ class SetDefault(Operation[SetDefaultParams]):
             return []
         column = self._column(place, params)
         there = "was dropped" if column is None else f"has the default {column.default or 'NULL'}"
-        fact = f"{place.table}.{params.column} {there}, not the planned one"
+        fact = f"{place.table}.{params.column} {there}, or a table below it has another than the planned one"
         return [_finding(Severity.STOP, "default_changed", fact, "find out who changed it")]
 
     def _column(self, place: Place, params: SetDefaultParams) -> ColumnInfo | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from psycopg import sql
+
 from online_migrate.backfill.context import BackfillContext
-from online_migrate.operations.contract.base import Context, Statement
+from online_migrate.operations.contract.base import Context, Kind, Place, Statement
 from online_migrate.plan.model import LockRules, Step
 from online_migrate.postgres.blocker_policy import BlockerPolicy
 from online_migrate.postgres.lock_window import LockWindow
@@ -87,6 +89,15 @@ def need(
 ) -> LockNeed:
     """Short for :class:`LockNeed`."""
     return LockNeed(schema=schema, name=name, mode=mode, is_long=is_long, is_alone=is_alone)
+
+
+def alter_column(place: Place, column: str, change: sql.Composable) -> Statement:
+    """ALTER COLUMN in a window: instant, on the table and all below it."""
+    alter = sql.SQL("ALTER TABLE {} ALTER COLUMN {} {}").format(
+        place.sql_table, sql.Identifier(column), change
+    )
+    locks = tuple(need(*names, LockMode.ACCESS_EXCLUSIVE) for names in place.family)
+    return Statement(sql=alter, kind=Kind.WINDOW, locks=locks)
 
 
 def bench_of(context: Context, step: Step) -> BackfillContext:
