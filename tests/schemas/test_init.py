@@ -186,6 +186,45 @@ INSERT INTO lines VALUES (1, 1, 1);
 INSERT INTO parts VALUES (1, 1);"""
 
 
+def test_a_partitioned_table_is_named_and_its_partitions_are_not(database: str, tmp_path: Path) -> None:
+    """One without partitions too; a partition given as an option is an error that names the whole."""
+    desk = Desk(folder=tmp_path, dsn=database)
+    desk.run_sql(PARTITIONED)
+    file = tmp_path / "new.yaml"
+    options = arguments("tenant_id", "tenants", ("users",), "public")
+    said = desk.call("init", *options, "-o", str(file), plan=False)
+    assert said.code == 0, said.all
+    sets = read_plan(file).table_sets
+    assert {name: s.tables for name, s in sets.items()} == {"owned": ["users", "empty", "events", "notes"]}
+    assert "events_2" not in file.read_text().partition("plan:")[2]
+    check = desk.call("check", str(file), plan=False)
+    assert check.code == 0, check.all[-3000:]
+    assert "foreign keys but are not in it" not in check.out, "the partitions are changed with the whole"
+    run = desk.call("run", str(file), "--approve", "swap", plan=False)
+    assert run.code == 0, run.all[-3000:] + file.read_text()
+    assert desk.ask("SELECT count(*) FROM events WHERE tenant_id = 1") == 2
+    assert desk.ask("SELECT count(*) FROM notes WHERE tenant_id = 1") == 1
+    for option in ("--root", "--exclude"):
+        refused = desk.call("init", *options, option, "events_2a", plan=False)
+        assert refused.code == 2, refused.all
+        assert f"next: give {option} events" in refused.err
+
+
+PARTITIONED = """
+CREATE TABLE tenants (id int PRIMARY KEY, code text NOT NULL UNIQUE);
+CREATE TABLE users (id int PRIMARY KEY) PARTITION BY HASH (id);
+CREATE TABLE users_0 PARTITION OF users FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+CREATE TABLE events (id int PRIMARY KEY, user_id int NOT NULL REFERENCES users) PARTITION BY RANGE (id);
+CREATE TABLE events_1 PARTITION OF events FOR VALUES FROM (0) TO (10);
+CREATE TABLE events_2 PARTITION OF events FOR VALUES FROM (10) TO (20) PARTITION BY RANGE (id);
+CREATE TABLE events_2a PARTITION OF events_2 DEFAULT;
+CREATE TABLE empty (id int PRIMARY KEY, user_id int NOT NULL REFERENCES users) PARTITION BY RANGE (id);
+CREATE TABLE notes (id int PRIMARY KEY, event_id int NOT NULL REFERENCES events);
+INSERT INTO users VALUES (1);
+INSERT INTO events VALUES (1, 1), (11, 1);
+INSERT INTO notes VALUES (1, 11);"""
+
+
 def make_owners(desk: Desk, file: str, schema: str) -> None:
     with psycopg.connect(desk.dsn, autocommit=True) as connection:
         connection.execute(f'SET search_path = "{schema}"'.encode())

@@ -40,8 +40,6 @@ class Owned:
     """A table of the set, and where its rows take their owner from."""
 
     name: str
-    parts: tuple[str, ...]
-    """what is filled: the table itself, or its leaf partitions"""
     path: OwnerPath
 
 
@@ -101,7 +99,7 @@ def propose(connection: Connection, wanted: Wanted) -> Proposal:
         )
     paths = world.paths()
     owned = tuple(
-        Owned(name=name, parts=world.parts(name), path=path)
+        Owned(name=name, path=path)
         for name, path in paths.items()
         if wanted.column not in world.here[name].columns
     )
@@ -171,6 +169,12 @@ class _World:
         if table.kind not in "rp":
             kind = {"v": "view", "m": "materialized view", "f": "foreign table"}[table.kind]
             raise UsageError(f"{option} {name} is a {kind}", remedy="name a table")
+        if above := self._partitioned_above(table):
+            whole = self.top.get(name, above[0].full_name)
+            raise UsageError(
+                f"{option} {name}: it is a partition of {whole}; a plan changes the whole table",
+                remedy=f"give {option} {whole}",
+            )
         reason = self._unfit(table)
         if reason and option != "--exclude":
             raise UsageError(
@@ -224,12 +228,6 @@ class _World:
     def paths(self) -> dict[str, OwnerPath]:
         """Of each table that reaches a root, parents first."""
         return owner_paths(self.wanted.roots, tuple(self._inside()), self._may_be_null, self.top)
-
-    def parts(self, name: str) -> tuple[str, ...]:
-        table = self.here[name]
-        if table.kind == "r":
-            return (name,)
-        return tuple(n for _, n in table.descendants if self.here[n].kind == "r")
 
     def left_out(self, paths: Mapping[str, OwnerPath]) -> Iterator[tuple[str, str]]:
         """Every other table of the schema, and those of other schemas that reference the set."""

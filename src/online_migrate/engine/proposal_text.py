@@ -29,7 +29,6 @@ def plan_text(proposal: Proposal) -> str:
 
 def _lines(proposal: Proposal) -> Iterator[str]:
     wanted = proposal.wanted
-    sets = "rows" if _has_partitions(proposal) else "owned"
     yield from _comment(
         f"Written by `online-migrate init` from the catalog of database {proposal.database}: every row of"
         f" the set `owned` gets {wanted.column}, the owner that it belongs to. It is a proposal:"
@@ -43,15 +42,12 @@ def _lines(proposal: Proposal) -> Iterator[str]:
     yield "table_sets:"
     yield "  owned:                                             # parents before their children"
     yield from _list("    tables: ", [o.name for o in proposal.owned])
-    if sets == "rows":
-        yield "  rows:                                            # with leaves instead of partitioned tables"
-        yield from _list("    tables: ", [p for o in proposal.owned for p in o.parts])
     yield "stages:"
-    yield from _expansion(proposal, sets)
-    yield from _contraction(proposal, sets)
+    yield from _expansion(proposal)
+    yield from _contraction(proposal)
 
 
-def _expansion(proposal: Proposal, sets: str) -> Iterator[str]:
+def _expansion(proposal: Proposal) -> Iterator[str]:
     """The stages that every release can live with: owner, columns, backfill, indexes."""
     column, first = _q(proposal.wanted.column), _first(proposal)
     yield "  - stage: owner"
@@ -67,10 +63,10 @@ def _expansion(proposal: Proposal, sets: str) -> Iterator[str]:
     yield f"      - add_column: {{tables: owned, column: {column}, type: {type_}, new_rows: {first}}}"
     yield ""
     yield from _stages("backfill", list(_fills(proposal)))
-    yield from _stages("indexes", list(_indexes(proposal, sets)))
+    yield from _stages("indexes", list(_indexes(proposal)))
 
 
-def _contraction(proposal: Proposal, sets: str) -> Iterator[str]:
+def _contraction(proposal: Proposal) -> Iterator[str]:
     """From the new uniques on, to the swap behind its gate and the statistics."""
     wanted, column = proposal.wanted, _q(proposal.wanted.column)
     names = _Names(proposal)
@@ -80,8 +76,8 @@ def _contraction(proposal: Proposal, sets: str) -> Iterator[str]:
     yield "  - stage: constraints"
     yield "    steps:"
     references = f"{wanted.references}.{proposal.key}"
-    yield from _foreign_keys(proposal, references, sets)
-    yield f"      - set_not_null: {{tables: {sets}, column: {column}}}"
+    yield from _foreign_keys(proposal, references)
+    yield f"      - set_not_null: {{tables: owned, column: {column}}}"
     yield ""
     swaps: list[Step] = [
         (
@@ -101,10 +97,6 @@ def _contraction(proposal: Proposal, sets: str) -> Iterator[str]:
     yield "  - stage: statistics"
     yield "    steps:"
     yield "      - analyze: {tables: owned}"
-
-
-def _has_partitions(proposal: Proposal) -> bool:
-    return any(o.parts != (o.name,) for o in proposal.owned)
 
 
 def _left_out(proposal: Proposal) -> Iterator[str]:
@@ -138,7 +130,7 @@ def _fills(proposal: Proposal) -> Iterator[Step]:
             groups.setdefault((str(key.ref_table), key.columns[0], key.ref_columns[0]), []).append(owned)
     column = _q(proposal.wanted.column)
     for how, members in groups.items():
-        tables = [p for o in members for p in o.parts]
+        tables = [o.name for o in members]
         to = f"tables: [{', '.join(map(_q, tables))}]" if len(tables) > 1 else f"table: {_q(tables[0])}"
         comments = [c for o in members for c in _about(o)]
         if not how[0]:
@@ -173,11 +165,11 @@ def _about(owned: Owned) -> Iterator[str]:
         yield f"QUESTION: {owned.name} also reaches its owner through {others}; {way} is taken"
 
 
-def _indexes(proposal: Proposal, sets: str) -> Iterator[Step]:
+def _indexes(proposal: Proposal) -> Iterator[Step]:
     column, slug = proposal.wanted.column, _slug(proposal.wanted.column)
-    parts = [p for o in proposal.owned for p in o.parts]
+    parts = [o.name for o in proposal.owned]
     odd = [p for p in parts if not _fits(f"{p}_{slug}") or f"{p}_{slug}" in proposal.relations]
-    plain = sets if not odd else "[" + ", ".join(_q(p) for p in parts if p not in odd) + "]"
+    plain = "owned" if not odd else "[" + ", ".join(_q(p) for p in parts if p not in odd) + "]"
     if len(odd) < len(parts):
         yield "all", f"create_index: {{tables: {plain}, name: <table>_{slug}, columns: [{_q(column)}]}}", ()
     taken = set(proposal.relations)
@@ -186,15 +178,15 @@ def _indexes(proposal: Proposal, sets: str) -> Iterator[Step]:
         yield name, f"create_index: {{table: {_q(table)}, name: {name}, columns: [{_q(column)}]}}", ()
 
 
-def _foreign_keys(proposal: Proposal, references: str, sets: str) -> Iterator[str]:
+def _foreign_keys(proposal: Proposal, references: str) -> Iterator[str]:
     column = _q(proposal.wanted.column)
-    parts = [p for o in proposal.owned for p in o.parts]
+    parts = [o.name for o in proposal.owned]
     if all(_fits(f"{p}_{proposal.wanted.column}_fkey") for p in parts):
-        yield f"      - add_foreign_key: {{tables: {sets}, column: {column}, references: {references}}}"
+        yield f"      - add_foreign_key: {{tables: owned, column: {column}, references: {references}}}"
         return
     name = _short(f"{_slug(proposal.wanted.column)}_fkey")
     yield (
-        f"      - add_foreign_key: {{tables: {sets}, column: {column}, references: {references},"
+        f"      - add_foreign_key: {{tables: owned, column: {column}, references: {references},"
         f" name: {name}}}"
     )
 

@@ -181,7 +181,9 @@ def _tables(seen: Survey, keys: tuple[ConstraintInfo, ...]) -> Iterator[Finding]
         outside = {
             table: parents
             for table, parents in tables_hanging_on(seen.sets[name], keys, seen.plan.schema).items()
-            if table not in made and table not in table_set.exclude
+            if table not in made
+            and table not in table_set.exclude
+            and not _is_partition_of(seen, table, name)
         }
         if outside:
             names = ", ".join(f"{table} (on {', '.join(parents)})" for table, parents in outside.items())
@@ -205,6 +207,14 @@ def _tables(seen: Survey, keys: tuple[ConstraintInfo, ...]) -> Iterator[Finding]
                 fact=fact,
                 remedy="after this run, migrate it by a plan of its own",
             )
+
+
+def _is_partition_of(seen: Survey, table: str, name: str) -> bool:
+    """Does the set change the table along with its partitioned table, whose foreign keys it inherits?"""
+    info = seen.catalog.table(table)
+    names = () if info is None else [a for s, a in info.ancestors if s == seen.plan.schema]
+    above = [seen.catalog.table(a) for a in names if a in seen.sets[name]]
+    return any(a is not None and a.kind == "p" for a in above)
 
 
 def _code(seen: Survey) -> Iterator[Finding]:
