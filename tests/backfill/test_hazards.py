@@ -11,7 +11,7 @@ from online_migrate.errors import PreflightFailed
 from online_migrate.findings import (
     Severity,
 )
-from tests.backfill.plans import findings_of, run_plan
+from tests.backfill.plans import explained, findings_of, run_plan
 from tests.backfill.tables import ask, do, make_table
 
 FILL = "backfill: {table: t, column: c, value: 1}"
@@ -256,9 +256,114 @@ def test_a_foreign_table_is_none_of_ours(database: str) -> None:
         "CREATE FOREIGN DATA WRAPPER far; CREATE SERVER away FOREIGN DATA WRAPPER far",
         "CREATE FOREIGN TABLE t (id integer, c integer) SERVER away",
     )
-    found = findings_of(database, FILL)
-    assert not {"not_a_table", "partitioned", "partitions_left_out"}.intersection(found)
-    assert "not_a_table" not in findings_of(database, FILL.replace("table: t", "tables: [t1, t21]"))
+    found = findings_of(database, FILL)["not_a_table"]
+    assert found.severity is Severity.STOP
+    assert "foreign table" in found.fact
+
+
+def test_an_index_that_the_plan_builds_above_is_told_as_one_that_is_there(database: str) -> None:
+    """It will be there by then: check says what it costs, explain shows the one stripe, the forecast is the
+    more expensive one.
+    """
+    make_table(database, 2_000)
+    key = "create_index: {table: t, name: <table>_c, columns: [c]}"
+    found, plain = findings_of(database, key, FILL), findings_of(database, FILL, key)
+    assert "index t_c, which the plan builds above, contains t.c" in found["index_on_column"].fact
+    assert "index_on_column" not in plain
+    assert found["forecast"].fact.endswith(
+        "; in one stripe with vacuum rounds, because an index contains it: t"
+    )
+    assert plain["forecast"].fact.endswith("; 1 table in interleaved stripes, heap-only: no index contains c")
+    _, batch, _ = explained(database, key, FILL)
+    assert "tidsend" not in batch
+    batch, _, _ = explained(database, FILL, key)
+    assert "tidsend" in batch
+
+
+def test_triggers_that_cannot_fire_are_none(database: str) -> None:
+    """Disabled ones, and those that fire only for another column."""
+    make_table(
+        database,
+        20,
+        more=f"""{TOUCH} CREATE TRIGGER a BEFORE UPDATE OF v ON t FOR EACH ROW EXECUTE FUNCTION touch();
+                 CREATE TRIGGER b BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION touch(); ALTER TABLE t
+                   DISABLE TRIGGER b""",
+    )
+    assert not {"triggers_fire", "trigger_sets_column"} & findings_of(database, FILL).keys()
+
+
+def test_skipped_triggers_are_refused_beside_a_foreign_key(database: str) -> None:
+    """session_replication_role = replica switches its check off as well: an orphan would go in."""
+    make_table(
+        database,
+        20,
+        more="CREATE TABLE bots (id integer PRIMARY KEY); ALTER TABLE t ADD FOREIGN KEY (c) REFERENCES bots",
+    )
+    found = findings_of(database, "backfill: {table: t, column: c, value: 1, triggers: skip}")
+    assert found["skip_triggers_foreign_key"].severity is Severity.STOP
+
+
+def test_skipped_triggers_are_refused_below_a_foreign_key_of_the_plan(database: str) -> None:
+    """It exists by then; below the backfill it blocks no session."""
+    make_table(database, 20, more="CREATE TABLE bots (id integer PRIMARY KEY)")
+    fill = "backfill: {table: t, column: c, value: 1, triggers: skip}"
+    key = "add_foreign_key: {table: t, column: c, references: bots.id}"
+    assert findings_of(database, key, fill)["skip_triggers_foreign_key"].severity is Severity.STOP
+    assert "skip_triggers_foreign_key" not in findings_of(database, fill, key)
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [
+        pytest.param("ALTER TABLE t1 DROP CONSTRAINT t1_pkey", id="no key"),
+        pytest.param(
+            "CREATE UNIQUE INDEX by_id ON t1 (id); ALTER TABLE t1 REPLICA IDENTITY USING INDEX by_id; DROP"
+            " INDEX by_id",
+            id="an identity whose index is gone",
+        ),
+    ],
+)
+def test_a_partition_that_is_published_through_its_root_needs_an_identity(
+    database: str, identity: str
+) -> None:
+    """PostgreSQL refuses our UPDATE of it (55000): check says so before."""
+    do(
+        database,
+        "CREATE TABLE t (id integer NOT NULL, c integer) PARTITION BY RANGE (id)",
+        "CREATE TABLE t1 PARTITION OF t (PRIMARY KEY (id)) FOR VALUES FROM (0) TO (10)",
+        "INSERT INTO t VALUES (1)",
+        "CREATE PUBLICATION p FOR TABLE t WITH (publish_via_partition_root)",
+    )
+    fill = "backfill: {table: t1, column: c, value: 1}"
+    assert findings_of(database, fill)["published"].severity is Severity.WARN
+    do(database, identity)
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+        do(database, "UPDATE t1 SET c = 1")
+    assert findings_of(database, fill)["replica_identity"].severity is Severity.STOP
+
+
+def test_a_generated_column_cannot_be_filled(database: str) -> None:
+    """PostgreSQL gives its value: 428C9 at the first batch."""
+    make_table(database, 20, more="ALTER TABLE t ADD g integer GENERATED ALWAYS AS (v + 1) STORED")
+    found = findings_of(database, "backfill: {table: t, column: g, value: 1}")
+    assert found["generated_column"].severity is Severity.STOP
+
+
+def test_a_partitioned_table_is_filled_by_its_partitions(database: str) -> None:
+    """A root has no rows of its own: its leaves are filled, those of every level and schema."""
+    do(
+        database,
+        "CREATE TABLE t (id integer, c integer) PARTITION BY RANGE (id)",
+        "CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (10)",
+        "CREATE TABLE t2 PARTITION OF t FOR VALUES FROM (10) TO (30) PARTITION BY RANGE (id)",
+        "CREATE TABLE t21 PARTITION OF t2 FOR VALUES FROM (10) TO (20)",
+        "CREATE SCHEMA old",
+        "CREATE TABLE old.t22 PARTITION OF t2 FOR VALUES FROM (20) TO (30)",
+        "INSERT INTO t SELECT generate_series(0, 29)",
+    )
+    assert not {"not_a_table", "partitioned", "partitions_left_out"} & findings_of(database, FILL).keys()
+    run_plan(database, FILL)
+    assert ask(database, "SELECT count(*) FROM t WHERE c = 1") == 30
 
 
 def test_a_partition_that_the_plan_does_not_fill_is_told(database: str) -> None:
