@@ -310,8 +310,10 @@ class Runner:
 
     def _keep_state(self, error: OnlineMigrateError) -> None:
         """Write why the run ended, unless another runner took over or the server is unreachable."""
-        journal = getattr(self.context.sessions, "journal", None)
-        if not self.context.run_id or isinstance(error, LeaseLost) or journal is None or journal.closed:
+        if not self.context.run_id or isinstance(error, LeaseLost):
+            return  # before the journal has the run there is nothing to keep
+        journal = self.context.sessions.journal
+        if journal.closed:
             return
         with suppress(psycopg.Error, LeaseLost):
             if error.exit_code not in _RUN_STATE:

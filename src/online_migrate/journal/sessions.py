@@ -48,17 +48,19 @@ class Sessions:
     work: Connection = field(init=False)
     watch: Connection = field(init=False)
     journal: Connection = field(init=False)
+    _main: list[Connection] = field(init=False, default_factory=list)
+    """those of the three that have been opened"""
     _more: list[Connection] = field(init=False, default_factory=list)
     _old: list[tuple[int, object]] = field(default_factory=list)
 
     def open(self) -> None:
         """Open all three.  Old sessions of ours are ended first: a commit of theirs may still be running."""
-        self.journal = self._open("journal")
+        self.journal = self._open_main("journal")
         self._ensure_primary()
         self._end_old()
-        self.work = self._open("work")
-        self.watch = self._open("watch")
-        self._old = [self._identity(c) for c in (self.journal, self.work, self.watch)]
+        self.work = self._open_main("work")
+        self.watch = self._open_main("watch")
+        self._old = [self._identity(c) for c in self._main]
 
     @contextmanager
     def workers(
@@ -91,10 +93,8 @@ class Sessions:
 
     def close(self) -> None:
         self._close_more()
-        for name in ("work", "watch", "journal"):
-            connection = getattr(self, name, None)
-            if connection is not None:
-                connection.close()
+        while self._main:
+            self._main.pop().close()
 
     def with_reconnect(self, work: Callable[[], _Result], fence: Sql, where: Callable[[], str]) -> _Result:
         """Return what ``work`` returns; after a lost connection open the sessions again and do it again.
@@ -175,6 +175,10 @@ class Sessions:
             error=text,
             pause_s=state.upcoming_sleep,
         )
+
+    def _open_main(self, purpose: str) -> Connection:
+        self._main.append(self._open(purpose))
+        return self._main[-1]
 
     def _open(self, purpose: str) -> Connection:
         connection = self.connector.open(purpose)

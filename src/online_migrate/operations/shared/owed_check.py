@@ -107,7 +107,8 @@ class OwedCheck:
             reason = hurts.message.replace("; nothing was changed", "")
             is_said = reason in said or self._hurts in reason
             said += f"\n{self._hurts}" if is_said else f"\n{self._hurts}; {reason}"
-            said += "".join(f"\n  blocked by {b}" for b in getattr(hurts, "blockers", ()))
+            blockers = hurts.blockers if isinstance(hurts, LockNotAcquired) else ()
+            said += "".join(f"\n  blocked by {b}" for b in blockers)
         error.message, error.args, error.remedy = said, (said,), self._remedy
         return error
 
