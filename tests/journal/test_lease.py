@@ -45,7 +45,7 @@ class Leases:
 def leases(connector: Connector, connection: Connection, monkeypatch: pytest.MonkeyPatch) -> Iterator[Leases]:
     """With a short grace period and a short heartbeat interval."""
     monkeypatch.setattr(module, "GRACE_S", 0.5)
-    monkeypatch.setattr(module, "BEAT_EVERY_S", 0.1)
+    monkeypatch.setattr(module, "HEARTBEAT_EVERY_S", 0.1)
     with ExitStack() as stack:
         yield Leases(connector, stack)
 
@@ -91,7 +91,7 @@ def test_a_stale_runner_is_fenced_off_and_learns_it(leases: Leases, connection: 
         Journal(connection, old).set_run(1, RunState.RUNNING)
     Journal(connection, new).set_run(1, RunState.RUNNING)
     first._over = Signal()
-    first._beat()
+    first._send_heartbeats()
     assert first.lost == "another runner took the lease over"
     assert signal.is_aborting
 
@@ -189,7 +189,7 @@ def test_a_runner_that_is_reconnecting_keeps_its_lease(
     with pytest.raises(LeaseLost, match="another runner holds the lease"):
         leases.new().acquire()
     back.join()
-    first._beat_once()
+    first._send_heartbeat()
     assert first.lost == ""
 
 

@@ -70,12 +70,14 @@ class LockRetry:
         with Waiting(emit, self.run.clock, "table_lock") as waiting:
             blockers = self._read(table)
             while True:
-                who = (
+                blocked_by = (
                     describe_blockers(blockers, self.run.locks.lock_wait)
                     if blockers
                     else "by a session that had ended before we could read its name"
                 )
-                waiting.report(f"{where} is locked: {who}", cause=blockers[0].pid if blockers else None)
+                waiting.report(
+                    f"{where} is locked: {blocked_by}", cause=blockers[0].pid if blockers else None
+                )
                 if self.run.clock.monotonic() > deadline:
                     if isinstance(error, LockNotAcquired):
                         raise error

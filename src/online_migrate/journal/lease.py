@@ -42,12 +42,12 @@ STALE_AFTER_S = 60
 """a runner without a heartbeat for this long, by the server's clock, is dead"""
 TAKE_OVER_S = 60.0
 """how long the sessions of a dead runner may take to end"""
-BEAT_EVERY_S = 5.0
+HEARTBEAT_EVERY_S = 5.0
 RELEASE_S = 12.0
 """how long a release waits for a heartbeat that is being sent: an attempt to connect takes up to 10 s"""
 RETURN_S = 15.0
 """how long a start waits for a runner without sessions, whose heartbeat is not stale, to come back: behind a
-failover its next heartbeat comes after BEAT_EVERY_S and an attempt to connect"""
+failover its next heartbeat comes after HEARTBEAT_EVERY_S and an attempt to connect"""
 RELEASED = "00000000-0000-0000-0000-000000000000"
 """the heartbeat's holder after its runner has released the lease: the next start does not wait"""
 GRACE_S = 8.0
@@ -178,7 +178,7 @@ class Lease:
         )
         hold_shared(connection)
         connection.execute("SELECT pg_advisory_unlock(%s, %s)", ADVISORY_KEY)
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._thread = threading.Thread(target=self._send_heartbeats, name="heartbeat", daemon=True)
         self._thread.start()
         return self.fence
 
@@ -191,10 +191,10 @@ class Lease:
             self._thread.join(timeout=RELEASE_S)
         if self._connection is not None:
             if self._thread is None or not self._thread.is_alive():  # else it is sending a heartbeat
-                self._say_let_go(self._connection)
+                self._mark_released(self._connection)
             self._connection.close()
 
-    def _say_let_go(self, connection: Connection) -> None:
+    def _mark_released(self, connection: Connection) -> None:
         """Tell the next start that it need not wait; if this cannot be written, it waits for some seconds."""
         with suppress(psycopg.Error):
             connection.execute(
@@ -256,13 +256,13 @@ class Lease:
             {"class": ADVISORY_KEY[0], "obj": ADVISORY_KEY[1], "stale": STALE_AFTER_S},
         )
 
-    def _beat(self) -> None:
+    def _send_heartbeats(self) -> None:
         """Send heartbeats until released; after a failure reconnect: the lease is the epoch's row, not this
         session.
         """
-        while not self._clock.wait(BEAT_EVERY_S, self._over):
+        while not self._clock.wait(HEARTBEAT_EVERY_S, self._over):
             try:
-                self._beat_once()
+                self._send_heartbeat()
                 self._report_commits()
             except (psycopg.Error, OSError) as error:
                 self._lost_reason = self._lost_reason or " ".join(str(error).split())
@@ -271,7 +271,7 @@ class Lease:
                 self._signal.abort(self.lost)
                 return
 
-    def _beat_once(self) -> None:
+    def _send_heartbeat(self) -> None:
         assert self._connection is not None  # the thread starts after acquire
         row = self._connection.execute(
             "UPDATE online_migrate.heartbeat SET beat_at = clock_timestamp() WHERE holder = %s RETURNING 1",

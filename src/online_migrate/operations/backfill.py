@@ -53,7 +53,7 @@ from online_migrate.operations.shared.backfill_reads import (
     owner_tables,
     skipped_keys,
 )
-from online_migrate.operations.shared.steps import bench_of
+from online_migrate.operations.shared.steps import backfill_context
 from online_migrate.plan.model import Phase
 from online_migrate.plan.units import Duration
 
@@ -300,7 +300,7 @@ class Backfill(Operation[BackfillParams]):
     def _work(self, context: Context, params: BackfillParams) -> Work:
         rows = context.place.of_rows
         return Work(
-            bench_of(context, context.step),
+            backfill_context(context, context.step),
             table=rows.table,
             schema=rows.schema,
             column=params.column,

@@ -221,13 +221,13 @@ class CreateTables(Operation[CreateTablesParams]):
             if privilege is None or is_owner:
                 continue
             targets = sequences if is_sequence else [place.sql_table]
-            who = sql.SQL("PUBLIC") if grantee is None else sql.Identifier(grantee)
+            role = sql.SQL("PUBLIC") if grantee is None else sql.Identifier(grantee)
             found += [
                 sql.SQL("GRANT {} ON {} {} TO {}{}").format(
                     sql.SQL(privilege),
                     sql.SQL("SEQUENCE" if is_sequence else "TABLE"),
                     target,
-                    who,
+                    role,
                     sql.SQL(" WITH GRANT OPTION" if grantable else ""),
                 )
                 for target in targets

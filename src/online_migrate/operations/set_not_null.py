@@ -34,7 +34,7 @@ from online_migrate.operations.contract.descendants import Descendants
 from online_migrate.operations.contract.effects import AddsColumn, Effect, FillsColumn, MakesNotNull
 from online_migrate.operations.schema_before import plan_context, schema_before
 from online_migrate.operations.shared.owed_check import OwedCheck
-from online_migrate.operations.shared.steps import bench_of, need, run_long, run_window
+from online_migrate.operations.shared.steps import backfill_context, need, run_long, run_window
 from online_migrate.plan.model import Phase, Step
 from online_migrate.postgres.catalog import Catalog, ConstraintInfo
 from online_migrate.postgres.insert_values import read_givers
@@ -274,7 +274,7 @@ class SetNotNull(Operation[SetNotNullParams]):
             if each.table == step.table:
                 rows = replace(place, step=each).of_rows
                 Work(
-                    bench_of(context, each),
+                    backfill_context(context, each),
                     table=rows.table,
                     schema=rows.schema,
                     column=params.column,

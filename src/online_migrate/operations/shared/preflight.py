@@ -18,7 +18,7 @@ from online_migrate.operations.contract.descendants import Descendants
 PARTITIONING = "https://www.postgresql.org/docs/current/ddl-partitioning.html"
 INHERITANCE = "https://www.postgresql.org/docs/current/ddl-inherit.html"
 NO_TABLES = {"f": "a foreign table", "v": "a view", "m": "a materialised view"}
-SHOWN_HEIRS = 3
+SHOWN_DESCENDANTS = 3
 
 
 def preflight(operation: Operation[Any], place: Place, params: Any) -> list[Finding]:
@@ -54,14 +54,15 @@ def _kind(operation: Operation[Any], place: Place) -> Iterator[Finding]:
         )
     elif table.descendants:
         names = ", ".join(
-            ".".join(h) if h[0] != table.schema else h[1] for h in table.descendants[:SHOWN_HEIRS]
+            name if schema == table.schema else f"{schema}.{name}"
+            for schema, name in table.descendants[:SHOWN_DESCENDANTS]
         )
         more = (
             ""
-            if len(table.descendants) <= SHOWN_HEIRS
-            else f" and {len(table.descendants) - SHOWN_HEIRS} more"
+            if len(table.descendants) <= SHOWN_DESCENDANTS
+            else f" and {len(table.descendants) - SHOWN_DESCENDANTS} more"
         )
-        yield _heirs(
+        yield _inherited(
             operation,
             f"{table.name} has tables below it, {names}{more}: {operation.name}",
             len(table.descendants),
@@ -81,7 +82,7 @@ def _foreign_partitions(operation: Operation[Any], place: Place, table: str) -> 
         )
 
 
-def _heirs(operation: Operation[Any], begin: str, number: int) -> Finding:
+def _inherited(operation: Operation[Any], begin: str, number: int) -> Finding:
     severity, says, remedy = {
         Descendants.ALONG: (
             Severity.WARN,

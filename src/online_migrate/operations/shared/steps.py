@@ -100,7 +100,7 @@ def alter_column(place: Place, column: str, change: sql.Composable) -> Statement
     return Statement(sql=alter, kind=Kind.WINDOW, locks=locks)
 
 
-def bench_of(context: Context, step: Step) -> BackfillContext:
+def backfill_context(context: Context, step: Step) -> BackfillContext:
     """What the backfill of ``step`` works with, at its own stage's pace, be it from within another step's
     context.
     """
