@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from online_migrate.discovery.owner_paths import OwnerPath, owner_paths
 from online_migrate.discovery.reach import paths_through_other_schemas, tables_referencing
@@ -14,8 +13,8 @@ from online_migrate.figures import count_text
 from online_migrate.plan.mistakes import did_you_mean
 from online_migrate.postgres.catalog import Catalog, ConstraintInfo, TableInfo
 from online_migrate.postgres.connection import Connection
+from online_migrate.postgres.names import NAME_BYTES, fits
 
-_NAME_BYTES: Final = 63
 _SCHEMAS = """
 SELECT n.nspname FROM pg_namespace n
  WHERE n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'online_migrate') ORDER BY 1"""
@@ -78,10 +77,10 @@ class Proposal:
 
 def propose(connection: Connection, wanted: Wanted) -> Proposal:
     """Read the catalog and build the proposal; raises :class:`UsageError` for names that do not fit it."""
-    if not wanted.column.strip() or len(wanted.column.encode()) > _NAME_BYTES or "<" in wanted.column:
+    if not wanted.column.strip() or not fits(wanted.column) or "<" in wanted.column:
         raise UsageError(
             f"--column {wanted.column!r} cannot be the name of a column",
-            remedy=f"give a name of 1 to {_NAME_BYTES} bytes without `<`, for example tenant_id",
+            remedy=f"give a name of 1 to {NAME_BYTES} bytes without `<`, for example tenant_id",
         )
     world = _World(connection, wanted)
     owners = world.need("--references", wanted.references)

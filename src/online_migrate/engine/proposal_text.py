@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import textwrap
@@ -11,10 +10,10 @@ from typing import Final
 
 from online_migrate.engine.proposal import Owned, Proposal
 from online_migrate.engine.proposal_uniques import UniqueProposal
+from online_migrate.postgres.names import fits, short_name
 from online_migrate.printable import printable
 
 _WIDTH: Final = 108
-_NAME_BYTES: Final = 63
 _PLAIN: Final = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _WORDS_OF_YAML: Final = frozenset(["true", "false", "null", "yes", "no", "on", "off", "y", "n"])
 
@@ -168,23 +167,23 @@ def _about(owned: Owned) -> Iterator[str]:
 def _indexes(proposal: Proposal) -> Iterator[Step]:
     column, slug = proposal.wanted.column, _slug(proposal.wanted.column)
     parts = [o.name for o in proposal.owned]
-    odd = [p for p in parts if not _fits(f"{p}_{slug}") or f"{p}_{slug}" in proposal.relations]
+    odd = [p for p in parts if not fits(f"{p}_{slug}") or f"{p}_{slug}" in proposal.relations]
     plain = "owned" if not odd else "[" + ", ".join(_q(p) for p in parts if p not in odd) + "]"
     if len(odd) < len(parts):
         yield "all", f"create_index: {{tables: {plain}, name: <table>_{slug}, columns: [{_q(column)}]}}", ()
     taken = set(proposal.relations)
     for table in odd:
-        name = _free(_short(f"{_slug(table)}_{slug}"), taken)
+        name = _free(short_name(f"{_slug(table)}_{slug}"), taken)
         yield name, f"create_index: {{table: {_q(table)}, name: {name}, columns: [{_q(column)}]}}", ()
 
 
 def _foreign_keys(proposal: Proposal, references: str) -> Iterator[str]:
     column = _q(proposal.wanted.column)
     parts = [o.name for o in proposal.owned]
-    if all(_fits(f"{p}_{proposal.wanted.column}_fkey") for p in parts):
+    if all(fits(f"{p}_{proposal.wanted.column}_fkey") for p in parts):
         yield f"      - add_foreign_key: {{tables: owned, column: {column}, references: {references}}}"
         return
-    name = _short(f"{_slug(proposal.wanted.column)}_fkey")
+    name = short_name(f"{_slug(proposal.wanted.column)}_fkey")
     yield (
         f"      - add_foreign_key: {{tables: owned, column: {column}, references: {references},"
         f" name: {name}}}"
@@ -231,7 +230,9 @@ class _Names:
 
     def of(self, unique: UniqueProposal) -> str:
         parts = unique.columns or (unique.names[0],)
-        return _free(_short("_".join(map(_slug, (unique.table, self._column, *parts, "key")))), self._taken)
+        return _free(
+            short_name("_".join(map(_slug, (unique.table, self._column, *parts, "key")))), self._taken
+        )
 
 
 def _stages(name: str, steps: list[Step], *, gate: str = "") -> Iterator[str]:
@@ -294,14 +295,6 @@ def _q(text: str) -> str:
 def _slug(text: str) -> str:
     slug = re.sub(r"[^a-z0-9_]+", "_", text.lower()).strip("_")
     return slug if slug[:1].isalpha() else f"c_{slug}".rstrip("_")
-
-
-def _fits(name: str) -> bool:
-    return len(name.encode()) <= _NAME_BYTES
-
-
-def _short(name: str) -> str:
-    return name if _fits(name) else f"{name[:54]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _free(name: str, taken: set[str]) -> str:

@@ -43,10 +43,10 @@ from online_migrate.plan.model import Name, Phase
 from online_migrate.postgres.catalog import IndexInfo, TableInfo
 from online_migrate.postgres.connection import Connection
 from online_migrate.postgres.locks import LockMode
+from online_migrate.postgres.names import NAME_BYTES, fits
 from online_migrate.postgres.search_path import SearchPath
 
 MANUAL = "https://www.postgresql.org/docs/current/sql-createindex.html#SQL-CREATEINDEX-CONCURRENTLY"
-NAME_BYTES = 63
 _STORAGE = re.compile(r" WITH \([^)]*\)(?=$| WHERE )")
 
 
@@ -196,7 +196,7 @@ class CreateIndex(Operation[CreateIndexParams]):
     def preflight(self, place: Place, params: CreateIndexParams) -> list[Finding]:
         name = place.fill(params.name)
         findings = []
-        if len(name.encode()) > NAME_BYTES:
+        if not fits(name):
             fact = f"index name {name!r} is longer than {NAME_BYTES} bytes; PostgreSQL would cut it"
             findings.append(
                 Finding(

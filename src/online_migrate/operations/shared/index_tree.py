@@ -5,7 +5,6 @@ Source: PostgreSQL manual, 5.12.2.2 Partition Maintenance, and ALTER INDEX … A
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -14,10 +13,9 @@ from online_migrate.operations.contract.base import Kind, Place, Statement
 from online_migrate.operations.shared.steps import need
 from online_migrate.postgres.connection import Connection
 from online_migrate.postgres.locks import LockMode
+from online_migrate.postgres.names import short_name
 from online_migrate.postgres.partitions import Partition
 from online_migrate.postgres.search_path import SearchPath
-
-NAME_BYTES = 63
 
 _ATTACHED = """
 SELECT FROM pg_inherits h JOIN pg_index x ON x.indexrelid = h.inhrelid
@@ -41,11 +39,7 @@ class IndexTree:
         if place.within is None:
             return place.fill(self.name)
         name = self.name.replace("<table>", place.table)
-        name = name if "<table>" in self.name else f"{place.table}_{name}"
-        if len(name.encode()) <= NAME_BYTES:
-            return name
-        digest = "_" + hashlib.sha256(name.encode()).hexdigest()[:8]
-        return name.encode()[: NAME_BYTES - len(digest)].decode(errors="ignore") + digest
+        return short_name(name if "<table>" in self.name else f"{place.table}_{name}")
 
     def create_only(self, place: Place) -> Statement:
         """The index of a partitioned table, without those below: it is not valid until all are attached."""
