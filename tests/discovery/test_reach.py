@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from online_migrate.demo.shop import FURTHER_TABLES
-from online_migrate.discovery.reach import paths_through_other_schemas, tables_hanging_on, tables_referencing
+from online_migrate.discovery.reach import (
+    outside_tables_referencing,
+    paths_through_other_schemas,
+    tables_referencing,
+)
 from online_migrate.postgres.catalog import Catalog, ConstraintInfo
 from online_migrate.postgres.connection import Connector
 
@@ -44,7 +48,7 @@ def test_nearest_first_and_each_once() -> None:
 def test_what_hangs_on_a_set() -> None:
     """With the parents that it references, so that the operator can answer."""
     keys = [key("b", "a"), key("x", "a"), key("x", "b"), key("y", "z")]
-    assert tables_hanging_on(["a", "b"], keys, "public") == {"x": ("a", "b")}
+    assert outside_tables_referencing(["a", "b"], keys, "public") == {"x": ("a", "b")}
 
 
 def test_paths_by_way_of_other_schemas() -> None:
@@ -71,4 +75,4 @@ def test_the_shops_further_tables(shop: str) -> None:
     reached = tables_referencing("users", keys, "public")
     assert set(FURTHER_TABLES) <= set(reached)
     assert "server_squad_promo_groups" not in reached
-    assert "server_squad_promo_groups" in tables_hanging_on(["promo_groups"], keys, "public")
+    assert "server_squad_promo_groups" in outside_tables_referencing(["promo_groups"], keys, "public")

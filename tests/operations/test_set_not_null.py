@@ -529,7 +529,7 @@ def test_a_null_that_was_seen_counts_although_we_end_there(
     def end(*_: object, **__: object) -> None:
         raise LeaseLost("ended")
 
-    monkeypatch.setattr(owed_check.OwedCheck, "take_away", end)
+    monkeypatch.setattr(owed_check.OwedCheck, "drop_now", end)
     params = site.step().spec.params
     assert isinstance(params, SetNotNullParams)
     with pytest.raises(LeaseLost):

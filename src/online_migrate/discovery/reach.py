@@ -24,7 +24,7 @@ def tables_referencing(root: str, foreign_keys: Iterable[ConstraintInfo], schema
     return tuple(found)
 
 
-def tables_hanging_on(
+def outside_tables_referencing(
     members: Iterable[str], foreign_keys: Iterable[ConstraintInfo], schema: str
 ) -> dict[str, tuple[str, ...]]:
     """Tables outside of a set with a foreign key into it: a question to the

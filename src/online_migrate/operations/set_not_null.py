@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import ClassVar
@@ -40,10 +39,10 @@ from online_migrate.postgres.catalog import Catalog, ConstraintInfo
 from online_migrate.postgres.insert_values import read_givers
 from online_migrate.postgres.locks import LockMode
 from online_migrate.postgres.long_statement import report_meanwhile
+from online_migrate.postgres.names import short_name
 
 MANUAL = "https://www.postgresql.org/docs/current/sql-altertable.html"
 PREFIX, SUFFIX = "online_migrate_", "_not_null"
-NAME_BYTES = 63
 ROUNDS = 5
 """times that a NULL written between proof and check is fixed before the error says that a session keeps
 writing them
@@ -228,10 +227,10 @@ class SetNotNull(Operation[SetNotNullParams]):
             drop=drop,
         )
         for _ in range(ROUNDS):
-            with owed.settled(context):
-                if owed.is_there(context) and self._nulls(context, params):
+            with owed.dropped_on_failure(context):
+                if owed.is_owed(context) and self._nulls(context, params):
                     self._keep_seen(context, params)
-                    owed.take_away(context)
+                    owed.drop_now(context)
                 if self._check(context.fresh_catalog(), context.place, params) is None:
                     self._prove(context, params)
                     run_window(context, [add])
@@ -239,7 +238,7 @@ class SetNotNull(Operation[SetNotNullParams]):
                     run_long(context, validate)
                 except psycopg.errors.CheckViolation:
                     self._keep_seen(context, params)
-                    owed.take_away(context)
+                    owed.drop_now(context)
                     continue
             run_window(context, [set_, drop])
             return 0
@@ -353,12 +352,5 @@ def _is_ours(check: ConstraintInfo, params: SetNotNullParams) -> bool:
 
 
 def check_name(column: str) -> str:
-    """The helper check's name: within 63 bytes, and where that cuts the column's name, distinguished by its
-    hash.
-    """
-    name = f"{PREFIX}{column}{SUFFIX}"
-    if len(name.encode()) <= NAME_BYTES:
-        return name
-    digest = "_" + hashlib.sha256(column.encode()).hexdigest()[:8]
-    room = NAME_BYTES - len(f"{PREFIX}{digest}{SUFFIX}")
-    return f"{PREFIX}{column.encode()[:room].decode(errors='ignore')}{digest}{SUFFIX}"
+    """The helper check's name."""
+    return short_name(column, prefix=PREFIX, suffix=SUFFIX)

@@ -5,6 +5,7 @@ Source: PostgreSQL manual, 13.3.1 "Table-Level Locks", table 13.2.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -94,3 +95,13 @@ class LockNeed:
 
     def __str__(self) -> str:
         return f"{self.mode.sql} on {self.relation}"
+
+
+def strongest(needs: Iterable[LockNeed]) -> tuple[LockNeed, ...]:
+    """One need a relation: the strongest, in the order in which the relations are first named."""
+    found: dict[tuple[str, str], LockNeed] = {}
+    for need in needs:
+        known = found.get((need.schema, need.name))
+        if known is None or known.mode < need.mode:
+            found[need.schema, need.name] = need
+    return tuple(found.values())

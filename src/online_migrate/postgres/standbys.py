@@ -36,9 +36,9 @@ class Standbys:
         strong = [(oid, mode) for oid, mode in needs if mode is LockMode.ACCESS_EXCLUSIVE]
         if not strong:
             return ()
-        return tuple(b for name in self.names for b in self._look_at(name, strong))
+        return tuple(b for name in self.names for b in self._read_one(name, strong))
 
-    def _look_at(self, name: str, needs: Sequence[tuple[int, LockMode]]) -> tuple[Blocker, ...]:
+    def _read_one(self, name: str, needs: Sequence[tuple[int, LockMode]]) -> tuple[Blocker, ...]:
         try:
             return read_blockers(self._session(name), needs, standby=name)
         except (psycopg.Error, OnlineMigrateError) as error:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from online_migrate.discovery.reach import tables_hanging_on
+from online_migrate.discovery.reach import outside_tables_referencing
 from online_migrate.discovery.star import read_isolation_settings, read_star_functions, read_star_statements
 from online_migrate.engine.changed_steps import changed_step_findings
 from online_migrate.engine.check.cascades import check_cascades
@@ -180,7 +180,7 @@ def _tables(seen: Survey, keys: tuple[ConstraintInfo, ...]) -> Iterator[Finding]
             )
         outside = {
             table: parents
-            for table, parents in tables_hanging_on(seen.sets[name], keys, seen.plan.schema).items()
+            for table, parents in outside_tables_referencing(seen.sets[name], keys, seen.plan.schema).items()
             if table not in made
             and table not in table_set.exclude
             and not _is_partition_of(seen, table, name)

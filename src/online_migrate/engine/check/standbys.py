@@ -43,10 +43,10 @@ def find_standbys(plan: Plan, connection: Connection) -> Iterator[Finding]:
         remedy = "name them, so that their readers are checked: locks: {standbys: [host=…]}"
         yield Finding(severity=Severity.WARN, code="standbys", fact=fact, remedy=remedy, manual=MANUAL)
     for name in plan.locks.standbys:
-        yield from _look_at(plan, connection, name)
+        yield from _check_standby(plan, connection, name)
 
 
-def _look_at(plan: Plan, connection: Connection, name: str) -> Iterator[Finding]:
+def _check_standby(plan: Plan, connection: Connection, name: str) -> Iterator[Finding]:
     try:
         dsn = (
             f"{connection.info.dsn} password={_quoted(connection.info.password)}"

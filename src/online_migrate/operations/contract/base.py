@@ -24,7 +24,7 @@ from online_migrate.plan.model import HoldWhen, Pace, Phase, Plan, Step, Strict
 from online_migrate.plan.references import reference_in
 from online_migrate.postgres.catalog import Catalog
 from online_migrate.postgres.connection import Sql
-from online_migrate.postgres.locks import LockNeed
+from online_migrate.postgres.locks import LockNeed, strongest
 from online_migrate.postgres.partitions import Partition, partition_names, read_partitions
 from online_migrate.postgres.search_path import SearchPath
 from online_migrate.run import StepContext
@@ -326,12 +326,7 @@ class Operation(ABC, Generic[P]):
 
     def locks(self, place: Place, params: P) -> tuple[LockNeed, ...]:
         """The strongest lock on each relation."""
-        strongest: dict[tuple[str, str], LockNeed] = {}
-        for need in (n for s in self.statements(place, params) for n in s.locks):
-            key = (need.schema, need.name)
-            if key not in strongest or strongest[key].mode < need.mode:
-                strongest[key] = need
-        return tuple(strongest.values())
+        return strongest(n for s in self.statements(place, params) for n in s.locks)
 
     def rehearsed(self, place: Place, params: P) -> tuple[Statement, ...]:
         """What the rehearsal executes on a copy of the table, in a transaction that is rolled back."""

@@ -1,9 +1,8 @@
-"""A CHECK … NOT VALID that we have put before the application: until it is valid, taking it away again is
-owed.
+"""The helper CHECK … NOT VALID of a step: until it is valid, the step owes the application its drop.
 
 Every UPDATE of an old row that breaks it fails with 23514, whatever the UPDATE is about.  So whatever ends
-the step, a timeout, a stop, an abort, an error, the check goes first; where it cannot, the error says who
-hurts, and how to end it.
+the step, a timeout, a stop, an abort, an error, the check is dropped first; where it cannot be dropped, the
+error says which statements fail, and how to end that.
 """
 
 from __future__ import annotations
@@ -41,14 +40,14 @@ class OwedCheck:
     name: str
     drop: Statement
 
-    def is_there(self, context: Context) -> bool:
-        """Is it there and not valid yet?"""
+    def is_owed(self, context: Context) -> bool:
+        """Does it exist, and is it not valid yet?"""
         table = context.fresh_catalog().table(self.table)
         return table is not None and any(c.name == self.name and not c.is_valid for c in table.constraints)
 
-    def take_away(self, context: Context, *, within_s: float | None = None) -> None:
+    def drop_now(self, context: Context, *, within_s: float | None = None) -> None:
         """The drop, in a window with bounds of its own that no stop ends.  Raises :class:`LockNotAcquired`,
-        which says who hurts.
+        which says which statements fail until then.
         """
         locks = _wider(context.locks, within_s)
         run = replace(context.run, locks=locks, exposure=Exposure(), read_stop_request=lambda: None)
@@ -56,10 +55,10 @@ class OwedCheck:
         try:
             run_window(own, [self.drop])
         except LockNotAcquired as error:
-            raise LockNotAcquired(self._hurts, blockers=error.blockers, remedy=self._remedy) from error
+            raise LockNotAcquired(self._consequence, blockers=error.blockers, remedy=self._remedy) from error
 
     @contextmanager
-    def settled(self, context: Context) -> Iterator[None]:
+    def dropped_on_failure(self, context: Context) -> Iterator[None]:
         """If the block fails in any way: the check is dropped first, or the error says that it still exists.
 
         A lost connection is raised as it is: the step is done again on a new one, and begins with what is
@@ -70,26 +69,30 @@ class OwedCheck:
         except psycopg.Error as error:
             if context.work.closed or is_connection_lost(error):
                 raise
-            if hurts := self._settle(context):
-                raise self._with(translate_error(error), hurts) from error
+            if drop_error := self._drop_or_say_why(context):
+                raise self._with(translate_error(error), drop_error) from error
             raise
         except OnlineMigrateError as error:
-            if hurts := self._settle(context):
-                raise self._with(hurts if isinstance(hurts, LeaseLost) else error, hurts) from error
+            if drop_error := self._drop_or_say_why(context):
+                raise self._with(
+                    drop_error if isinstance(drop_error, LeaseLost) else error, drop_error
+                ) from error
             raise
         except KeyboardInterrupt as error:
-            if hurts := self._settle(context):
+            if drop_error := self._drop_or_say_why(context):
                 interrupted = Interrupted(f"cancelled: {context.signal.reason or 'interrupted'}")
-                raise self._with(hurts if isinstance(hurts, LeaseLost) else interrupted, hurts) from error
+                raise self._with(
+                    drop_error if isinstance(drop_error, LeaseLost) else interrupted, drop_error
+                ) from error
             raise
 
-    def _settle(self, context: Context) -> OnlineMigrateError | None:
+    def _drop_or_say_why(self, context: Context) -> OnlineMigrateError | None:
         """Why it could not be dropped; None if it was dropped, is valid, or never existed."""
         try:
             if context.work.info.transaction_status is not TransactionStatus.IDLE:
                 context.work.rollback()
-            if self.is_there(context):
-                self.take_away(context, within_s=LAST_WAIT_S)
+            if self.is_owed(context):
+                self.drop_now(context, within_s=LAST_WAIT_S)
         except OnlineMigrateError as error:
             return error
         except psycopg.Error as error:
@@ -98,22 +101,22 @@ class OwedCheck:
             return Interrupted("cancelled while the helper check was dropped")
         return None
 
-    def _with(self, error: OnlineMigrateError, hurts: OnlineMigrateError) -> OnlineMigrateError:
+    def _with(self, error: OnlineMigrateError, drop_error: OnlineMigrateError) -> OnlineMigrateError:
         """The error, of its kind, with what is left behind; its reader need not know
         what a helper check is.
         """
         said = error.message.replace("; nothing was changed", "")
-        if self._hurts not in said:
-            reason = hurts.message.replace("; nothing was changed", "")
-            is_said = reason in said or self._hurts in reason
-            said += f"\n{self._hurts}" if is_said else f"\n{self._hurts}; {reason}"
-            blockers = hurts.blockers if isinstance(hurts, LockNotAcquired) else ()
+        if self._consequence not in said:
+            reason = drop_error.message.replace("; nothing was changed", "")
+            is_said = reason in said or self._consequence in reason
+            said += f"\n{self._consequence}" if is_said else f"\n{self._consequence}; {reason}"
+            blockers = drop_error.blockers if isinstance(drop_error, LockNotAcquired) else ()
             said += "".join(f"\n  blocked by {b}" for b in blockers)
         error.message, error.args, error.remedy = said, (said,), self._remedy
         return error
 
     @property
-    def _hurts(self) -> str:
+    def _consequence(self) -> str:
         return (
             f"{self.table} keeps the check {self.name}, which is not valid and could not be dropped: until"
             " it is dropped,"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from psycopg import sql
 
@@ -11,7 +11,7 @@ from online_migrate.operations.contract.base import Context, Kind, Place, Statem
 from online_migrate.plan.model import LockRules, Step
 from online_migrate.postgres.blocker_policy import BlockerPolicy
 from online_migrate.postgres.lock_window import LockWindow
-from online_migrate.postgres.locks import LockMode, LockNeed
+from online_migrate.postgres.locks import LockMode, LockNeed, strongest
 from online_migrate.postgres.long_statement import run_long_statement
 from online_migrate.postgres.search_path import session_path, with_path
 from online_migrate.postgres.server_errors import translating_fence
@@ -72,16 +72,6 @@ def run_long(context: Context, statement: Statement) -> None:
             emit=context.emit,
             path=session_path(context.work, statement.path),
         )
-
-
-def strongest(needs: Iterable[LockNeed]) -> tuple[LockNeed, ...]:
-    """One need a relation: the strongest."""
-    found: dict[tuple[str, str], LockNeed] = {}
-    for need in needs:
-        known = found.get((need.schema, need.name))
-        if known is None or known.mode < need.mode:
-            found[need.schema, need.name] = need
-    return tuple(found.values())
 
 
 def need(

@@ -47,11 +47,11 @@ def nothing_invalid_left(context: Context, name: str) -> Iterator[None]:
             ErrorClass.FENCE,
         ):
             raise
-        if reason := _settle(context, name):
+        if reason := _drop_or_say_why(context, name):
             raise _with(translate_error(error), context, name, reason) from error
         raise
     except OnlineMigrateError as error:
-        if reason := _settle(context, name):
+        if reason := _drop_or_say_why(context, name):
             raise _with(error, context, name, reason) from error
         raise
 
@@ -80,7 +80,7 @@ def _drop(context: Context, name: str) -> sql.Composed:
     return sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(context.place.schema, name))
 
 
-def _settle(context: Context, name: str) -> str:
+def _drop_or_say_why(context: Context, name: str) -> str:
     """Why it could not be dropped; empty if it was dropped, or never existed."""
     limit_s = min(context.locks.long_statement, LAST_WAIT_S)
     run = replace(context.run, locks=context.locks.model_copy(update={"long_statement": limit_s}))
