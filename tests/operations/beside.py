@@ -43,6 +43,8 @@ TRAFFIC = (
 )
 """the shop's own statements on the two tables that every case works on, columns named"""
 PAUSE_S = 0.002
+_GATE = 4711
+"""the advisory lock of drops that are held back"""
 LOOK_S = 0.001
 """between two readings of the locks, besides the reading itself; what cannot be seen so is proven by its own
 transaction"""
@@ -154,20 +156,46 @@ def from_the_side(held: Held) -> Held:
 
 
 @contextmanager
-def old_snapshot(dsn: str) -> Iterator[Connection]:
-    """A session whose transaction keeps an old snapshot open: a concurrent build
-    waits for it before its end.
+def old_snapshot(dsn: str, *, reads: str = "pg_class") -> Iterator[Connection]:
+    """A session whose transaction keeps an old snapshot open, and has read a table: a concurrent build waits
+    for it before its end, a concurrent drop on that table before each of its steps.
     """
     with psycopg.connect(dsn) as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        connection.execute("SELECT count(*) FROM pg_class")
+        connection.execute(f"SELECT FROM {reads} LIMIT 1")
         yield connection
         connection.rollback()
 
 
+@contextmanager
+def drops_held_back(dsn: str) -> Iterator[Callable[[], bool]]:
+    """Every DROP waits at its end, its locks held, until the block is left; tells whether one waits."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(
+            f"""CREATE FUNCTION hold_back() RETURNS event_trigger LANGUAGE plpgsql AS
+                $$BEGIN PERFORM pg_advisory_xact_lock({_GATE}); END$$"""
+        )
+        connection.execute("CREATE EVENT TRIGGER hold_back ON sql_drop EXECUTE FUNCTION hold_back()")
+        connection.execute(f"SELECT pg_advisory_lock({_GATE})")
+
+        def is_one_waiting() -> bool:
+            query = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND NOT granted"
+            return connection.execute(query, [_GATE]).fetchone() is not None
+
+        try:
+            yield is_one_waiting
+        finally:
+            connection.execute("DROP EVENT TRIGGER hold_back")
+            connection.execute(f"SELECT pg_advisory_unlock({_GATE})")
+            connection.execute("DROP FUNCTION hold_back")
+
+
 def is_waiting_for_snapshots(connection: Connection, pid: int) -> bool:
-    """Is that session's concurrent build at its last wait?"""
+    """Does that session's concurrent build wait at its end, or its concurrent drop?"""
     row = connection.execute(
-        "SELECT phase FROM pg_stat_progress_create_index WHERE pid = %s", [pid]
+        """SELECT FROM pg_stat_activity a LEFT JOIN pg_stat_progress_create_index p USING (pid)
+            WHERE a.pid = %s AND (p.phase = 'waiting for old snapshots'
+                                  OR a.query LIKE 'DROP INDEX%%' AND pg_blocking_pids(pid) <> '{}')""",
+        [pid],
     ).fetchone()
-    return row is not None and row[0] == "waiting for old snapshots"
+    return row is not None

@@ -191,6 +191,31 @@ CASES = (
         },
     ),
     Case(
+        operation="drop_index",
+        plan=plan_of("drop_index: {table: transactions, name: idx_<table>_bot_id}"),
+        before=FILLED_COLUMN + "CREATE INDEX idx_transactions_bot_id ON transactions (bot_id);",
+        partial={
+            "left invalid by a drop that was killed": (State.PARTIAL, INVALID),
+            "left dead by a drop that was killed": (
+                State.PARTIAL,
+                INVALID.replace("SET", "SET indisready = false, indislive = false,"),
+            ),
+        },
+        conflict={
+            "of another table": (
+                (
+                    "DROP INDEX idx_transactions_bot_id;"
+                    " CREATE INDEX idx_transactions_bot_id ON users (status)"
+                ),
+                "is no index of transactions: CREATE INDEX",
+            ),
+            "a table of that name": (
+                "DROP INDEX idx_transactions_bot_id; CREATE TABLE idx_transactions_bot_id ()",
+                "is no index of transactions",
+            ),
+        },
+    ),
+    Case(
         operation="add_foreign_key",
         plan=plan_of(
             "add_foreign_key: {table: transactions, column: bot_id, references: bots.id, on_delete: cascade}"

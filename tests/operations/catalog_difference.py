@@ -18,6 +18,7 @@ from online_migrate.operations.contract.effects import (
     CreatesIndex,
     CreatesTable,
     DropsDefault,
+    DropsIndex,
     DropsNotNull,
     Effect,
     EndsUnique,
@@ -94,6 +95,8 @@ def declared(effects: Iterable[Effect], before: frozenset[Fact], place: Place, e
     for effect in effects:
         if isinstance(effect, EndsUnique):
             lost |= {f for f in before if _is_unique_on(f, effect)}
+        elif isinstance(effect, DropsIndex):
+            lost |= {f for f in before if f[:3] == ("index", effect.table, effect.name)}
         elif isinstance(effect, DropsNotNull):
             lost |= {("not null", effect.table, effect.column)}
         elif isinstance(effect, DropsDefault):

@@ -21,6 +21,7 @@ from tests.operations.beside import (
     Held,
     Writer,
     await_true,
+    drops_held_back,
     from_the_side,
     is_waiting_for_snapshots,
     old_snapshot,
@@ -214,11 +215,17 @@ def test_an_effect_that_is_not_declared_is_seen(begin: Callable[[Case], Site]) -
 
 
 def locks_of_concurrent(site: Site, step: Step, dsn: str) -> Held:
-    """What a second session sees of a build that an old snapshot holds up."""
+    """What a second session sees of a build, or a drop, that an old snapshot holds up; then at the end of the
+    drop.
+    """
     with ThreadPoolExecutor(1) as pool, Eyes(dsn, site.work_pid) as eyes:
-        with old_snapshot(dsn):
-            build = pool.submit(site.execute, step)
-            await_true(lambda: is_waiting_for_snapshots(site.app, site.work_pid))
+        with drops_held_back(dsn) as is_drop_waiting:
+            with old_snapshot(dsn, reads="transactions"):
+                build = pool.submit(site.execute, step)
+                await_true(lambda: is_waiting_for_snapshots(site.app, site.work_pid))
+                seen = eyes.samples
+                await_true(lambda: eyes.samples > seen + 1)
+            await_true(lambda: build.done() or is_drop_waiting())
             seen = eyes.samples
             await_true(lambda: eyes.samples > seen + 1)
         build.result()

@@ -75,6 +75,11 @@ class Dependent:
     reason: str
     is_fatal: bool = False
 
+    @property
+    def is_upsert(self) -> bool:
+        """Its ON CONFLICT needs the unique."""
+        return self.reason == _UPSERT
+
 
 def read_dependents(
     connection: Connection,

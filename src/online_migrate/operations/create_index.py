@@ -30,6 +30,7 @@ from online_migrate.operations.contract.base import (
 from online_migrate.operations.contract.descendants import Descendants
 from online_migrate.operations.contract.effects import CreatesIndex, Effect
 from online_migrate.operations.shared.duplicates import find_duplicates, read_duplicates, secret_columns
+from online_migrate.operations.shared.index_names import read_index
 from online_migrate.operations.shared.index_text import (
     column_of_key,
     definition_on_copy,
@@ -41,7 +42,6 @@ from online_migrate.operations.shared.steps import need, run_long, run_window
 from online_migrate.operations.shared.unfinished_index import drop_invalid, nothing_invalid_left
 from online_migrate.plan.model import Name, Phase
 from online_migrate.postgres.catalog import IndexInfo, TableInfo
-from online_migrate.postgres.connection import Connection
 from online_migrate.postgres.locks import LockMode
 from online_migrate.postgres.names import NAME_BYTES, fits
 from online_migrate.postgres.search_path import SearchPath
@@ -315,18 +315,6 @@ def _conflict(place: Place, name: str) -> Finding:
         fact += ", of a DEFERRABLE constraint: it serves no ON CONFLICT"
     remedy = "rename or drop it, or change the plan's name"
     return Finding(severity=Severity.STOP, code="index_conflict", fact=fact, remedy=remedy, manual=MANUAL)
-
-
-def read_index(connection: Connection, schema: str, name: str) -> tuple[int, str] | None:
-    """The relation of that name, whatever it is: (oid, definition)."""
-    row = connection.execute(
-        """SELECT c.oid::int8, CASE WHEN c.relkind IN ('i', 'I') THEN pg_get_indexdef(c.oid)
-          ELSE 'a relation of kind ' || c.relkind::text END
-             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s
-               AND c.relname = %s""",
-        [schema, name],
-    ).fetchone()
-    return None if row is None else (int(row[0]), str(row[1]))
 
 
 def _detail(place: Place, params: CreateIndexParams, error: psycopg.Error) -> str:

@@ -14,6 +14,7 @@ from online_migrate.operations.contract.effects import PlanEffects
 from online_migrate.operations.create_index import CreateIndex
 from online_migrate.operations.create_tables import CreateTables
 from online_migrate.operations.drop_default import DropDefault
+from online_migrate.operations.drop_index import DropIndex
 from online_migrate.operations.drop_not_null import DropNotNull
 from online_migrate.operations.ensure_row import EnsureRow
 from online_migrate.operations.set_default import SetDefault
@@ -31,6 +32,7 @@ OPERATIONS: dict[str, Operation[Any]] = {
         AddColumn(),
         Backfill(),
         CreateIndex(),
+        DropIndex(),
         AddForeignKey(),
         SetNotNull(),
         DropDefault(),

@@ -201,11 +201,16 @@ class _Watcher:
         pid = self.work.info.backend_pid
         row = self.watch.execute(_PROGRESS, {"pid": pid}).fetchone()
         blocking = self.watch.execute("SELECT pg_blocking_pids(%s)", [pid]).fetchone()
-        pids = {p for p in (blocking[0] if blocking else []) if p}
+        pids = set(blocking[0] if blocking else ())
+        is_behind_prepared = 0 in pids  # a prepared transaction has no pid (manual, pg_blocking_pids)
+        pids.discard(0)
         phase = "" if row is None else str(row[0])
         if row is not None and row[3]:
             pids.add(row[3])
-        sessions, holders = read_sessions(self.watch, pids), self._snapshots(phase)
+        sessions, holders = (
+            read_sessions(self.watch, pids),
+            self._snapshots(phase, is_behind_prepared=is_behind_prepared),
+        )
         waits_for = (*map(str, sessions), *map(str, holders))
         self.emit(
             LongStatement,
@@ -242,9 +247,9 @@ class _Watcher:
         where = f"{phase}: " if phase.startswith("waiting") else ""
         return where + (describe_blockers(sessions, self.limit_s) if sessions else "; ".join(waits_for))
 
-    def _snapshots(self, phase: str) -> tuple[SnapshotHolder, ...]:
+    def _snapshots(self, phase: str, *, is_behind_prepared: bool) -> tuple[SnapshotHolder, ...]:
         """While it waits: who holds the oldest snapshots, or is a prepared transaction, which has no pid."""
-        if not phase.startswith("waiting"):
+        if not (phase.startswith("waiting") or is_behind_prepared):
             return ()
         holders = read_snapshot_holders(self.watch, mine=(self.work.info.backend_pid,))
         return tuple(h for h in holders if h.holds_builds)[:SHOWN_HOLDERS]

@@ -522,6 +522,7 @@ IN_A_WINDOW = {
 LONG = {
     "backfill",
     "create_index",
+    "drop_index",
     "add_foreign_key",
     "set_not_null",
     "verify_owner",

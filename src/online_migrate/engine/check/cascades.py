@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator
 from online_migrate.engine.survey import Survey
 from online_migrate.findings import Finding, Severity
 from online_migrate.operations.contract.effects import AddsForeignKey
-from online_migrate.operations.schema_before import IndexThen, Schema
-from online_migrate.postgres.catalog import Catalog, ConstraintInfo, IndexInfo, TableInfo
+from online_migrate.operations.schema_before import Schema
+from online_migrate.operations.shared.key_look_ups import serves, serving
+from online_migrate.postgres.catalog import Catalog, ConstraintInfo, TableInfo
 
 MANUAL = "https://www.postgresql.org/docs/current/ddl-constraints.html#DDL-CONSTRAINTS-FK"
 _ACTIONS = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
-_METHODS = {"btree", "hash", "gist"}
-"""index methods that find single rows by ``=``"""
 
 
 def check_cascades(seen: Survey, keys: Iterable[ConstraintInfo]) -> list[Finding]:
@@ -56,32 +55,11 @@ def _is_served(seen: Survey, name: str, columns: tuple[str, ...]) -> bool:
     then = Schema(seen.effects, seen.catalog, len(seen.steps)).table(name)
     if then is None or then.info is None:
         return True
-    now = {i.name: i for i in then.info.indexes}
-    return any(
-        _leads(index, columns) if index.name not in now else _serves(now[index.name], columns)
-        for index in then.indexes.values()
-    )
+    return bool(serving(then, columns))
 
 
 def _serves_now(table: TableInfo, columns: tuple[str, ...]) -> bool:
-    return any(i.is_valid and _serves(i, columns) for i in table.indexes)
-
-
-def _serves(index: IndexInfo, columns: tuple[str, ...]) -> bool:
-    """Whether the look-up of the rows of one parent can use the index."""
-    is_whole = not index.has_predicate or any(
-        index.definition.endswith(f"WHERE ({text} IS NOT NULL)") for text in (columns[0], f'"{columns[0]}"')
-    )
-    return is_whole and index.method in _METHODS and _has_prefix(index.columns, columns)
-
-
-def _leads(index: IndexThen, columns: tuple[str, ...]) -> bool:
-    """Of an index that the plan builds, which is a B-tree."""
-    return not index.has_predicate and _has_prefix(index.columns, columns)
-
-
-def _has_prefix(of_index: tuple[str | None, ...], columns: tuple[str, ...]) -> bool:
-    return set(of_index[: len(columns)]) == set(columns)
+    return any(i.is_valid and serves(i, columns) for i in table.indexes)
 
 
 def _finding(key: str, action: str, parent: str, table: str, columns: tuple[str, ...]) -> Finding:

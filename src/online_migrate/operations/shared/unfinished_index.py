@@ -14,9 +14,9 @@ from psycopg.pq import TransactionStatus
 
 from online_migrate.clock import Signal
 from online_migrate.errors import Conflict, Interrupted, LeaseLost, OnlineMigrateError
-from online_migrate.operations.contract.base import Context, Kind, Statement
-from online_migrate.operations.shared.steps import need, run_long
-from online_migrate.postgres.locks import LockMode
+from online_migrate.operations.contract.base import Context
+from online_migrate.operations.shared.index_names import drop_concurrently
+from online_migrate.operations.shared.steps import run_long
 from online_migrate.postgres.server_errors import translate_error
 from online_migrate.postgres.sqlstate import ErrorClass, error_class
 
@@ -69,15 +69,7 @@ def drop_invalid(context: Context, name: str) -> None:
             remedy=f"wait until it ends, or end it: SELECT pg_terminate_backend({row[1]}); then run the same"
             " command again",
         )
-    locks = (
-        need(context.place.schema, context.place.table, LockMode.SHARE_UPDATE_EXCLUSIVE, is_long=True),
-        need(context.place.schema, name, LockMode.ACCESS_EXCLUSIVE),
-    )
-    run_long(context, Statement(sql=_drop(context, name), kind=Kind.LONG, locks=locks))
-
-
-def _drop(context: Context, name: str) -> sql.Composed:
-    return sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(context.place.schema, name))
+    run_long(context, drop_concurrently(context.place, name))
 
 
 def _drop_or_say_why(context: Context, name: str) -> str:
@@ -99,7 +91,7 @@ def _drop_or_say_why(context: Context, name: str) -> str:
 def _with(error: OnlineMigrateError, context: Context, name: str, reason: str) -> OnlineMigrateError:
     """The error, of its kind, with what is left behind and how to drop it."""
     said = f"{error.message}\nthe invalid index {name} could not be dropped: {reason}"
-    drop = _drop(context, name).as_string(None)
+    drop = drop_concurrently(context.place, name).text
     error.message, error.args = said, (said,)
     error.remedy = f"{error.remedy}; the next run drops the invalid index first, or run this now: {drop}"
     return error
