@@ -339,7 +339,7 @@ def test_who_holds_the_rows_is_told_again(database: str, monkeypatch: pytest.Mon
 
 def test_a_proof_that_takes_long_is_told(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """All pages are passed and no batch comes any more: the operator sees what is done meanwhile."""
-    monkeypatch.setattr(long_statement, "READ_TOLD_S", 0.002)
+    monkeypatch.setattr(long_statement, "REPORT_EVERY_S", 0.002)
     make_table(database, 200_000, more="UPDATE t SET c = 1")
     heard = Heard()
     with workbench(database, "t", emit=heard.emit) as context:

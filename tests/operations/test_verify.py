@@ -147,7 +147,7 @@ def test_a_proof_that_takes_long_is_told(
     """No view of the server has its share: the operator sees that it reads, and for how long, and no alert
     wakes him.
     """
-    monkeypatch.setattr(long_statement, "READ_TOLD_S", 0.002)
+    monkeypatch.setattr(long_statement, "REPORT_EVERY_S", 0.002)
     (tmp_path / "slow.sql").write_text("-- expect: t\nSELECT bool_and(bot_id > 0) FROM slow")
     site = site_of(plan_of(step), folder=tmp_path)
     site.sql("CREATE TABLE slow AS SELECT n, 1 AS bot_id FROM generate_series(1, 500000) n")

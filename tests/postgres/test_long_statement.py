@@ -181,7 +181,7 @@ def test_a_proof_that_takes_long_is_told(site: Site, monkeypatch: pytest.MonkeyP
     """Of a read the server has no share: that it goes on, and for how long, is said until it is over, and no
     longer.
     """
-    monkeypatch.setattr(long_statement, "READ_TOLD_S", 0.05)
+    monkeypatch.setattr(long_statement, "REPORT_EVERY_S", 0.05)
     with report_meanwhile("no row without v", clock=SystemClock(), emit=site.heard):
         site.work.execute("SELECT pg_sleep(0.3)")
     reported = site.heard.of(LongStatement)

@@ -87,7 +87,7 @@ class Health:
         oldest, self._oldest = self._oldest, None
         return oldest
 
-    def say_too_old(self, table: str, holder: Holder, revisit_s: float) -> None:
+    def report_too_old(self, table: str, holder: Holder, revisit_s: float) -> None:
         """No chunk is long enough for this snapshot: while it is open, updates are not heap-only."""
         now = self._context.clock.monotonic()
         if now - self._reported_at < REPORT_AGAIN_S:

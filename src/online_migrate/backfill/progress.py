@@ -45,7 +45,7 @@ class ProgressReporter:
         """After a hold, and at the start of a pass: the rate is unknown until some seconds were measured."""
         self._rates.clear()
 
-    def say_started(self, cursor: CursorRecord, strategy: Strategy) -> None:
+    def report_started(self, cursor: CursorRecord, strategy: Strategy) -> None:
         """A pass starts or continues."""
         share = share_done(walk_of(cursor), position_of(cursor))
         self._costs, self._round = Costs(), _round_of(cursor, share)
@@ -63,7 +63,7 @@ class ProgressReporter:
             reason=strategy.reason,
         )
 
-    def say_batch(
+    def report_batch(
         self, done: CursorRecord, part: Slice, change: Change, seconds: float, pause_s: float
     ) -> None:
         """A batch has committed after ``seconds``, waits for locks included; from time to time also a
@@ -87,7 +87,7 @@ class ProgressReporter:
             self._measure(done, change, share, now)
             self._forecast(done, share, now)
 
-    def say_floor(self, floor_s: float, pace: Pace) -> None:
+    def report_floor(self, floor_s: float, pace: Pace) -> None:
         """Once: the smallest batch that the pace allows takes far longer than its target."""
         if self._is_floor_reported or floor_s < FLOOR_TIMES * pace.batch_target:
             return

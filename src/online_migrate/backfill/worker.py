@@ -141,7 +141,7 @@ class Backfill:
             if reason:
                 self._context.emit(Note, message=f"{self.target.table.full_name} {reason}")
             cursor = self._begin(strategy.pass_name, strategy.walk, cursor)
-        self._reporter.say_started(cursor, strategy)
+        self._reporter.report_started(cursor, strategy)
         with self._writer.lock_waits:
             cursor = self._walk(cursor, strategy.rows_per_page)
         return self._begin("sweep", _NO_WALK, cursor)
@@ -214,7 +214,7 @@ class Backfill:
         pages = decide_chunk_pages(page_s=self._page_s, oldest_s=oldest.age_s, most=most)
         revisit_s = pages * self._page_s
         if oldest.age_s > revisit_s:
-            self._health.say_too_old(self.target.table.full_name, oldest, revisit_s)
+            self._health.report_too_old(self.target.table.full_name, oldest, revisit_s)
         if pages == cursor.chunk_pages:
             return cursor
         cursor = replace(cursor, chunk_pages=pages)
@@ -248,8 +248,8 @@ class Backfill:
             rows_done=cursor.rows_done + change.rows,
             batches=cursor.batches + 1,
         )
-        self._reporter.say_batch(done, part, change, seconds, pacing.pause_s)
-        self._reporter.say_floor(self._pacer.floor_s, self._context.pace)
+        self._reporter.report_batch(done, part, change, seconds, pacing.pause_s)
+        self._reporter.report_floor(self._pacer.floor_s, self._context.pace)
         clock.wait(pacing.pause_s, self._context.signal)
         return done
 

@@ -9,8 +9,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
-MANUAL_PAGE = "https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-TABLES"
-
 
 class LockMode(IntEnum):
     """Table-level locks, weakest first, by their number in the server's source (``lockdefs.h``)."""

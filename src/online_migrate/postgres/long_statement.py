@@ -29,7 +29,7 @@ FIRST_LOOK_S = 0.02
 """the first look comes early: a build of a small table is over in some 10 ms, and its locks should have been
 seen"""
 LOOK_EVERY_S = 0.5
-READ_TOLD_S = 1.0
+REPORT_EVERY_S = 1.0
 """how often a long read is reported; a shorter one never is"""
 PROVING = "proving"
 """the phase of a read that looks whether all is as it should be"""
@@ -90,12 +90,12 @@ def report_meanwhile(promise: str, *, clock: Clock, emit: Callable[..., None]) -
     """While the block reads whether ``promise`` is kept: tell that it does, and for how long it has."""
     began, over = clock.monotonic(), Signal()
 
-    def tell() -> None:
-        while not clock.wait(READ_TOLD_S, over):
+    def report() -> None:
+        while not clock.wait(REPORT_EVERY_S, over):
             seconds = clock.monotonic() - began
             emit(LongStatement, statement=promise, phase=PROVING, share_done=None, seconds=seconds)
 
-    thread = threading.Thread(target=tell, name="long read", daemon=True)
+    thread = threading.Thread(target=report, name="long read", daemon=True)
     thread.start()
     try:
         yield

@@ -24,8 +24,6 @@ WHOLE_ROWS: Final = 2_000
 SAMPLE_ROWS: Final = 200
 EXTREMES: Final = 5
 READ_TIMEOUT_MS: Final = 300
-COPIED_BYTES: Final = 1_000_000
-"""a longer row is not copied"""
 NARROW_COLUMNS: Final = 200
 """fewer columns hardly fill a page (8160 bytes) after TOAST: a value out of line takes 18 or 20 bytes"""
 

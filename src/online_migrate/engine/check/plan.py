@@ -36,8 +36,6 @@ from online_migrate.plan.model import Step
 from online_migrate.postgres.catalog import ConstraintInfo
 from online_migrate.postgres.connection import version_text
 
-_S = Severity
-
 
 def check(seen: Survey, *, missing_secrets: Iterable[str] = ()) -> list[Finding]:
     """Every finding, the worst first.  Raises :class:`LockNotAcquired` if a table cannot be read, with the
@@ -74,7 +72,7 @@ def _check(seen: Survey, missing_secrets: Iterable[str]) -> list[Finding]:
     findings += check_uniques(seen)
     findings += _code(seen)
     no_tables = {f.table for f in missing}
-    stopped = {c.step.key for c in contradictions if c.severity is _S.STOP}
+    stopped = {c.step.key for c in contradictions if c.severity is Severity.STOP}
     for step in seen.steps:
         if step.key not in seen.done and step.key not in stopped and step.table not in no_tables:
             operation = OPERATIONS[step.spec.operation]
@@ -113,7 +111,7 @@ def _server(seen: Survey) -> Iterator[Finding]:
             f" {seen.plan.requires.postgres}"
         )
         yield Finding(
-            severity=_S.STOP,
+            severity=Severity.STOP,
             code="server_version",
             fact=fact,
             remedy="upgrade the server, or change `requires`",
@@ -123,7 +121,7 @@ def _server(seen: Survey) -> Iterator[Finding]:
 def _secrets(missing: Iterable[str]) -> Iterator[Finding]:
     for text in missing:
         yield Finding(
-            severity=_S.STOP,
+            severity=Severity.STOP,
             code="secret_missing",
             fact=text,
             remedy="set it in the environment of `run`; a plan contains no secrets",
@@ -149,7 +147,7 @@ def _missing_tables(seen: Survey) -> Iterator[Finding]:
                 " --accept-changed-plan"
             )
         yield Finding(
-            severity=_S.STOP,
+            severity=Severity.STOP,
             code="unknown_table",
             fact=f"table {seen.plan.schema}.{name} does not exist",
             remedy=remedy,
@@ -173,7 +171,7 @@ def _tables(seen: Survey, keys: tuple[ConstraintInfo, ...]) -> Iterator[Finding]
                 f" keys: {', '.join(found)}"
             )
             yield Finding(
-                severity=_S.INFO,
+                severity=Severity.INFO,
                 code="also_found",
                 fact=fact,
                 remedy="they are part of the set; `exclude` leaves one out",
@@ -193,7 +191,7 @@ def _tables(seen: Survey, keys: tuple[ConstraintInfo, ...]) -> Iterator[Finding]
                 else "reference it by foreign keys but are"
             )
             yield Finding(
-                severity=_S.ASK,
+                severity=Severity.ASK,
                 code="outside_set",
                 fact=f"set {name}: {names} {verb} not in it",
                 remedy="what belongs to the set must be listed under its `tables`",
@@ -202,7 +200,7 @@ def _tables(seen: Survey, keys: tuple[ConstraintInfo, ...]) -> Iterator[Finding]
         if later:
             fact = f"set {name}: {', '.join(later)}: not part of it when the run started, so left out"
             yield Finding(
-                severity=_S.ASK,
+                severity=Severity.ASK,
                 code="late_table",
                 fact=fact,
                 remedy="after this run, migrate it by a plan of its own",
@@ -228,7 +226,7 @@ def _code(seen: Survey) -> Iterator[Finding]:
             f" of {', '.join(code.tables)}" if code.tables else ""
         )
         yield Finding(
-            severity=_S.WARN,
+            severity=Severity.WARN,
             code="star",
             fact=fact,
             remedy="name the columns: a new one changes what `*` means",
@@ -238,7 +236,7 @@ def _code(seen: Survey) -> Iterator[Finding]:
         " with 0A000 after ADD COLUMN, until it is prepared again"
     )
     yield Finding(
-        severity=_S.WARN,
+        severity=Severity.WARN,
         code="prepared_star",
         fact=fact,
         remedy="name the columns in the application's statements; we cannot see them from here",
@@ -246,7 +244,10 @@ def _code(seen: Survey) -> Iterator[Finding]:
     for setting in read_isolation_settings(connection):
         fact = f"{setting}: its transactions get 40001 from rows that a batch has updated"
         yield Finding(
-            severity=_S.WARN, code="isolation", fact=fact, remedy="see that the application retries on 40001"
+            severity=Severity.WARN,
+            code="isolation",
+            fact=fact,
+            remedy="see that the application retries on 40001",
         )
 
 

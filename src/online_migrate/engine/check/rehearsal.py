@@ -108,8 +108,8 @@ class _Group:
             self._without_sequences = rows.build()
             for step in self._known.steps:
                 if step.table in self._closure:
-                    self._take(step)
-        self._say_missing()
+                    self._rehearse_step(step)
+        self._report_missing()
         return self.found
 
     # steps
@@ -127,7 +127,7 @@ class _Group:
             run_id=None,
         )
 
-    def _take(self, step: Step) -> None:
+    def _rehearse_step(self, step: Step) -> None:
         """Execute the step on the copy, unless it is known to be refused, or its table has no copy."""
         if step.partition is not None and step.partition not in self._copies.shapes:
             return  # some partitions are copied, and stand for the others
@@ -318,7 +318,7 @@ class _Group:
         if time.monotonic() > self._ends_at:
             raise _TooLong
 
-    def _say_missing(self) -> None:
+    def _report_missing(self) -> None:
         """What the copies of this group's own tables lack, a finding a table."""
         reasons: Mapping[str, dict[str, None]] = {}
         for lack in self._copies.missing:
