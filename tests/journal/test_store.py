@@ -150,7 +150,7 @@ def test_an_accepted_plan_leaves_nothing_open_that_it_no_longer_has(journal: Jou
     stages = {s.stage: s.state for s in journal.read_stages(run_id)}
     assert stages == {"backfill": "pending", "last": "pending", "columns": "done"}
     assert list(stages) == ["backfill", "last", "columns"]
-    assert journal.read_cursors(run_id) == ()
+    assert journal.read_cursor(run_id, ("backfill", "backfill bot_id", "tickets")) is None
     assert journal.read_tables(run_id) == {"owned": ("users", "orders")}
     run = journal.read_run("shop")
     assert run is not None
@@ -190,7 +190,8 @@ def test_a_cursor_moves_from_where_it_was_left_and_from_nowhere_else(journal: Jo
     with pytest.raises(psycopg.Error) as caught:
         journal.connection.execute(move, [run_id])
     assert caught.value.sqlstate == "OM008"
-    (cursor,) = journal.read_cursors(run_id)
+    cursor = journal.read_cursor(run_id, ("backfill", "backfill bot_id", "users"))
+    assert cursor is not None
     assert (cursor.stripe, cursor.rows_done, cursor.batches) == (1, 5, 1)
 
 

@@ -8,12 +8,12 @@ run holds.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
 from online_migrate.engine.explain import ExplainedStep, Explanation
-from online_migrate.operations.contract.base import Kind, Statement
+from online_migrate.operations.contract.base import Statement
 from online_migrate.postgres.locks import LockMode
 
 MANUAL = "https://www.postgresql.org/docs/current/"
@@ -108,25 +108,3 @@ def _first_words(statement: Statement) -> str:
     )
     words = found[0] if found else " ".join(text.split()[:3])
     return f"{words} NOT VALID" if text.endswith("NOT VALID") else words
-
-
-def strongest_by_stage(lines: Iterable[LockLine]) -> dict[str, LockMode]:
-    """Per stage the strongest lock: what an operator plans the hour by."""
-    strongest: dict[str, LockMode] = {}
-    for line in lines:
-        strongest[line.stage] = max(line.mode, strongest.get(line.stage, line.mode))
-    return strongest
-
-
-def longest_strong(explanation: Explanation) -> tuple[str, ...]:
-    """Statements that would hold a lock for a scan that the application waits behind; must be empty, and a
-    test says so.
-    """
-    return tuple(
-        f"{step.stage} / {step.step} / {step.table}: {need}"
-        for step in explanation.steps
-        for statement in step.statements
-        if statement.kind is not Kind.WINDOW
-        for need in statement.locks
-        if need.mode.is_strong
-    )

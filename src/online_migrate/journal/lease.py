@@ -21,7 +21,7 @@ import psycopg
 
 from online_migrate.clock import Clock, Signal
 from online_migrate.errors import Interrupted, LeaseLost, OnlineMigrateError
-from online_migrate.journal.advisory import ADVISORY_KEY, SESSIONS
+from online_migrate.journal.advisory import ADVISORY_KEY, HELD, SESSIONS
 from online_migrate.journal.commit_waits import (
     KIND,
     CommitWait,
@@ -246,14 +246,10 @@ class Lease:
         meant: another start is just taking the lease over, and the heartbeat is not its own yet.
         """
         connection.execute(
-            """SELECT pg_terminate_backend(l.pid, 5000) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-                WHERE l.locktype = 'advisory' AND l.classid = %(class)s AND l.objid = %(obj)s
-                  AND l.objsubid = 2 AND l.granted
-                  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                  AND l.pid <> pg_backend_pid()
-                  AND (l.mode = 'ShareLock' OR a.backend_start < clock_timestamp() - make_interval(secs =>
-                    %(stale)s))""",
-            {"class": ADVISORY_KEY[0], "obj": ADVISORY_KEY[1], "stale": STALE_AFTER_S},
+            "SELECT pg_terminate_backend(l.pid, 5000)"  # noqa: S608  # a constant of ours
+            f" FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE {HELD} AND (l.mode = 'ShareLock'"
+            " OR a.backend_start < clock_timestamp() - make_interval(secs => %s))",
+            [STALE_AFTER_S],
         )
 
     def _send_heartbeats(self) -> None:

@@ -243,13 +243,6 @@ class Journal:
         )
         return next(iter(to_records(CursorRecord, rows)), None)
 
-    def read_cursors(self, run_id: int) -> tuple[CursorRecord, ...]:
-        rows = self.connection.execute(
-            f"SELECT {columns(CursorRecord)} FROM online_migrate.cursor WHERE run_id = %s",  # noqa: S608  # our own columns
-            [run_id],
-        )
-        return to_records(CursorRecord, rows)
-
     def read_cursor_age_s(self, run_id: int, key: Key) -> float:
         """Seconds since the cursor moved, by the server's clock; 0 if there is none."""
         row = self.connection.execute(

@@ -14,7 +14,7 @@ from online_migrate.errors import JournalVersion
 from online_migrate.journal.requests import close_stops, request_stop
 from online_migrate.journal.states import RunState, StageState, StepState
 from online_migrate.observe.snapshot.read import Snapshot, StepView, read_snapshot, to_json
-from online_migrate.observe.snapshot.waits import find_waits
+from online_migrate.observe.snapshot.waits import follow
 from online_migrate.observe.terminal.wait_lines import wait_lines
 from online_migrate.postgres.connection import Connector
 from tests.observe.made_runs import BACKFILL, MadeRun, begun_run, make_record, started
@@ -268,16 +268,16 @@ def test_waits_of_an_earlier_runner_are_over() -> None:
     again = make_record(e.RunStarted(plan="shop", run_id=1, resumed=True, steps_total=1, steps_done=0))
     ended = make_record(e.WaitEnded(stage="s", step="t", table="u", kind="blocker", seconds=1))
     failed = make_record(e.StepFailed(stage="s", step="t", table="u", error="x"))
-    anew = make_record(e.StepStarted(stage="s", step="t", table="u", resumed=True))
+    restarted = make_record(e.StepStarted(stage="s", step="t", table="u", resumed=True))
     lost = make_record(e.Reconnected(seconds=3))
-    assert [w.reason for w in find_waits([waiting])] == ["pid 1"]
-    for over in (again, ended, failed, anew, lost):
-        assert find_waits([waiting, over]) == ()
+    assert [w.reason for w in follow({}, [waiting]).values()] == ["pid 1"]
+    for over in (again, ended, failed, restarted, lost):
+        assert not follow({}, [waiting, over])
 
 
 def test_a_wait_is_as_old_as_it_says() -> None:
     """Where only a reminder of it is read, it has lasted as long as the reminder says."""
     place = {"stage": "s", "step": "t", "table": "u", "kind": "blocker"}
     record = make_record(e.WaitContinues(**place, reason="pid 1", seconds=40.0))
-    (wait,) = find_waits([record])
+    (wait,) = follow({}, [record]).values()
     assert (record.at - wait.since).total_seconds() == 40

@@ -36,13 +36,10 @@ class OpenWaits:
         return tuple(self._open.values())
 
 
-def find_waits(history: Iterable[HistoryRecord]) -> tuple[WaitView, ...]:
-    """Waits that began and have not ended; a wait of an earlier runner has ended."""
-    return tuple(follow({}, history).values())
-
-
 def follow(before: Open, news: Iterable[HistoryRecord]) -> Open:
-    """The waits that are open after these events, which come after those of ``before``."""
+    """The waits that are open after these events, which come after those of ``before``; a wait of an earlier
+    runner has ended.
+    """
     waits = dict(before)
     for record in news:
         take(waits, record)
