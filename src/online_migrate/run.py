@@ -13,35 +13,14 @@ from online_migrate.errors import Interrupted, LeaseLost
 from online_migrate.events import Event, Note, Sink
 from online_migrate.journal.fence import Fence
 from online_migrate.journal.lease import Lease
-from online_migrate.journal.requests import read_stop
 from online_migrate.journal.sessions import Sessions
+from online_migrate.journal.steering import JournalSteering, Steering
 from online_migrate.journal.store import Journal, Key
 from online_migrate.plan.model import LockRules, Plan
 from online_migrate.plan.secrets import Secrets
 from online_migrate.postgres.connection import Connection, Connector
 from online_migrate.postgres.ladder import Exposure
 from online_migrate.postgres.standbys import Standbys
-
-READ_STOP_EVERY_S = 1.0
-"""how often the journal is asked for a request to stop: it costs a round trip"""
-
-
-class StopRequests:
-    """Reads from the journal who asked to stop the plan, at most once a second.  The request stays open."""
-
-    def __init__(self, sessions: Sessions, clock: Clock, plan: str) -> None:
-        self._sessions = sessions
-        self._clock = clock
-        self._plan = plan
-        self._read_at = float("-inf")
-
-    def read(self) -> str | None:
-        """The user who asked, or None; also None if it was read less than a second ago."""
-        now = self._clock.monotonic()
-        if now - self._read_at < READ_STOP_EVERY_S:
-            return None
-        self._read_at = now
-        return read_stop(self._sessions.journal, plan=self._plan)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,8 +40,8 @@ class RunContext:
     locks: LockRules
     standbys: Standbys
     """the standbys that the plan names, where ACCESS EXCLUSIVE is replayed"""
-    read_stop_request: Callable[[], str | None]
-    """who asked from another host to stop the run; may skip a reading"""
+    steering: Steering
+    """what operators ask of the run from other hosts"""
     exposure: Exposure = field(default_factory=Exposure)
     """for how long application statements could have waited behind our lock requests in this run"""
     run_id: int = 0
@@ -98,7 +77,7 @@ class RunContext:
             show_secret=show_secret,
             locks=plan.locks,
             standbys=Standbys(connector=connector, names=plan.locks.standbys),
-            read_stop_request=StopRequests(sessions, clock, plan.name).read,
+            steering=JournalSteering(sessions, clock, plan=plan.name, path=str(plan.path), emit=emit),
         )
 
     @property
@@ -115,17 +94,26 @@ class RunContext:
 
     def is_stop_requested(self) -> bool:
         """Has another host asked for a stop?  The run's signal is set then, so that all its workers stop."""
-        requested_by = self.read_stop_request()
+        requested_by = self.steering.read_stop()
         if requested_by is not None:
             self.signal.stop(f"requested by {requested_by}")
         return requested_by is not None
 
-    def ensure_going(self, signal: Signal, what: object) -> None:
-        """Raise :class:`LeaseLost`, or :class:`Interrupted` if a stop was asked for before ``what``."""
-        if self.lease.lost:
-            raise LeaseLost(self.lease.lost)
-        if signal.is_stopping or self.is_stop_requested():
-            raise Interrupted(f"stopped before {what}: {signal.reason}")
+    def ensure_going(self, signal: Signal, where: str) -> float:
+        """Wait while the plan is paused, and return the seconds that took; no transaction may be open.
+
+        Raises :class:`LeaseLost`, or :class:`Interrupted` if a stop was asked for; ``where`` says where the
+        run is: before what, or after what.
+        """
+
+        def ensure() -> None:
+            if self.lease.lost:
+                raise LeaseLost(self.lease.lost)
+            if signal.is_stopping or self.is_stop_requested():
+                raise Interrupted(f"stopped {where}: {signal.reason}")
+
+        ensure()
+        return self.steering.wait_while_paused(signal, ensure)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,10 +178,9 @@ class StepContext:
     def is_stopping(self) -> bool:
         return self.signal.is_stopping or self.run.is_stop_requested()
 
-    def ensure_going(self) -> None:
-        """Raise :class:`Interrupted` if a stop was asked for."""
-        if self.is_stopping:
-            raise Interrupted(f"stopped after a batch: {self.signal.reason}")
+    def ensure_going(self, where: str = "after a batch") -> float:
+        """See :meth:`RunContext.ensure_going`."""
+        return self.run.ensure_going(self.signal, where)
 
     def emit(self, event_type: type[Event], **fields: Any) -> None:
         """Emit an event of this step."""

@@ -143,6 +143,6 @@ def test_the_victim_of_a_deadlock_comes_again(database: str) -> None:
         raise psycopg.errors.DeadlockDetected if len(tries) < 3 else psycopg.errors.UndefinedTable
 
     with pytest.raises(psycopg.errors.UndefinedTable):
-        patience.take(work, "t", lambda *_, **__: None, lambda: None, signal)
+        patience.take(work, "t", lambda *_, **__: None, lambda: 0.0, signal)
     assert len(tries) == 3
     context.sessions.close()

@@ -19,6 +19,7 @@ from online_migrate.events import LateRows
 from online_migrate.findings import (
     Severity,
 )
+from online_migrate.journal.steering import Steering
 from online_migrate.observe.prometheus.sink import MetricsSink
 from online_migrate.operations import set_not_null
 from online_migrate.operations.contract.base import (
@@ -476,11 +477,12 @@ def test_a_proof_that_is_clean_by_luck_waits_all_the_same(quiet_site: Site) -> N
     site = quiet_site
     site.sql(FORGET)
     context = site.context()
-    run = replace(
-        context.run,
-        signal=Signal(),
-        read_stop_request=lambda: None if site.sql(AN_OLD_ROW) else "the operator",
-    )
+
+    class StopWithoutOldRow(Steering):
+        def read_stop(self) -> str | None:
+            return None if site.sql(AN_OLD_ROW) else "the operator"
+
+    run = replace(context.run, signal=Signal(), steering=StopWithoutOldRow())
     stopped = replaced(context, run=run)
     with pytest.raises(Interrupted):
         site.operation().execute(stopped, site.step().spec.params)

@@ -272,7 +272,13 @@ def test_a_stop_asked_for_elsewhere(site: Site) -> None:
     """The same for a request that is in the journal only."""
     window = site.window()
     asked = threading.Event()
-    window.is_stop_asked = asked.is_set
+
+    def ensure_going() -> float:
+        if asked.is_set():
+            raise Interrupted("stopped")
+        return 0.0
+
+    window.ensure_going = ensure_going
     with blocker(site.dsn):
         pause(0.25)
         with in_thread(lambda: window.run([need("child")], ddl(ADD))) as errors:

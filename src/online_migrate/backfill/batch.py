@@ -125,12 +125,13 @@ class Writer:
                     now = clock.monotonic()
                     if locked_since is None or isinstance(error.__cause__, psycopg.errors.QueryCanceled):
                         locked_since = now
-                    self._wait_for_cursor(now - locked_since, waiting, error)
+                    locked_since += self._wait_for_cursor(now - locked_since, waiting, error)
                 else:
                     waited_s = change.lock_wait_s + tried_at - began
                     return replace(change, lock_wait_s=waited_s, cursor_s=clock.monotonic() - written_at)
 
-    def _wait_for_cursor(self, locked_s: float, waiting: Waiting, error: CursorLocked) -> None:
+    def _wait_for_cursor(self, locked_s: float, waiting: Waiting, error: CursorLocked) -> float:
+        """Wait for a session of a dead runner; seconds for which the run was paused."""
         context, name = self._context, self.target.table.full_name
         if locked_s > CURSOR_LOCK_S:
             raise LeaseLost(
@@ -140,7 +141,7 @@ class Writer:
             ) from error
         waiting.report(f"the cursor of {name} is locked, or another session cancels our statements")
         context.clock.wait(TABLE_LOCK_PAUSE_S, context.signal)
-        context.ensure_going()
+        return context.ensure_going()
 
     def change(self, rows: sql.Composable, *, by: By = By.TID, measure_wal: bool = False) -> Change:
         """Begin the transaction and change the rows that are not locked; the caller moves the cursor and
@@ -150,7 +151,7 @@ class Writer:
         for ``lock_wait``, and any other error of the server; no transaction is open then.
         """
         clock = self._context.clock
-        began = clock.monotonic()
+        began, paused_s = clock.monotonic(), 0.0
         with Waiting(self._context.emit, clock, "table_lock") as waiting:
             while True:
                 for skip_locked in (False, True):
@@ -168,7 +169,7 @@ class Writer:
                         self._free_s = took_s
                     waited_s = tried_at - began + self.lock_waits.waited_s
                     return Change(rows=count, wal_bytes=wal, lock_wait_s=waited_s, skipped_locked=skip_locked)
-                self._wait_outside(began + self._context.locks.lock_wait, waiting)
+                paused_s += self._wait_outside(began + paused_s + self._context.locks.lock_wait, waiting)
 
     def commit(self, cursor: CursorRecord, then: Position, rows: int) -> None:
         """Move the cursor by compare-and-set in the batch's transaction, and commit; raises
@@ -335,8 +336,8 @@ class Writer:
         if trouble is not ErrorClass.LOCK and error is not but:
             raise error
 
-    def _wait_outside(self, deadline: float, waiting: Waiting) -> None:
-        """Another session locks the whole table: pause outside its queue."""
+    def _wait_outside(self, deadline: float, waiting: Waiting) -> float:
+        """Wait outside the queue of a lock on the whole table; seconds for which the run was paused."""
         context = self._context
         blockers = read_blockers(
             context.watch,
@@ -360,7 +361,7 @@ class Writer:
                 remedy="wait for the blocking sessions to end, or end them; then run the same command again",
             )
         context.clock.wait(TABLE_LOCK_PAUSE_S, context.signal)
-        context.ensure_going()
+        return context.ensure_going()
 
 
 def _measured(row: tuple[Any, ...] | None) -> tuple[int, int]:

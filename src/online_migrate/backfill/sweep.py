@@ -150,7 +150,7 @@ class Sweep:
                     continue
                 if not read_late_rows(self.context.work, self.writer.target, 1, among=late):
                     break
-                self._wait_for_holders(late, began, waiting)
+                began += self._wait_for_holders(late, began, waiting)
         return self._search(cursor) if late.by is By.TID else cursor
 
     def _search(self, cursor: CursorRecord) -> CursorRecord:
@@ -194,8 +194,10 @@ class Sweep:
         self.context.ensure_going()
         return bool(free)
 
-    def _wait_for_holders(self, late: RowSet, began: float, waiting: Waiting) -> None:
-        """Wait, and report who locks the rows.  Raises :class:`LockNotAcquired` after ``lock_wait``."""
+    def _wait_for_holders(self, late: RowSet, began: float, waiting: Waiting) -> float:
+        """Wait, and report who locks the rows; seconds for which the run was paused.  Raises
+        :class:`LockNotAcquired` after ``lock_wait``.
+        """
         context, table = self.context, self.writer.target.table
         is_over = context.clock.monotonic() - began > context.locks.lock_wait
         if is_over or waiting.may_report:
@@ -218,7 +220,7 @@ class Sweep:
                 cause=holders[0].pid if holders else None,
             )
         context.clock.wait(ROW_LOCK_RETRY_S, context.signal)
-        context.ensure_going()
+        return context.ensure_going()
 
     def _keep_coming(self, late: RowSet, writers: _Writers) -> VerificationFailed:
         target = self.writer.target

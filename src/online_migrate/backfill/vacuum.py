@@ -7,9 +7,10 @@ rows.  Only if rows are so short that a page does not have line pointers for twi
 clean the indexes.
 
 A round is optional: it is skipped if it would wait for a lock, and cancelled if a throttler turns red or a
-stop is requested.  The next round does its work. Sources: manual, VACUUM, INDEX_CLEANUP; vacuumlazy.c and
-heapam_handler.c of 14 to 18: a page's free space is recorded at once if no index is vacuumed, and
-heapam_scan_analyze_next_tuple() counts dead line pointers.
+stop or a pause is requested.  The next round does its work.
+
+Sources: manual, VACUUM, INDEX_CLEANUP; vacuumlazy.c and heapam_handler.c of 14 to 18: a page's free space is
+recorded at once if no index is vacuumed, and heapam_scan_analyze_next_tuple() counts dead line pointers.
 """
 
 from __future__ import annotations
@@ -80,7 +81,9 @@ class VacuumRounds:
                 clock=context.clock,
                 signal=context.signal,
                 emit=context.emit,
-                is_wanted=lambda: not (context.is_stopping or self._is_red()),
+                is_wanted=lambda: (
+                    not (context.is_stopping or context.run.steering.is_paused() or self._is_red())
+                ),
                 path=session_path(context.work, SearchPath.ROLE),
             )
         except (Interrupted, LockNotAcquired):

@@ -168,8 +168,8 @@ class Backfill:
         rounds = VacuumRounds(self._context, self.target, rows_per_page, after=cursor, is_red=is_red)
         narrow: int | None = None
         while True:
-            self._context.ensure_going()
-            if self._health.hold():
+            paused_s = self._context.ensure_going()
+            if self._health.hold() or paused_s:
                 self._reporter.forget_rate()
             if cursor.pass_name == "sequential":
                 rounds.run_when_due(cursor)

@@ -23,6 +23,8 @@ SUMMARIES: Final = {
     "status": "Show progress, and what the run is waiting for.",
     "runs": "List the runs of all plans in the database.",
     "approve": "Open the gate of a stage.",
+    "pause": "Hold the run between two batches or statements.",
+    "resume": "End a pause.",
     "stop": "Ask the runner to stop after its current batch.",
     "redo": "Reopen a finished step whose object was changed or dropped.",
     "verify": "Compare the database with what finished steps promise.",

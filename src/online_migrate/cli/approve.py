@@ -6,40 +6,30 @@ from pathlib import Path
 
 import click
 
-from online_migrate.cli.common import connector_of, dsn_option, plan_argument, read_plan, stage_of
+from online_migrate.cli.common import (
+    by_option,
+    connector_of,
+    dsn_option,
+    duration,
+    plan_argument,
+    read_plan,
+    run_of,
+    stage_of,
+)
 from online_migrate.cli.output import say
 from online_migrate.errors import UsageError
-from online_migrate.journal.lease import person
 from online_migrate.journal.records import RunRecord
 from online_migrate.journal.requests import approve, revoke
-from online_migrate.journal.schema import ensure_readable
 from online_migrate.journal.store import Journal
 from online_migrate.plan.model import Plan
-from online_migrate.plan.units import read_seconds
 from online_migrate.postgres.connection import Connection
-
-
-def duration(_: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
-    """A duration as plans spell it, in seconds."""
-    if text is None:
-        return None
-    try:
-        return read_seconds(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param=parameter) from error
 
 
 @click.command("approve")
 @plan_argument
 @click.argument("stage")
 @dsn_option
-@click.option(
-    "--by",
-    default=person,
-    help="Who approves; by default the user who typed the command ($SUDO_USER behind sudo), on this host."
-    "  The account is kept beside it.",
-    show_default="user@host",
-)
+@by_option("Who approves", "  The account is kept beside it.")
 @click.option("--note", default="", help="What was checked before; kept in the journal.")
 @click.option(
     "--expires",
@@ -73,7 +63,7 @@ def approve_command(
     if is_revoked and expires is not None:
         raise UsageError("--expires and --revoke exclude each other", remedy="leave one of them out")
     with connector_of(read, dsn).open("approve") as connection:
-        run = _run_of(read, connection)
+        run = run_of(read, connection)
         if is_revoked:
             _revoke(connection, run, read, stage, by=by, note=note)
             return
@@ -85,17 +75,6 @@ def approve_command(
         until = approve(connection, plan=read.name, stage=stage, approved_by=by, note=note, expires_s=expires)
     limit = "" if until is None else f"\nin force until {until:%Y-%m-%d %H:%M:%S %Z}"
     say(f"approved by {by}: {found.gate.approval}{limit}\nnext: online-migrate run {plan}")
-
-
-def _run_of(plan: Plan, connection: Connection) -> RunRecord:
-    run = Journal(connection).read_run(plan.name) if ensure_readable(connection) else None
-    if run is None:
-        raise UsageError(
-            f"there is no run of plan {plan.name} in database {connection.info.dbname} on"
-            f" {connection.info.host}",
-            remedy=f"start one: online-migrate run {plan.path}",
-        )
-    return run
 
 
 def _has_begun(connection: Connection, run: RunRecord, stage: str) -> bool:

@@ -14,17 +14,24 @@ import click
 
 from online_migrate.cli.defect import redact_in_errors
 from online_migrate.cli.output import is_json, json_line, say
-from online_migrate.clock import SystemClock
+from online_migrate.clock import Signal, SystemClock
 from online_migrate.errors import GateClosed, Interrupted, OnlineMigrateError, UsageError
 from online_migrate.findings import Finding, Severity
+from online_migrate.journal.lease import person, read_holder, read_sessions
+from online_migrate.journal.records import RunRecord
+from online_migrate.journal.schema import ensure_readable
+from online_migrate.journal.store import Journal
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.load import load_file
 from online_migrate.plan.model import Plan, Stage
 from online_migrate.plan.secrets import Secrets
-from online_migrate.postgres.connection import Connector
+from online_migrate.plan.units import read_seconds
+from online_migrate.postgres.connection import Connection, Connector
 from online_migrate.printable import printable
 
 CLOCK = SystemClock()
+TAKEN_WITHIN_S = 30.0
+"""how long a command waits for the runner, which may be within a long statement"""
 _F = TypeVar("_F", bound=Callable[..., Any])
 _MARKS = {
     Severity.STOP: ("✗ stop", "red"),
@@ -48,6 +55,57 @@ def dsn_option(command: _F) -> _F:
         show_envvar=True,
         help="The database: a libpq connection string or URI.",
     )(command)
+
+
+def by_option(who: str, more: str = "") -> Callable[[_F], _F]:
+    """``--by``: the person behind the command; ``who`` begins its help."""
+    return click.option(
+        "--by",
+        default=person,
+        help=f"{who}; by default the user who typed the command ($SUDO_USER behind sudo), on this host."
+        f"{more}",
+        show_default="user@host",
+    )
+
+
+def duration(_: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
+    """A duration as plans spell it, in seconds."""
+    if text is None:
+        return None
+    try:
+        return read_seconds(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param=parameter) from error
+
+
+def run_of(plan: Plan, connection: Connection) -> RunRecord:
+    """The newest run of the plan; raises :class:`UsageError` if it never ran."""
+    run = Journal(connection).read_run(plan.name) if ensure_readable(connection) else None
+    if run is None:
+        raise UsageError(
+            f"there is no run of plan {plan.name} in database {connection.info.dbname} on"
+            f" {connection.info.host}",
+            remedy=f"start one: online-migrate run {plan.path}",
+        )
+    return run
+
+
+def is_at_work(plan: Plan, connection: Connection) -> bool:
+    """Is a runner of the plan connected?"""
+    holder = read_holder(connection)
+    return holder is not None and holder.plan == plan.name and bool(read_sessions(connection))
+
+
+def await_taken(connection: Connection, is_taken: Callable[[], bool], plan: Plan) -> bool:
+    """Wait until the runner has done what was requested, its session has ended, or ``TAKEN_WITHIN_S`` have
+    passed; whether it has.
+    """
+    deadline = CLOCK.monotonic() + TAKEN_WITHIN_S
+    while not is_taken():
+        if not is_at_work(plan, connection) or CLOCK.monotonic() > deadline:
+            return False
+        CLOCK.wait(0.2, Signal())
+    return True
 
 
 def has_database(dsn: str) -> bool:

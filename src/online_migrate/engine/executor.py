@@ -39,7 +39,7 @@ class StepExecutor:
         self, stage: Stage, steps: tuple[Step, ...], step: Step, worker: WorkerContext, part: Part
     ) -> None:
         """Do the step, or that part of it, unless it is done.  Raises what ends a run, and psycopg.Error."""
-        self.run.ensure_going(worker.signal, step)
+        self.run.ensure_going(worker.signal, f"before {step}")
         record = self.run.journal.read_step(self.run.run_id, step.key)
         assert record is not None  # the run froze its steps in the journal
         if record.state is StepState.DONE:

@@ -40,7 +40,7 @@ class LockRetry:
         work: Callable[[], None],
         table: str | None,
         emit: Callable[..., None],
-        ensure_going: Callable[[], None],
+        ensure_going: Callable[[], float],
         signal: Signal,
     ) -> None:
         """Do ``work`` again as often as a lock could not be acquired.  It must converge."""
@@ -62,7 +62,7 @@ class LockRetry:
         table: str | None,
         deadline: float,
         emit: Callable[..., None],
-        ensure_going: Callable[[], None],
+        ensure_going: Callable[[], float],
         signal: Signal,
     ) -> None:
         """Wait until no session locks the step's table; once, if none is found."""
@@ -88,7 +88,7 @@ class LockRetry:
                         remedy="wait until the sessions end, or end them, then run the same command again",
                     ) from error
                 self.run.clock.wait(READ_EVERY_S, signal)
-                ensure_going()
+                deadline += ensure_going()
                 blockers = self._read(table)
                 if not any(b.relation == table for b in blockers):
                     return

@@ -80,6 +80,7 @@ class Walk:
         if record.state is StageState.DONE and not self._open_steps(stage):
             return
         self.where = stage.name
+        self.run.ensure_going(self.run.signal, f"before stage {stage.name}")
         self._pass_gate(stage, record)
         journal.set_stage(run_id, stage.name, StageState.RUNNING)
         if stage.name not in self._began_at:
@@ -134,7 +135,7 @@ class Walk:
             found[:] = find_drift(survey(self.run.plan, self.run.sessions.work))
 
         emit, signal = partial(self.run.emit, stage=stage.name), self.run.signal
-        ensure_going = partial(self.run.ensure_going, signal, stage.name)
+        ensure_going = partial(self.run.ensure_going, signal, f"before stage {stage.name}")
         self._lock_retry.take(look, None, emit, ensure_going, signal)
         if found:
             raise VerificationFailed(
@@ -180,13 +181,14 @@ class Walk:
     def _take_with_retry(
         self, stage: Stage, steps: tuple[Step, ...], step: Step, worker: WorkerContext, part: Part
     ) -> None:
-        self._lock_retry.take(
-            partial(self._executor.take, stage, steps, step, worker, part),
-            step.table,
-            partial(self._executor.emit, step=step),
-            partial(self.run.ensure_going, worker.signal, step),
-            worker.signal,
-        )
+        with self.run.steering.at_work():
+            self._lock_retry.take(
+                partial(self._executor.take, stage, steps, step, worker, part),
+                step.table,
+                partial(self._executor.emit, step=step),
+                partial(self.run.ensure_going, worker.signal, f"before {step}"),
+                worker.signal,
+            )
 
     def _take_in_pool(
         self, stage: Stage, steps: tuple[Step, ...], step: Step, worker: WorkerContext, part: Part

@@ -22,7 +22,7 @@ from online_migrate.journal.records import (
     columns,
     to_records,
 )
-from online_migrate.journal.requests import OPEN_STOP
+from online_migrate.journal.requests import OPEN_STOP, PAUSES, Pause, to_pause
 from online_migrate.postgres.connection import Connection
 
 HISTORY: Final = 500
@@ -39,6 +39,7 @@ SELECT clock_timestamp(), EXISTS ({SESSIONS}), (SELECT count(*) FROM online_migr
 SELECT {columns(RunRecord)} FROM online_migrate.run WHERE {_RUN};
 {HOLDER};
 {COMMIT_WAITS};
+{PAUSES};
 SELECT {columns(ApprovalRecord)} FROM online_migrate.approval
  WHERE plan = %(plan)s AND approved_at >= (SELECT started_at FROM online_migrate.run WHERE {_RUN})
  ORDER BY approval_id;
@@ -96,6 +97,8 @@ class RunJournal:
     oldest first"""
     stop_requested_by: str | None
     """of a stop request that the runner has not taken yet"""
+    pause: Pause | None
+    """that is in force, whether the runner has paused yet or not"""
 
 
 class RunReader:
@@ -124,13 +127,14 @@ class RunReader:
     def read(self, connection: Connection) -> RunJournal | None:
         """What the journal says now; None if the plan never ran."""
         is_first = not self._last
-        (facts,), runs, holders, commits, approvals, stages, steps, cursors, news, *earlier = self._read(
-            connection
+        (facts,), runs, holders, commits, pauses, approvals, stages, steps, cursors, news, *earlier = (
+            self._read(connection)
         )
         now, is_connected, cursors_total, stop_requested_by = facts
         run = next(iter(to_records(RunRecord, runs)), None)
         if run is None:
             return None
+        pause = to_pause(pauses)
         is_other = self._run_id not in (None, run.run_id)
         self._run_id = run.run_id
         self._take(stages, steps, cursors, news)
@@ -153,6 +157,7 @@ class RunReader:
             is_first=is_first,
             news=self._news(earlier, news),
             stop_requested_by=stop_requested_by,
+            pause=pause if pause is not None and pause.is_in_force else None,
         )
 
     def _read(self, connection: Connection) -> list[Rows]:

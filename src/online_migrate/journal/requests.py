@@ -1,9 +1,11 @@
-"""What people ask of a run, from any host: to stop, and to open a gate.  Neither needs the lease."""
+"""What people ask of a run, from any host: to stop, to pause, and to open a gate.  None needs the lease."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from online_migrate.journal.lease import person
 from online_migrate.journal.states import RequestKind
@@ -15,7 +17,13 @@ OPEN_STOP: Final = (
     f" WHERE plan = %(plan)s AND kind = '{RequestKind.STOP}' AND taken_at IS NULL"
 )
 """who asked for a stop that the runner has not obeyed yet"""
-
+PAUSES: Final = (
+    "SELECT kind, by_whom, asked_at, taken_at, nullif(about, '')::timestamptz,"  # noqa: S608  # constants of ours
+    " coalesce(nullif(about, '')::timestamptz <= clock_timestamp(), false)"
+    " FROM online_migrate.request WHERE plan = %(plan)s"
+    f" AND kind IN ('{RequestKind.PAUSE}', '{RequestKind.RESUME}') ORDER BY request_id DESC LIMIT 1"
+)
+"""for :func:`to_pause`: the last word on whether the plan is paused; ``about`` of a pause says until when"""
 
 IN_FORCE: Final = "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())"
 """of an approval: it opens its gate"""
@@ -30,6 +38,69 @@ _CLOSE_STOPS: Final = (
     " WHERE plan = %s AND kind = %s AND taken_at IS NULL"
 )
 _CLOSE_EARLIER_STOPS: Final = f"{_CLOSE_STOPS} AND asked_at < (SELECT since FROM online_migrate.heartbeat)"  # noqa: S608
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """The newest request to pause a plan or to resume it."""
+
+    kind: RequestKind
+    by: str
+    since: datetime
+    """when it was requested, by the server's clock"""
+    taken_at: datetime | None
+    """when the runner had paused, or continued"""
+    until: datetime | None
+    """when a pause ends by itself"""
+    is_over: bool
+    """``until`` has passed"""
+
+    @property
+    def is_in_force(self) -> bool:
+        return self.kind is RequestKind.PAUSE and not self.is_over
+
+
+def to_pause(rows: Sequence[tuple[Any, ...]]) -> Pause | None:
+    """What :data:`PAUSES` selects."""
+    for kind, by, since, taken_at, until, is_over in rows:
+        return Pause(
+            kind=RequestKind(kind), by=by, since=since, taken_at=taken_at, until=until, is_over=is_over
+        )
+    return None
+
+
+def request_pause(connection: Connection, *, plan: str, by: str, for_s: float | None = None) -> None:
+    """Pause ``plan``, for ``for_s`` seconds if given: its runner, or the next one, holds between two
+    transactions.
+    """
+    connection.execute(
+        "INSERT INTO online_migrate.request (plan, kind, by_whom, about) VALUES (%s, %s, %s, coalesce("
+        "to_char(clock_timestamp() AT TIME ZONE 'UTC' + make_interval(secs => %s),"
+        " 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), ''))",
+        [plan, RequestKind.PAUSE, storable(connection, by), for_s],
+    )
+
+
+def request_resume(connection: Connection, *, plan: str, by: str) -> None:
+    """End the pause of ``plan``."""
+    connection.execute(
+        "INSERT INTO online_migrate.request (plan, kind, by_whom) VALUES (%s, %s, %s)",
+        [plan, RequestKind.RESUME, storable(connection, by)],
+    )
+
+
+def read_pause(connection: Connection, *, plan: str) -> Pause | None:
+    """The newest request to pause or resume; None if the plan was never paused."""
+    return to_pause(connection.execute(PAUSES, {"plan": plan}).fetchall())
+
+
+def take_pauses(connection: Connection, *, plan: str) -> None:
+    """Note that the runner does what the newest of these requests says."""
+    connection.execute(
+        "UPDATE online_migrate.request SET taken_at = clock_timestamp() WHERE plan = %s AND taken_at IS NULL"
+        " AND kind = ANY (%s)",
+        [plan, [RequestKind.PAUSE, RequestKind.RESUME]],
+    )
 
 
 def request_stop(connection: Connection, *, plan: str, requested_by: str) -> None:

@@ -35,3 +35,5 @@ class StepState(StrEnum):
 
 class RequestKind(StrEnum):
     STOP = "stop"
+    PAUSE = "pause"
+    RESUME = "resume"

@@ -16,5 +16,8 @@ ALTER TABLE online_migrate.approval
     ADD COLUMN revoked_by  text NOT NULL DEFAULT '',
     ADD COLUMN revoke_note text NOT NULL DEFAULT ''"""
 
-STEPS: Final[tuple[str, ...]] = (_APPROVALS,)
+_REQUESTS: Final = """
+ALTER TABLE online_migrate.request ADD COLUMN about text NOT NULL DEFAULT ''"""
+
+STEPS: Final[tuple[str, ...]] = (_APPROVALS, _REQUESTS)
 """the first makes version 2 of version 1"""

@@ -70,7 +70,8 @@ class LockWindow:
     emit: Callable[..., None]
     exposure: Exposure = field(default_factory=Exposure)
     standbys: Standbys = field(default_factory=Standbys)
-    is_stop_asked: Callable[[], bool] = lambda: False
+    ensure_going: Callable[[], float] = lambda: 0.0
+    """raises :class:`Interrupted` on a stop, waits while the run is paused; the seconds of that wait"""
     _targets: tuple[Target, ...] = ()
     _ladder: Ladder = field(init=False)
     _own_deadlock_timeout_s: float = field(init=False)
@@ -125,11 +126,11 @@ class LockWindow:
         """After a window that sessions waited behind, or that had to wait itself, they come first."""
         rest_s = self.exposure.rest_s(self._names(), self.clock.monotonic())
         if rest_s and self.clock.wait(rest_s, self.signal):
-            self._ensure_not_stopped()
+            self._ensure_going()
 
     def _wait_outside(self) -> None:
         """While a session blocks us for longer than the threshold, wait outside the lock's queue."""
-        self._ensure_not_stopped()
+        self._ensure_going()
         with Waiting(self.emit, self.clock, "blocker") as waiting:
             while stale := self._blockers.look(self._targets):
                 is_first = not waiting.has_begun
@@ -140,7 +141,7 @@ class LockWindow:
                     raise self._not_acquired(f"within {self.rules.lock_wait_s:.0f} s (lock_wait)", stale)
                 self._blockers.end_by_rule(stale)
                 self.clock.wait(LOOK_EVERY_S, self.signal)
-                self._ensure_not_stopped()
+                self._ensure_going()
 
     # 2. come from the side
 
@@ -157,7 +158,7 @@ class LockWindow:
                 self._roll_back()
                 if error_class(error) is not ErrorClass.LOCK:
                     raise
-                self._ensure_not_stopped()
+                self._ensure_going()
                 self._blockers.look_at_the_side(self._targets)
                 if self.clock.monotonic() > self._deadline:
                     bound = (
@@ -290,9 +291,11 @@ class LockWindow:
 
     # words and states
 
-    def _ensure_not_stopped(self) -> None:
-        if self.signal.is_stopping or self.is_stop_asked():
+    def _ensure_going(self) -> None:
+        """Between two attempts; a pause is no time of waiting for the lock."""
+        if self.signal.is_stopping:
             raise Interrupted(f"stopped before a lock window: {self.signal.reason}")
+        self._deadline += self.ensure_going()
 
     def _roll_back(self) -> None:
         if not self.work.closed:

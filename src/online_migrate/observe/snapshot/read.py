@@ -20,7 +20,9 @@ from online_migrate.journal.records import (
     StageRecord,
     StepRecord,
 )
+from online_migrate.journal.requests import Pause
 from online_migrate.journal.schema import ensure_readable
+from online_migrate.journal.steering import pause_text
 from online_migrate.observe.snapshot.estimates import UNKNOWN, Point, is_sweep, pace_of, points_of, share_of
 from online_migrate.observe.snapshot.memory import Memory
 from online_migrate.observe.snapshot.views import Key, Snapshot, StageView, StepView, WaitView, wait_at
@@ -88,7 +90,12 @@ def _draw(connection: Connection, journal: RunJournal, memory: Memory) -> Snapsh
         waits=waits,
         history=journal.history,
         approvals=journal.approvals,
-        notes=(*(_notes(journal, ours) if is_at_work else ()), *_commit_notes(journal, waits)),
+        pause=journal.pause,
+        notes=(
+            *(_notes(journal, ours) if is_at_work else ()),
+            *_pause_notes(journal, is_at_work=is_at_work),
+            *_commit_notes(journal, waits),
+        ),
     )
     if snapshot.reason or not snapshot.is_holding:
         return snapshot
@@ -248,6 +255,17 @@ def _notes(journal: RunJournal, holder: Holder | None) -> Iterable[str]:
         )
 
 
+def _pause_notes(journal: RunJournal, *, is_at_work: bool) -> Iterable[str]:
+    """A pause that does not show as a wait of the runner."""
+    if journal.pause is None or journal.run.state == "done":
+        return
+    text = pause_text(journal.pause, "PLAN")
+    if not is_at_work:
+        yield f"{text}; the next run starts paused"
+    elif journal.pause.taken_at is None:
+        yield f"{text}; the run pauses after the current batch or statement"
+
+
 def _commit_notes(journal: RunJournal, waits: Iterable[WaitView]) -> Iterable[str]:
     """A commit that waits for a synchronous standby, unless the runner has reported it; also one of a runner
     that was killed.
@@ -285,6 +303,7 @@ def to_json(snapshot: Snapshot) -> dict[str, Any]:
         "state": snapshot.state,
         "is_live": snapshot.is_live,
         "reason": "; ".join(filter(None, (*snapshot.notes, snapshot.reason))),
+        "pause": None if snapshot.pause is None else pause_json(snapshot.pause),
         "approvals": [approval_json(a, snapshot.read_at) for a in snapshot.approvals],
         "stages": [
             {
@@ -295,6 +314,16 @@ def to_json(snapshot: Snapshot) -> dict[str, Any]:
             }
             for stage in snapshot.stages
         ],
+    }
+
+
+def pause_json(pause: Pause) -> dict[str, Any]:
+    """A pause that is in force; ``paused_at`` is ``null`` before the runner has paused."""
+    return {
+        "by": pause.by,
+        "since": pause.since.isoformat(),
+        "until": None if pause.until is None else pause.until.isoformat(),
+        "paused_at": None if pause.taken_at is None else pause.taken_at.isoformat(),
     }
 
 

@@ -9,6 +9,7 @@ from itertools import chain
 
 from online_migrate.journal.lease import Holder
 from online_migrate.journal.records import ApprovalRecord, HistoryRecord
+from online_migrate.journal.requests import Pause
 from online_migrate.observe.words import place_text
 
 Key = tuple[str, str, str]
@@ -106,6 +107,8 @@ class Snapshot:
     """the newest events, oldest first"""
     approvals: tuple[ApprovalRecord, ...] = ()
     """of gates, since the run began, oldest first"""
+    pause: Pause | None = None
+    """that is in force"""
     notes: tuple[str, ...] = ()
     """about its runner, whether it waits or not: a stop was requested, its heartbeat is late"""
 

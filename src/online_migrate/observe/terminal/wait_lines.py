@@ -14,7 +14,7 @@ NAMED: Final = 2
 
 _WORDS: Final = {
     "soak": "soaking", "table_lock": "locked", "row_lock": "locked", "blocker": "locked", "cursor": "locked",
-    "connection": "offline", "standby_commit": "standby",
+    "connection": "offline", "standby_commit": "standby", "paused": "paused",
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from psycopg.pq import TransactionStatus
 
 from online_migrate.clock import Signal
 from online_migrate.errors import Interrupted, LeaseLost, LockNotAcquired, OnlineMigrateError
+from online_migrate.journal.steering import Steering
 from online_migrate.operations.contract.base import Context, Statement
 from online_migrate.operations.shared.steps import run_window
 from online_migrate.plan.model import LockRules
@@ -50,7 +51,7 @@ class OwedCheck:
         which says which statements fail until then.
         """
         locks = _wider(context.locks, within_s)
-        run = replace(context.run, locks=locks, exposure=Exposure(), read_stop_request=lambda: None)
+        run = replace(context.run, locks=locks, exposure=Exposure(), steering=Steering())
         own = replace(context, run=run, worker=replace(context.worker, signal=Signal()))
         try:
             run_window(own, [self.drop])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from psycopg import sql
 
@@ -31,7 +32,7 @@ def run_window(context: Context, statements: Sequence[Statement]) -> None:
         emit=context.emit,
         exposure=context.run.exposure,
         standbys=context.run.standbys,
-        is_stop_asked=context.run.is_stop_requested,
+        ensure_going=partial(context.ensure_going, "before a lock window"),
     )
     with translating_fence():
         window.run(needs, [with_path(context.work, s.path, s.sql) for s in statements])

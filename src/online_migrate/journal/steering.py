@@ -1,0 +1,141 @@
+"""What operators ask of a run while it works, from any host: read once a second, and obeyed between two
+transactions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import Lock
+from typing import Final
+
+from online_migrate.clock import Clock, Signal
+from online_migrate.events import Note
+from online_migrate.journal.requests import Pause, read_pause, read_stop, take_pauses
+from online_migrate.journal.sessions import Sessions
+from online_migrate.journal.states import RequestKind
+from online_migrate.waiting import Waiting
+
+READ_EVERY_S: Final = 1.0
+"""how often the journal is asked for requests: it costs a round trip"""
+KIND: Final = "paused"
+"""of the wait, in events and metrics"""
+
+
+class Steering:
+    """Requests to a run.  This one has none: for work that no request may delay or end."""
+
+    def read_stop(self) -> str | None:
+        """The user who asked to stop, or None; may be a second old."""
+        return None
+
+    def is_paused(self) -> bool:
+        """Is the plan paused?  May be a second old."""
+        return False
+
+    def at_work(self) -> AbstractContextManager[None]:
+        """While a worker takes a step: the run has paused when all such workers have."""
+        return nullcontext()
+
+    def wait_while_paused(self, signal: Signal, ensure_going: Callable[[], None]) -> float:  # noqa: ARG002
+        """Wait while the plan is paused; the seconds that took.  The caller has no transaction open.
+
+        Calls ``ensure_going`` each second, which raises what ends the wait.
+        """
+        return 0.0
+
+
+class JournalSteering(Steering):
+    """The requests in the journal; the workers of a run share it."""
+
+    def __init__(
+        self, sessions: Sessions, clock: Clock, *, plan: str, path: str, emit: Callable[..., None]
+    ) -> None:
+        self._sessions = sessions
+        self._clock = clock
+        self._plan = plan
+        self._path = path
+        self._emit = emit
+        self._waiting = Waiting(emit, clock, KIND)
+        self._turn = Lock()
+        self._read_at = float("-inf")
+        self._stop_by: str | None = None
+        self._pause: Pause | None = None
+        self._at_work = 0
+        """steps that are taken now"""
+        self._paused = 0
+        """workers that have paused"""
+
+    def read_stop(self) -> str | None:
+        """The request stays open until :func:`~online_migrate.journal.requests.close_stops`."""
+        self._read()
+        return self._stop_by
+
+    def is_paused(self) -> bool:
+        return self._read() is not None
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        with self._turn:
+            self._at_work += 1
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._at_work -= 1
+
+    def wait_while_paused(self, signal: Signal, ensure_going: Callable[[], None]) -> float:
+        if self._read() is None:
+            return 0.0
+        began = self._clock.monotonic()
+        with self._turn:
+            self._paused += 1
+        try:
+            while (pause := self._read()) is not None:
+                with self._turn:
+                    self._report(pause)
+                self._clock.wait(READ_EVERY_S, signal)
+                ensure_going()
+        finally:
+            with self._turn:
+                self._paused -= 1
+                if not self._paused:
+                    self._waiting.end()
+        return self._clock.monotonic() - began
+
+    def _report(self, pause: Pause) -> None:
+        self._waiting.report(pause_text(pause, self._path), cause=pause.since)
+        if pause.taken_at is None and self._paused >= self._at_work:
+            take_pauses(self._sessions.journal, plan=self._plan)
+
+    def _read(self) -> Pause | None:
+        """The pause that is in force, up to a second old."""
+        with self._turn:
+            now = self._clock.monotonic()
+            if now - self._read_at >= READ_EVERY_S:
+                self._read_at = now
+                before = self._pause
+                self._stop_by = read_stop(self._sessions.journal, plan=self._plan)
+                self._pause = read_pause(self._sessions.journal, plan=self._plan)
+                self._note_end(before)
+            return self._pause if self._pause is not None and self._pause.is_in_force else None
+
+    def _note_end(self, before: Pause | None) -> None:
+        """Say who ended the pause, or that its time has come."""
+        pause = self._pause
+        if pause is None or pause.is_in_force:
+            return
+        if pause.kind is RequestKind.RESUME and pause.taken_at is None:
+            take_pauses(self._sessions.journal, plan=self._plan)
+            self._emit(Note, message=f"resumed by {pause.by}")
+        elif pause.is_over and before is not None and before.is_in_force:
+            self._emit(Note, message=f"the pause by {pause.by} has ended by itself")
+
+
+def pause_text(pause: Pause, path: str) -> str:
+    """By whom, since when, until when, and the command that ends it; ``path`` is the plan's."""
+    until = "" if pause.until is None else f" until {pause.until:%Y-%m-%d %H:%M:%S %Z}"
+    return (
+        f"paused by {pause.by} since {pause.since:%Y-%m-%d %H:%M:%S %Z}{until};"
+        f" resume with: online-migrate resume {path}"
+    )
