@@ -75,7 +75,7 @@ def test_the_document_is_what_status_json_says_and_more() -> None:
     """Who reads ``status --json`` reads the page's address in the same words."""
     snapshot = make_snapshot()
     document, status = to_document(snapshot), to_json(snapshot)
-    assert {key: document[key] for key in ("plan", "state", "is_live", "reason", "approvals")} == {
+    assert {key: document[key] for key in ("plan", "state", "is_live", "reason", "pause", "approvals")} == {
         key: status[key] for key in status if key != "stages"
     }
     for ours, theirs in zip(document["stages"], status["stages"], strict=True):

@@ -227,7 +227,7 @@ def test_json_is_exactly_what_the_design_promises(run: MadeRun) -> None:
     run.journal.set_step(run.run_id, BACKFILL, StepState.RUNNING)
     run.put_cursor(chunk=500, slice=500, rows_done=3_000)
     shown = json.loads(json.dumps(to_json(read(run))))
-    assert list(shown) == ["plan", "state", "is_live", "reason", "approvals", "stages"]
+    assert list(shown) == ["plan", "state", "is_live", "reason", "pause", "approvals", "stages"]
     assert (shown["is_live"], shown["reason"]) == (True, "")
     assert [list(stage) for stage in shown["stages"]] == [["stage", "phase", "state", "steps"]] * 4
     keys = ["step", "table", "state", "rows_done", "share_done", "eta_s", "reason"]

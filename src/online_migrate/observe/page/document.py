@@ -12,7 +12,7 @@ import online_migrate
 from online_migrate.journal.records import HistoryRecord
 from online_migrate.observe.page.throughput import Curve, Hold, draw_curve, find_holds, find_work, recent_rate
 from online_migrate.observe.snapshot.memory import Memory
-from online_migrate.observe.snapshot.read import approval_json
+from online_migrate.observe.snapshot.read import approval_json, pause_json
 from online_migrate.observe.snapshot.views import Snapshot, StageView, StepView, WaitView, where
 from online_migrate.observe.words import describe, place_text
 
@@ -65,6 +65,7 @@ def _facts(snapshot: Snapshot) -> dict[str, Any]:
         "version": online_migrate.__version__,
         "word": decide_word(snapshot),
         "notes": list(snapshot.notes),
+        "pause": None if snapshot.pause is None else pause_json(snapshot.pause),
         "approvals": [approval_json(a, snapshot.read_at) for a in snapshot.approvals],
         "reason": snapshot.reason,
         "run_id": snapshot.run_id,
