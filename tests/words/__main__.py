@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.words.glossary import NAMES, PHRASES
+from tests.words.glossary import NAME_PARTS, NAMES, PHRASES
 from tests.words.texts import mask_document, mask_python, names_of
 
 ROOT: Final = Path(__file__).parent.parent.parent
@@ -26,6 +26,7 @@ _PATTERNS: Final = tuple(
     (re.compile(rf"(?<![\w-])(?:{pattern.replace(' ', chr(92) + 's+')})(?!\w)", re.IGNORECASE), instead)
     for pattern, instead in PHRASES
 )
+_PART: Final = re.compile(r"[a-z]+")
 
 
 def search(name: str, source: str) -> Iterator[str]:
@@ -41,6 +42,13 @@ def search(name: str, source: str) -> Iterator[str]:
             found.append((line, f'"{" ".join(match[0].split())}" → {instead}'))
     if is_python:
         found += [(line, f"name {n} → {NAMES[n]}") for line, n in names_of(source) if n in NAMES]
+    if is_python and name.startswith("src/"):
+        found += [
+            (line, f"name {n} → {NAME_PARTS[part]}")
+            for line, n in names_of(source)
+            for part in _PART.findall(n.lower() if n.isupper() else n)
+            if part in NAME_PARTS and n not in NAMES
+        ]
     for line, what in sorted(set(found)):
         yield f"{name}:{line}: {what}"
 

@@ -70,3 +70,21 @@ NAMES: Final[dict[str, str]] = {
     "told": "reported_at; reported",
     "traps": "hazards",
 }
+
+NAME_PARTS: Final[dict[str, str]] = {
+    "anew": "again",
+    "beat": "heartbeat",
+    "bench": "context",
+    "crew": "pool",
+    "gone": "dropped; closed; lost",
+    "heirs": "descendants",
+    "leaners": "dependents",
+    "mend": "fix",
+    "patience": "retry",
+    "settle": "prove; finish; apply",
+    "settled": "proven; finished; applied",
+    "teller": "reporter",
+    "told": "reported",
+    "who": "pid; role; runner; blocked_by",
+}
+"""parts of a name in src: ``_heirs`` and ``BEAT_EVERY_S`` too"""

@@ -62,6 +62,14 @@ def test_names_are_found_as_whole_words() -> None:
     assert found == [f"src/sample.py:1: name Crew → {NAMES['Crew']}"]
 
 
+def test_a_part_of_a_name_is_found_in_the_program() -> None:
+    """A word that was replaced does not come back with something before or after it."""
+    found = [
+        f.split(" → ")[0] for f in search("src/sample.py", "BEAT_EVERY_S = _heirs = hungry_bencher = 1\n")
+    ]
+    assert found == ["src/sample.py:1: name BEAT_EVERY_S", "src/sample.py:1: name _heirs"]
+
+
 def test_every_phrase_says_what_to_write_instead() -> None:
     """A rule without a remedy is a riddle."""
     assert all(instead for _, instead in PHRASES)

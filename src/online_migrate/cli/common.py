@@ -57,12 +57,12 @@ def dsn_option(command: _F) -> _F:
     )(command)
 
 
-def by_option(who: str, more: str = "") -> Callable[[_F], _F]:
-    """``--by``: the person behind the command; ``who`` begins its help."""
+def by_option(begin: str, more: str = "") -> Callable[[_F], _F]:
+    """``--by``: the person behind the command; its help starts with ``begin``."""
     return click.option(
         "--by",
         default=person,
-        help=f"{who}; by default the user who typed the command ($SUDO_USER behind sudo), on this host."
+        help=f"{begin}; by default the user who typed the command ($SUDO_USER behind sudo), on this host."
         f"{more}",
         show_default="user@host",
     )

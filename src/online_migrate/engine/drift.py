@@ -78,8 +78,8 @@ def fact_lines(findings: Iterable[Finding]) -> str:
 def _verify(place: Place) -> list[Finding]:
     """Only by the catalog; that a table of the database was dropped is a finding of every check."""
     step = place.step
-    is_gone = step.table is not None and place.known.table(step.table) is None and not place.creates_table
-    if is_gone or not OPERATIONS[step.spec.operation].is_verified_at_once:
+    is_dropped = step.table is not None and place.known.table(step.table) is None and not place.creates_table
+    if is_dropped or not OPERATIONS[step.spec.operation].is_verified_at_once:
         return []
     return verify_step(place)
 

@@ -53,7 +53,7 @@ class StepExecutor:
         if action is Action.ADOPT:
             self._finish(step, "adopted", began=self.run.clock.monotonic(), rows=record.rows_done)
         else:
-            if part is not Part.SETTLE or step.key not in self._began_at:
+            if part is not Part.FINISH or step.key not in self._began_at:
                 self._begin(step, is_resumed=action is Action.RESUME)
             context = self._context(stage, place, worker)
             if part is Part.PASS:

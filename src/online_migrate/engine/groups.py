@@ -18,7 +18,7 @@ class Part(Enum):
     WHOLE = "whole"
     PASS = "pass"
     """what may be done beside the same of other tables, or before their end: see Operation.execute_pass"""
-    SETTLE = "settle"
+    FINISH = "finish"
     """all that is left of it: Operation.execute"""
 
 
@@ -49,5 +49,5 @@ def _group(stage: Stage, steps: tuple[Step, ...], place_of: Callable[[Step], Pla
         why_alone = operation.why_alone(place_of(steps[0]), spec.params, tables)
         workers = 1 if why_alone else workers
     is_in_parts = workers > 1 or (len(steps) > 1 and operation.waits_at_its_end(spec.params))
-    parts = (Part.PASS, Part.SETTLE) if is_in_parts else (Part.WHOLE,)
+    parts = (Part.PASS, Part.FINISH) if is_in_parts else (Part.WHOLE,)
     return Group(steps=steps, workers=workers, parts=parts, why_alone=why_alone)

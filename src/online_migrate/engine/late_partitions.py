@@ -36,9 +36,9 @@ def take_late_partitions(run: RunContext) -> bool:
     kept |= {n: t for n, t in now.items() if root_in(n) in tables}
     journal.accept_plan(run.run_id, run.plan, kept, steps)
     came = dict.fromkeys(str(s.partition) for s in of_partitions if s.key not in before)
-    gone = dict.fromkeys(str(s.partition) for s in before.values() if s.key not in {t.key for t in steps})
+    left_out = dict.fromkeys(str(s.partition) for s in before.values() if s.key not in {t.key for t in steps})
     texts = [f"partitions that came since the run began, filled next: {', '.join(came)}"] * bool(came)
-    texts += [f"partitions that were detached or dropped, left out: {', '.join(gone)}"] * bool(gone)
+    texts += [f"partitions that were detached or dropped, left out: {', '.join(left_out)}"] * bool(left_out)
     run.emit(Note, message="; ".join(texts))
     return True
 

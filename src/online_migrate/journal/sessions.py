@@ -153,8 +153,8 @@ class Sessions:
         """The sessions that were lost, as far as noticed, and what the server said."""
         purposes = ("work", "watch", "journal", *(f"work {n}" for n in range(2, len(self._more) + 2)))
         sessions = zip(purposes, (self.work, self.watch, self.journal, *self._more), strict=True)
-        gone = [repr(purpose) for purpose, connection in sessions if connection.closed]
-        lost = f"session {', '.join(gone)} was lost" if gone else "the server was not usable"
+        closed = [repr(purpose) for purpose, connection in sessions if connection.closed]
+        lost = f"session {', '.join(closed)} was lost" if closed else "the server was not usable"
         said = error.diag.message_primary or " ".join(str(error).split())
         return f"{lost} ({f'{error.sqlstate}: ' if error.sqlstate else ''}{said})"
 

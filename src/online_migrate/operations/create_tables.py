@@ -240,10 +240,10 @@ class CreateTables(Operation[CreateTablesParams]):
         return [sql.Identifier(place.schema, f"{place.table}_{column}_seq") for column in columns]
 
     def preflight(self, place: Place, params: CreateTablesParams) -> list[Finding]:
-        is_there = place.known.table(place.table) is not None
+        exists = place.known.table(place.table) is not None
         against = (
             []
-            if is_there
+            if exists
             else [
                 *self._missing_parents(place, params),
                 *(self._owner(place, params) or self._parent_rights(place, params)),
@@ -262,12 +262,12 @@ class CreateTables(Operation[CreateTablesParams]):
                     f"correct {params.file}; it is tried in a scratch schema, and rolled back",
                 )
             ]
-        if is_there and trial.differences:
+        if exists and trial.differences:
             fact = (
                 f"table {place.table} already exists with another definition: {'; '.join(trial.differences)}"
             )
             return [_stop("table_conflict", fact, "rename or drop it, or change the plan's DDL")]
-        if not is_there and trial.taken:
+        if not exists and trial.taken:
             fact = f"names that the DDL of table {place.table} would give are taken: {'; '.join(trial.taken)}"
             return [_stop("name_conflict", fact, "rename or drop what has them, or change the plan's DDL")]
         return []
@@ -336,12 +336,12 @@ class CreateTables(Operation[CreateTablesParams]):
         )
 
     def state(self, place: Place, params: CreateTablesParams) -> State:
-        is_there = place.known.table(place.table) is not None
+        exists = place.known.table(place.table) is not None
         try:
             trial = self._try(place, params)
         except TrialFailed:  # preflight says it
-            return State.CONFLICT if is_there else State.ABSENT
-        if is_there:
+            return State.CONFLICT if exists else State.ABSENT
+        if exists:
             return State.CONFLICT if trial.differences else State.DONE
         return State.CONFLICT if trial.taken else State.ABSENT
 
@@ -352,8 +352,8 @@ class CreateTables(Operation[CreateTablesParams]):
 
     def verify(self, place: Place, params: CreateTablesParams) -> list[Finding]:
         try:
-            gone = place.known.table(place.table) is None
-            differences = ("it was dropped",) if gone else self._try(place, params).differences
+            is_dropped = place.known.table(place.table) is None
+            differences = ("it was dropped",) if is_dropped else self._try(place, params).differences
         except TrialFailed as error:
             differences = (f"its DDL is refused now: {error}",)
         if not differences:

@@ -204,10 +204,8 @@ def _real_loc(data: Any, details: ErrorDetails) -> Loc:
     """The way to the error in the data: pydantic's without the names of a union's branches."""
     way: list[str | int] = []
     for part in details["loc"]:
-        is_there = (
-            part in data if isinstance(data, dict) else isinstance(data, list) and isinstance(part, int)
-        )
-        if is_there:
+        exists = part in data if isinstance(data, dict) else isinstance(data, list) and isinstance(part, int)
+        if exists:
             way.append(part)
             data = data[part]
     if details["type"] == "missing":

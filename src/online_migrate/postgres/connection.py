@@ -232,7 +232,7 @@ class Connector:
             ) from None
         try:
             ensure_supported(connection.info.server_version)
-            self._settle(connection, settings or {}, may_be_standby=may_be_standby)
+            self._apply_settings(connection, settings or {}, may_be_standby=may_be_standby)
         except psycopg.Error as error:
             connection.close()
             remedy = _cut_off(error) or _remedy(str(error))
@@ -244,7 +244,9 @@ class Connector:
         connection.on_statement = self.on_statement
         return connection
 
-    def _settle(self, connection: _OurConnection, settings: dict[str, str], *, may_be_standby: bool) -> None:
+    def _apply_settings(
+        self, connection: _OurConnection, settings: dict[str, str], *, may_be_standby: bool
+    ) -> None:
         wanted = {k: v for k, v in (_SESSION | settings).items() if v is not None}
         if connection.info.server_version >= 170000:
             wanted.setdefault("transaction_timeout", "0")
