@@ -97,7 +97,7 @@ def workbench(  # noqa: PLR0913  # each is a seam that a test replaces
             run=run,
             worker=WorkerContext(work=run.sessions.work, signal=run.signal),
             key=key_of(table),
-            pace=pace,
+            plan_pace=pace,
             hold_when=hold_when or HoldWhen(),
         )
     finally:

@@ -23,7 +23,8 @@ MARK = "/* online-migrate */"
 class BackfillContext(StepContext):
     """What a worker works with while it backfills one column of one table."""
 
-    pace: Pace
+    plan_pace: Pace
+    """as the plan has it"""
     hold_when: HoldWhen
     throttles: Throttles = field(default_factory=Throttles)
     """of the run"""
@@ -34,6 +35,11 @@ class BackfillContext(StepContext):
         """An event of the step that executes."""
         stage, step, table = self.reported_by or self.key
         self.run.sink.emit(event_type(stage=stage, step=step, table=table, **fields))
+
+    @property
+    def pace(self) -> Pace:
+        """As it is tuned now."""
+        return self.run.steering.pace_of(self.plan_pace, self.key[2])
 
     @property
     def duty(self) -> float:

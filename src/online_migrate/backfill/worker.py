@@ -266,6 +266,7 @@ class Backfill:
             duty=self._context.duty,
             min_rows=pace.min_rows,
             max_rows=pace.max_rows,
+            max_wal_bytes=pace.max_wal,
         )
 
     def _sweep(self, cursor: CursorRecord) -> CursorRecord:

@@ -23,6 +23,7 @@ from online_migrate.journal.records import (
     to_records,
 )
 from online_migrate.journal.requests import OPEN_STOP, PAUSES, Pause, to_pause
+from online_migrate.journal.tuning import TUNES, Tuning, to_tuning
 from online_migrate.postgres.connection import Connection
 
 HISTORY: Final = 500
@@ -40,6 +41,7 @@ SELECT {columns(RunRecord)} FROM online_migrate.run WHERE {_RUN};
 {HOLDER};
 {COMMIT_WAITS};
 {PAUSES};
+{TUNES};
 SELECT {columns(ApprovalRecord)} FROM online_migrate.approval
  WHERE plan = %(plan)s AND approved_at >= (SELECT started_at FROM online_migrate.run WHERE {_RUN})
  ORDER BY approval_id;
@@ -97,6 +99,8 @@ class RunJournal:
     oldest first"""
     stop_requested_by: str | None
     """of a stop request that the runner has not taken yet"""
+    tuning: Tuning
+    """what replaces the plan's pace"""
     pause: Pause | None
     """that is in force, whether the runner has paused yet or not"""
 
@@ -127,7 +131,7 @@ class RunReader:
     def read(self, connection: Connection) -> RunJournal | None:
         """What the journal says now; None if the plan never ran."""
         is_first = not self._last
-        (facts,), runs, holders, commits, pauses, approvals, stages, steps, cursors, news, *earlier = (
+        (facts,), runs, holders, commits, pauses, tunes, approvals, stages, steps, cursors, news, *earlier = (
             self._read(connection)
         )
         now, is_connected, cursors_total, stop_requested_by = facts
@@ -157,6 +161,7 @@ class RunReader:
             is_first=is_first,
             news=self._news(earlier, news),
             stop_requested_by=stop_requested_by,
+            tuning=to_tuning(tunes),
             pause=pause if pause is not None and pause.is_in_force else None,
         )
 

@@ -37,3 +37,4 @@ class RequestKind(StrEnum):
     STOP = "stop"
     PAUSE = "pause"
     RESUME = "resume"
+    TUNE = "tune"

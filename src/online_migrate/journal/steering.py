@@ -14,6 +14,8 @@ from online_migrate.events import Note
 from online_migrate.journal.requests import Pause, read_pause, read_stop, take_pauses
 from online_migrate.journal.sessions import Sessions
 from online_migrate.journal.states import RequestKind
+from online_migrate.journal.tuning import Tuning, read_tuning, take_tunes
+from online_migrate.plan.model import Pace
 from online_migrate.waiting import Waiting
 
 READ_EVERY_S: Final = 1.0
@@ -32,6 +34,10 @@ class Steering:
     def is_paused(self) -> bool:
         """Is the plan paused?  May be a second old."""
         return False
+
+    def pace_of(self, pace: Pace, table: str) -> Pace:  # noqa: ARG002
+        """The pace of a table's backfill, where the plan says ``pace``."""
+        return pace
 
     def at_work(self) -> AbstractContextManager[None]:
         """While a worker takes a step: the run has paused when all such workers have."""
@@ -61,6 +67,9 @@ class JournalSteering(Steering):
         self._read_at = float("-inf")
         self._stop_by: str | None = None
         self._pause: Pause | None = None
+        self._tuning = Tuning()
+        self._paces: dict[tuple[int, str], Pace] = {}
+        """of the plan's paces, by table"""
         self._at_work = 0
         """steps that are taken now"""
         self._paused = 0
@@ -73,6 +82,17 @@ class JournalSteering(Steering):
 
     def is_paused(self) -> bool:
         return self._read() is not None
+
+    def pace_of(self, pace: Pace, table: str) -> Pace:
+        """The plan's if the tuned one contradicts itself: the plan may have changed since."""
+        with self._turn:
+            key = (id(pace), table)
+            if key not in self._paces:
+                try:
+                    self._paces[key] = self._tuning.of(pace, table)
+                except ValueError:
+                    self._paces[key] = pace
+            return self._paces[key]
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -118,7 +138,17 @@ class JournalSteering(Steering):
                 self._stop_by = read_stop(self._sessions.journal, plan=self._plan)
                 self._pause = read_pause(self._sessions.journal, plan=self._plan)
                 self._note_end(before)
+                self._read_tuning()
             return self._pause if self._pause is not None and self._pause.is_in_force else None
+
+    def _read_tuning(self) -> None:
+        tuning = read_tuning(self._sessions.journal, plan=self._plan)
+        if tuning != self._tuning:
+            self._tuning = tuning
+            self._paces.clear()
+            take_tunes(self._sessions.journal, plan=self._plan)
+            text = f"pace tuned by {tuning.by}: {tuning}" if tuning.tables else f"pace reset by {tuning.by}"
+            self._emit(Note, message=text)
 
     def _note_end(self, before: Pause | None) -> None:
         """Say who ended the pause, or that its time has come."""

@@ -93,6 +93,7 @@ def _draw(connection: Connection, journal: RunJournal, memory: Memory) -> Snapsh
         pause=journal.pause,
         notes=(
             *(_notes(journal, ours) if is_at_work else ()),
+            *_tuning_notes(journal),
             *_pause_notes(journal, is_at_work=is_at_work),
             *_commit_notes(journal, waits),
         ),
@@ -253,6 +254,11 @@ def _notes(journal: RunJournal, holder: Holder | None) -> Iterable[str]:
             f"no heartbeat for {seconds_text(holder.heartbeat_age_s)} from {holder.runner};"
             f" after {STALE_AFTER_S} s another runner may take over"
         )
+
+
+def _tuning_notes(journal: RunJournal) -> Iterable[str]:
+    if journal.tuning.tables and journal.run.state != "done":
+        yield f"pace tuned by {journal.tuning.by}: {journal.tuning}"
 
 
 def _pause_notes(journal: RunJournal, *, is_at_work: bool) -> Iterable[str]:

@@ -100,7 +100,7 @@ def backfill_context(context: Context, step: Step) -> BackfillContext:
         run=context.run,
         worker=context.worker,
         key=step.key,
-        pace=context.pace if stage is None else stage.pace,
+        plan_pace=context.pace if stage is None else stage.pace,
         hold_when=context.hold_when if stage is None else stage.hold_when,
         throttles=context.throttles,
         reported_by=context.key,
