@@ -35,6 +35,7 @@ from online_migrate.operations.contract.effects import AddsForeignKey, Effect, R
 from online_migrate.operations.schema_before import schema_before
 from online_migrate.operations.shared.duplicates import secret_columns
 from online_migrate.operations.shared.foreign_key_checks import Key, find_orphans, find_refusal
+from online_migrate.operations.shared.gone_partitions import unless_gone
 from online_migrate.operations.shared.steps import need, run_long, run_window
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.catalog import ConstraintInfo
@@ -282,9 +283,11 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
         if not context.place.is_partitioned:
             return self._execute_one(context, params)
         if self.state(context.place, params) is not State.DONE:
-            for leaf in context.place.leaves():
-                self._execute_one(context.at((leaf.schema, leaf.table)), params)
-            run_window(context, [self._on_root(context.place, params)])
+            for leaf in _leaves_that_come(context):
+                with unless_gone(context.place, (leaf.schema, leaf.table)):
+                    self._execute_one(context.at((leaf.schema, leaf.table)), params)
+            place = replace(context.place, catalog=context.fresh_catalog())
+            run_window(context, [self._on_root(place, params)])
         return 0
 
     def _execute_one(self, context: Context, params: AddForeignKeyParams) -> int:
@@ -348,3 +351,18 @@ def _detail(place: Place, params: AddForeignKeyParams, error: psycopg.Error) -> 
 
 def _finding(severity: Severity, code: str, fact: str, remedy: str) -> Finding:
     return Finding(severity=severity, code=code, fact=fact, remedy=remedy, manual=MANUAL)
+
+
+def _leaves_that_come(context: Context) -> Iterator[Place]:
+    """Each partition with rows, also one that is attached meanwhile: the root's key would read its rows under
+    strong locks.
+    """
+    seen = set[tuple[str, str]]()
+    while True:
+        place = replace(context.place, catalog=context.fresh_catalog())
+        left = [p for p in place.leaves() if (p.schema, p.table) not in seen]
+        if not left:
+            return
+        for leaf in left:
+            seen.add((leaf.schema, leaf.table))
+            yield leaf

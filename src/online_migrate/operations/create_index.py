@@ -30,6 +30,7 @@ from online_migrate.operations.contract.base import (
 from online_migrate.operations.contract.descendants import Descendants
 from online_migrate.operations.contract.effects import CreatesIndex, Effect
 from online_migrate.operations.shared.duplicates import find_duplicates, read_duplicates, secret_columns
+from online_migrate.operations.shared.gone_partitions import unless_gone
 from online_migrate.operations.shared.index_names import read_index
 from online_migrate.operations.shared.index_text import (
     column_of_key,
@@ -240,18 +241,23 @@ class CreateIndex(Operation[CreateIndexParams]):
         if not context.place.is_partitioned:
             return self._execute_one(context, params)
         place, tree = context.place, _tree(context.place, params)
-        below = place.partitions()
-        for node in (place, *(place.at(p.names) for p in below if p.kind == "p")):
-            if read_index(context.work, node.schema, tree.name_at(node)) is None:
-                run_window(context, [tree.create_only(node)])
-        for partition in below:
-            if partition.kind == "r" and not tree.is_attached(context.work, partition):
-                leaf = context.at(partition.names)
-                self._execute_one(leaf, _named(params, tree.name_at(leaf.place)))
-        for partition in reversed(below):
-            if not tree.is_attached(context.work, partition):
+        self._create_only(context, tree, place)
+        for partition in tree.not_attached(context.work):
+            with unless_gone(place, partition.names):
+                below = context.at(partition.names)
+                if partition.kind == "p":
+                    self._create_only(context, tree, below.place)
+                else:
+                    self._execute_one(below, _named(params, tree.name_at(below.place)))
+        for partition in tree.not_attached(context.work, deepest_first=True):
+            with unless_gone(place, partition.names):
                 run_window(context, [tree.attach(partition)])
+        tree.ensure_valid(context.work)
         return 0
+
+    def _create_only(self, context: Context, tree: IndexTree, place: Place) -> None:
+        if read_index(context.work, place.schema, tree.name_at(place)) is None:
+            run_window(context, [tree.create_only(place)])
 
     def _execute_one(self, context: Context, params: CreateIndexParams) -> int:
         name = context.place.fill(params.name)

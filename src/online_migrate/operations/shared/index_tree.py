@@ -5,10 +5,12 @@ Source: PostgreSQL manual, 5.12.2.2 Partition Maintenance, and ALTER INDEX … A
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from psycopg import sql
 
+from online_migrate.errors import VerificationFailed
 from online_migrate.operations.contract.base import Kind, Place, Statement
 from online_migrate.operations.shared.steps import need
 from online_migrate.postgres.connection import Connection
@@ -77,6 +79,35 @@ class IndexTree:
         parent, child = self.parent_of(partition), self.root.at(partition.names)
         names = [self._index(parent).as_string(None), child.sql_table.as_string(None)]
         return connection.execute(_ATTACHED, names).fetchone() is not None
+
+    def not_attached(self, connection: Connection, *, deepest_first: bool = False) -> Iterator[Partition]:
+        """Each partition whose index is not attached, once; read again after each: partitions come and go."""
+        seen = set[tuple[str, str]]()
+        while True:
+            below = self.root.partitions()
+            for partition in reversed(below) if deepest_first else below:
+                if partition.names not in seen and not self.is_attached(connection, partition):
+                    break
+            else:
+                return
+            seen.add(partition.names)
+            yield partition
+
+    def ensure_valid(self, connection: Connection) -> None:
+        """PostgreSQL makes a parent's index valid only when it attaches the last one below: not if the
+        partition whose index was the last was detached instead (validatePartitionedIndex, tablecmds.c).
+        """
+        index = self._index(self.root)
+        row = connection.execute(
+            "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)", [index.as_string(None)]
+        ).fetchone()
+        if row is not None and not row[0] and not any(self.not_attached(connection)):
+            raise VerificationFailed(
+                f"index {self.name_at(self.root)} has an index of each partition, but PostgreSQL keeps it"
+                " invalid: a partition was detached or dropped before its index was attached",
+                remedy=f"drop it with those of its partitions, in a quiet minute (ACCESS EXCLUSIVE, instant):"
+                f" DROP INDEX {index.as_string(None)}; then run the same command again, which builds them",
+            )
 
     def parent_of(self, partition: Partition) -> Place:
         is_root = partition.parent == (self.root.schema, self.root.table)
