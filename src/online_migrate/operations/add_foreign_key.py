@@ -33,9 +33,9 @@ from online_migrate.operations.contract.base import (
 from online_migrate.operations.contract.descendants import Descendants
 from online_migrate.operations.contract.effects import AddsForeignKey, Effect, ReadsColumns
 from online_migrate.operations.schema_before import schema_before
+from online_migrate.operations.shared.dropped_partitions import unless_dropped
 from online_migrate.operations.shared.duplicates import secret_columns
 from online_migrate.operations.shared.foreign_key_checks import Key, find_orphans, find_refusal
-from online_migrate.operations.shared.gone_partitions import unless_gone
 from online_migrate.operations.shared.steps import need, run_long, run_window
 from online_migrate.plan.model import Phase
 from online_migrate.postgres.catalog import ConstraintInfo
@@ -284,7 +284,7 @@ class AddForeignKey(Operation[AddForeignKeyParams]):
             return self._execute_one(context, params)
         if self.state(context.place, params) is not State.DONE:
             for leaf in _leaves_that_come(context):
-                with unless_gone(context.place, (leaf.schema, leaf.table)):
+                with unless_dropped(context.place, (leaf.schema, leaf.table)):
                     self._execute_one(context.at((leaf.schema, leaf.table)), params)
             place = replace(context.place, catalog=context.fresh_catalog())
             run_window(context, [self._on_root(place, params)])

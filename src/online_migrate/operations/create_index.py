@@ -29,8 +29,8 @@ from online_migrate.operations.contract.base import (
 )
 from online_migrate.operations.contract.descendants import Descendants
 from online_migrate.operations.contract.effects import CreatesIndex, Effect
+from online_migrate.operations.shared.dropped_partitions import unless_dropped
 from online_migrate.operations.shared.duplicates import find_duplicates, read_duplicates, secret_columns
-from online_migrate.operations.shared.gone_partitions import unless_gone
 from online_migrate.operations.shared.index_names import read_index
 from online_migrate.operations.shared.index_text import (
     column_of_key,
@@ -243,14 +243,14 @@ class CreateIndex(Operation[CreateIndexParams]):
         place, tree = context.place, _tree(context.place, params)
         self._create_only(context, tree, place)
         for partition in tree.not_attached(context.work):
-            with unless_gone(place, partition.names):
+            with unless_dropped(place, partition.names):
                 below = context.at(partition.names)
                 if partition.kind == "p":
                     self._create_only(context, tree, below.place)
                 else:
                     self._execute_one(below, _named(params, tree.name_at(below.place)))
         for partition in tree.not_attached(context.work, deepest_first=True):
-            with unless_gone(place, partition.names):
+            with unless_dropped(place, partition.names):
                 run_window(context, [tree.attach(partition)])
         tree.ensure_valid(context.work)
         return 0

@@ -13,7 +13,7 @@ from online_migrate.postgres.sqlstate import is_connection_lost
 
 
 @contextmanager
-def unless_gone(root: Place, names: tuple[str, str]) -> Iterator[None]:
+def unless_dropped(root: Place, names: tuple[str, str]) -> Iterator[None]:
     """Ignore an error about the partition (schema, name) if it is below ``root`` no more."""
     try:
         yield
