@@ -419,7 +419,7 @@ REFUSES = """CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN R
              CREATE TRIGGER no BEFORE UPDATE ON transactions FOR EACH ROW EXECUTE FUNCTION no()"""
 
 
-def test_a_late_null_is_mended_as_the_plan_s_backfill_would(
+def test_a_late_null_is_filled_as_the_plan_s_backfill_would(
     site_of: OpenSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last backfill of the column above: its value, its `triggers: skip`, and its own stage's pace and
@@ -430,17 +430,17 @@ def test_a_late_null_is_mended_as_the_plan_s_backfill_would(
     site.execute(site.step("backfill"))
     site.sql(FORGET)
     site.sql(REFUSES)
-    benches: list[BackfillContext] = []
+    contexts: list[BackfillContext] = []
 
-    class Work(Backfill):
+    class Recorded(Backfill):
         def __init__(self, context: BackfillContext, **more: Any) -> None:
-            benches.append(context)
+            contexts.append(context)
             super().__init__(context, **more)
 
-    monkeypatch.setattr(set_not_null, "Work", Work)
+    monkeypatch.setattr(set_not_null, "TableBackfill", Recorded)
     site.execute()
     assert site.state() is State.DONE
-    (context,) = benches
+    (context,) = contexts
     assert (context.pace.duty, context.pace.max_rows) == (1.0, 111)
     assert context.hold_when.oldest_snapshot == 55 * 60
     assert context.key[0] == "fill"

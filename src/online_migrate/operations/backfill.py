@@ -22,7 +22,7 @@ from online_migrate.backfill.sweep import LATE_LIMIT
 from online_migrate.backfill.throttlers import WalSinceCheckpoint, throttlers_for
 from online_migrate.backfill.value_params import ExpressionParams, FromParentParams, ValueParams, value_of
 from online_migrate.backfill.values import Constant, Value
-from online_migrate.backfill.worker import Backfill as Work
+from online_migrate.backfill.worker import Backfill as TableBackfill
 from online_migrate.findings import Finding, Severity
 from online_migrate.journal.states import StepState
 from online_migrate.operations.contract.base import (
@@ -297,9 +297,9 @@ class Backfill(Operation[BackfillParams]):
     def execute(self, context: Context, params: BackfillParams) -> int:
         return self._work(context, params).run()
 
-    def _work(self, context: Context, params: BackfillParams) -> Work:
+    def _work(self, context: Context, params: BackfillParams) -> TableBackfill:
         rows = context.place.of_rows
-        return Work(
+        return TableBackfill(
             backfill_context(context, context.step),
             table=rows.table,
             schema=rows.schema,

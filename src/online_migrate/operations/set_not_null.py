@@ -13,7 +13,7 @@ from online_migrate.backfill.hazards.rights import read_right_hazards
 from online_migrate.backfill.hazards.row_reads import error_text, find_rows
 from online_migrate.backfill.rows import describe_rows
 from online_migrate.backfill.value_params import value_of
-from online_migrate.backfill.worker import Backfill as Work
+from online_migrate.backfill.worker import Backfill as TableBackfill
 from online_migrate.errors import VerificationFailed
 from online_migrate.figures import short_seconds_text
 from online_migrate.findings import (
@@ -272,7 +272,7 @@ class SetNotNull(Operation[SetNotNullParams]):
         for each in replace(place, step=step).steps_of_line:
             if each.table == step.table:
                 rows = replace(place, step=each).of_rows
-                Work(
+                TableBackfill(
                     backfill_context(context, each),
                     table=rows.table,
                     schema=rows.schema,
