@@ -227,8 +227,8 @@ class Runner:
             else:
                 take_late_partitions(self.context)
             journal.set_run(run.run_id, RunState.RUNNING)
-        self._approve(run)
-        if not self._is_announced:
+        if not self._is_announced:  # after a lost connection an approval may have been revoked
+            self._approve(run)
             self._is_announced = True
             self._announce(is_resumed=run is not None)
 

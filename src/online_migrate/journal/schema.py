@@ -9,6 +9,7 @@ from importlib import resources
 import psycopg
 
 from online_migrate.errors import JournalVersion, PreflightFailed
+from online_migrate.journal.advisory import ADVISORY_KEY
 from online_migrate.journal.lease import read_sessions
 from online_migrate.journal.upgrades import STEPS
 from online_migrate.postgres.connection import Connection
@@ -68,16 +69,26 @@ def upgrade_schema(connection: Connection) -> None:
     version = read_version(connection)
     if version is None or not FIRST <= version < VERSION:
         return
-    if sessions := read_sessions(connection):
+    with connection.transaction():
+        _ensure_no_runner(connection, version)
+        row = connection.execute("SELECT version FROM online_migrate.version FOR UPDATE").fetchone()
+        if row is not None and row[0] < VERSION:  # another program may have upgraded it meanwhile
+            _apply_steps(connection, int(row[0]))
+
+
+def _ensure_no_runner(connection: Connection, version: int) -> None:
+    """Keep runners from starting until the transaction ends: one of the older program reads the version under
+    the lease.
+    """
+    row = connection.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", ADVISORY_KEY).fetchone()
+    if row is None or not row[0]:
+        runner = next((f" ({name}, pid {pid})" for pid, name in read_sessions(connection)), "")
         raise JournalVersion(
             f"the journal in schema online_migrate has version {version}, this program writes version"
-            f" {VERSION}, and a runner is at work ({sessions[0][1]}, pid {sessions[0][0]})",
+            f" {VERSION}, and a runner is at work{runner}",
             remedy="let it finish or stop it with the program that started it, then run the same command"
             " again: it upgrades the journal",
         )
-    with connection.transaction():
-        row = connection.execute("SELECT version FROM online_migrate.version FOR UPDATE").fetchone()
-        _apply_steps(connection, FIRST if row is None else int(row[0]))
 
 
 def _apply_steps(connection: Connection, version: int) -> None:
