@@ -14,7 +14,7 @@ from online_migrate.events import Event, Note, Sink
 from online_migrate.journal.fence import Fence
 from online_migrate.journal.lease import Lease
 from online_migrate.journal.sessions import Sessions
-from online_migrate.journal.steering import JournalSteering, Steering
+from online_migrate.journal.steering import JournalSteering, Limits, Steering
 from online_migrate.journal.store import Journal, Key
 from online_migrate.plan.model import LockRules, Plan
 from online_migrate.plan.secrets import Secrets
@@ -58,6 +58,7 @@ class RunContext:
         sink: Sink,
         secrets: Secrets,
         show_secret: Callable[[str, str], str],
+        limits: Limits = Limits(),  # noqa: B008  # it is immutable
     ) -> RunContext:
         """A context whose sessions are not open and whose lease is not acquired yet."""
 
@@ -77,7 +78,9 @@ class RunContext:
             show_secret=show_secret,
             locks=plan.locks,
             standbys=Standbys(connector=connector, names=plan.locks.standbys),
-            steering=JournalSteering(sessions, clock, plan=plan.name, path=str(plan.path), emit=emit),
+            steering=JournalSteering(
+                sessions, clock, plan=plan.name, path=str(plan.path), emit=emit, limits=limits
+            ),
         )
 
     @property
@@ -93,11 +96,13 @@ class RunContext:
         self.sink.emit(event_type(**fields))
 
     def is_stop_requested(self) -> bool:
-        """Has another host asked for a stop?  The run's signal is set then, so that all its workers stop."""
-        requested_by = self.steering.read_stop()
-        if requested_by is not None:
-            self.signal.stop(f"requested by {requested_by}")
-        return requested_by is not None
+        """Is the run to stop, by a request or because its time is over?  The run's signal is set then, so that
+        all its workers stop.
+        """
+        reason = self.steering.read_stop()
+        if reason is not None:
+            self.signal.stop(reason)
+        return reason is not None
 
     def ensure_going(self, signal: Signal, where: str) -> float:
         """Wait while the plan is paused, and return the seconds that took; no transaction may be open.

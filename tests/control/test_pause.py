@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from datetime import datetime, timedelta
 from typing import Final
 
 import pytest
@@ -26,6 +27,7 @@ VALVE: Final = (
     "CREATE TRIGGER drip BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION drip()",
 )
 """each row takes 20 ms, until :data:`OPEN_VALVE`"""
+NOT_SOON: Final = f"{datetime.now() + timedelta(hours=12):%H:%M}"  # noqa: DTZ005  # as the operator's clock
 OPEN_VALVE: Final = "UPDATE valve SET delay = 0"
 FILLED: Final = "SELECT count(*) FROM users WHERE bot_id IS NOT NULL"
 BATCHES: Final = "SELECT coalesce((SELECT batches FROM online_migrate.cursor), 0)"
@@ -128,8 +130,8 @@ def test_a_pause_outlives_a_runner_that_is_killed(slow: Desk) -> None:
 def test_a_pause_ends_by_itself_and_is_changed_by_another(slow: Desk) -> None:
     child = started(slow)
     assert "until " in slow.call("pause", "--for", "12h").out
-    assert "until " in slow.call("pause", "--until", "06:00").out
-    assert slow.call("pause", "--until", "06:00", "--for", "1h").code == 2
+    assert "until " in slow.call("pause", "--until", NOT_SOON).out
+    assert slow.call("pause", "--until", NOT_SOON, "--for", "1h").code == 2
     assert slow.call("pause", "--until", "soon").code == 2
     assert slow.call("pause", "--for", "1s").code == 0
     slow.run_sql(OPEN_VALVE)
@@ -207,3 +209,29 @@ def test_what_cannot_be_paused(control: Desk) -> None:
     done = control.call("pause")
     assert done.code == 2
     assert "plan small is done" in done.err
+
+
+def test_a_run_ends_by_itself_after_its_time(slow: Desk) -> None:
+    """Exit code 0, as after --through; the next run continues."""
+    child = slow.start("--for", "5s")
+    assert child.wait() == 0, child.said
+    assert "stopped: its time is over (" in child.said
+    assert slow.ask("SELECT state FROM online_migrate.run") == "stopped"
+    slow.run_sql(OPEN_VALVE)
+    wrong = slow.call("run", "--for", "5s", "--until", NOT_SOON)
+    assert wrong.code == 2
+    assert "exclude each other" in wrong.err
+    assert slow.call("run", "--until", NOT_SOON).code == 75
+    assert slow.ask(FILLED) == 1000
+
+
+def test_a_file_pauses_the_run(slow: Desk) -> None:
+    file = slow.folder / "pause"
+    file.touch()
+    child = slow.start("--pause-file", str(file))
+    child.await_words(f"paused by file {file}; to resume, remove it")
+    assert not slow.ask("SELECT count(*) FROM online_migrate.step WHERE state <> 'pending'")
+    slow.run_sql(OPEN_VALVE)
+    file.unlink()
+    assert child.wait() == 75, child.said
+    assert slow.ask(FILLED) == 1000

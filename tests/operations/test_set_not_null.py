@@ -480,7 +480,7 @@ def test_a_proof_that_is_clean_by_luck_waits_all_the_same(quiet_site: Site) -> N
 
     class StopWithoutOldRow(Steering):
         def read_stop(self) -> str | None:
-            return None if site.sql(AN_OLD_ROW) else "the operator"
+            return None if site.sql(AN_OLD_ROW) else "requested by the operator"
 
     run = replace(context.run, signal=Signal(), steering=StopWithoutOldRow())
     stopped = replaced(context, run=run)

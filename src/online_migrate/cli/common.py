@@ -7,6 +7,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterable
+from datetime import datetime, time, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -76,6 +77,45 @@ def duration(_: click.Context, parameter: click.Parameter, text: str | None) -> 
         return read_seconds(text)
     except ValueError as error:
         raise click.BadParameter(str(error), param=parameter) from error
+
+
+def seconds_until(_: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
+    """Seconds until the next time that this host's clock shows ``HH:MM``."""
+    if text is None:
+        return None
+    try:
+        at = time.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a time such as 06:00", param=parameter) from None
+    now = datetime.now().astimezone()
+    days = 0 if datetime.combine(now.date(), at).astimezone() > now else 1
+    until = datetime.combine(now.date() + timedelta(days=days), at).astimezone()
+    return (until - now).total_seconds()
+
+
+def until_options(what: str) -> Callable[[_F], _F]:
+    """``--until`` and ``--for``, which :func:`limit_of` reads; ``what`` happens then."""
+
+    def add(command: _F) -> _F:
+        after = click.option(
+            "--for", "for_s", metavar="TIME", callback=duration, help=f"{what} after this, such as 2h."
+        )
+        until = click.option(
+            "--until",
+            metavar="HH:MM",
+            callback=seconds_until,
+            help=f"{what} when this host's clock shows this time.",
+        )
+        return until(after(command))
+
+    return add
+
+
+def limit_of(until: float | None, for_s: float | None) -> float | None:
+    """Seconds from now until what ``--until`` or ``--for`` says; None if neither is given."""
+    if until is not None and for_s is not None:
+        raise UsageError("--until and --for exclude each other", remedy="leave one of them out")
+    return until if for_s is None else for_s
 
 
 def run_of(plan: Plan, connection: Connection) -> RunRecord:

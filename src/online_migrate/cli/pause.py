@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime, time, timedelta
 from pathlib import Path
 
 import click
@@ -13,11 +12,12 @@ from online_migrate.cli.common import (
     by_option,
     connector_of,
     dsn_option,
-    duration,
     is_at_work,
+    limit_of,
     plan_argument,
     read_plan,
     run_of,
+    until_options,
 )
 from online_migrate.cli.output import say
 from online_migrate.errors import UsageError
@@ -28,32 +28,11 @@ from online_migrate.plan.model import Plan
 from online_migrate.postgres.connection import Connection
 
 
-def seconds_until(_: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
-    """Seconds until the next time that this host's clock shows ``HH:MM``."""
-    if text is None:
-        return None
-    try:
-        at = time.fromisoformat(text)
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not a time such as 06:00", param=parameter) from None
-    now = datetime.now().astimezone()
-    until = datetime.combine(now.date(), at).astimezone(at.tzinfo)
-    return ((until if until > now else until + timedelta(days=1)) - now).total_seconds()
-
-
 @click.command("pause")
 @plan_argument
 @dsn_option
 @by_option("Who pauses")
-@click.option(
-    "--until",
-    metavar="HH:MM",
-    callback=seconds_until,
-    help="The pause ends by itself when this host's clock shows this time.",
-)
-@click.option(
-    "--for", "for_s", metavar="TIME", callback=duration, help="It ends by itself after this, such as 2h."
-)
+@until_options("The pause ends by itself")
 def pause_command(plan: Path, dsn: str, by: str, until: float | None, for_s: float | None) -> None:
     """Hold the run of PLAN between two batches or statements, from any host, until `resume`.
 
@@ -65,9 +44,7 @@ def pause_command(plan: Path, dsn: str, by: str, until: float | None, for_s: flo
       online-migrate pause plans/multi_tenant.yaml
       online-migrate pause plans/multi_tenant.yaml --until 06:00
     """
-    if until is not None and for_s is not None:
-        raise UsageError("--until and --for exclude each other", remedy="leave one of them out")
-    read, limit_s = read_plan(plan), until if for_s is None else for_s
+    read, limit_s = read_plan(plan), limit_of(until, for_s)
     with connector_of(read, dsn).open("pause") as connection:
         if run_of(read, connection).state is RunState.DONE:
             raise UsageError(f"plan {read.name} is done", remedy="there is nothing to pause")

@@ -7,7 +7,8 @@ import signal as os_signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import FrameType
 
@@ -18,8 +19,10 @@ from online_migrate.cli.common import (
     connector_of,
     dsn_option,
     echo_findings,
+    limit_of,
     plan_argument,
     read_plan,
+    until_options,
 )
 from online_migrate.cli.defect import redact_in_errors
 from online_migrate.cli.output import say, say_note
@@ -30,6 +33,7 @@ from online_migrate.engine.runner import Options, Runner, RunResult
 from online_migrate.errors import Interrupted
 from online_migrate.events import CheckFound, SecretShown, Sink, Sinks
 from online_migrate.findings import Finding, Severity
+from online_migrate.journal.steering import Limits
 from online_migrate.observe.history import HistorySink
 from online_migrate.observe.page.serve import StatusPage
 from online_migrate.observe.prometheus.exposition import metrics_route
@@ -62,6 +66,7 @@ class ProcessOptions:
     secrets_dir: Path | None = None
     """where generated secrets are written; None: see
     :func:`~online_migrate.cli.secret_file.default_directory`"""
+    limits: Limits = field(default_factory=Limits)
 
 
 @click.command("run")
@@ -71,6 +76,13 @@ class ProcessOptions:
 @click.option("--approve", metavar="STAGE", multiple=True, help="Approve this stage's gate; may be repeated.")
 @click.option(
     "--accept-changed-plan", is_flag=True, help="Resume although the plan changed since the run started."
+)
+@until_options("Stop after the current batch or statement, with exit code 0,")
+@click.option(
+    "--pause-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Pause the run while this file exists; checked once a second, between batches and statements.",
 )
 @click.option(
     "--secrets-dir",
@@ -114,6 +126,9 @@ def run_command(
     through: str | None,
     approve: tuple[str, ...],
     accept_changed_plan: bool,
+    until: float | None,
+    for_s: float | None,
+    pause_file: Path | None,
     secrets_dir: Path | None,
     metrics_port: int | None,
     metrics_host: str,
@@ -137,10 +152,16 @@ def run_command(
         metrics_address=address,
         metrics_names=metrics_allow_host,
         secrets_dir=secrets_dir,
+        limits=Limits(until=_time_of(limit_of(until, for_s)), pause_file=pause_file),
     )
     options = Options(through=through, approve=approve, accept_changed_plan=accept_changed_plan)
     ended = run_plan(read_plan(plan), dsn, options, process)
     say(f"{ended.what}\nnext: {ended.next}")
+
+
+def _time_of(limit_s: float | None) -> datetime | None:
+    """So many seconds from now, in the time zone of this host."""
+    return None if limit_s is None else datetime.now().astimezone() + timedelta(seconds=limit_s)
 
 
 def run_plan(plan: Plan, dsn: str, options: Options, process: ProcessOptions) -> RunResult:
@@ -182,6 +203,7 @@ def run_plan(plan: Plan, dsn: str, options: Options, process: ProcessOptions) ->
                 sink=sinks,
                 secrets=secrets,
                 show_secret=show_secret,
+                limits=process.limits,
             ),
             options=options,
             on_findings=lambda findings: _say_findings(findings, sinks),

@@ -35,6 +35,7 @@ from online_migrate.journal.records import RunRecord
 from online_migrate.journal.requests import approve, close_earlier_stops, close_stops
 from online_migrate.journal.schema import ensure_readable, ensure_schema, upgrade_schema
 from online_migrate.journal.states import RunState, StageState, StepState
+from online_migrate.journal.steering import TIME_OVER
 from online_migrate.journal.store import Journal
 from online_migrate.operations.contract.effects import MakesRow
 from online_migrate.plan.model import Plan, changes_between
@@ -130,9 +131,15 @@ class Runner:
                 return self._done_before(seen.run), ""
         self.context.sessions.open()
         close_earlier_stops(self.context.sessions.journal, plan=self._plan.name)
-        return self.context.sessions.with_reconnect(
-            lambda: self._walk_from_journal(seen), self.context.fence.sql, lambda: self._walk.where
-        )
+        try:
+            return self.context.sessions.with_reconnect(
+                lambda: self._walk_from_journal(seen), self.context.fence.sql, lambda: self._walk.where
+            )
+        except Interrupted:
+            reason = self.context.signal.reason
+            if self.context.sessions.journal.closed or not reason.startswith(TIME_OVER):
+                raise
+            return self._stop_as_asked(f"stopped: {reason}, as asked")
 
     def _survey(self, connection: Connection) -> Survey:
         seen = survey(self._plan, connection)
@@ -210,7 +217,9 @@ class Runner:
         self._open_run(seen)
         is_at_end = self._walk.to(self.options.through)
         self._walk.where = "the journal"
-        return self._finish() if is_at_end else self._stop_as_asked()
+        if is_at_end:
+            return self._finish()
+        return self._stop_as_asked(f"stopped after stage {self.options.through}, as asked")
 
     def _open_run(self, seen: Survey) -> None:
         """Continue the plan's run, or begin one; its sets and steps are frozen here."""
@@ -273,8 +282,7 @@ class Runner:
         close_stops(self.context.sessions.journal, plan=self._plan.name)
         return RunResult(what=f"plan {self._plan.name} is done", next=self._how_to_verify()), "done"
 
-    def _stop_as_asked(self) -> tuple[RunResult, str]:
-        what = f"stopped after stage {self.options.through}, as asked"
+    def _stop_as_asked(self, what: str) -> tuple[RunResult, str]:
         self.context.journal.set_run(self.context.run_id, RunState.STOPPED, what)
         close_stops(self.context.sessions.journal, plan=self._plan.name)
         next_command = f"online-migrate run {self._plan.path} continues from here"

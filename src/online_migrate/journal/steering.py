@@ -6,6 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from threading import Lock
 from typing import Final
 
@@ -22,13 +25,25 @@ READ_EVERY_S: Final = 1.0
 """how often the journal is asked for requests: it costs a round trip"""
 KIND: Final = "paused"
 """of the wait, in events and metrics"""
+TIME_OVER: Final = "its time is over"
+"""a stop for this reason is as the runner's command line asked"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the command line of a runner says about its time."""
+
+    until: datetime | None = None
+    """then it stops after its current batch or statement"""
+    pause_file: Path | None = None
+    """while this file exists, it is paused"""
 
 
 class Steering:
     """Requests to a run.  This one has none: for work that no request may delay or end."""
 
     def read_stop(self) -> str | None:
-        """The user who asked to stop, or None; may be a second old."""
+        """Why the run is to stop, or None; may be a second old."""
         return None
 
     def is_paused(self) -> bool:
@@ -55,8 +70,16 @@ class JournalSteering(Steering):
     """The requests in the journal; the workers of a run share it."""
 
     def __init__(
-        self, sessions: Sessions, clock: Clock, *, plan: str, path: str, emit: Callable[..., None]
+        self,
+        sessions: Sessions,
+        clock: Clock,
+        *,
+        plan: str,
+        path: str,
+        emit: Callable[..., None],
+        limits: Limits = Limits(),  # it is immutable
     ) -> None:
+        self._limits = limits
         self._sessions = sessions
         self._clock = clock
         self._plan = plan
@@ -66,6 +89,8 @@ class JournalSteering(Steering):
         self._turn = Lock()
         self._read_at = float("-inf")
         self._stop_by: str | None = None
+        self._reason: str | None = None
+        """why the run is paused"""
         self._pause: Pause | None = None
         self._tuning = Tuning()
         self._paces: dict[tuple[int, str], Pace] = {}
@@ -78,7 +103,10 @@ class JournalSteering(Steering):
     def read_stop(self) -> str | None:
         """The request stays open until :func:`~online_migrate.journal.requests.close_stops`."""
         self._read()
-        return self._stop_by
+        until = self._limits.until
+        if until is not None and datetime.now(UTC) >= until:
+            return f"{TIME_OVER} ({until:%Y-%m-%d %H:%M:%S %Z})"
+        return None if self._stop_by is None else f"requested by {self._stop_by}"
 
     def is_paused(self) -> bool:
         return self._read() is not None
@@ -111,9 +139,9 @@ class JournalSteering(Steering):
         with self._turn:
             self._paused += 1
         try:
-            while (pause := self._read()) is not None:
+            while (reason := self._read()) is not None:
                 with self._turn:
-                    self._report(pause)
+                    self._report(reason)
                 self._clock.wait(READ_EVERY_S, signal)
                 ensure_going()
         finally:
@@ -123,13 +151,14 @@ class JournalSteering(Steering):
                     self._waiting.end()
         return self._clock.monotonic() - began
 
-    def _report(self, pause: Pause) -> None:
-        self._waiting.report(pause_text(pause, self._path), cause=pause.since)
-        if pause.taken_at is None and self._paused >= self._at_work:
+    def _report(self, reason: str) -> None:
+        self._waiting.report(reason, cause=reason)
+        pause = self._pause
+        if pause is not None and pause.taken_at is None and self._paused >= self._at_work:
             take_pauses(self._sessions.journal, plan=self._plan)
 
-    def _read(self) -> Pause | None:
-        """The pause that is in force, up to a second old."""
+    def _read(self) -> str | None:
+        """Why the run is paused, or None; up to a second old."""
         with self._turn:
             now = self._clock.monotonic()
             if now - self._read_at >= READ_EVERY_S:
@@ -139,7 +168,16 @@ class JournalSteering(Steering):
                 self._pause = read_pause(self._sessions.journal, plan=self._plan)
                 self._note_end(before)
                 self._read_tuning()
-            return self._pause if self._pause is not None and self._pause.is_in_force else None
+                self._reason = self._find_reason()
+            return self._reason
+
+    def _find_reason(self) -> str | None:
+        if self._pause is not None and self._pause.is_in_force:
+            return pause_text(self._pause, self._path)
+        file = self._limits.pause_file
+        if file is not None and file.exists():
+            return f"paused by file {file}; to resume, remove it"
+        return None
 
     def _read_tuning(self) -> None:
         tuning = read_tuning(self._sessions.journal, plan=self._plan)
