@@ -96,8 +96,8 @@ class RunContext:
         self.sink.emit(event_type(**fields))
 
     def is_stop_requested(self) -> bool:
-        """Is the run to stop, by a request or because its time is over?  The run's signal is set then, so that
-        all its workers stop.
+        """Is the run to stop, by a request or because its time is over?  The run's signal is set then,
+        so that all its workers stop.
         """
         reason = self.steering.read_stop()
         if reason is not None:
