@@ -99,9 +99,9 @@ class Desk:
             raise result.exception
         return Said(code=result.exit_code, out=result.stdout, err=result.stderr)
 
-    def start(self, *arguments: str) -> Child:
-        """``online-migrate run`` as a child process, ended with the test at the latest."""
-        child = Child([str(self.plan), *arguments], folder=self.folder, environ=self._environ)
+    def start(self, *arguments: str, command: str = "run") -> Child:
+        """``online-migrate run``, or another command, as a child process, ended with the test."""
+        child = Child([command, str(self.plan), *arguments], folder=self.folder, environ=self._environ)
         self.children.append(child)
         return child
 
@@ -155,7 +155,7 @@ class Child:
 
     def __init__(self, arguments: list[str], *, folder: Path, environ: Mapping[str, str]) -> None:
         self.log = folder / f"run-{time.monotonic_ns()}.log"
-        command = [sys.executable, "-m", "online_migrate.cli", "run", *arguments]
+        command = [sys.executable, "-m", "online_migrate.cli", *arguments]
         environ = {k: v for k, v in {**os.environ, **environ}.items() if v}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(

@@ -101,3 +101,33 @@ def test_the_first_commit_of_all_is_reported_too(pair: Pair, desk: Desk) -> None
     runner.await_words("the commit of session online-migrate check")
     set_standbys(pair.primary.dsn, "")
     assert runner.wait() == 0
+
+
+REQUESTS: Final = {
+    "approve": ("approve", "swap"),
+    "revoke": ("approve", "swap", "--revoke"),
+    "pause": ("pause",),
+    "redo": ("redo", "add_column"),
+}
+
+
+@pytest.mark.parametrize("words", REQUESTS.values(), ids=REQUESTS)
+def test_a_command_whose_commit_waits_says_so_and_may_be_left(
+    pair: Pair, desk: Desk, words: tuple[str, ...]
+) -> None:
+    """What is committed, what to do, and that Ctrl-C keeps it: afterwards other sessions see it."""
+    assert desk.call("run", "--through", "columns").code == 0
+    assert desk.call("approve", "swap").code == 0
+    desk.run_sql("ALTER TABLE users DROP COLUMN bot_id CASCADE")
+    pair.cut()
+    command = desk.start(*words[1:], command=words[0])
+    command.await_words("Ctrl-C ends the wait and keeps the change")
+    assert "synchronous_standby_names is '*', connected are 0" in command.said
+    command.send(signal.SIGINT)
+    command.wait()
+    desk.await_true(f"SELECT NOT ({WAITS})")
+    if words[0] != "redo":
+        made = "SELECT count(*) FROM online_migrate." + ("request" if words == ("pause",) else "approval")
+        made += " WHERE revoked_at IS NOT NULL" if "--revoke" in words else ""
+        assert desk.ask(made) == (2 if words == ("approve", "swap") else 1)
+    set_standbys(pair.primary.dsn, "")

@@ -13,6 +13,7 @@ from online_migrate.cli.common import (
     duration,
     plan_argument,
     read_plan,
+    reporting_standby,
     run_of,
     stage_of,
 )
@@ -65,14 +66,18 @@ def approve_command(
     with connector_of(read, dsn).open("approve") as connection:
         run = run_of(read, connection)
         if is_revoked:
-            _revoke(connection, run, read, stage, by=by, note=note)
+            with reporting_standby(read, dsn, connection):
+                _revoke(connection, run, read, stage, by=by, note=note)
             return
         if _has_begun(connection, run, stage):
             raise UsageError(
                 f"stage {stage} has started: its gate was already passed",
                 remedy=f"show its progress: online-migrate status {plan}",
             )
-        until = approve(connection, plan=read.name, stage=stage, approved_by=by, note=note, expires_s=expires)
+        with reporting_standby(read, dsn, connection):
+            until = approve(
+                connection, plan=read.name, stage=stage, approved_by=by, note=note, expires_s=expires
+            )
     limit = "" if until is None else f"\nin force until {until:%Y-%m-%d %H:%M:%S %Z}"
     say(f"approved by {by}: {found.gate.approval}{limit}\nnext: online-migrate run {plan}")
 

@@ -6,7 +6,8 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, time, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,10 +15,13 @@ from typing import Any, TypeVar
 import click
 
 from online_migrate.cli.defect import redact_in_errors
-from online_migrate.cli.output import is_json, json_line, say
+from online_migrate.cli.output import is_json, json_line, say, say_note
 from online_migrate.clock import Signal, SystemClock
 from online_migrate.errors import GateClosed, Interrupted, OnlineMigrateError, UsageError
+from online_migrate.events import Event
 from online_migrate.findings import Finding, Severity
+from online_migrate.journal.commit_waits import KIND as STANDBY_COMMIT
+from online_migrate.journal.commit_waits import reporting_commits
 from online_migrate.journal.lease import person, read_holder, read_sessions
 from online_migrate.journal.records import RunRecord
 from online_migrate.journal.schema import ensure_readable
@@ -31,6 +35,12 @@ from online_migrate.postgres.connection import Connection, Connector
 from online_migrate.printable import printable
 
 CLOCK = SystemClock()
+_COMMITTED = (
+    "The change is committed on the primary, and is seen by other sessions when the wait ends. Ctrl-C ends"
+    " the wait and keeps the change; a failover to a standby that lacks it loses it: check with"
+    " `online-migrate status PLAN`."
+)
+"""Source: PostgreSQL manual, 27.2.8; SyncRepWaitForLSN in syncrep.c."""
 TAKEN_WITHIN_S = 30.0
 """how long a command waits for the runner, which may be within a long statement"""
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -173,6 +183,19 @@ def stage_of(plan: Plan, name: str) -> Stage:
 def connector_of(plan: Plan, dsn: str) -> Connector:
     """What opens sessions in the plan's schema."""
     return Connector(dsn=dsn, schema=plan.schema)
+
+
+@contextmanager
+def reporting_standby(plan: Plan, dsn: str, connection: Connection) -> Iterator[None]:
+    """Say on stderr that a commit of ``connection`` waits for a synchronous standby, and how to leave."""
+    with reporting_commits(connector_of(plan, dsn), say_standby, CLOCK, connection):
+        yield
+
+
+def say_standby(_: type[Event], *, kind: str, reason: str = "", **__: object) -> None:
+    """A wait for a synchronous standby, as :func:`reporting_commits` reports it."""
+    if kind == STANDBY_COMMIT and reason:
+        say_note(f"{reason} {_COMMITTED}", level="warning")
 
 
 def echo_error(error: OnlineMigrateError) -> None:

@@ -16,6 +16,7 @@ from online_migrate.cli.common import (
     limit_of,
     plan_argument,
     read_plan,
+    reporting_standby,
     run_of,
     until_options,
 )
@@ -54,7 +55,8 @@ def pause_command(plan: Path, dsn: str, by: str, until: float | None, for_s: flo
                 f"plan {read.name} is already {pause_text(before, str(plan))}",
                 remedy="to change when the pause ends, pause it again with --until or --for",
             )
-        request_pause(connection, plan=read.name, by=by, for_s=limit_s)
+        with reporting_standby(read, dsn, connection):
+            request_pause(connection, plan=read.name, by=by, for_s=limit_s)
         say(_outcome(read, connection))
 
 

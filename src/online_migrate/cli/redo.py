@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from online_migrate.cli.common import CLOCK, connector_of, dsn_option, plan_argument, read_plan
+from online_migrate.cli.common import CLOCK, connector_of, dsn_option, plan_argument, read_plan, say_standby
 from online_migrate.engine.redo import Wanted, redo
 from online_migrate.journal.lease import whoami
 
@@ -35,6 +35,8 @@ def redo_command(
     """
     wanted = Wanted(step=step, stage=stage, table=table)
     read = read_plan(plan)
-    for reopened in redo(read, connector_of(read, dsn), wanted, by=by, note=note, clock=CLOCK):
+    for reopened in redo(
+        read, connector_of(read, dsn), wanted, by=by, note=note, clock=CLOCK, emit=say_standby
+    ):
         click.echo(f"reopened: {reopened}")
     click.echo(f"next: online-migrate run {plan}")

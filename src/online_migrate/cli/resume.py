@@ -15,6 +15,7 @@ from online_migrate.cli.common import (
     is_at_work,
     plan_argument,
     read_plan,
+    reporting_standby,
     run_of,
 )
 from online_migrate.cli.output import say
@@ -42,7 +43,8 @@ def resume_command(plan: Path, dsn: str, by: str) -> None:
         if pause is None or not pause.is_in_force:
             command = "status" if is_at_work(read, connection) else "run"
             raise UsageError(f"plan {read.name} is not paused", remedy=f"online-migrate {command} {plan}")
-        request_resume(connection, plan=read.name, by=by)
+        with reporting_standby(read, dsn, connection):
+            request_resume(connection, plan=read.name, by=by)
 
         def is_taken() -> bool:
             newest = read_pause(connection, plan=read.name)

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from online_migrate.cli.common import CLOCK, connector_of, dsn_option, plan_argument, read_plan
+from online_migrate.cli.common import (
+    CLOCK,
+    connector_of,
+    dsn_option,
+    plan_argument,
+    read_plan,
+    reporting_standby,
+)
 from online_migrate.cli.output import say
 from online_migrate.clock import Signal
 from online_migrate.errors import UsageError
@@ -38,7 +45,8 @@ def stop_command(plan: Path, dsn: str) -> None:
                 f" on {connection.info.host}",
                 remedy=f"show its progress: online-migrate status {plan}",
             )
-        request_stop(connection, plan=read.name, requested_by=whoami())
+        with reporting_standby(read, dsn, connection):
+            request_stop(connection, plan=read.name, requested_by=whoami())
         say(f"asked {holder.runner} to stop after its current batch or statement")
         deadline = CLOCK.monotonic() + WAIT_S
         while read_sessions(connection) and CLOCK.monotonic() < deadline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from online_migrate.clock import Clock, Signal
@@ -10,6 +11,7 @@ from online_migrate.engine.drift import verify_step
 from online_migrate.engine.survey import Survey, survey
 from online_migrate.errors import UsageError
 from online_migrate.events import StepReopened
+from online_migrate.journal.commit_waits import reporting_commits
 from online_migrate.journal.lease import Lease
 from online_migrate.journal.store import Journal
 from online_migrate.operations.registry import OPERATIONS
@@ -38,7 +40,14 @@ class Wanted:
 
 
 def redo(
-    plan: Plan, connector: Connector, wanted: Wanted, *, by: str, note: str, clock: Clock
+    plan: Plan,
+    connector: Connector,
+    wanted: Wanted,
+    *,
+    by: str,
+    note: str,
+    clock: Clock,
+    emit: Callable[..., None],
 ) -> tuple[Step, ...]:
     """Reopen the steps, with who asked in the journal's history; returns them.
 
@@ -48,14 +57,15 @@ def redo(
     """
     with connector.open("redo") as connection:
         _meant(survey(plan, connection), wanted)  # a wrong name is refused without waiting for the lease
-        lease = Lease(connector, clock, Signal(), plan.name)
+        lease = Lease(connector, clock, Signal(), plan.name, emit=emit)
         try:
             fence = lease.acquire()
             seen = survey(plan, connection)
             steps = _changed(seen, _meant(seen, wanted))
             journal = Journal(connection, fence)
-            for step in steps:
-                journal.reopen_step(_run_id(seen), step.key, StepReopened(by=by, note=note))
+            with reporting_commits(connector, emit, clock, connection):
+                for step in steps:
+                    journal.reopen_step(_run_id(seen), step.key, StepReopened(by=by, note=note))
             return steps
         finally:
             lease.release()
