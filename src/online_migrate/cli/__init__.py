@@ -26,6 +26,7 @@ SUMMARIES: Final = {
     "pause": "Hold the run between two batches or statements.",
     "resume": "End a pause.",
     "tune": "Change the pace of backfills while they run.",
+    "dismiss": "Continue without a standby that has disconnected.",
     "stop": "Ask the runner to stop after its current batch.",
     "redo": "Reopen a finished step whose object was changed or dropped.",
     "verify": "Compare the database with what finished steps promise.",

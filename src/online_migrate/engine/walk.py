@@ -8,6 +8,7 @@ from functools import partial
 
 import psycopg
 
+from online_migrate.backfill.throttlers import Throttles
 from online_migrate.engine.drift import fact_lines, find_drift
 from online_migrate.engine.executor import StepExecutor
 from online_migrate.engine.groups import Group, Part, groups_of
@@ -52,7 +53,7 @@ class Walk:
 
     def __post_init__(self) -> None:
         self._lock_retry = LockRetry(run=self.run)
-        self._executor = StepExecutor(run=self.run)
+        self._executor = StepExecutor(run=self.run, throttles=Throttles(self.run.steering.dismissals))
 
     def to(self, last: str | None) -> bool:
         """Walk through the stage of that name, or to the end; True if nothing is left.

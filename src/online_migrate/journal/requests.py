@@ -103,6 +103,49 @@ def take_pauses(connection: Connection, *, plan: str) -> None:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dismissal:
+    """A standby that the run need not wait for, if it was lost before."""
+
+    standby: str
+    by: str
+    at_s: float
+    """by the server's clock, since 1970"""
+    is_taken: bool
+
+
+def request_dismissal(connection: Connection, *, plan: str, standby: str, by: str) -> None:
+    """Dismiss a standby that is lost now."""
+    connection.execute(
+        "INSERT INTO online_migrate.request (plan, kind, by_whom, about) VALUES (%s, %s, %s, %s)",
+        [plan, RequestKind.DISMISS_STANDBY, storable(connection, by), storable(connection, standby)],
+    )
+
+
+def read_dismissals(connection: Connection, *, plan: str) -> tuple[Dismissal, ...]:
+    """The newest of each standby."""
+    rows = connection.execute(
+        "SELECT DISTINCT ON (about) about, by_whom, extract(epoch FROM asked_at)::float8,"
+        " taken_at IS NOT NULL FROM online_migrate.request WHERE plan = %s AND kind = %s ORDER BY about, request_id DESC",
+        [plan, RequestKind.DISMISS_STANDBY],
+    )
+    return tuple(Dismissal(standby=name, by=by, at_s=at, is_taken=taken) for name, by, at, taken in rows)
+
+
+def take_dismissals(connection: Connection, *, plan: str) -> None:
+    """Note that the runner knows them."""
+    connection.execute(
+        "UPDATE online_migrate.request SET taken_at = clock_timestamp()"
+        " WHERE plan = %s AND kind = %s AND taken_at IS NULL",
+        [plan, RequestKind.DISMISS_STANDBY],
+    )
+
+
+def are_dismissals_taken(connection: Connection, *, plan: str) -> bool:
+    """Does the runner know all of them?"""
+    return all(d.is_taken for d in read_dismissals(connection, plan=plan))
+
+
 def request_stop(connection: Connection, *, plan: str, requested_by: str) -> None:
     """Ask the runner of ``plan`` to stop after its current batch."""
     connection.execute(

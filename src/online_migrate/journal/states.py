@@ -38,3 +38,4 @@ class RequestKind(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     TUNE = "tune"
+    DISMISS_STANDBY = "dismiss_standby"

@@ -4,7 +4,7 @@ transactions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +14,15 @@ from typing import Final
 
 from online_migrate.clock import Clock, Signal
 from online_migrate.events import Note
-from online_migrate.journal.requests import Pause, read_pause, read_stop, take_pauses
+from online_migrate.journal.requests import (
+    Dismissal,
+    Pause,
+    read_dismissals,
+    read_pause,
+    read_stop,
+    take_dismissals,
+    take_pauses,
+)
 from online_migrate.journal.sessions import Sessions
 from online_migrate.journal.states import RequestKind
 from online_migrate.journal.tuning import Tuning, read_tuning, take_tunes
@@ -54,6 +62,10 @@ class Steering:
         """The pace of a table's backfill, where the plan says ``pace``."""
         return pace
 
+    def dismissals(self) -> Mapping[str, float]:
+        """Standbys that need not be waited for if they were lost before that time, by the server's clock."""
+        return {}
+
     def at_work(self) -> AbstractContextManager[None]:
         """While a worker takes a step: the run has paused when all such workers have."""
         return nullcontext()
@@ -92,6 +104,7 @@ class JournalSteering(Steering):
         self._reason: str | None = None
         """why the run is paused"""
         self._pause: Pause | None = None
+        self._dismissals: tuple[Dismissal, ...] = ()
         self._tuning = Tuning()
         self._paces: dict[tuple[int, str], Pace] = {}
         """of the plan's paces, by table"""
@@ -121,6 +134,9 @@ class JournalSteering(Steering):
                 except ValueError:
                     self._paces[key] = pace
             return self._paces[key]
+
+    def dismissals(self) -> Mapping[str, float]:
+        return {d.standby: d.at_s for d in self._dismissals}
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -168,6 +184,7 @@ class JournalSteering(Steering):
                 self._pause = read_pause(self._sessions.journal, plan=self._plan)
                 self._note_end(before)
                 self._read_tuning()
+                self._read_dismissals()
                 self._reason = self._find_reason()
             return self._reason
 
@@ -187,6 +204,14 @@ class JournalSteering(Steering):
             take_tunes(self._sessions.journal, plan=self._plan)
             text = f"pace tuned by {tuning.by}: {tuning}" if tuning.tables else f"pace reset by {tuning.by}"
             self._emit(Note, message=text)
+
+    def _read_dismissals(self) -> None:
+        self._dismissals = read_dismissals(self._sessions.journal, plan=self._plan)
+        new = [d for d in self._dismissals if not d.is_taken]
+        for one in new:
+            self._emit(Note, message=f"standby {one.standby} dismissed by {one.by}")
+        if new:
+            take_dismissals(self._sessions.journal, plan=self._plan)
 
     def _note_end(self, before: Pause | None) -> None:
         """Say who ended the pause, or that its time has come."""

@@ -57,14 +57,38 @@ def test_a_standby_that_is_gone_is_red_until_it_is_back(pair: Pair, on_primary: 
     gone = throttler.read(on_primary)
     assert gone.utilisation >= 1
     assert gone.reason == (
-        "standby walreceiver was streaming and has disconnected; reconnect it, or stop and run again if"
-        " it was removed permanently"
+        "standby walreceiver was streaming and has disconnected; reconnect it, or, if it was removed"
+        " permanently: online-migrate dismiss PLAN walreceiver"
     )
     begun_anew = StandbyLag(limit_bytes=LIMIT_BYTES)
     assert begun_anew.read(on_primary).reason == "no streaming standby is connected"
     pair.bring_back()
     assert throttler.read(on_primary).utilisation < 1
     assert begun_anew.read(on_primary).reason.startswith("standby walreceiver lags ")
+
+
+def test_a_lost_standby_is_dismissed_by_its_name(pair: Pair, on_primary: Connection) -> None:
+    """A dismissal before the loss is not meant for it; one that is back, and lost again, counts again."""
+    dismissed = {"walreceiver": server_time(on_primary)}
+    throttler = StandbyLag(limit_bytes=LIMIT_BYTES, dismissed=lambda: dismissed)
+    throttler.read(on_primary)
+    pair.cut()
+    assert throttler.read(on_primary).utilisation >= 1
+    dismissed["another"] = server_time(on_primary)
+    assert throttler.read(on_primary).utilisation >= 1
+    dismissed["walreceiver"] = server_time(on_primary)
+    assert throttler.read(on_primary).reason == "no streaming standby is connected"
+    pair.bring_back()
+    assert throttler.read(on_primary).reason.startswith("standby walreceiver lags ")
+    pair.cut()
+    assert throttler.read(on_primary).utilisation >= 1
+    pair.bring_back()
+
+
+def server_time(connection: Connection) -> float:
+    row = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
+    assert row is not None
+    return float(row[0])
 
 
 def test_who_streams_but_replays_nothing_is_no_standby(pair: Pair, on_primary: Connection) -> None:

@@ -10,7 +10,7 @@ from online_migrate.backfill.throttlers.lock_waiters import LockWaiters
 from online_migrate.backfill.throttlers.multixacts import Multixacts
 from online_migrate.backfill.throttlers.oldest_snapshot import OldestSnapshot
 from online_migrate.backfill.throttlers.query import Query
-from online_migrate.backfill.throttlers.standby_lag import StandbyLag
+from online_migrate.backfill.throttlers.standby_lag import Dismissed, StandbyLag
 from online_migrate.backfill.throttlers.wal_held import WalHeld
 from online_migrate.backfill.throttlers.wal_since_checkpoint import WalSinceCheckpoint
 from online_migrate.clock import Clock
@@ -40,7 +40,8 @@ class Throttles:
     the first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, dismissed: Dismissed = dict) -> None:
+        self._dismissed = dismissed
         self._known: dict[str, Throttle] = {}
         self._lock = Lock()
 
@@ -49,16 +50,18 @@ class Throttles:
         key = repr(hold_when)
         with self._lock:  # two workers that call at once must not get one each
             if key not in self._known:
-                self._known[key] = Throttle(throttlers_for(hold_when), clock)
+                self._known[key] = Throttle(throttlers_for(hold_when, self._dismissed), clock)
             return self._known[key]
 
 
-def throttlers_for(hold_when: HoldWhen) -> tuple[Throttler, ...]:
+def throttlers_for(hold_when: HoldWhen, dismissed: Dismissed = dict) -> tuple[Throttler, ...]:
     """The throttlers that a plan's ``hold_when`` names; others do not hold."""
     wanted = hold_when
     throttlers: list[Throttler] = []
     if wanted.standby_lag is not None or wanted.standby_delay is not None:
-        throttlers.append(StandbyLag(limit_bytes=wanted.standby_lag, limit_s=wanted.standby_delay))
+        throttlers.append(
+            StandbyLag(limit_bytes=wanted.standby_lag, limit_s=wanted.standby_delay, dismissed=dismissed)
+        )
     if wanted.wal_since_checkpoint is not None:
         throttlers.append(WalSinceCheckpoint(limit_share=wanted.wal_since_checkpoint))
     if wanted.oldest_snapshot is not None:

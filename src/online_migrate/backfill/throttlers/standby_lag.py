@@ -7,7 +7,9 @@ when that WAL position was current.
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,6 +39,10 @@ _QUERY: Final = f"""
 """Only standbys: pg_receivewal and pg_basebackup replay nothing, a logical subscriber uses a logical slot."""
 
 
+Dismissed = Callable[[], Mapping[str, float]]
+"""the standbys that were dismissed, and when: seconds since 1970 by the server's clock"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standby:
     """The state of a standby.  ``name`` is its slot or its application_name; ``#2`` is the second of that
@@ -52,19 +58,30 @@ class StandbyLag:
     """Red if a standby has ``limit_bytes`` of WAL to replay, is ``limit_s`` seconds behind, or has
     disconnected.
 
-    A standby that was seen and has disconnected stays red until it is back; a new `run` has not seen it.
+    A standby that was seen and has disconnected stays red until it is back, or until it is dismissed
+    afterwards; a new `run` has not seen it.
     Behind a failover one that is missing is the new primary: it was promoted, not lost.
     """
 
     name = "standby_lag"
 
-    def __init__(self, *, limit_bytes: int | None = None, limit_s: float | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        limit_bytes: int | None = None,
+        limit_s: float | None = None,
+        dismissed: Dismissed = dict,
+    ) -> None:
         if limit_bytes is None and limit_s is None:
             raise ValueError("standby_lag needs a limit, in bytes or in seconds")
         self._limit_bytes = limit_bytes
         self._limit_s = limit_s
         self._trail = Trail(keep_s=2 * (limit_s or 60.0))
         self._seen: set[str] = set()
+        self._dismissed = dismissed
+        self._read_at_s = 0.0
+        """by the server's clock"""
+        self._lost_at_s: dict[str, float] = {}
         self._timeline = ""
         self._promotions = 0
         """of standbys that were seen, while it is unknown which ones: their names are still in ``_seen``"""
@@ -74,7 +91,7 @@ class StandbyLag:
 
     def read(self, connection: Connection) -> Reading:
         standbys = self.read_standbys(connection)
-        lost = self._lost({s.name for s in standbys})
+        lost = self._without_dismissed(self._lost({s.name for s in standbys}))
         if lost:
             return Reading(name=self.name, utilisation=1.0, reason=_lost_text(lost))
         readings = [self._judge(standby) for standby in standbys]
@@ -94,6 +111,14 @@ class StandbyLag:
         self._seen |= connected
         return sorted(missing)
 
+    def _without_dismissed(self, lost: list[str]) -> list[str]:
+        """One that was dismissed after it was lost is forgotten: it counts when it connects again."""
+        self._lost_at_s = {name: self._lost_at_s.get(name, self._read_at_s) for name in lost}
+        dismissed = self._dismissed()
+        left = [name for name in lost if dismissed.get(name, float("-inf")) < self._lost_at_s[name]]
+        self._seen.difference_update(set(lost) - set(left))
+        return left
+
     def _note_timeline(self, timeline: str) -> None:
         """Each promotion begins another one (manual, 26.3.6 "Timelines")."""
         if self._timeline and timeline != self._timeline and self._seen:
@@ -108,6 +133,7 @@ class StandbyLag:
             rows = connection.execute(_QUERY).fetchall()
         ensure_sees_all(rows[0][0])
         at_s, written = float(rows[0][1]), int(rows[0][2])
+        self._read_at_s = at_s
         self._note_timeline(str(rows[0][3]))
         self._trail.note(at_s, written)
         counts: Counter[str] = Counter()
@@ -145,10 +171,10 @@ def _lost_text(lost: list[str]) -> str:
     names = ", ".join(lost)
     if len(lost) == 1:
         return (
-            f"standby {names} was streaming and has disconnected;"
-            " reconnect it, or stop and run again if it was removed permanently"
+            f"standby {names} was streaming and has disconnected; reconnect it, or, if it was removed"
+            f" permanently: online-migrate dismiss PLAN {shlex.quote(lost[0])}"
         )
     return (
-        f"standbys {names} were streaming and have disconnected;"
-        " reconnect them, or stop and run again if they were removed permanently"
+        f"standbys {names} were streaming and have disconnected; reconnect them, or, for each that was"
+        f" removed permanently: online-migrate dismiss PLAN {shlex.quote(lost[0])}"
     )
