@@ -126,7 +126,8 @@ def read_dismissals(connection: Connection, *, plan: str) -> tuple[Dismissal, ..
     """The newest of each standby."""
     rows = connection.execute(
         "SELECT DISTINCT ON (about) about, by_whom, extract(epoch FROM asked_at)::float8,"
-        " taken_at IS NOT NULL FROM online_migrate.request WHERE plan = %s AND kind = %s ORDER BY about, request_id DESC",
+        " taken_at IS NOT NULL FROM online_migrate.request"
+        " WHERE plan = %s AND kind = %s ORDER BY about, request_id DESC",
         [plan, RequestKind.DISMISS_STANDBY],
     )
     return tuple(Dismissal(standby=name, by=by, at_s=at, is_taken=taken) for name, by, at, taken in rows)
