@@ -251,3 +251,19 @@ def test_r1_a_role_without_rights_in_the_schema_of_a_partition(trial_of: OpenTri
     trial.admin.run_sql(with_roles("GRANT USAGE, CREATE ON SCHEMA old TO om_role_owner"))
     run = trial.call("run")
     assert run.code == 0, run.all
+
+
+def test_r2_detached_and_attached_again(trial_of: OpenTrial) -> None:
+    """Rows that came while it was no partition are filled, although its step had been done."""
+    setup = LATE + f"CREATE TABLE busy (id int); CREATE TABLE orders_2 PARTITION OF orders {NEXT_MONTH};"
+    plan = WHILE_IT_RUNS.replace(
+        "set_not_null: {table: orders, column: tenant_id}", "analyze: {table: orders}"
+    )
+    trial = trial_of(Case(name="r2", setup=setup, plan=plan))
+    assert trial.call("run", "--through", "backfill").code == 0
+    trial.admin.run_sql("ALTER TABLE orders DETACH PARTITION orders_2")
+    assert trial.call("run", "--through", "between").code == 0
+    trial.admin.run_sql(A_ROW, f"ALTER TABLE orders ATTACH PARTITION orders_2 {NEXT_MONTH}")
+    run = trial.call("run")
+    assert run.code == 0, run.all
+    assert trial.ask("SELECT count(*) FROM orders WHERE tenant_id IS NULL") == 0

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from online_migrate.engine.survey import Survey, leaves_now
-from online_migrate.events import Note
+from online_migrate.events import Note, StepReopened
 from online_migrate.findings import Finding, Severity
+from online_migrate.journal.lease import person
+from online_migrate.journal.states import StepState
 from online_migrate.operations.contract.effects import FillsColumn
 from online_migrate.operations.registry import OPERATIONS
 from online_migrate.plan.expand import expand, root_in
@@ -34,6 +36,11 @@ def take_late_partitions(run: RunContext) -> bool:
     tables = {s.table for s in of_partitions} | {s.table for s in before.values()}
     kept = {n: t for n, t in frozen.items() if root_in(n) is None or root_in(n) not in tables}
     kept |= {n: t for n, t in now.items() if root_in(n) in tables}
+    done = {r.key for r in journal.read_steps(run.run_id) if r.state is StepState.DONE}
+    for step in of_partitions:
+        if step.key in done and step.key not in before:  # it was detached: rows may have come meanwhile
+            note = f"partition {step.partition} was attached again"
+            journal.reopen_step(run.run_id, step.key, StepReopened(by=person(), note=note))
     journal.accept_plan(run.run_id, run.plan, kept, steps)
     came = dict.fromkeys(str(s.partition) for s in of_partitions if s.key not in before)
     left_out = dict.fromkeys(str(s.partition) for s in before.values() if s.key not in {t.key for t in steps})
