@@ -90,6 +90,17 @@ class StepEnded(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StatementExecuted(Event):
+    """A statement of a step was executed and committed, or all those of one lock window."""
+
+    statements: tuple[str, ...]
+    """as `explain` prints them; of a backfill one for all its batches, so without the pages of each"""
+    kind: str
+    """window, long, batch or write"""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepFailed(Event):
     error: str
 

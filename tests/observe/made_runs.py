@@ -197,6 +197,9 @@ def whole_run() -> Iterator[e.Event]:
         **index, statement="CREATE INDEX CONCURRENTLY i ON users (bot_id)", phase="building index",
         share_done=0.3, seconds=2.0, waits_for=("pid 14",),
     )  # fmt: skip
+    yield e.StatementExecuted(
+        **index, statements=("CREATE INDEX CONCURRENTLY i ON users (bot_id)",), kind="long", seconds=3.0
+    )
     yield e.StepFailed(**index, error="could not create unique index")
     yield e.StepReopened(**index, by="ada", note="dropped by mistake")
     yield e.PlanAccepted(by="ada", changes=("stage swap, step analyze: was added",))

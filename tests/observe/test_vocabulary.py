@@ -29,6 +29,7 @@ NO_METRIC = {
     "CheckFound": "said before the run begins, to the operator who starts it",
     "SecretShown": "happens once a run; no figure says more than the log's line",
     "StopAsked": "happens once a run, and its end is a figure",
+    "StatementExecuted": "lock windows, batches and steps are measured one by one; its text is no figure",
     "StepReopened": "written by `redo`, outside a run; the journal names who reopened the step",
     "PlanAccepted": "happens at most once a run, before its first step; the journal names who accepted it",
     "Note": "a sentence; a sentence is no figure",

@@ -22,6 +22,7 @@ from psycopg import sql
 from online_migrate.backfill.chunks import position_of, share_done, walk_of
 from online_migrate.backfill.context import BackfillContext, Target
 from online_migrate.errors import Interrupted, LockNotAcquired
+from online_migrate.events import StatementExecuted
 from online_migrate.journal.records import CursorRecord
 from online_migrate.postgres.connection import Sql
 from online_migrate.postgres.long_statement import run_long_statement
@@ -70,7 +71,7 @@ class VacuumRounds:
                 context.work.execute("RESET vacuum_cost_delay")
 
     def _run(self) -> None:
-        context = self._context
+        context, began = self._context, self._context.clock.monotonic()
         try:
             run_long_statement(
                 self._statement,
@@ -89,6 +90,10 @@ class VacuumRounds:
         except (Interrupted, LockNotAcquired):
             if context.signal.is_aborting:
                 raise
+        else:
+            seconds = context.clock.monotonic() - began
+            text = self._statement.as_string(None)
+            context.emit(StatementExecuted, statements=(text,), kind="long", seconds=seconds)
 
 
 def vacuum_statement(table: sql.Composable, rows_per_page: float) -> Sql:

@@ -22,6 +22,7 @@ SUMMARIES: Final = {
     "run": "Apply the plan; the same command resumes it.",
     "status": "Show progress, and what the run is waiting for.",
     "runs": "List the runs of all plans in the database.",
+    "history": "Show what was done in the database, and the SQL as executed.",
     "approve": "Open the gate of a stage.",
     "pause": "Hold the run between two batches or statements.",
     "resume": "End a pause.",

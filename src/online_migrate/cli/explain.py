@@ -25,7 +25,7 @@ from online_migrate.engine.survey import survey
 from online_migrate.operations.contract.base import Kind, Statement
 from online_migrate.postgres.locks import LockNeed
 
-_HOW = {
+HOW = {
     Kind.WINDOW: "lock window, instant",
     Kind.LONG: "long-running; blocks no application statements",
     Kind.BATCH: "in batches",
@@ -106,7 +106,7 @@ def _step_lines(step: ExplainedStep) -> Iterator[str]:
         f" {'instant' if step.is_instant else 'long'}{size}{', done' if step.is_done else ''}"
     )
     for position, statement in enumerate(step.statements):
-        how = _HOW[statement.kind] + (f": {statement.note}" if statement.note else "")
+        how = HOW[statement.kind] + (f": {statement.note}" if statement.note else "")
         yield f"      -- {how}"
         yield from (f"      {line}" for line in f"{statement.text};".splitlines())
         rest = step.statements[position + 1 :]

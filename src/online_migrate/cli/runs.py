@@ -30,21 +30,23 @@ def runs_command(dsn: str, as_json: bool) -> None:
         runs = read_runs(connection) if ensure_readable(connection) else ()
         where = f"database {connection.info.dbname} on {connection.info.host}"
     if as_json:
-        click.echo(json.dumps([_to_json(run) for run in runs], indent=2, ensure_ascii=False))
+        click.echo(json.dumps([run_to_json(run) for run in runs], indent=2, ensure_ascii=False))
         return
     for run in runs:
-        say(_line(run))
+        say(run_line(run))
     if not runs:
         say(f"no plan has run in {where}")
 
 
-def _to_json(run: RunSummary) -> dict[str, Any]:
+def run_to_json(run: RunSummary) -> dict[str, Any]:
+    """What ``--json`` prints of a run."""
     times = ("started_at", "resumed_at", "ended_at")
     given = asdict(run)
     return given | {name: None if given[name] is None else given[name].isoformat() for name in times}
 
 
-def _line(run: RunSummary) -> str:
+def run_line(run: RunSummary) -> str:
+    """A run in a line."""
     state = "no runner" if run.state == "running" and not run.is_live else run.state
     parts = [f"{run.plan} (run {run.run_id}): {state}"]
     parts += [f"stage {run.stage}"] if run.stage else []

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Final
 
 from online_migrate.journal.lease import STALE_AFTER_S, read_holder, read_sessions
+from online_migrate.journal.records import ApprovalRecord, columns, to_records
 from online_migrate.postgres.connection import Connection
 
 _RUNS: Final = """
@@ -19,6 +20,13 @@ SELECT r.plan, r.run_id, r.state, r.reason, r.started_at, r.ended_at,
                   WHERE h.run_id = r.run_id AND h.event = 'run_started'
                   ORDER BY h.history_id DESC LIMIT 1), '')
   FROM online_migrate.run r ORDER BY r.run_id"""
+
+_APPROVALS: Final = f"""
+SELECT {columns(ApprovalRecord)} FROM online_migrate.approval a JOIN online_migrate.run r USING (plan)
+ WHERE r.run_id = %s AND a.approved_at >= r.started_at
+   AND NOT EXISTS (SELECT FROM online_migrate.run later WHERE later.plan = r.plan AND later.run_id > r.run_id
+                      AND later.started_at <= a.approved_at)
+ ORDER BY a.approval_id"""  # noqa: S608  # our own columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,3 +71,8 @@ def read_runs(connection: Connection) -> tuple[RunSummary, ...]:
             _RUNS
         )
     )
+
+
+def read_run_approvals(connection: Connection, run_id: int) -> tuple[ApprovalRecord, ...]:
+    """All approvals given to that run, oldest first, whether in force or not."""
+    return to_records(ApprovalRecord, connection.execute(_APPROVALS, [run_id]))

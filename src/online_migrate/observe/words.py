@@ -125,6 +125,9 @@ _SENTENCES: Final[Mapping[str, Callable[[Fields], str]]] = {
     "gate_approved": lambda f: f"gate approved by {f.get('approved_by', '?')}{_after_colon(f, 'approval')}",
     "step_started": lambda f: "resumes" if f.get("resumed") else "starts",
     "step_ended": _step_ended,
+    "statement_executed": lambda f: (
+        f"executed in {seconds_text(f.get('seconds'))}: {'; '.join(f.get('statements') or ())}"
+    ),
     "step_failed": lambda f: f"failed: {f.get('error', '')}",
     "backfill_started": _backfill_started,
     "batch_done": _batch_done,

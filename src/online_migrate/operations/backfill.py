@@ -53,7 +53,7 @@ from online_migrate.operations.shared.backfill_reads import (
     owner_tables,
     skipped_keys,
 )
-from online_migrate.operations.shared.steps import backfill_context
+from online_migrate.operations.shared.steps import backfill_context, recording
 from online_migrate.plan.model import Phase
 from online_migrate.plan.units import Duration
 
@@ -295,7 +295,9 @@ class Backfill(Operation[BackfillParams]):
         )
 
     def execute(self, context: Context, params: BackfillParams) -> int:
-        return self._work(context, params).run()
+        whole = [s.text for s in self.rehearsed(context.place, params)]
+        with recording(context, Kind.BATCH, whole):
+            return self._work(context, params).run()
 
     def _work(self, context: Context, params: BackfillParams) -> TableBackfill:
         rows = context.place.of_rows

@@ -12,6 +12,7 @@ from psycopg import sql
 from pydantic import Field
 
 from online_migrate.errors import LockNotAcquired, VerificationFailed
+from online_migrate.events import StatementExecuted
 from online_migrate.findings import (
     Finding,
     Severity,
@@ -202,6 +203,7 @@ class EnsureRow(Operation[EnsureRowParams]):
         return State.DONE if known else State.PARTIAL
 
     def execute(self, context: Context, params: EnsureRowParams) -> int:
+        began = context.clock.monotonic()
         keys = self._key_columns(context)
         select = self._select(context.place, params, keys=keys)
         try:
@@ -238,7 +240,12 @@ class EnsureRow(Operation[EnsureRowParams]):
                 f" {self._without_secrets(context, params, error)}",
                 remedy="read its constraints and triggers, correct the plan, then run the same command again",
             ) from None
-        return 0 if found else 1
+        if found:
+            return 0
+        seconds = context.clock.monotonic() - began
+        texts = [s.text for s in self.statements(context.place, params) if s.kind is Kind.WRITE]
+        context.emit(StatementExecuted, statements=tuple(texts), kind=Kind.WRITE.value, seconds=seconds)
+        return 1
 
     def _make(self, context: Context, params: EnsureRowParams) -> None:
         values = {**params.where, **params.values}

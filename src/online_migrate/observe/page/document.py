@@ -20,7 +20,7 @@ EVENTS: Final = 30
 """events that are shown, the newest first"""
 LONGEST_S: Final = 3_600.0
 """the rate is shown over the last hour"""
-_QUIET: Final = {"check_found", "step_started", "tables_measured", "throughput"}
+_QUIET: Final = {"check_found", "statement_executed", "step_started", "tables_measured", "throughput"}
 """events that add nothing to the others"""
 _HOLDING: Final = {
     "blockers_seen", "gate_waiting", "late_rows", "lock_attempt_failed",

@@ -29,6 +29,7 @@ from online_migrate.events import (
     Reconnected,
     Retried,
     RunEnded,
+    StatementExecuted,
     StepFailed,
     StepStarted,
     Throughput,
@@ -42,7 +43,7 @@ FORMATS: Final[tuple[Format, ...]] = ("console", "json")
 SAMPLE_S: Final = 10.0
 """at most one line in this time for each step, table and kind of frequent event"""
 _SAMPLED: Final = (BatchDone, LongStatement)
-_DEBUG: Final = (CheckFound, Reading, Throughput)
+_DEBUG: Final = (CheckFound, Reading, StatementExecuted, Throughput)
 _WARNING: Final = (LockAttemptFailed, Retried, LateRows, GateWaiting, BlockersSeen, Reconnected)
 _STYLES: Final = {"debug": "\x1b[2m", "warning": "\x1b[33m", "error": "\x1b[1;31m"}
 _INDENT: Final = " " * 10

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 from psycopg import sql
 
 from online_migrate.backfill.context import BackfillContext
+from online_migrate.events import StatementExecuted
 from online_migrate.operations.contract.base import Context, Kind, Place, Statement
 from online_migrate.plan.model import LockRules, Step
 from online_migrate.postgres.blocker_policy import BlockerPolicy
@@ -34,7 +36,7 @@ def run_window(context: Context, statements: Sequence[Statement]) -> None:
         standbys=context.run.standbys,
         ensure_going=partial(context.ensure_going, "before a lock window"),
     )
-    with translating_fence():
+    with recording(context, Kind.WINDOW, [s.text for s in statements]), translating_fence():
         window.run(needs, [with_path(context.work, s.path, s.sql) for s in statements])
 
 
@@ -60,7 +62,7 @@ def _rules_of(rules: LockRules) -> WindowRules:
 
 def run_long(context: Context, statement: Statement) -> None:
     """One statement that may take long, watched; what it locks is compared with what it declares."""
-    with translating_fence():
+    with recording(context, Kind.LONG, [statement.text]), translating_fence():
         run_long_statement(
             statement.sql,
             needs=statement.locks,
@@ -73,6 +75,15 @@ def run_long(context: Context, statement: Statement) -> None:
             emit=context.emit,
             path=session_path(context.work, statement.path),
         )
+
+
+@contextmanager
+def recording(context: Context, kind: Kind, texts: Sequence[str]) -> Iterator[None]:
+    """Unless the block raises, these statements are kept in the journal's history as executed."""
+    began = context.clock.monotonic()
+    yield
+    seconds = context.clock.monotonic() - began
+    context.emit(StatementExecuted, statements=tuple(texts), kind=kind.value, seconds=seconds)
 
 
 def need(
