@@ -92,7 +92,9 @@ def test_the_console_script_and_the_module_are_the_same() -> None:
     assert "Missing argument 'PLAN'" in said.stderr
 
 
-@pytest.mark.parametrize("name", ["", *(name for name in COMMANDS if name not in {"demo", "runs", "schema"})])
+@pytest.mark.parametrize(
+    "name", ["", *(name for name in COMMANDS if name not in {"demo", "history", "runs", "schema"})]
+)
 def test_a_command_without_arguments_says_what_it_takes(name: str) -> None:
     """The first thing that a newcomer types: usage, never a traceback."""
     result = CliRunner().invoke(
