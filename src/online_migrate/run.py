@@ -5,8 +5,11 @@ step.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
+
+import psycopg
 
 from online_migrate.clock import Clock, Signal
 from online_migrate.errors import Interrupted, LeaseLost
@@ -100,7 +103,9 @@ class RunContext:
         so that all its workers stop.
         """
         reason = self.steering.read_stop()
-        if reason is not None:
+        if reason is not None and self.steering.is_aborted():
+            self.signal.abort(reason)
+        elif reason is not None:
             self.signal.stop(reason)
         return reason is not None
 
@@ -182,6 +187,12 @@ class StepContext:
     @property
     def is_stopping(self) -> bool:
         return self.signal.is_stopping or self.run.is_stop_requested()
+
+    def is_wanted(self) -> bool:
+        """Is the long statement that runs now still wanted?  Not after an abort, from whichever host."""
+        with suppress(psycopg.Error):  # a lost session ends no statement; the next read of ours reports it
+            self.run.is_stop_requested()
+        return not self.signal.is_aborting
 
     def ensure_going(self, where: str = "after a batch") -> float:
         """See :meth:`RunContext.ensure_going`."""

@@ -29,6 +29,7 @@ SUMMARIES: Final = {
     "tune": "Change the pace of backfills while they run.",
     "dismiss": "Continue without a standby that has disconnected.",
     "stop": "Ask the runner to stop after its current batch.",
+    "abort": "Cancel what the runner does now, and stop it.",
     "redo": "Reopen a finished step whose object was changed or dropped.",
     "verify": "Compare the database with what finished steps promise.",
     "report": "Write the run as one HTML file.",

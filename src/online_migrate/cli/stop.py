@@ -20,6 +20,7 @@ from online_migrate.errors import UsageError
 from online_migrate.journal.lease import read_holder, read_sessions, whoami
 from online_migrate.journal.requests import request_stop
 from online_migrate.journal.schema import ensure_readable
+from online_migrate.journal.states import RequestKind
 
 WAIT_S = 30.0
 
@@ -36,6 +37,11 @@ def stop_command(plan: Path, dsn: str) -> None:
     Example:
       online-migrate stop plans/multi_tenant.yaml
     """
+    end_run(plan, dsn, RequestKind.STOP, whoami(), "stop after its current batch or statement")
+
+
+def end_run(plan: Path, dsn: str, kind: RequestKind, by: str, what: str) -> None:
+    """Ask the runner of the plan to end, and wait for it; ``what`` it is asked to do."""
     read = read_plan(plan)
     with connector_of(read, dsn).open("stop") as connection:
         holder = read_holder(connection) if ensure_readable(connection) else None
@@ -46,8 +52,8 @@ def stop_command(plan: Path, dsn: str) -> None:
                 remedy=f"show its progress: online-migrate status {plan}",
             )
         with reporting_standby(read, dsn, connection):
-            request_stop(connection, plan=read.name, requested_by=whoami())
-        say(f"asked {holder.runner} to stop after its current batch or statement")
+            request_stop(connection, plan=read.name, requested_by=by, kind=kind)
+        say(f"asked {holder.runner} to {what}")
         deadline = CLOCK.monotonic() + WAIT_S
         while read_sessions(connection) and CLOCK.monotonic() < deadline:
             CLOCK.wait(0.2, Signal())

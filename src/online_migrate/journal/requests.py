@@ -14,9 +14,9 @@ from online_migrate.postgres.encoding import storable
 
 OPEN_STOP: Final = (
     "SELECT min(by_whom) FROM online_migrate.request"  # noqa: S608  # a constant of ours
-    f" WHERE plan = %(plan)s AND kind = '{RequestKind.STOP}' AND taken_at IS NULL"
+    f" WHERE plan = %(plan)s AND kind IN ('{RequestKind.STOP}', '{RequestKind.ABORT}') AND taken_at IS NULL"
 )
-"""who asked for a stop that the runner has not obeyed yet"""
+"""who asked for a stop or an abort that the runner has not obeyed yet"""
 PAUSES: Final = (
     "SELECT kind, by_whom, asked_at, taken_at, nullif(about, '')::timestamptz,"  # noqa: S608  # constants of ours
     " coalesce(nullif(about, '')::timestamptz <= clock_timestamp(), false)"
@@ -33,9 +33,10 @@ _REVOKE: Final = (
     f" WHERE plan = %s AND stage = %s AND {IN_FORCE} RETURNING approved_by"
 )
 
+_STOPS: Final = [RequestKind.STOP, RequestKind.ABORT]
 _CLOSE_STOPS: Final = (
     "UPDATE online_migrate.request SET taken_at = clock_timestamp()"
-    " WHERE plan = %s AND kind = %s AND taken_at IS NULL"
+    " WHERE plan = %s AND kind = ANY (%s) AND taken_at IS NULL"
 )
 _CLOSE_EARLIER_STOPS: Final = f"{_CLOSE_STOPS} AND asked_at < (SELECT since FROM online_migrate.heartbeat)"  # noqa: S608
 
@@ -147,11 +148,13 @@ def are_dismissals_taken(connection: Connection, *, plan: str) -> bool:
     return all(d.is_taken for d in read_dismissals(connection, plan=plan))
 
 
-def request_stop(connection: Connection, *, plan: str, requested_by: str) -> None:
-    """Ask the runner of ``plan`` to stop after its current batch."""
+def request_stop(
+    connection: Connection, *, plan: str, requested_by: str, kind: RequestKind = RequestKind.STOP
+) -> None:
+    """Ask the runner of ``plan`` to stop after its current batch; an ABORT also cancels a long statement."""
     connection.execute(
         "INSERT INTO online_migrate.request (plan, kind, by_whom) VALUES (%s, %s, %s)",
-        [plan, RequestKind.STOP, requested_by],
+        [plan, kind, storable(connection, requested_by)],
     )
 
 
@@ -163,16 +166,25 @@ def read_stop(connection: Connection, *, plan: str) -> str | None:
     return None if row is None or row[0] is None else str(row[0])
 
 
+def read_abort(connection: Connection, *, plan: str) -> bool:
+    """Is one of the open requests an ABORT?"""
+    row = connection.execute(
+        "SELECT 1 FROM online_migrate.request WHERE plan = %s AND kind = %s AND taken_at IS NULL LIMIT 1",
+        [plan, RequestKind.ABORT],
+    ).fetchone()
+    return row is not None
+
+
 def close_stops(connection: Connection, *, plan: str) -> None:
     """Mark the requests to stop ``plan`` as obeyed: its runner has stopped."""
-    connection.execute(_CLOSE_STOPS, [plan, RequestKind.STOP])
+    connection.execute(_CLOSE_STOPS, [plan, _STOPS])
 
 
 def close_earlier_stops(connection: Connection, *, plan: str) -> None:
     """Mark those requests as obeyed that were made before the lease was taken: they were not meant for this
     runner.
     """
-    connection.execute(_CLOSE_EARLIER_STOPS, [plan, RequestKind.STOP])
+    connection.execute(_CLOSE_EARLIER_STOPS, [plan, _STOPS])
 
 
 def approve(

@@ -35,6 +35,7 @@ class StepState(StrEnum):
 
 class RequestKind(StrEnum):
     STOP = "stop"
+    ABORT = "abort"
     PAUSE = "pause"
     RESUME = "resume"
     TUNE = "tune"

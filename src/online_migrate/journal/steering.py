@@ -17,6 +17,7 @@ from online_migrate.events import Note
 from online_migrate.journal.requests import (
     Dismissal,
     Pause,
+    read_abort,
     read_dismissals,
     read_pause,
     read_stop,
@@ -53,6 +54,10 @@ class Steering:
     def read_stop(self) -> str | None:
         """Why the run is to stop, or None; may be a second old."""
         return None
+
+    def is_aborted(self) -> bool:
+        """Is the stop an abort: to cancel what runs?  As of :meth:`read_stop`."""
+        return False
 
     def is_paused(self) -> bool:
         """Is the plan paused?  May be a second old."""
@@ -101,6 +106,7 @@ class JournalSteering(Steering):
         self._turn = Lock()
         self._read_at = float("-inf")
         self._stop_by: str | None = None
+        self._is_aborted = False
         self._reason: str | None = None
         """why the run is paused"""
         self._pause: Pause | None = None
@@ -120,6 +126,9 @@ class JournalSteering(Steering):
         if until is not None and datetime.now(UTC) >= until:
             return f"{TIME_OVER} ({until:%Y-%m-%d %H:%M:%S %Z})"
         return None if self._stop_by is None else f"requested by {self._stop_by}"
+
+    def is_aborted(self) -> bool:
+        return self._is_aborted
 
     def is_paused(self) -> bool:
         return self._read() is not None
@@ -181,6 +190,9 @@ class JournalSteering(Steering):
                 self._read_at = now
                 before = self._pause
                 self._stop_by = read_stop(self._sessions.journal, plan=self._plan)
+                self._is_aborted = self._stop_by is not None and read_abort(
+                    self._sessions.journal, plan=self._plan
+                )
                 self._pause = read_pause(self._sessions.journal, plan=self._plan)
                 self._note_end(before)
                 self._read_tuning()

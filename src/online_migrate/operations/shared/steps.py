@@ -73,6 +73,7 @@ def run_long(context: Context, statement: Statement) -> None:
             clock=context.clock,
             signal=context.signal,
             emit=context.emit,
+            is_wanted=context.is_wanted,
             path=session_path(context.work, statement.path),
         )
 
