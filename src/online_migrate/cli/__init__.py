@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any, Final
 
 import click
+from click.shell_completion import CompletionItem
 
 import online_migrate
 from online_migrate.cli.output import is_json, json_line, note_format, say
@@ -34,6 +35,7 @@ SUMMARIES: Final = {
     "verify": "Compare the database with what finished steps promise.",
     "report": "Write the run as one HTML file.",
     "schema": "Print the JSON Schema of plan files.",
+    "completion": "Print the completion script of a shell.",
     "demo": "Show a whole migration on a throwaway PostgreSQL.",
 }
 """the commands in the order of their use; a text each, so that ``--help`` imports none of them (0.1 s instead
@@ -92,6 +94,12 @@ class _Group(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
         return list(SUMMARIES)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        commands = [
+            CompletionItem(name, help=text) for name, text in SUMMARIES.items() if name.startswith(incomplete)
+        ]
+        return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx

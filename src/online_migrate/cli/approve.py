@@ -18,6 +18,7 @@ from online_migrate.cli.common import (
     stage_of,
 )
 from online_migrate.cli.output import say
+from online_migrate.cli.plan_names import complete_gate
 from online_migrate.errors import UsageError
 from online_migrate.journal.records import RunRecord
 from online_migrate.journal.requests import approve, revoke
@@ -28,7 +29,7 @@ from online_migrate.postgres.connection import Connection
 
 @click.command("approve")
 @plan_argument
-@click.argument("stage")
+@click.argument("stage", shell_complete=complete_gate)
 @dsn_option
 @by_option("Who approves", "  The account is kept beside it.")
 @click.option("--note", default="", help="What was checked before; kept in the journal.")

@@ -20,6 +20,7 @@ from online_migrate.cli.common import (
     stage_of,
 )
 from online_migrate.cli.output import say
+from online_migrate.cli.plan_names import complete_stage
 from online_migrate.engine.explain import ExplainedStep, Explanation, explain
 from online_migrate.engine.survey import survey
 from online_migrate.operations.contract.base import Kind, Statement
@@ -40,7 +41,7 @@ HOW = {
 @click.option(
     "--format", "format_", type=click.Choice(["text", "json", "sql"]), default="text", show_default=True
 )
-@click.option("--stage", "only", metavar="STAGE", help="Only this stage.")
+@click.option("--stage", "only", metavar="STAGE", shell_complete=complete_stage, help="Only this stage.")
 def explain_command(plan: Path, dsn: str, format_: str, only: str | None) -> None:
     """Print every step of PLAN: its SQL and its locks, and with a database its rows and bytes.
 

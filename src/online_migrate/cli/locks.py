@@ -12,6 +12,7 @@ import click
 
 from online_migrate.cli.common import connector_of, dsn_option, has_database, plan_argument, read_plan
 from online_migrate.cli.output import say
+from online_migrate.cli.plan_names import complete_stage
 from online_migrate.engine.explain import Explanation, explain
 from online_migrate.engine.lock_table import TABLE, LockLine, lock_lines
 from online_migrate.engine.survey import survey
@@ -29,7 +30,7 @@ from online_migrate.postgres.connection import ensure_supported
     default="text",
     show_default=True,
 )
-@click.option("--stage", "only", metavar="STAGE", help="Only this stage.")
+@click.option("--stage", "only", metavar="STAGE", shell_complete=complete_stage, help="Only this stage.")
 def locks_command(plan: Path, dsn: str, format_: str, only: str | None) -> None:
     """Print every lock that PLAN takes: on what, for how long, and what waits behind it.
 

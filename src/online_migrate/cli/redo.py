@@ -7,16 +7,17 @@ from pathlib import Path
 import click
 
 from online_migrate.cli.common import CLOCK, connector_of, dsn_option, plan_argument, read_plan, say_standby
+from online_migrate.cli.plan_names import complete_stage, complete_step, complete_table
 from online_migrate.engine.redo import Wanted, redo
 from online_migrate.journal.lease import whoami
 
 
 @click.command("redo")
 @plan_argument
-@click.argument("step")
+@click.argument("step", shell_complete=complete_step)
 @dsn_option
-@click.option("--stage", metavar="STAGE", help="Only in this stage.")
-@click.option("--table", metavar="TABLE", help="Only on this table.")
+@click.option("--stage", metavar="STAGE", shell_complete=complete_stage, help="Only in this stage.")
+@click.option("--table", metavar="TABLE", shell_complete=complete_table, help="Only on this table.")
 @click.option(
     "--by", default=whoami, help="Who asks; by default you, on this host.", show_default="user@host"
 )

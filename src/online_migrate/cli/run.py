@@ -26,6 +26,7 @@ from online_migrate.cli.common import (
 )
 from online_migrate.cli.defect import redact_in_errors
 from online_migrate.cli.output import say, say_note
+from online_migrate.cli.plan_names import complete_gate, complete_stage
 from online_migrate.cli.screen import Screen
 from online_migrate.cli.secret_file import default_directory, write_secret_file
 from online_migrate.clock import Signal
@@ -72,8 +73,14 @@ class ProcessOptions:
 @click.command("run")
 @plan_argument
 @dsn_option
-@click.option("--through", metavar="STAGE", help="Stop after this stage.")
-@click.option("--approve", metavar="STAGE", multiple=True, help="Approve this stage's gate; may be repeated.")
+@click.option("--through", metavar="STAGE", shell_complete=complete_stage, help="Stop after this stage.")
+@click.option(
+    "--approve",
+    metavar="STAGE",
+    shell_complete=complete_gate,
+    multiple=True,
+    help="Approve this stage's gate; may be repeated.",
+)
 @click.option(
     "--accept-changed-plan", is_flag=True, help="Resume although the plan changed since the run started."
 )
