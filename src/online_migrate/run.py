@@ -82,7 +82,13 @@ class RunContext:
             locks=plan.locks,
             standbys=Standbys(connector=connector, names=plan.locks.standbys),
             steering=JournalSteering(
-                sessions, clock, plan=plan.name, path=str(plan.path), emit=emit, limits=limits
+                sessions,
+                clock,
+                plan=plan.name,
+                path=str(plan.path),
+                emit=emit,
+                limits=limits,
+                hours=plan.hours,
             ),
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import pytest
@@ -235,3 +235,17 @@ def test_a_file_pauses_the_run(slow: Desk) -> None:
     file.unlink()
     assert child.wait() == 75, child.said
     assert slow.ask(FILLED) == 1000
+
+
+def test_outside_the_hours_of_the_plan_the_run_is_paused(control: Desk) -> None:
+    """The plan's hours may change while a run is open."""
+    now = datetime.now(UTC)
+    away, end = now + timedelta(hours=8), now + timedelta(hours=16)
+    closed = f"plan: small\nhours: {away:%H:%M}-{end:%H:%M} UTC"
+    control.write(PLAN.replace("plan: small", closed))
+    child = control.start()
+    child.await_words(f"outside the plan's hours ({away:%H:%M}-{end:%H:%M} UTC); continues at ")
+    assert control.call("stop").code == 0
+    assert child.wait() == 130
+    control.write(PLAN.replace("plan: small", f"plan: small\nhours: {end:%H:%M}-{away:%H:%M} UTC"))
+    assert control.call("run").code == 75

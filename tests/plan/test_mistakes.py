@@ -105,8 +105,8 @@ def test_what_is_no_plan_is_told_by_its_line(text: str, expected: str) -> None:
         case(
             "unknown, like none",
             f"{HEAD}1: 2\n",
-            "10:1: unknown key '1'; valid: plan, requires, schema, secrets, table_sets, stays_global, locks,"
-            " stages",
+            "10:1: unknown key '1'; valid: plan, requires, schema, secrets, table_sets, stays_global, hours,"
+            " locks, stages",
         ),
         case(
             "unknown deep down",

@@ -27,6 +27,7 @@ from online_migrate.journal.requests import (
 from online_migrate.journal.sessions import Sessions
 from online_migrate.journal.states import RequestKind
 from online_migrate.journal.tuning import Tuning, read_tuning, take_tunes
+from online_migrate.plan.hours import Hours
 from online_migrate.plan.model import Pace
 from online_migrate.waiting import Waiting
 
@@ -95,8 +96,10 @@ class JournalSteering(Steering):
         path: str,
         emit: Callable[..., None],
         limits: Limits = Limits(),  # it is immutable
+        hours: Hours | None = None,
     ) -> None:
         self._limits = limits
+        self._hours = hours
         self._sessions = sessions
         self._clock = clock
         self._plan = plan
@@ -206,6 +209,9 @@ class JournalSteering(Steering):
         file = self._limits.pause_file
         if file is not None and file.exists():
             return f"paused by file {file}; to resume, remove it"
+        opens_at = None if self._hours is None else self._hours.opens_at(datetime.now(UTC))
+        if opens_at is not None:
+            return f"outside the plan's hours ({self._hours}); continues at {opens_at:%Y-%m-%d %H:%M %Z}"
         return None
 
     def _read_tuning(self) -> None:

@@ -6,10 +6,11 @@ Steps are not read here: each operation says which keys its steps take.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
+from online_migrate.plan.hours import EXAMPLE, PATTERN, Hours
 from online_migrate.plan.model import (
     Gate,
     HoldWhen,
@@ -23,6 +24,18 @@ from online_migrate.plan.model import (
     TableName,
     TableSet,
 )
+
+
+def _check_hours(text: str) -> str:
+    Hours.parse(text)
+    return text
+
+
+HoursText = Annotated[
+    str,
+    AfterValidator(_check_hours),
+    WithJsonSchema({"type": "string", "pattern": f"^{PATTERN}$", "examples": [EXAMPLE]}),
+]
 
 
 class StageEntry(Strict):
@@ -57,6 +70,9 @@ class PlanFile(Strict):
     """named lists of tables that steps apply to"""
     stays_global: list[StaysGlobal] = Field(default_factory=list)
     """uniques that the plan does not swap, each with the reason; `check` asks about all others"""
+    hours: HoursText | None = None
+    """when a run may work, such as `22:00-06:00 Europe/Berlin`; at other times it is paused.  May be changed
+    between two runs"""
     locks: LockRules = Field(default_factory=LockRules)
     """bounds of every lock window"""
     stages: list[StageEntry] = Field(min_length=1)

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from online_migrate.errors import PlanError
 from online_migrate.plan.document import PlanFile, StageEntry
+from online_migrate.plan.hours import Hours
 from online_migrate.plan.mistakes import Mistakes, did_you_mean, keys_at, show
 from online_migrate.plan.model import Phase, Plan, Stage, StepSpec
 from online_migrate.plan.operation_type import OperationType
@@ -61,6 +62,7 @@ def load(text: str, operations: Mapping[str, OperationType], *, path: Path) -> P
         stages=tuple(stages),
         path=path,
         stays_global=tuple(file.stays_global),
+        hours=None if file.hours is None else Hours.parse(file.hours),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
+from online_migrate.plan.hours import Hours
 from online_migrate.plan.standby import standby_problem
 from online_migrate.plan.units import MOST_WORKERS, Duration, Duty, Share, Size, write_seconds, write_share
 
@@ -330,6 +331,8 @@ class Plan:
     path: Path
     stays_global: tuple[StaysGlobal, ...] = ()
     """uniques that are meant to be the same for all owners"""
+    hours: Hours | None = None
+    """when a run may work"""
 
     def stage(self, name: str) -> Stage | None:
         return next((s for s in self.stages if s.name == name), None)
@@ -337,9 +340,9 @@ class Plan:
     def parts(self) -> dict[str, str]:
         """Digests of what must not change while a run is open, by a name for people.
 
-        Pace, throttlers, gates and lock rules are not among them: they may change during a run.  Nor are
-        values that equal the default: so a newer program, which knows more keys, can resume an older one's
-        run.
+        Hours, pace, throttlers, gates and lock rules are not among them: they may change during a run.  Nor
+        are values that equal the default: so a newer program, which knows more keys, can resume an older
+        one's run.
         """
         parts = {"requires": self.requires.postgres, "schema": self.schema}
         parts |= {set_part(n): s.model_dump_json(exclude_defaults=True) for n, s in self.table_sets.items()}
