@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import signal as os_signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +20,7 @@ from online_migrate.cli.common import (
     CLOCK,
     connector_of,
     dsn_option,
+    duration,
     echo_findings,
     limit_of,
     plan_argument,
@@ -32,10 +35,11 @@ from online_migrate.cli.secret_file import default_directory, write_secret_file
 from online_migrate.clock import Signal
 from online_migrate.engine.runner import Options, Runner, RunResult
 from online_migrate.errors import Interrupted
-from online_migrate.events import CheckFound, SecretShown, Sink, Sinks
+from online_migrate.events import CheckFound, Note, SecretShown, Sink, Sinks
 from online_migrate.findings import Finding, Severity
 from online_migrate.journal.steering import Limits
 from online_migrate.observe.history import HistorySink
+from online_migrate.observe.notify import NotifySink
 from online_migrate.observe.page.serve import StatusPage
 from online_migrate.observe.prometheus.exposition import metrics_route
 from online_migrate.observe.prometheus.readings import ServerReader
@@ -67,7 +71,23 @@ class ProcessOptions:
     secrets_dir: Path | None = None
     """where generated secrets are written; None: see
     :func:`~online_migrate.cli.secret_file.default_directory`"""
+    notify: Sequence[str] = ()
+    """the words of a command that is called when a person is needed"""
+    notify_hold_s: float = 600.0
     limits: Limits = field(default_factory=Limits)
+
+
+def _command_line(_: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...]:
+    """The words of a command that exists."""
+    if text is None:
+        return ()
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as error:
+        raise click.BadParameter(str(error), param=parameter) from error
+    if not words or shutil.which(words[0]) is None:
+        raise click.BadParameter(f"{text!r} names no command that can be executed", param=parameter)
+    return words
 
 
 @click.command("run")
@@ -90,6 +110,22 @@ class ProcessOptions:
     metavar="FILE",
     type=click.Path(path_type=Path),
     help="Pause the run while this file exists; checked once a second, between batches and statements.",
+)
+@click.option(
+    "--notify",
+    metavar="COMMAND",
+    callback=_command_line,
+    help="Call this at a gate, a long hold, a failure, and the end: ONLINE_MIGRATE_EVENT, _PLAN, _DATABASE,"
+    " _STAGE, _STEP, _TABLE and _TEXT in its environment, the same as JSON on standard input.  It is no shell"
+    " line, has 30 s, and cannot stop the run.",
+)
+@click.option(
+    "--notify-hold",
+    metavar="TIME",
+    callback=duration,
+    default="10min",
+    show_default=True,
+    help="A hold is long after this.",
 )
 @click.option(
     "--secrets-dir",
@@ -136,6 +172,8 @@ def run_command(
     until: float | None,
     for_s: float | None,
     pause_file: Path | None,
+    notify: tuple[str, ...],
+    notify_hold: float,
     secrets_dir: Path | None,
     metrics_port: int | None,
     metrics_host: str,
@@ -159,6 +197,8 @@ def run_command(
         metrics_address=address,
         metrics_names=metrics_allow_host,
         secrets_dir=secrets_dir,
+        notify=notify,
+        notify_hold_s=notify_hold,
         limits=Limits(until=_time_of(limit_of(until, for_s)), pause_file=pause_file),
     )
     options = Options(through=through, approve=approve, accept_changed_plan=accept_changed_plan)
@@ -188,6 +228,8 @@ def run_plan(plan: Plan, dsn: str, options: Options, process: ProcessOptions) ->
         sinks = _listeners(
             plan, connector_of(plan, dsn), replace(process, sinks=(*process.sinks, locks)), screen, stack
         )
+        if process.notify:
+            sinks = Sinks([sinks, _notifier(plan, connector, process, secrets, sinks, stack)])
 
         def show_secret(name: str, value: str) -> str:
             shown = _show_secret(
@@ -259,6 +301,22 @@ def _listeners(
         watch.start()
         stack.callback(watch.close)
     return Sinks(sinks)
+
+
+def _notifier(  # each a thing of its own
+    plan: Plan, connector: Connector, process: ProcessOptions, secrets: Secrets, sink: Sink, stack: ExitStack
+) -> NotifySink:
+    """Closed before the journal's history, which keeps its warnings."""
+    notifier = NotifySink(
+        process.notify,
+        facts={"plan": plan.name, "database": connector.where},
+        hold_s=process.notify_hold_s,
+        redact=secrets.redact,
+        secret_names={source.env for source in plan.secrets.values() if source.env is not None},
+        report=lambda text: sink.emit(Note(message=text, is_warning=True)),
+    )
+    stack.callback(notifier.close)
+    return notifier
 
 
 def _serve_metrics(
