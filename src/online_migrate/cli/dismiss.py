@@ -15,6 +15,7 @@ from online_migrate.cli.common import (
     is_at_work,
     plan_argument,
     read_plan,
+    reporting_standby,
     run_of,
 )
 from online_migrate.cli.output import say
@@ -44,7 +45,8 @@ def dismiss_command(plan: Path, standby: str, dsn: str, by: str) -> None:
     with connector_of(read, dsn).open("dismiss") as connection:
         run_of(read, connection)
         _ensure_awaited(read, standby, connection)
-        request_dismissal(connection, plan=read.name, standby=standby, by=by)
+        with reporting_standby(read, dsn, connection):
+            request_dismissal(connection, plan=read.name, standby=standby, by=by)
         if await_taken(connection, lambda: are_dismissals_taken(connection, plan=read.name), read):
             said = f"dismissed by {by}: standby {standby}"
         else:

@@ -17,6 +17,7 @@ from online_migrate.cli.common import (
     is_at_work,
     plan_argument,
     read_plan,
+    reporting_standby,
     run_of,
 )
 from online_migrate.cli.output import say
@@ -71,7 +72,8 @@ def tune_command(plan: Path, dsn: str, by: str, table: str, reset: bool, **value
                 )
             tuning = before.changed(table, changes, by)
             _ensure_valid(read, tuning)
-            request_tune(connection, plan=read.name, table=table, changes=changes, by=by)
+            with reporting_standby(read, dsn, connection):
+                request_tune(connection, plan=read.name, table=table, changes=changes, by=by)
             when = "from the next batch on" if is_at_work(read, connection) else "from the next run on"
             say(f"tuned by {by}, {when}")
         else:

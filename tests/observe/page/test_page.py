@@ -98,6 +98,7 @@ def test_every_event_of_a_run_can_be_shown() -> None:
     [
         ({}, "running"),
         ({"waits": (WAIT,)}, "holding"),
+        ({"waits": (replace(WAIT, kind="paused"),)}, "paused"),
         ({"is_live": False}, "no runner"),
         ({"is_live": False, "waits": (WAIT,)}, "no runner"),
         ({"state": "waiting", "is_live": False}, "at a gate"),

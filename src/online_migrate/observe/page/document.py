@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import online_migrate
 from online_migrate.journal.records import HistoryRecord
+from online_migrate.journal.steering import KIND as PAUSED
 from online_migrate.observe.page.throughput import Curve, Hold, draw_curve, find_holds, find_work, recent_rate
 from online_migrate.observe.snapshot.memory import Memory
 from online_migrate.observe.snapshot.read import approval_json, pause_json
@@ -93,9 +94,11 @@ def _facts(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def decide_word(snapshot: Snapshot) -> str:
-    """The run's state in a word: running, holding, no runner, at a gate, stopped, failed or done."""
+    """The run's state in a word: running, holding, paused, no runner, at a gate, stopped, failed or done."""
     if snapshot.state == "running" and not snapshot.is_live:
         return "no runner"
+    if snapshot.state == "running" and any(wait.kind == PAUSED for wait in snapshot.waits):
+        return "paused"
     if snapshot.state == "running" and snapshot.is_holding:
         return "holding"
     return "at a gate" if snapshot.state == "waiting" else snapshot.state

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from online_migrate import events as e
+from online_migrate.journal.steering import KIND as PAUSED
 from online_migrate.observe.prometheus.definitions import WaitMetrics
 from online_migrate.observe.prometheus.meters.base import Handlers, Now, table_of
 from online_migrate.observe.snapshot.views import Snapshot
@@ -65,6 +66,7 @@ class WaitMeter:
 
     def _begin(self, _: e.RunStarted) -> None:
         self._show("blocker")
+        self._show(PAUSED)  # an alert asks that there be none
         self._m.waited.add(("blocker",))
         self._m.retries.add(("connection",))
 
