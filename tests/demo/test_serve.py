@@ -67,6 +67,29 @@ def test_what_was_shown_stays_up_until_ctrl_c(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["demo-report.json", "said"]
 
 
+@pytest.mark.timeout(600)
+def test_a_demo_that_is_terminated_leaves_nothing(tmp_path: Path) -> None:
+    """SIGTERM, as a service manager or `kill` sends it: no process, no server, no folder left."""
+    command = [sys.executable, "-m", "online_migrate.cli", "demo", "--users", "20"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "COLUMNS": "200"}
+    said = tmp_path / "said"
+    with said.open("w") as out:
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=out, stderr=out, start_new_session=True
+        )
+    try:
+        wait_while_running(process, lambda: "The application runs alone" in said.read_text())
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) != 0, said.read_text()
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    assert "Traceback" not in said.read_text()
+    assert members(process.pid) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["said"]
+
+
 def get(url: str) -> str:
     with urllib.request.urlopen(url, timeout=5) as answer:
         text: str = answer.read().decode()

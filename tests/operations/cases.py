@@ -55,7 +55,9 @@ MASTER_PLAN = plan_of("create_tables: multi_tenant.sql", f"ensure_row: {MASTER}"
 A_MASTER = """
     INSERT INTO bots (name, telegram_bot_token, api_token, api_token_hash, is_master)
     VALUES ('by hand', 'a', 'b', 'c', true);"""
-INVALID = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'idx_transactions_bot_id'::regclass;"
+INVALID = (
+    "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'idx_transactions_bot_id'::regclass::oid;"
+)
 OTHER_INDEX = "already exists with another definition"
 
 CASES = (

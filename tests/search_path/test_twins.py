@@ -4,19 +4,17 @@ made, none is called.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
 
-from online_migrate.postgres import connection as connections
 from tests.conftest import dropped_after
 from tests.desk import PLANS, WHOLE, Desk, open_desk, small_text
+from tests.search_path.recorded import names_of, record_statements
 from tests.search_path.twins import Names, Twins, names_in
 from tests.servers import TestServer
 
@@ -45,21 +43,17 @@ def names(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Names:
     """What all statements of the whole plan name without a schema."""
-    sent: set[str] = set()
-    execute = connections._OurCursor.execute
-
-    def record(self: Any, query: Any, params: Any = None, **more: Any) -> Any:
-        sent.add(_as_text(query, self))
-        return execute(self, query, params, **more)
-
-    with pytest.MonkeyPatch.context() as patch, dropped_after(server, new_database(shop_template)) as dsn:
-        patch.setattr(connections._OurCursor, "execute", record)
+    with (
+        record_statements() as sent,
+        pytest.MonkeyPatch.context() as patch,
+        dropped_after(server, new_database(shop_template)) as dsn,
+    ):
         folder = tmp_path_factory.mktemp("recorded")
         patch.chdir(folder)
         with open_desk(dsn, folder, WHOLE) as desk:
             whole_night(desk)
     assert len(sent) > 200
-    used = names_in(map(_without_placeholders, sent))
+    used = names_of(sent)
     by_author = names_in([(PLANS / "multi_tenant.sql").read_text()])  # finds its own by the plan's path
     return replace(used, functions=used.functions - by_author.functions)
 
@@ -106,13 +100,3 @@ def test_a_twin_that_is_called_is_found(database: str) -> None:
         with pytest.raises(psycopg.errors.RaiseException, match="a twin of pg_relation_size was called"):
             connection.execute(query)
         assert twins.called() == ["pg_relation_size"]
-
-
-def _as_text(query: Any, cursor: Any) -> str:
-    if isinstance(query, bytes):
-        return query.decode()
-    return query if isinstance(query, str) else query.as_string(cursor)
-
-
-def _without_placeholders(text: str) -> str:
-    return re.sub(r"%\(\w+\)s|%[sbt]", "NULL", text).replace("%%", "%")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -76,6 +77,7 @@ def demo_command(
     Example:
       online-migrate demo --users 5000 --interrupt --seed 7
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as by Ctrl-C: the server is removed
     path = find_plan(plan)
     name = read_plan(path).name
     page, relay = StatusPage(name), MetricsRelay(name)
