@@ -303,12 +303,13 @@ def test_a_constant_without_its_parent_is_found_at_check(bound: str) -> None:
     assert "no_value" not in findings_of(bound, fill)
 
 
-def test_a_value_that_cannot_be_asked_for_behind_a_lock_is_a_warning(bound: str) -> None:
-    """Another session builds an index: reading continues, and so does check."""
+def test_a_value_is_verified_behind_another_sessions_lock(bound: str) -> None:
+    """Another session builds an index: reading continues, and so does check, which takes no stronger lock."""
+    fill = "backfill: {table: uses, column: c, value: %s}"
     with psycopg.connect(bound) as other:
-        other.execute("LOCK TABLE uses IN SHARE MODE")
-        found = findings_of(bound, "backfill: {table: uses, column: c, value: 1}")
-    assert found["values_unverified"].severity is Severity.WARN
+        other.execute("LOCK TABLE uses IN EXCLUSIVE MODE")
+        assert "values_unverified" not in findings_of(bound, fill % 1)
+        assert findings_of(bound, fill % "no number")["invalid_value"].severity is Severity.STOP
 
 
 def test_a_table_that_is_called_as_its_parent_s_alias_would_be(bound: str) -> None:

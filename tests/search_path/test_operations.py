@@ -86,9 +86,11 @@ def twins_template(
 
 @pytest.mark.parametrize(
     ("case", "half", "is_first"),
-    [(*state, False) for state in STATES] + [(*state, True) for state in FIRST],
-    ids=[f"{c.name} {n}".strip() for c, n in STATES]
-    + [f"{c.name} {n}".strip() + ", first" for c, n in FIRST],
+    [
+        pytest.param(c, n, first, id=f"{c.name} {n}".strip() + (", first" if first else ""))
+        for first, states in ((False, STATES), (True, FIRST))
+        for c, n in states
+    ],
 )
 def test_an_operation_calls_no_twin(
     case: Case,

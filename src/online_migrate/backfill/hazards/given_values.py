@@ -116,19 +116,21 @@ def _expression_hazards(column: FilledColumn, value: Expression) -> Iterator[Fin
 
 
 def _refused_values(column: FilledColumn, value: Value) -> Iterator[Finding]:
-    """Have the server parse, not execute, the batch's own UPDATE: does the value fit the column?"""
+    """Have the server parse, not execute, the batch's own UPDATE: does the value fit the column?
+
+    On a copy without rows: parsing an UPDATE takes ROW EXCLUSIVE on its table.
+    """
     table, planned = column.table, column.planned
     if table.kind != "r" or read_right_hazards(column.connection, table):
         return
     if not column.exists and column.name not in planned:
         return
     given = value.as_sql(table.name)
-    needs_copy = any(name == column.name or name in given.as_string(None) for name in planned)
+    names_planned = any(name == column.name or name in given.as_string(None) for name in planned)
     try:
         with ExitStack() as stack:
-            target = column.sql_table
-            if needs_copy:
-                target = stack.enter_context(temporary_copy(column.connection, table, planned))
+            added = {name: type_ for name, type_ in planned.items() if name not in table.columns}
+            target = stack.enter_context(temporary_copy(column.connection, table, added))
             rows = sql.SQL("ctid OPERATOR(pg_catalog.=) '(0,1)'")
             statement = update_statement(target, column.sql_name, value, rows, row=table.name)
             _explain(column.connection, statement)
@@ -137,7 +139,8 @@ def _refused_values(column: FilledColumn, value: Value) -> Iterator[Finding]:
     except psycopg.Error as error:
         trouble = error_class(error)
         is_about_value = str(error.sqlstate).startswith("22") or error.sqlstate == "42804"
-        if trouble is ErrorClass.PROGRAM and (is_about_value or not needs_copy):
+        may_copy = not isinstance(error, psycopg.errors.InsufficientPrivilege)
+        if trouble is ErrorClass.PROGRAM and (is_about_value or (may_copy and not names_planned)):
             yield _invalid_value(column, given, error_text(error))
         elif trouble in (ErrorClass.PROGRAM, ErrorClass.LOCK):
             fact = (
