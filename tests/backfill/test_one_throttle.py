@@ -8,6 +8,7 @@ import pytest
 
 from online_migrate.backfill import throttlers
 from online_migrate.backfill.throttlers import Throttler
+from online_migrate.backfill.throttlers.standby_lag import Dismissed
 from online_migrate.clock import Signal, SystemClock
 from online_migrate.engine.runner import Runner
 from online_migrate.operations.registry import OPERATIONS
@@ -35,9 +36,9 @@ def test_all_tables_of_a_run_have_one_throttle(database: str, monkeypatch: pytes
     made: list[HoldWhen] = []
     throttlers_for = throttlers.throttlers_for
 
-    def noting(hold_when: HoldWhen) -> tuple[Throttler, ...]:
+    def noting(hold_when: HoldWhen, dismissed: Dismissed) -> tuple[Throttler, ...]:
         made.append(hold_when)
-        return throttlers_for(hold_when)
+        return throttlers_for(hold_when, dismissed)
 
     monkeypatch.setattr(throttlers, "throttlers_for", noting)
     ears = Ears()
