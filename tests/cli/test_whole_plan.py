@@ -192,7 +192,7 @@ def test_status_says_it_for_people_and_for_machines(done: Desk) -> None:
     said = done.call("status", "--json")
     assert said.code == 0
     status = json.loads(said.out)
-    assert list(status) == ["plan", "state", "is_live", "reason", "approvals", "stages"]
+    assert list(status) == ["plan", "state", "is_live", "reason", "pause", "approvals", "stages"]
     assert (status["plan"], status["state"]) == ("multi_tenant", "done")
     assert [s["stage"] for s in status["stages"]] == [
         "tables", "columns", "backfill", "indexes", "uniques", "constraints", "swap", "finish",
