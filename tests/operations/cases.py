@@ -58,6 +58,8 @@ A_MASTER = """
 INVALID = (
     "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'idx_transactions_bot_id'::regclass::oid;"
 )
+UNIQUE_INDEX = "CREATE UNIQUE INDEX users_telegram_bot ON users (telegram_id, bot_id);"
+NO_PRIMARY_KEY = "ALTER TABLE transactions DROP CONSTRAINT transactions_pkey CASCADE;"
 OTHER_INDEX = "already exists with another definition"
 
 CASES = (
@@ -214,6 +216,60 @@ CASES = (
             "a table of that name": (
                 "DROP INDEX idx_transactions_bot_id; CREATE TABLE idx_transactions_bot_id ()",
                 "is no index of transactions",
+            ),
+        },
+    ),
+    Case(
+        operation="add_unique",
+        plan=plan_of("add_unique: {table: users, columns: [telegram_id, bot_id], name: users_telegram_bot}"),
+        before="ALTER TABLE users ADD COLUMN bot_id integer DEFAULT 1;",
+        partial={
+            "an index without its constraint": (State.PARTIAL, UNIQUE_INDEX),
+            "left invalid by a build that was killed": (
+                State.PARTIAL,
+                UNIQUE_INDEX + INVALID.replace("idx_transactions_bot_id", "users_telegram_bot"),
+            ),
+        },
+        conflict={
+            "not unique": (UNIQUE_INDEX.replace("UNIQUE", ""), OTHER_INDEX),
+            "on other columns": (
+                "ALTER TABLE users ADD CONSTRAINT users_telegram_bot UNIQUE (bot_id, telegram_id)",
+                "it has users_telegram_bot UNIQUE (bot_id, telegram_id)",
+            ),
+            "checked at commit only": (
+                "ALTER TABLE users ADD CONSTRAINT users_telegram_bot UNIQUE (telegram_id, bot_id) DEFERRABLE",
+                "UNIQUE (telegram_id, bot_id) DEFERRABLE",
+            ),
+            "a check of that name": (
+                "ALTER TABLE users ADD CONSTRAINT users_telegram_bot CHECK (bot_id > 0)",
+                "CHECK ((bot_id > 0))",
+            ),
+        },
+    ),
+    Case(
+        operation="add_unique",
+        of="deferrable",
+        plan=plan_of(
+            "add_unique: {table: users, columns: [telegram_id, bot_id], name: users_telegram_bot,"
+            " deferrable: initially deferred}"
+        ),
+        before="ALTER TABLE users ADD COLUMN bot_id integer DEFAULT 1;",
+        partial={"an index without its constraint": (State.PARTIAL, UNIQUE_INDEX)},
+    ),
+    Case(
+        operation="add_primary_key",
+        plan=plan_of("add_primary_key: {table: transactions, columns: [id]}"),
+        before=NO_PRIMARY_KEY,
+        partial={
+            "an index without its constraint": (
+                State.PARTIAL,
+                "CREATE UNIQUE INDEX transactions_pkey ON transactions (id)",
+            ),
+        },
+        conflict={
+            "another primary key": (
+                "ALTER TABLE transactions ADD CONSTRAINT other PRIMARY KEY (id, user_id)",
+                "it has other PRIMARY KEY (id, user_id)",
             ),
         },
     ),

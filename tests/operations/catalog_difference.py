@@ -23,6 +23,7 @@ from online_migrate.operations.contract.effects import (
     Effect,
     EndsUnique,
     FillsColumn,
+    MakesKey,
     MakesNotNull,
     MakesRow,
     ReadsColumns,
@@ -50,10 +51,10 @@ SELECT 'index', t.relname, c.relname, i.indisunique::text, (i.indpred IS NOT NUL
   FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid
  WHERE c.relnamespace = 'public'::regnamespace AND i.indisvalid"""
 _CONSTRAINTS = """
-SELECT CASE n.contype WHEN 'f' THEN 'foreign key'
-  ELSE 'check' END, c.relname, n.conname, pg_get_constraintdef(n.oid)
+SELECT CASE n.contype WHEN 'f' THEN 'foreign key' WHEN 'c' THEN 'check' ELSE 'key' END,
+  c.relname, n.conname, pg_get_constraintdef(n.oid)
   FROM pg_constraint n JOIN pg_class c ON c.oid = n.conrelid
- WHERE n.connamespace = 'public'::regnamespace AND n.contype IN ('f', 'c')"""
+ WHERE n.connamespace = 'public'::regnamespace AND n.contype IN ('f', 'c', 'p', 'u')"""
 _ACTIONS = {
     "no action": "",
     "restrict": " ON DELETE RESTRICT",
@@ -71,8 +72,8 @@ class Difference:
 
 
 def read_facts(eyes: Eyes) -> frozenset[Fact]:
-    """Tables, columns with type, NOT NULL and default, valid indexes, foreign keys
-    and checks of the schema.
+    """Tables, columns with type, NOT NULL and default, valid indexes, keys, foreign
+    keys and checks of the schema.
     """
     facts: list[Fact] = []
     for query in (_TABLES, _INDEXES, _CONSTRAINTS):
@@ -94,7 +95,7 @@ def declared(effects: Iterable[Effect], before: frozenset[Fact], place: Place, e
     lost: set[Fact] = set()
     for effect in effects:
         if isinstance(effect, EndsUnique):
-            lost |= {f for f in before if _is_unique_on(f, effect)}
+            lost |= {f for f in before if _is_unique_on(f, effect) or _is_key_on(f, effect)}
         elif isinstance(effect, DropsIndex):
             lost |= {f for f in before if f[:3] == ("index", effect.table, effect.name)}
         elif isinstance(effect, DropsNotNull):
@@ -129,16 +130,27 @@ def _gained(effect: Effect, place: Place, eyes: Eyes) -> set[Fact]:
     if isinstance(effect, CreatesIndex):
         flags = (str(effect.is_unique).lower(), str(effect.has_predicate).lower())
         return {("index", table, effect.name, *flags, ", ".join(c or "?" for c in effect.columns))}
-    if isinstance(effect, AddsForeignKey):
-        leads = f"FOREIGN KEY ({effect.column}) REFERENCES {effect.ref_table}({effect.ref_column})"
-        return {("foreign key", table, effect.name, leads + _ACTIONS[effect.on_delete])}
+    if isinstance(effect, MakesKey | AddsForeignKey):
+        return {_constraint(effect)}
     assert isinstance(effect, FillsColumn | MakesRow | ReadsColumns), effect  # these change rows, or nothing
     return set()
+
+
+def _constraint(effect: MakesKey | AddsForeignKey) -> Fact:
+    if isinstance(effect, MakesKey):
+        return ("key", effect.table, effect.name, effect.definition)
+    leads = f"FOREIGN KEY ({effect.column}) REFERENCES {effect.ref_table}({effect.ref_column})"
+    return ("foreign key", effect.table, effect.name, leads + _ACTIONS[effect.on_delete])
 
 
 def _is_unique_on(fact: Fact, effect: EndsUnique) -> bool:
     is_index = fact[:2] == ("index", effect.table) and fact[3:5] == ("true", "false")
     return is_index and set(fact[5].split(", ")) == set(effect.columns)
+
+
+def _is_key_on(fact: Fact, effect: EndsUnique) -> bool:
+    columns = fact[3].partition("(")[2].partition(")")[0] if fact[:2] == ("key", effect.table) else ""
+    return set(columns.split(", ")) == set(effect.columns)
 
 
 def _type_name(eyes: Eyes, type_: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from online_migrate.operations.contract.base import Kind
+from online_migrate.operations.contract.base import Kind, Statement
 from online_migrate.operations.contract.effects import CreatesTable, FillsColumn, MakesRow
 from online_migrate.operations.contract.state import State
 from online_migrate.operations.registry import OPERATIONS
@@ -40,7 +40,7 @@ from tests.operations.catalog_difference import (
 )
 from tests.operations.conftest import OpenSite
 from tests.operations.driven import Cut, cut_off_after, locks_of, longest_window_s
-from tests.operations.site import PLANS, Site
+from tests.operations.site import PLANS, Site, connect
 
 HERE = Path(__file__).parent
 NOISE_S = 0.25
@@ -170,7 +170,7 @@ def test_declared_locks_are_those_that_its_sql_takes(
         window = [s for s in statements if s.group == group and s.kind is not Kind.WRITE]
         declared = {n.relation: n.mode for s in window for n in s.locks}
         observed = (
-            locks_of_concurrent(site, step, shop)
+            locks_of_concurrent(site, window[0], shop)
             if any("CONCURRENTLY" in s.text for s in window)
             else locks_of(site, window, names)
         )
@@ -214,15 +214,15 @@ def test_an_effect_that_is_not_declared_is_seen(begin: Callable[[Case], Site]) -
     assert found != declared((), facts, site.place(step_of(site, case)), site.app)
 
 
-def locks_of_concurrent(site: Site, step: Step, dsn: str) -> Held:
+def locks_of_concurrent(site: Site, statement: Statement, dsn: str) -> Held:
     """What a second session sees of a build, or a drop, that an old snapshot holds up; then at the end of the
     drop.
     """
-    with ThreadPoolExecutor(1) as pool, Eyes(dsn, site.work_pid) as eyes:
+    with connect(dsn) as bare, ThreadPoolExecutor(1) as pool, Eyes(dsn, bare.info.backend_pid) as eyes:
         with drops_held_back(dsn) as is_drop_waiting:
             with old_snapshot(dsn, reads="transactions"):
-                build = pool.submit(site.execute, step)
-                await_true(lambda: is_waiting_for_snapshots(site.app, site.work_pid))
+                build = pool.submit(bare.execute, statement.sql)
+                await_true(lambda: is_waiting_for_snapshots(site.app, bare.info.backend_pid))
                 seen = eyes.samples
                 await_true(lambda: eyes.samples > seen + 1)
             await_true(lambda: build.done() or is_drop_waiting())

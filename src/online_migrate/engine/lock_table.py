@@ -103,7 +103,7 @@ def _first_words(statement: Statement) -> str:
         r"|GRANT"
         r"|ALTER TABLE … (?:ADD COLUMN|ALTER COLUMN … (?:SET NOT NULL|DROP NOT NULL|SET DEFAULT|DROP DEFAULT)"
         r"|VALIDATE CONSTRAINT|DROP CONSTRAINT"
-        r"|ADD CONSTRAINT … (?:CHECK|FOREIGN KEY)|OWNER TO)",
+        r"|ADD CONSTRAINT … (?:CHECK|FOREIGN KEY|UNIQUE|PRIMARY KEY)|OWNER TO)",
         text,
     )
     words = found[0] if found else " ".join(text.split()[:3])

@@ -4,23 +4,19 @@ again.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import ClassVar
 
-import psycopg
 from psycopg import sql
 from pydantic import Field, model_validator
 
-from online_migrate.errors import VerificationFailed
 from online_migrate.findings import (
     Finding,
     Severity,
 )
 from online_migrate.operations.contract.base import (
     Context,
-    Kind,
     Operation,
     Place,
     State,
@@ -30,25 +26,17 @@ from online_migrate.operations.contract.base import (
 from online_migrate.operations.contract.descendants import Descendants
 from online_migrate.operations.contract.effects import CreatesIndex, Effect
 from online_migrate.operations.shared.dropped_partitions import unless_dropped
-from online_migrate.operations.shared.duplicates import find_duplicates, read_duplicates, secret_columns
 from online_migrate.operations.shared.index_names import read_index
 from online_migrate.operations.shared.index_text import (
     column_of_key,
-    definition_on_copy,
     ensure_predicate,
     traits_of_key,
 )
 from online_migrate.operations.shared.index_tree import IndexTree
-from online_migrate.operations.shared.steps import need, run_long, run_window
-from online_migrate.operations.shared.unfinished_index import drop_invalid, nothing_invalid_left
+from online_migrate.operations.shared.new_index import MANUAL, NewIndex
+from online_migrate.operations.shared.steps import run_window
 from online_migrate.plan.model import Name, Phase
-from online_migrate.postgres.catalog import IndexInfo, TableInfo
-from online_migrate.postgres.locks import LockMode
-from online_migrate.postgres.names import NAME_BYTES, fits
 from online_migrate.postgres.search_path import SearchPath
-
-MANUAL = "https://www.postgresql.org/docs/current/sql-createindex.html#SQL-CREATEINDEX-CONCURRENTLY"
-_STORAGE = re.compile(r" WITH \([^)]*\)(?=$| WHERE )")
 
 
 class CreateIndexParams(TableParams):
@@ -169,10 +157,10 @@ class CreateIndex(Operation[CreateIndexParams]):
 
     def statements(self, place: Place, params: CreateIndexParams) -> tuple[Statement, ...]:
         if not place.is_partitioned:
-            return (self._build(place, params),)
+            return (self._index(place, params).create(),)
         tree, below = _tree(place, params), place.partitions()
         nodes = [place, *(place.at(p.names) for p in below if p.kind == "p")]
-        builds = [self._build(leaf, _named(params, tree.name_at(leaf))) for leaf in place.leaves()]
+        builds = [self._index(leaf, _named(params, tree.name_at(leaf))).create() for leaf in place.leaves()]
         attached = [tree.attach(p) for p in reversed(below)]
         every = [*map(tree.create_only, nodes), *builds, *attached]
         return tuple(replace(s, group=n) for n, s in enumerate(every))
@@ -183,63 +171,38 @@ class CreateIndex(Operation[CreateIndexParams]):
             return super().rehearsed(place, params)
         return (_tree(place, params).create_all(),)
 
-    def _build(self, place: Place, params: CreateIndexParams) -> Statement:
-        create = sql.SQL("CREATE {}INDEX CONCURRENTLY {} ON {} {}").format(
-            sql.SQL("UNIQUE " if params.unique else ""),
-            sql.Identifier(place.fill(params.name)),
-            place.sql_table,
-            params.as_sql,
+    def _index(self, place: Place, params: CreateIndexParams) -> NewIndex:
+        return NewIndex(
+            place=place,
+            name=place.fill(params.name),
+            definition=params.as_sql,
+            keys=tuple(params.columns or params.keys),
+            is_unique=params.unique,
+            is_plain=params.is_plain,
+            compares=tuple(params.columns) if params.is_plain else (),
         )
-        locks = (need(place.schema, place.table, LockMode.SHARE_UPDATE_EXCLUSIVE, is_long=True),)
-        path = SearchPath.ROLE if params.is_plain else SearchPath.PLAN
-        return Statement(sql=create, kind=Kind.LONG, locks=locks, path=path)
 
     def preflight(self, place: Place, params: CreateIndexParams) -> list[Finding]:
-        name = place.fill(params.name)
-        findings = []
-        if not fits(name):
-            fact = f"index name {name!r} is longer than {NAME_BYTES} bytes; PostgreSQL would cut it"
-            findings.append(
-                Finding(
-                    severity=Severity.STOP,
-                    code="name_too_long",
-                    fact=fact,
-                    remedy="give a shorter name",
-                    manual=MANUAL,
-                )
-            )
-        if self.state(place, params) is State.CONFLICT:
-            findings.append(_conflict(place, name))
-        if place.is_partitioned:
-            findings += self._conflicts_below(place, params)
-        if params.unique and params.is_plain:
-            findings += find_duplicates(place, name, params.columns)
-        return findings
+        index = self._index(place, params)
+        below = self._conflicts_below(place, params) if place.is_partitioned else ()
+        return [*index.findings(), *below]
 
     def _conflicts_below(self, place: Place, params: CreateIndexParams) -> Iterator[Finding]:
         """Of partitions whose index is not attached yet: something else has its name."""
         tree, connection = _tree(place, params), place.known.connection
         for partition in place.partitions():
             below = place.at(partition.names)
-            name = tree.name_at(below)
-            is_taken = self.state(below, _named(params, name)) is State.CONFLICT
-            if is_taken and not tree.is_attached(connection, partition):
-                yield _conflict(below, name)
+            index = self._index(below, _named(params, tree.name_at(below)))
+            if index.state() is State.CONFLICT and not tree.is_attached(connection, partition):
+                yield index.conflict()
 
     def state(self, place: Place, params: CreateIndexParams) -> State:
-        name = place.fill(params.name)
-        found = read_index(place.known.connection, place.schema, name)
-        if found is None:
-            return State.ABSENT
-        table = place.known.table(place.table)
-        index = None if table is None else table.index(name)
-        if table is None or index is None or not _is_as_planned(place, table, index, params):
-            return State.CONFLICT
-        return State.DONE if index.is_valid else State.PARTIAL
+        return self._index(place, params).state()
 
     def execute(self, context: Context, params: CreateIndexParams) -> int:
         if not context.place.is_partitioned:
-            return self._execute_one(context, params)
+            self._index(context.place, params).build(context)
+            return 0
         place, tree = context.place, _tree(context.place, params)
         self._create_only(context, tree, place)
         for partition in tree.not_attached(context.work):
@@ -248,7 +211,7 @@ class CreateIndex(Operation[CreateIndexParams]):
                 if partition.kind == "p":
                     self._create_only(context, tree, below.place)
                 else:
-                    self._execute_one(below, _named(params, tree.name_at(below.place)))
+                    self._index(below.place, _named(params, tree.name_at(below.place))).build(below)
         for partition in tree.not_attached(context.work, deepest_first=True):
             with unless_dropped(place, partition.names):
                 run_window(context, [tree.attach(partition)])
@@ -258,33 +221,6 @@ class CreateIndex(Operation[CreateIndexParams]):
     def _create_only(self, context: Context, tree: IndexTree, place: Place) -> None:
         if read_index(context.work, place.schema, tree.name_at(place)) is None:
             run_window(context, [tree.create_only(place)])
-
-    def _execute_one(self, context: Context, params: CreateIndexParams) -> int:
-        name = context.place.fill(params.name)
-        state = self.state(context.place, params)
-        if state is State.DONE:
-            return 0
-        if state is State.PARTIAL:
-            drop_invalid(context, name)
-        with nothing_invalid_left(context, name):
-            try:
-                run_long(context, self._build(context.place, params))
-            except psycopg.errors.UniqueViolation as error:
-                examples = self._examples(context, params) or _detail(context.place, params, error)
-                raise VerificationFailed(
-                    f"duplicates in {context.place.table} ({', '.join(params.columns or params.keys)})"
-                    f" keep {name} from being built: {examples}",
-                    remedy="merge or delete these rows, then run the same command again",
-                ) from error
-        return 0
-
-    def _examples(self, context: Context, params: CreateIndexParams) -> str:
-        if not params.is_plain:
-            return ""
-        try:
-            return "; ".join(read_duplicates(context.work, context.place, params.columns))
-        except psycopg.errors.QueryCanceled:  # what the build itself has said must do
-            return ""
 
     def verify(self, place: Place, params: CreateIndexParams) -> list[Finding]:
         if self.state(place, params) is State.DONE:
@@ -310,40 +246,3 @@ def _tree(place: Place, params: CreateIndexParams) -> IndexTree:
 
 def _named(params: CreateIndexParams, name: str) -> CreateIndexParams:
     return params.model_copy(update={"name": name})
-
-
-def _conflict(place: Place, name: str) -> Finding:
-    found = read_index(place.known.connection, place.schema, name)
-    fact = f"{name} already exists with another definition: {found[1] if found else 'not an index'}"
-    table = place.known.table(place.table)
-    index = None if table is None else table.index(name)
-    if index is not None and index.is_deferrable:
-        fact += ", of a DEFERRABLE constraint: it serves no ON CONFLICT"
-    remedy = "rename or drop it, or change the plan's name"
-    return Finding(severity=Severity.STOP, code="index_conflict", fact=fact, remedy=remedy, manual=MANUAL)
-
-
-def _detail(place: Place, params: CreateIndexParams, error: psycopg.Error) -> str:
-    """The server's own words, which quote the key."""
-    secret = secret_columns(place)
-    may_be_shown = not secret or (params.is_plain and not secret & set(params.columns))
-    return str(error.diag.message_detail) if may_be_shown else "(the key is not shown)"
-
-
-def _is_as_planned(place: Place, table: TableInfo, index: IndexInfo, params: CreateIndexParams) -> bool:
-    """What the plan says and nothing else: no other order, operator class, collation, predicate, no
-    constraint that is deferrable or excludes.  How full its pages are is private.
-    """
-    if index.is_deferrable or index.is_exclusion or index.is_unique != params.unique:
-        return False
-    how = _how(index.definition)
-    if params.is_plain:
-        plain = f"btree ({', '.join(params.columns)})".replace('"', "")
-        return how.replace('"', "") == plain and index.columns == tuple(params.columns)
-    wanted = definition_on_copy(place.known.connection, table, params.as_sql, is_unique=params.unique)
-    return wanted is not None and how == _how(wanted)
-
-
-def _how(definition: str) -> str:
-    """From the access method on."""
-    return _STORAGE.sub("", definition.partition(" USING ")[2])

@@ -7,6 +7,8 @@ from typing import Any
 
 from online_migrate.operations.add_column import AddColumn
 from online_migrate.operations.add_foreign_key import AddForeignKey
+from online_migrate.operations.add_primary_key import AddPrimaryKey
+from online_migrate.operations.add_unique import AddUnique
 from online_migrate.operations.analyze import Analyze
 from online_migrate.operations.backfill import Backfill
 from online_migrate.operations.contract.base import Operation, Place
@@ -33,6 +35,8 @@ OPERATIONS: dict[str, Operation[Any]] = {
         Backfill(),
         CreateIndex(),
         DropIndex(),
+        AddUnique(),
+        AddPrimaryKey(),
         AddForeignKey(),
         SetNotNull(),
         DropDefault(),

@@ -27,6 +27,7 @@ from online_migrate.operations.contract.effects import (
     Effect,
     EndsUnique,
     FillsColumn,
+    MakesKey,
     MakesNotNull,
     MakesRow,
     PlanEffects,
@@ -251,7 +252,7 @@ def _after(table: TableThen | None, change: Change, name: str) -> TableThen | No
         table.keys = [k for k in table.keys if k.name != effect.name]
         table.indexes.pop(effect.name, None)
     else:
-        assert isinstance(effect, AddsCheck) or not effect.reaches_descendants, (name, effect)
+        assert isinstance(effect, AddsCheck | MakesKey) or not effect.reaches_descendants, (name, effect)
     return table
 
 

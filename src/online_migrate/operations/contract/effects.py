@@ -165,6 +165,20 @@ class CreatesIndex(Effect):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MakesKey(Effect):
+    """The unique index of that name becomes a unique or primary key constraint."""
+
+    name: str
+    columns: tuple[str, ...]
+    definition: str
+    """as pg_get_constraintdef has it, without quotes"""
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        return self.columns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DropsIndex(Effect):
     name: str
 

@@ -22,7 +22,9 @@ KEPT_OUT_TIMEOUT_S = 0.5
 """the same where a unique of the table should keep them out"""
 
 
-def find_duplicates(place: Place, name: str, columns: list[str]) -> list[Finding]:
+def find_duplicates(
+    place: Place, name: str, columns: list[str], *, nulls_not_distinct: bool = False
+) -> list[Finding]:
     """Rows that would keep the unique from being built.
 
     A unique that should keep them out may be corrupt (another collation's order since an upgrade), so
@@ -32,7 +34,7 @@ def find_duplicates(place: Place, name: str, columns: list[str]) -> list[Finding
     if table is None or name in {i.name for i in table.indexes if i.is_valid}:
         return []
     there = [c for c in columns if c in table.columns]
-    kept_out = any(
+    kept_out = not nulls_not_distinct and any(
         i.is_unique and i.is_valid and not i.has_predicate and set(i.columns) <= set(there)
         for i in table.indexes
     )
@@ -40,7 +42,9 @@ def find_duplicates(place: Place, name: str, columns: list[str]) -> list[Finding
         return []  # the missing right is a finding of its own
     limit_s = KEPT_OUT_TIMEOUT_S if kept_out else LOOK_TIMEOUT_S
     try:
-        examples = read_duplicates(place.known.connection, place, there, limit_s=limit_s)
+        examples = read_duplicates(
+            place.known.connection, place, there, nulls_not_distinct=nulls_not_distinct, limit_s=limit_s
+        )
     except psycopg.errors.QueryCanceled:
         if kept_out:
             return []
@@ -70,18 +74,25 @@ def find_duplicates(place: Place, name: str, columns: list[str]) -> list[Finding
 
 
 def read_duplicates(
-    connection: Connection, place: Place, columns: list[str], *, limit_s: float = LOOK_TIMEOUT_S
+    connection: Connection,
+    place: Place,
+    columns: list[str],
+    *,
+    nulls_not_distinct: bool = False,
+    limit_s: float = LOOK_TIMEOUT_S,
 ) -> list[str]:
-    """Some keys that occur more than once, as the server spells them; NULLs are no duplicates.
+    """Some keys that occur more than once, as the server spells them; NULLs are duplicates only where they
+    are ``nulls_not_distinct``.
 
     No index is trusted.  Raises QueryCanceled where ``limit_s`` is not enough.
     """
     keys = sql.SQL(", ").join(map(sql.Identifier, columns))
     texts = sql.SQL(", ").join(sql.SQL("{}::pg_catalog.text").format(sql.Identifier(c)) for c in columns)
     not_null = sql.SQL(" AND ").join(sql.SQL("{} IS NOT NULL").format(sql.Identifier(c)) for c in columns)
+    wanted = sql.SQL("true") if nulls_not_distinct else not_null
     look = sql.SQL(
-        "SELECT count(*), {texts} FROM {table} WHERE {not_null} GROUP BY {keys} HAVING count(*) > 1 LIMIT {n}"
-    ).format(texts=texts, keys=keys, table=place.sql_table, not_null=not_null, n=sql.Literal(EXAMPLES))
+        "SELECT count(*), {texts} FROM {table} WHERE {wanted} GROUP BY {keys} HAVING count(*) > 1 LIMIT {n}"
+    ).format(texts=texts, keys=keys, table=place.sql_table, wanted=wanted, n=sql.Literal(EXAMPLES))
     with connection.transaction():
         connection.execute("SET TRANSACTION READ ONLY")
         connection.execute(
@@ -95,7 +106,10 @@ def read_duplicates(
 
     def shown(values: Sequence[object]) -> str:
         pairs = zip(columns, values, strict=True)
-        return ", ".join("(not shown)" if column in secret else str(value) for column, value in pairs)
+        return ", ".join(
+            "(not shown)" if column in secret else "NULL" if value is None else str(value)
+            for column, value in pairs
+        )
 
     return [f"({shown(values)}) {count} times" for count, *values in rows]
 
