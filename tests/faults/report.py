@@ -35,8 +35,9 @@ stage; up to {most} faults strike it. If an attempt does not end equal, all its 
 {rows}
 
 A run of the command that loses its connection reconnects and continues. It ends, to be run again, if it was
-killed (exit -9), lost the server before it began (8), lost the lease to another runner (6), or met an error
-of the server such as a full disk (1).
+killed (exit -9), lost the server before it began (8), lost the lease to another runner (6), could not acquire
+a lock (4), found the database not ready, or had a statement refused (3), or if the server's disk was full
+(9). The [exit codes](exit-codes.md) say what to do.
 
 Exit codes seen: {exits}.
 {not_tried}{not_equal}

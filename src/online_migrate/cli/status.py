@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 import click
 from rich.console import Console
@@ -13,7 +14,13 @@ from rich.console import Console
 from online_migrate.cli.common import CLOCK, connector_of, dsn_option, plan_argument, read_plan
 from online_migrate.cli.output import say
 from online_migrate.clock import Signal
-from online_migrate.errors import UsageError
+from online_migrate.errors import (
+    ConnectionFailed,
+    LockNotAcquired,
+    PreflightFailed,
+    ResourcesExhausted,
+    UsageError,
+)
 from online_migrate.journal.schema import ensure_readable
 from online_migrate.journal.store import Journal
 from online_migrate.observe.page.report import ALLOWED, find_approvals
@@ -24,6 +31,14 @@ from online_migrate.plan.model import Plan
 from online_migrate.postgres.connection import Connection
 
 WATCH_EVERY_S = 1.0
+
+_CAUSES: Final = {
+    PreflightFailed.exit_code: "fix the cause; online-migrate check {plan} shows what else stops the run",
+    LockNotAcquired.exit_code: "wait until the blocking sessions end, or end them",
+    ConnectionFailed.exit_code: "see that the server can be reached",
+    ResourcesExhausted.exit_code: "free the disk space, memory, connections or locks that the server lacks",
+}
+"""what to do after a run that failed, by its exit code"""
 
 
 @click.command("status")
@@ -64,6 +79,33 @@ def status_command(plan: Path, dsn: str, as_json: bool, watch: bool) -> None:
             Console().print(render(snapshot))
             for line in _allowed(snapshot, Journal(connection)):
                 say(line)
+            if what := _next(snapshot, read):
+                say(f"next: {what}")
+
+
+def _next(snapshot: Snapshot, plan: Plan) -> str:
+    """What the operator does next, with the command; empty while a runner is at work."""
+    run = f"online-migrate run {plan.path}"
+    if snapshot.state == "running" and snapshot.is_live:
+        return ""
+    if snapshot.state == "done":
+        return f"online-migrate verify {plan.path}"
+    if snapshot.state == "failed":
+        cause = _CAUSES.get(_exit_code(snapshot), "fix what the message above names")
+        return f"{cause.format(plan=plan.path)}, then: {run}"
+    approved = {a.stage for a in snapshot.approvals if a.is_in_force(snapshot.read_at)}
+    closed = [s.stage for s in snapshot.stages if s.state == "waiting" and s.stage not in approved]
+    if snapshot.state == "waiting" and closed:
+        return f"when that is true: online-migrate approve {plan.path} {closed[0]}, then: {run}"
+    return run
+
+
+def _exit_code(snapshot: Snapshot) -> int:
+    """With which the last runner ended; that of a runner that `check` refused has no history."""
+    ended = [r for r in snapshot.history if r.event == "run_ended"]
+    if not ended or (snapshot.ended_at is not None and ended[-1].at < snapshot.ended_at):
+        return PreflightFailed.exit_code
+    return int(str(ended[-1].fields["exit_code"]))
 
 
 def _allowed(snapshot: Snapshot, journal: Journal) -> Iterator[str]:

@@ -59,8 +59,8 @@ def end_run(plan: Path, dsn: str, kind: RequestKind, by: str, what: str) -> None
             CLOCK.wait(0.2, Signal())
         if read_sessions(connection):
             say(
-                f"its statement still runs after {WAIT_S:.0f} s; it stops when that ends: online-migrate"
-                f" status {plan}"
+                f"the runner is still at work after {WAIT_S:.0f} s; it ends after its statement"
+                f"\nnext: online-migrate status {plan}"
             )
         else:
             say(f"stopped\nnext: online-migrate run {plan}")

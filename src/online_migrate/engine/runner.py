@@ -166,8 +166,20 @@ class Runner:
             return seen
         seen = self._survey(connection)
         if not seen.is_over:
-            self._ensure_no_stop(seen)
+            try:
+                self._ensure_no_stop(seen)
+            except (PreflightFailed, VerificationFailed) as refused:
+                self._keep_refusal(seen.run, refused, connection)
+                raise
         return seen
+
+    def _keep_refusal(
+        self, run: RunRecord | None, refused: OnlineMigrateError, connection: Connection
+    ) -> None:
+        """So that `status` says why the run does not continue, not how it ended before."""
+        if run is not None:
+            reason = self.context.secrets.redact(refused.message)
+            Journal(connection, self.context.fence).set_run(run.run_id, RunState.FAILED, reason)
 
     # what has to be true before
 
@@ -285,7 +297,7 @@ class Runner:
     def _stop_as_asked(self, what: str) -> tuple[RunResult, str]:
         self.context.journal.set_run(self.context.run_id, RunState.STOPPED, what)
         close_stops(self.context.sessions.journal, plan=self._plan.name)
-        next_command = f"online-migrate run {self._plan.path} continues from here"
+        next_command = f"online-migrate run {self._plan.path}"
         return RunResult(what=what, next=next_command), "stopped"
 
     def _translate(self, caught: BaseException) -> OnlineMigrateError:
@@ -345,4 +357,4 @@ class Runner:
         return self.context.plan
 
     def _how_to_verify(self) -> str:
-        return f"online-migrate verify {self._plan.path} compares the database with what the plan promises"
+        return f"online-migrate verify {self._plan.path}"
