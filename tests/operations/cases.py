@@ -334,6 +334,32 @@ CASES = (
         },
     ),
     Case(
+        operation="add_check",
+        plan=plan_of(
+            "add_check: {table: transactions, name: ck_<table>_bot_id, check: bot_id > 0}",
+        ),
+        before=FILLED_COLUMN,
+        partial={
+            "not validated": (
+                State.PARTIAL,
+                (
+                    "ALTER TABLE transactions ADD CONSTRAINT ck_transactions_bot_id"
+                    " CHECK (bot_id > 0) NOT VALID"
+                ),
+            ),
+        },
+        conflict={
+            "another check of that name": (
+                "ALTER TABLE transactions ADD CONSTRAINT ck_transactions_bot_id CHECK (bot_id < 9)",
+                "CHECK ((bot_id < 9))",
+            ),
+            "a unique of that name": (
+                "ALTER TABLE transactions ADD CONSTRAINT ck_transactions_bot_id UNIQUE (bot_id, id)",
+                "UNIQUE (bot_id, id)",
+            ),
+        },
+    ),
+    Case(
         operation="drop_default",
         plan=plan_of("drop_default: {table: transactions, column: bot_id}"),
         before=FILLED_COLUMN,

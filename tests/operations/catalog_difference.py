@@ -13,6 +13,7 @@ from psycopg import sql
 
 from online_migrate.operations.contract.base import Place
 from online_migrate.operations.contract.effects import (
+    AddsCheck,
     AddsColumn,
     AddsForeignKey,
     CreatesIndex,
@@ -121,22 +122,23 @@ def _gained(effect: Effect, place: Place, eyes: Eyes) -> set[Fact]:
         return {("table", table)}
     if isinstance(effect, AddsColumn):
         return {("column", table, effect.column, _type_name(eyes, effect.type))}
-    if isinstance(effect, SetsDefault) and effect.is_expression:
-        return {("default", table, effect.column, str(effect.default))}
     if isinstance(effect, SetsDefault):
-        return {("default", table, effect.column, place.value(effect.default).as_string(None).strip())}
+        value = place.value(effect.default).as_string(None).strip()
+        return {("default", table, effect.column, str(effect.default) if effect.is_expression else value)}
     if isinstance(effect, MakesNotNull):
         return {("not null", table, effect.column)}
     if isinstance(effect, CreatesIndex):
         flags = (str(effect.is_unique).lower(), str(effect.has_predicate).lower())
         return {("index", table, effect.name, *flags, ", ".join(c or "?" for c in effect.columns))}
-    if isinstance(effect, MakesKey | AddsForeignKey):
+    if isinstance(effect, MakesKey | AddsForeignKey | AddsCheck):
         return {_constraint(effect)}
     assert isinstance(effect, FillsColumn | MakesRow | ReadsColumns), effect  # these change rows, or nothing
     return set()
 
 
-def _constraint(effect: MakesKey | AddsForeignKey) -> Fact:
+def _constraint(effect: MakesKey | AddsForeignKey | AddsCheck) -> Fact:
+    if isinstance(effect, AddsCheck):
+        return ("check", effect.table, effect.name, f"CHECK (({effect.expression}))")
     if isinstance(effect, MakesKey):
         return ("key", effect.table, effect.name, effect.definition)
     leads = f"FOREIGN KEY ({effect.column}) REFERENCES {effect.ref_table}({effect.ref_column})"

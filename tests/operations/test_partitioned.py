@@ -28,6 +28,7 @@ STEPS: Final = (
     "create_index: {table: parcels, name: idx_<table>_bot_id, columns: [bot_id]}",
     "add_foreign_key: {table: parcels, column: bot_id, references: bots.id, on_delete: cascade}",
     "set_not_null: {table: parcels, column: bot_id}",
+    "add_check: {table: parcels, name: one, check: bot_id > 0}",
 )
 TRAFFIC: Final = (
     "INSERT INTO parcels VALUES (7, 1)",

@@ -28,6 +28,7 @@ STEPS = {
     "add_column": "add_column: {table: %s, column: note, type: text, new_rows: none}",
     "drop_default": "drop_default: {table: %s, column: bot_id}",
     "set_default": "set_default: {table: %s, column: bot_id, value: 2}",
+    "add_check": "add_check: {table: %s, name: one, check: bot_id > 0}",
     "drop_not_null": "drop_not_null: {table: %s, column: bot_id}",
 }
 

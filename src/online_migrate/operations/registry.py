@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from online_migrate.operations.add_check import AddCheck
 from online_migrate.operations.add_column import AddColumn
 from online_migrate.operations.add_foreign_key import AddForeignKey
 from online_migrate.operations.add_primary_key import AddPrimaryKey
@@ -38,6 +39,7 @@ OPERATIONS: dict[str, Operation[Any]] = {
         AddUnique(),
         AddPrimaryKey(),
         AddForeignKey(),
+        AddCheck(),
         SetNotNull(),
         DropDefault(),
         SetDefault(),

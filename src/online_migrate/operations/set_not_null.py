@@ -222,8 +222,8 @@ class SetNotNull(Operation[SetNotNullParams]):
         _, add, validate, set_, drop = self.statements(context.place, params)
         owed = OwedCheck(
             table=context.place.table,
-            column=params.column,
             name=self._helper(context.place, params),
+            rows=f"whose {params.column} is NULL",
             drop=drop,
         )
         for _ in range(ROUNDS):

@@ -518,6 +518,7 @@ IN_A_WINDOW = {
     "set_not_null",
     "drop_default",
     "drop_not_null",
+    "add_check",
     "set_default",
     "swap_unique",
 }
@@ -527,6 +528,7 @@ LONG = {
     "drop_index",
     "add_unique",
     "add_primary_key",
+    "add_check",
     "add_foreign_key",
     "set_not_null",
     "verify_owner",

@@ -215,6 +215,13 @@ class AddsForeignKey(Effect):
 class AddsCheck(Effect):
     name: str
     expression: str
+    columns: tuple[str, ...] = ()
+    """of the table, that the expression names"""
+    reaches_descendants: ClassVar[bool] = True
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        return self.columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,8 +37,9 @@ class OwedCheck:
     """The helper check of one step."""
 
     table: str
-    column: str
     name: str
+    rows: str
+    """those that break it: ``whose bot_id is NULL``"""
     drop: Statement
 
     def is_owed(self, context: Context) -> bool:
@@ -121,7 +122,7 @@ class OwedCheck:
         return (
             f"{self.table} keeps the check {self.name}, which is not valid and could not be dropped: until"
             " it is dropped,"
-            f" every UPDATE of a row whose {self.column} is NULL fails with 23514"
+            f" every UPDATE of a row {self.rows} fails with 23514"
         )
 
     @property
