@@ -28,8 +28,10 @@ database have
 """
 DRIVEN = tuple(c for c in CASES if c.operation not in AUTHORED)
 STATES: tuple[tuple[Case, str], ...] = tuple((c, name) for c in DRIVEN for name in ("", *c.partial))
-FIRST = tuple((c, name) for c, name in STATES if "multi_tenant.sql" not in c.plan)
-"""what is driven where the plan's schema comes first: that file's own `=` would be the twin then"""
+OWN_OPERATORS = ("multi_tenant.sql", "check: ")
+"""what has operators of the plan's own, which would rightly be the twins where its schema comes first"""
+FIRST = tuple((c, name) for c, name in STATES if not any(own in c.plan for own in OWN_OPERATORS))
+"""what is driven where the plan's schema comes first"""
 
 
 def drive(dsn: str, case: Case, half: str = "") -> None:
